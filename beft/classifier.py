@@ -1,0 +1,117 @@
+"""A frozen base with a classification head: from a batch of tokens to logits."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from beft.errors import InputError
+
+if TYPE_CHECKING:
+    from beft.base import BaseReference
+
+Batch = Mapping[str, Tensor]
+
+# The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
+_HEADS = ("classifier", "pre_classifier", "score")
+
+
+class Classifier(nn.Module):
+    """A ``…ForSequenceClassification`` model whose head may see another pooling than the model's own.
+
+    Args:
+        model: The transformers model; all of it is frozen here.
+        tokenizer: Its tokenizer.
+        reference: Where the base came from; None for a model made in memory.
+        labels: Names of the classes, in the order of the logits.
+        pooling: ``model`` (the model's own head), ``mean`` (mean of the last hidden states over the tokens of the
+            text), ``cls`` (the first token's). With ``mean`` and ``cls`` only the head's output layer is used.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        reference: "BaseReference | None",
+        labels: tuple[str, ...],
+        pooling: str = "model",
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.reference = reference
+        self.labels = labels
+        self.pooling = pooling
+        self.output_name, self.output_layer = _output_layer(model, len(labels))
+        if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
+            raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base is."""
+        return next(self.model.parameters()).device
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits in fp32 or wider, of shape [rows, labels]."""
+        if self.pooling == "model":
+            logits = self.model(**batch).logits
+        else:
+            dropout = getattr(self.model, "dropout", None)
+            pooled = self.pooled(batch, self.pooling)
+            logits = self.output_layer(dropout(pooled) if isinstance(dropout, nn.Dropout) else pooled)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
+        """The last hidden states pooled over the tokens of each text, of shape [rows, hidden]."""
+        hidden = self.model.base_model(**batch).last_hidden_state
+        if pooling == "cls":
+            return hidden[:, 0]
+        mask = batch["attention_mask"].unsqueeze(-1)
+        wide = hidden if hidden.dtype == torch.float64 else hidden.float()
+        return (wide * mask).sum(1) / mask.sum(1)
+
+    def head_features(self, batch: Batch) -> Tensor:
+        """What the head's output layer sees, of shape [rows, features of the output layer]."""
+        if self.pooling != "model":
+            return self.pooled(batch, self.pooling)
+        seen: list[Tensor] = []
+        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.model(**batch)
+        finally:
+            hook.remove()
+        features = seen[-1]
+        if features.dim() == 2:
+            return features
+        # A decoder scores every token and takes the last one that is no padding.
+        positions = torch.arange(features.shape[1], device=features.device)
+        last = (batch["attention_mask"] * positions).argmax(1)
+        return features[torch.arange(len(features), device=features.device), last]
+
+    def head_parameters(self, train: str = "output") -> tuple[str, ...]:
+        """Names of the head's trained parameters, in the order of the model.
+
+        Args:
+            train: ``output`` (the last linear layer), ``full`` (the whole head that the pooling uses) or ``paper``
+                (the output layer and, in BERT, the pooler's bias).
+        """
+        named = dict(self.model.named_parameters())
+        output = tuple(name for name in named if name.startswith(f"{self.output_name}."))
+        if train == "full" and self.pooling == "model":
+            return tuple(name for name in named if name.split(".", 1)[0] in _HEADS or ".pooler." in f".{name}")
+        if train == "paper" and self.pooling == "model":
+            return (*(name for name in named if name.endswith("pooler.dense.bias")), *output)
+        return output
+
+
+def _output_layer(model: nn.Module, labels: int) -> tuple[str, nn.Linear]:
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name.split(".", 1)[0] in _HEADS and isinstance(module, nn.Linear) and module.out_features == labels
+    ]
+    if not layers:
+        heads = ", ".join(name for name, _ in model.named_children())
+        raise InputError(f"no classification head with {labels} outputs in {type(model).__name__} (it has: {heads})")
+    return layers[-1]

@@ -1,0 +1,59 @@
+"""Where and in which precision a model is computed. Resolved once, set, and stored; never inherited."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from beft.errors import InputError
+from beft.settings import BaseSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The resolved device, precision and number of CPU threads of a step."""
+
+    device: str
+    precision: str
+    threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the frozen base. What is trained is never narrower than fp32."""
+        return DTYPES[self.precision]
+
+    def to_json(self) -> dict[str, str | int]:
+        """The JSON form that is stored with every step and adapter."""
+        return {"device": self.device, "precision": self.precision, "threads": self.threads}
+
+
+def resolve_compute(settings: BaseSettings) -> Compute:
+    """Choose device and precision for this machine, without touching any state of the process.
+
+    Raises:
+        InputError: ``device: cuda`` on a machine without one.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("base.device is 'cuda', but torch finds no CUDA device here; use 'auto' or 'cpu'")
+    device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" or _cpu_multiplies_bf16() else "fp32"
+    return Compute(device, precision, settings.threads)
+
+
+def set_threads(compute: Compute) -> None:
+    """Set the process's CPU threads: sums are split by thread, so their number is part of a result."""
+    torch.set_num_threads(compute.threads)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions that multiply bf16 matrices; without them bf16 is emulated, 30 times slower."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    line = next((line for line in flags.splitlines() if line.startswith("flags")), "")
+    return bool({"amx_bf16", "avx512_bf16"} & set(line.split()))

@@ -1,0 +1,100 @@
+"""Texts to tokens, once; and batches of rows of like length, so that hardly any padding is computed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from beft.classifier import Batch
+from beft.errors import InputError
+
+# Rows are sorted by length within blocks of this many batches: enough to keep padding under 10 % of the tokens,
+# few enough that the order of training stays random.
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenized texts.
+
+    Attributes:
+        input_ids: The tokens of each text, cut to the maximal length, unpadded.
+        type_ids: The segment of each token, where the tokenizer gives one.
+        lengths: Tokens a row, int64.
+        truncated: How many texts were longer than the maximal length.
+    """
+
+    input_ids: list[list[int]]
+    type_ids: list[list[int]] | None
+    lengths: np.ndarray
+    truncated: int
+    pad_id: int
+    pad_left: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
+        """The padded tensors of some rows, each of shape [rows, longest row]."""
+        width = int(self.lengths[rows].max())
+        ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        types = np.zeros((len(rows), width), dtype=np.int64)
+        for at, row in enumerate(rows):
+            length = int(self.lengths[row])
+            span = slice(width - length, width) if self.pad_left else slice(0, length)
+            ids[at, span] = self.input_ids[row]
+            mask[at, span] = 1
+            if self.type_ids is not None:
+                types[at, span] = self.type_ids[row]
+        tensors = {"input_ids": ids, "attention_mask": mask}
+        if self.type_ids is not None:
+            tensors["token_type_ids"] = types
+        return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
+
+
+def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> Encoded:
+    """Tokenize texts, or pairs of texts, each cut to ``max_length`` tokens.
+
+    Raises:
+        InputError: There is no text.
+    """
+    if not texts:
+        raise InputError("there is no text to encode")
+    limit = min(max_length, tokenizer.model_max_length)
+    second = list(pairs) if pairs is not None else None
+    # Counting needs the whole texts: a fast tokenizer's overflow differs between single texts and pairs.
+    whole = tokenizer(list(texts), second, truncation=False, verbose=False, return_attention_mask=False)["input_ids"]
+    truncated = sum(len(row) > limit for row in whole)
+    cut = tokenizer(list(texts), second, truncation=True, max_length=limit, return_attention_mask=False)
+    ids = cut["input_ids"]
+    type_ids = cut.get("token_type_ids")
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    if not lengths.all():
+        raise InputError(f"text {int(np.flatnonzero(lengths == 0)[0])} has no token")
+    return Encoded(ids, type_ids, lengths, truncated, tokenizer.pad_token_id, tokenizer.padding_side == "left")
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows in batches of like length, longest first: for predicting, where the order does not matter."""
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def training_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of one epoch: shuffled, of like length within, the same on every machine for a seed and epoch.
+
+    Rows are permuted, sorted by length within blocks of 32 batches, cut into batches, and the batches permuted.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths))
+    block = batch_size * _BLOCK
+    batches = []
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+    return [batches[at] for at in random.permutation(len(batches))]

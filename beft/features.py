@@ -1,0 +1,40 @@
+"""Outputs of a frozen classifier over many rows: features for the baselines, probabilities for the metrics."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from beft.classifier import Batch, Classifier
+from beft.encoding import Encoded, sorted_batches
+
+
+def extract_features(
+    classifier: Classifier, encoded: Encoded, kind: Literal["pooled", "head"], *, batch_size: int = 64
+) -> Tensor:
+    """Frozen features of every row, fp32, [rows, width].
+
+    Args:
+        kind: ``pooled`` is the mean of the last hidden states, ``head`` what the head's output layer sees.
+    """
+    compute = classifier.pooled if kind == "pooled" else classifier.head_features
+    return _over_rows(classifier, encoded, compute, batch_size)
+
+
+def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_size: int = 64) -> Tensor:
+    """The classes' probabilities of every row, fp32, [rows, labels], in the rows' own order."""
+    return _over_rows(classifier, encoded, lambda batch: torch.softmax(classifier(batch), -1), batch_size)
+
+
+@torch.no_grad()
+def _over_rows(classifier: Classifier, encoded: Encoded, compute: Callable[[Batch], Tensor], batch_size: int) -> Tensor:
+    classifier.eval()
+    result: Tensor | None = None
+    for rows in sorted_batches(encoded.lengths, batch_size):
+        values = compute(encoded.batch(rows, classifier.device)).float().cpu()
+        if result is None:
+            result = torch.empty(len(encoded), values.shape[1])
+        result[torch.from_numpy(rows)] = values
+    assert result is not None  # encode() refuses an empty list of texts
+    return result
