@@ -142,13 +142,15 @@ def load_classifier(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: Any = AutoModelForSequenceClassification.from_pretrained(
+            model: Any
+            model, found = AutoModelForSequenceClassification.from_pretrained(
                 reference.folder,
                 num_labels=len(labels),
                 dtype=compute.dtype,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -161,7 +163,8 @@ def load_classifier(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    return Classifier(model.to(compute.device), tokenizer, reference, tuple(labels), pooling)
+    drawn = tuple(sorted(found["missing_keys"]))
+    return Classifier(model.to(compute.device), tokenizer, reference, tuple(labels), pooling, drawn)
 
 
 def base_pooling(folder: Path) -> str:

@@ -27,6 +27,7 @@ class Classifier(nn.Module):
         labels: Names of the classes, in the order of the logits.
         pooling: ``model`` (the model's own head), ``mean`` (mean of the last hidden states over the tokens of the
             text), ``cls`` (the first token's). With ``mean`` and ``cls`` only the head's output layer is used.
+        drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
         reference: "BaseReference | None",
         labels: tuple[str, ...],
         pooling: str = "model",
+        drawn: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
@@ -43,6 +45,7 @@ class Classifier(nn.Module):
         self.reference = reference
         self.labels = labels
         self.pooling = pooling
+        self.drawn = drawn
         self.output_name, self.output_layer = _output_layer(model, len(labels))
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
