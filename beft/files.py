@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def sha256_file(path: Path) -> str:
@@ -40,20 +40,34 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_bytes(path: Path, contents: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader meets half of it."""
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file under a temporary name, renamed at the end, so that no reader meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(contents)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with _whole_file(path) as file:
+        file.write(contents)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's contents, whole or not at all."""
+    with source.open("rb") as original, _whole_file(path) as file:
+        shutil.copyfileobj(original, file, 1 << 20)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,11 +94,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.tmp-"))
     try:
-        os.chmod(temporary, 0o755)
+        temporary.chmod(0o755)
         yield temporary
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -147,7 +147,7 @@ class Settings(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(list(_problems(cls, error))) from None
+            raise SettingsError(list(problems(cls, error))) from None
 
     @classmethod
     def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> Self:
@@ -180,7 +180,8 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
+def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    """Say each problem that pydantic found, with the nearest valid name for an unknown one."""
     for detail in error.errors():
         where = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
@@ -189,15 +190,29 @@ def _problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
         elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
             known = [name.strip("' ") for name in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
             yield f"{where}: {unknown_name(detail['input'], known, 'value')}"
+        elif detail["type"] == "missing":
+            yield f"{where}: it is missing"
+        elif detail["type"] == "value_error":
+            message = str(detail["ctx"]["error"])
+            yield f"{where}: {message}" if where else message
         else:
             yield f"{where}: {detail['msg']} (got {detail['input']!r})"
 
 
 def _fields(cls: Any, path: list[Any]) -> list[str]:
-    """The names that a section at ``path`` knows; a dict's values are sections of its value type."""
+    """The names that a section at ``path`` knows; a dict's values are sections of its value type.
+
+    Where sections of several kinds may stand, the path names the kind.
+    """
     for part in path:
         if isinstance(cls, type) and issubclass(cls, BaseModel):
             cls = cls.model_fields[part].annotation if part in cls.model_fields else None
         elif get_args(cls):
-            cls = get_args(cls)[-1]
+            kinds = [
+                one
+                for one in get_args(cls)
+                if isinstance(one, type) and issubclass(one, BaseModel) and "kind" in one.model_fields
+            ]
+            named = [one for one in kinds if part in get_args(one.model_fields["kind"].annotation)]
+            cls = named[0] if named else get_args(cls)[-1]
     return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, BaseModel) else []
