@@ -1,0 +1,84 @@
+# beft, from a bare machine with Python 3.11, git and make:
+#   make run     builds the environment once, then runs the main job
+#   make test    builds what the tests need, then runs them all
+# `make help` lists the rest. The environment is .venv; it is built again when pyproject.toml, constraints.txt or the
+# folder's own path changes, which a stamp inside it records.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+KEY := $(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
+RUNS := .venv/stamp-run-$(KEY)
+TESTS := .venv/stamp-dev-$(KEY)
+CHECKED := beft tasks flows tests mlflow benchmarks
+
+# What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
+ARGS ?=
+
+# A Python 3.11 under whatever name it has; name another with: make run PYTHON=/path/to/python3.11
+PYTHON ?= $(shell for name in python3.11 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
+done)
+
+.PHONY: help run test ui lint format lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+run: $(RUNS)  ## build the environment once, then run the main job with params.yaml
+	@$(BIN)/beft run $(ARGS)
+
+test: $(TESTS)  ## build what the tests need, then run them all
+	@$(BIN)/python -m pytest $(ARGS)
+
+ui: $(RUNS)  ## open the MLflow and Prefect pages on this machine; Ctrl-C stops both
+	@$(BIN)/beft ui $(ARGS)
+
+lint: $(TESTS)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TESTS)  ## lay the code out and repair what can be repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## make constraints.txt anew from an installation into an empty environment
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$(PYTHON)" -m venv "$$folder" && \
+	$$folder/bin/python -m pip install --quiet -e '.[dev]' && \
+	{ sed -n '/^#/p' constraints.txt; \
+	  $$folder/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' | sort -f; } > "$$folder/lock" && \
+	cp "$$folder/lock" constraints.txt
+
+clean:  ## remove the environment, runs, artifacts and caches; the MLflow registry in mlflow/ stays
+	rm -rf .venv runs artifacts reports build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find beft tasks flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip's own output goes to a file, which is shown when it fails. --no-compile and compileall: two cores compile faster
+# than pip's one, and every later start is twice as fast with the byte code there.
+define install
+	@case "$(PYTHON)" in "") \
+	  echo "beft needs Python 3.11, and none was found as python3.11, python3 or python." >&2; \
+	  echo "On Debian 12: apt-get install python3.11 python3.11-venv. Or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	  exit 1;; esac
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && head -3 $(BIN)/pip | grep -qF "$(CURDIR)/.venv/" || \
+	  "$(PYTHON)" -m venv --clear .venv || { \
+	  echo "No environment can be made with $(PYTHON). On Debian: apt-get install python3.11-venv" >&2; rm -rf .venv; exit 1; }
+	@rm -f .venv/stamp-*
+	@echo "Building the environment .venv ($(1)): about three minutes and 2.4 GB the first time."
+	@start=$$SECONDS; $(BIN)/python -m pip install --disable-pip-version-check --no-compile --progress-bar off \
+	  -c constraints.txt -e '$(2)' >.venv/install.log 2>&1 || { \
+	  tail -n 25 .venv/install.log >&2; echo "pip failed; all it said is in .venv/install.log" >&2; exit 1; }; \
+	$(BIN)/python -m compileall -q -j 0 .venv/lib/python3.11/site-packages beft tasks flows >/dev/null 2>&1; \
+	echo "The environment is ready ($$((SECONDS - start)) s)."
+endef
+
+$(RUNS):
+	$(call install,for runs,.)
+	@touch $@
+
+$(TESTS):
+	$(call install,for runs and tests,.[dev])
+	@touch $@ $(RUNS)
