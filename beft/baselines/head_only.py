@@ -1,0 +1,235 @@
+"""Head only: the output layer trained on the frozen features that it sees, every candidate of the search at once.
+
+Nothing below the output layer moves, so the base runs once and its features are kept. Training is the target's own
+(mini-batches, AdamW, the same schedule and clipping, dev-chosen epoch), NOT the exact optimum of this convex problem: a
+fair baseline gets the search that the target gets, stopping early is part of that search, and the exact optimum with a
+penalty chosen on dev is what the other baseline, logistic regression, is already. The search is wider than the
+target's because it costs seconds: seven learning rates and two lengths by default, the start itself and every epoch a
+candidate.
+
+All candidates are rows of one tensor [candidates, labels, hidden]; the gradient of a linear layer is written out.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from beft.baselines.linear import Features, Floats, Integers, LinearClassifier, Quality, checked
+from beft.errors import InputError
+from beft.metrics import known_metric
+from beft.settings import TrainingSettings
+
+_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class HeadSearch:
+    """What is tried. Every learning rate is tried with every length and every start.
+
+    Attributes:
+        learning_rates: Of AdamW.
+        epochs: Lengths of training (the schedule's end); within each, the best epoch on dev counts.
+        batch_size: Rows of a step.
+        schedule: "linear" (to zero) or "constant".
+        warmup_fraction: Share of the steps in which the learning rate rises from zero.
+        clip_norm: Largest norm of a step's gradient.
+        adam_epsilon: Of AdamW.
+        weight_decay: Of AdamW, decoupled.
+    """
+
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    epochs: tuple[int, ...] = (6, 32)
+    batch_size: int = 16
+    schedule: str = "linear"
+    warmup_fraction: float = 0.0
+    clip_norm: float = 1.0
+    adam_epsilon: float = 1e-6
+    weight_decay: float = 0.0
+
+    @classmethod
+    def as_wide_as(cls, training: TrainingSettings) -> Self:
+        """The target's optimiser and schedule, with its learning rates and length among the ones tried."""
+        rates = {*cls.learning_rates, training.learning_rate, training.head_learning_rate or training.learning_rate}
+        return cls(
+            learning_rates=tuple(sorted(rates)),
+            epochs=tuple(sorted({training.epochs, max(32, 2 * training.epochs)})),
+            batch_size=training.batch_size,
+            schedule=training.schedule,
+            warmup_fraction=training.warmup_fraction,
+            clip_norm=training.clip_norm,
+            adam_epsilon=training.adam_epsilon,
+        )
+
+
+def fit_head_only(
+    train_features: Features,
+    train_labels: Any,
+    dev_features: Features,
+    dev_labels: Any,
+    *,
+    classes: int,
+    metric: str = "accuracy",
+    search: HeadSearch | None = None,
+    starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
+    seed: int = 0,
+) -> LinearClassifier:
+    """Train the output layer with every candidate of the search, and keep the one that is best on dev.
+
+    Args:
+        train_features: What the output layer sees [rows, hidden].
+        train_labels: Label indices [rows].
+        dev_features: [rows, hidden]
+        dev_labels: Label indices [rows].
+        classes: How many labels there are.
+        metric: What is best on dev; equals are decided by cross-entropy, then by fewer epochs.
+        search: What is tried; none: the defaults.
+        starts: Name -> weight [classes, hidden], bias [classes]: where training may start, beside zero. Give the start
+            that the target has, so that the baseline has it too.
+        seed: Of the order of the rows.
+
+    Raises:
+        InputError: Shapes or labels that do not fit, or an empty search.
+    """
+    search = search or HeadSearch()
+    known_metric(metric).check_labels(classes)
+    features, labels = checked(train_features, train_labels, classes, "train")
+    dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
+    candidates = [
+        (start, rate, epochs)
+        for start in ("zero", *(starts or {}))
+        for rate in search.learning_rates
+        for epochs in search.epochs
+    ]
+    if not candidates or min(search.epochs) < 1 or min(search.learning_rates) <= 0:
+        raise InputError("head only: a search needs learning rates above 0 and lengths of an epoch or more")
+    started = time.perf_counter()
+    first = _first_parameters(candidates, starts or {}, classes, features.shape[1])
+    best: list[tuple[Quality, int, Floats] | None] = [None] * len(candidates)
+    for epoch, parameters in _train(features, labels, first, candidates, search, seed):
+        logits = dev @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
+        for index, (_, _, epochs) in enumerate(candidates):
+            if epoch > epochs:
+                continue
+            quality = Quality.of(metric, logits[index], dev_truth, -epoch)
+            held = best[index]
+            if held is None or quality > held[0]:
+                best[index] = (quality, epoch, parameters[index].copy())
+    results = [(found, candidate) for found, candidate in zip(best, candidates, strict=True) if found is not None]
+    (quality, epoch, chosen), (start, rate, epochs) = max(results, key=lambda result: result[0][0])
+    return LinearClassifier(
+        weight=chosen[:, :-1],
+        bias=chosen[:, -1],
+        trainable_parameters=chosen.size,
+        seconds=time.perf_counter() - started,
+        details={
+            "start": start,
+            "learning_rate": rate,
+            "epochs": epochs,
+            "best_epoch": epoch,
+            "metric": metric,
+            "dev": quality.metric,
+            "dev_cross_entropy": -quality.negative_loss,
+            "candidates": [
+                {
+                    "start": s,
+                    "learning_rate": r,
+                    "epochs": e,
+                    "best_epoch": found[1],
+                    "dev": found[0].metric,
+                    "dev_cross_entropy": -found[0].negative_loss,
+                }
+                for found, (s, r, e) in results
+            ],
+        },
+    )
+
+
+def _first_parameters(
+    candidates: list[tuple[str, float, int]],
+    starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    classes: int,
+    hidden: int,
+) -> torch.Tensor:
+    """The starting parameters [candidates, classes, hidden + 1]; the last column is the bias."""
+    known = {"zero": torch.zeros(classes, hidden + 1)}
+    for name, (weight, bias) in starts.items():
+        if weight.shape != (classes, hidden) or bias.shape != (classes,):
+            raise InputError(
+                f"start {name!r}: weight {tuple(weight.shape)} and bias {tuple(bias.shape)} "
+                f"for {classes} labels and features of width {hidden}"
+            )
+        known[name] = torch.cat([weight.detach().cpu(), bias.detach().cpu()[:, None]], dim=1).to(torch.float32)
+    return torch.stack([known[start] for start, _, _ in candidates])
+
+
+def _train(
+    features: Floats,
+    labels: Integers,
+    parameters: torch.Tensor,
+    candidates: list[tuple[str, float, int]],
+    search: HeadSearch,
+    seed: int,
+) -> Iterator[tuple[int, Floats]]:
+    """Train all candidates side by side; give the parameters [candidates, classes, hidden + 1] after every epoch.
+
+    Epoch 0 is the start. A candidate whose length is over stands still.
+    """
+    rows = len(labels)
+    inputs = torch.cat([torch.from_numpy(features).to(torch.float32), torch.ones(rows, 1)], dim=1)
+    targets = torch.nn.functional.one_hot(torch.from_numpy(labels), parameters.shape[1]).to(torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    steps_of_epoch = math.ceil(rows / search.batch_size)
+    optimiser = _AdamW(parameters, search)
+    yield 0, optimiser.parameters.numpy().astype(np.float64)
+    step = 0
+    for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
+        for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
+            rates = [rate * _factor(step, epochs * steps_of_epoch, search) for _, rate, epochs in candidates]
+            seen = inputs[batch]
+            surprise = torch.softmax(seen @ optimiser.parameters.transpose(1, 2), dim=2) - targets[batch]
+            optimiser.step(surprise.transpose(1, 2) @ seen / len(batch), torch.tensor(rates))
+            step += 1
+        yield epoch, optimiser.parameters.numpy().astype(np.float64)
+
+
+def _factor(step: int, steps: int, search: HeadSearch) -> float:
+    """What the schedule multiplies the learning rate with at a step; 0 after the last."""
+    warmup = round(search.warmup_fraction * steps)
+    if step >= steps:
+        return 0.0
+    if step < warmup:
+        return step / warmup
+    return 1.0 if search.schedule == "constant" else (steps - step) / (steps - warmup)
+
+
+class _AdamW:
+    """torch.optim.AdamW after clipping, for candidates along the first axis, each with its own learning rate."""
+
+    def __init__(self, parameters: torch.Tensor, search: HeadSearch) -> None:
+        self.parameters = parameters
+        self.search = search
+        self.mean = torch.zeros_like(parameters)
+        self.square = torch.zeros_like(parameters)
+        self.steps = 0
+
+    def step(self, gradient: torch.Tensor, rates: torch.Tensor) -> None:
+        """Take one step; a learning rate of 0 leaves a candidate as it is.
+
+        Args:
+            gradient: [candidates, classes, hidden + 1]
+            rates: [candidates]
+        """
+        norm = gradient.flatten(1).norm(dim=1)
+        gradient = gradient * (self.search.clip_norm / (norm + 1e-6)).clamp(max=1.0)[:, None, None]
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - _BETAS[0])
+        self.square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        size = (self.square / (1 - _BETAS[1] ** self.steps)).sqrt_().add_(self.search.adam_epsilon)
+        rates = rates[:, None, None]
+        self.parameters = self.parameters * (1 - rates * self.search.weight_decay)
+        self.parameters -= rates / (1 - _BETAS[0] ** self.steps) * self.mean / size

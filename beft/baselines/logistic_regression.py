@@ -1,0 +1,179 @@
+"""Logistic regression on frozen features: standardised on train, C chosen on dev, run until it has converged."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from beft.baselines.linear import Features, Floats, Integers, LinearClassifier, Quality, checked
+from beft.errors import BeftError, InputError
+from beft.metrics import known_metric
+
+COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
+"""The inverse regularisation strengths C that are tried: 1e-3 to 1e2, three to a factor of ten."""
+
+TOLERANCE = 1e-6
+"""The largest gradient component (of the mean loss) at which lbfgs stops; scikit-learn's 1e-4 is early at large C."""
+
+_FOLDS = 5
+
+
+def fit_logistic_regression(
+    train_features: Features,
+    train_labels: Any,
+    dev_features: Features,
+    dev_labels: Any,
+    *,
+    classes: int,
+    metric: str = "accuracy",
+    costs: Sequence[float] = COSTS,
+) -> LinearClassifier:
+    """Fit on train with every C, and keep the one that is best on dev.
+
+    Mean and standard deviation of the features come from train alone. The fitted layer is folded back, so that it
+    reads raw features.
+
+    Args:
+        train_features: [rows, hidden]
+        train_labels: Label indices [rows].
+        dev_features: [rows, hidden]
+        dev_labels: Label indices [rows].
+        classes: How many labels the dataset declares; one that train lacks gets a weight of zero.
+        metric: What is best on dev; equals are decided by cross-entropy, then by the smaller C.
+        costs: The values of C.
+
+    Raises:
+        InputError: Shapes or labels that do not fit, or only one label in train.
+    """
+    known_metric(metric).check_labels(classes)
+    features, labels = checked(train_features, train_labels, classes, "train")
+    dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
+    started = time.perf_counter()
+    candidates = []
+    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs)):
+        quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
+        candidates.append((quality, cost, weight, bias, iterations))
+    quality, cost, weight, bias, _ = max(candidates, key=lambda candidate: candidate[0])
+    present = len(np.unique(labels))
+    return LinearClassifier(
+        weight=weight,
+        bias=bias,
+        trainable_parameters=(features.shape[1] + 1) * (1 if present == 2 else present),
+        seconds=time.perf_counter() - started,
+        details={
+            "C": cost,
+            "metric": metric,
+            "dev": quality.metric,
+            "dev_cross_entropy": -quality.negative_loss,
+            "candidates": [
+                {"C": c, "dev": q.metric, "dev_cross_entropy": -q.negative_loss, "iterations": n}
+                for q, c, _, _, n in candidates
+            ],
+        },
+    )
+
+
+def logistic_regression_head(
+    features: Features,
+    labels: Any,
+    classes: int,
+    seed: int = 0,
+    *,
+    dev_features: Features | None = None,
+    dev_labels: Any = None,
+    metric: str = "accuracy",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A converged logistic regression on standardised features, as a plain linear layer on raw features.
+
+    Its logits are scikit-learn's decision function: for two labels the second logit minus the first, for more each one.
+
+    Args:
+        features: What the output layer sees [rows, hidden].
+        labels: Label indices [rows].
+        classes: How many labels there are.
+        seed: Of the folds, when there is no dev.
+        dev_features: Rows that choose C [rows, hidden]; none: cross-validation on ``features``.
+        dev_labels: Their label indices [rows].
+        metric: What chooses C.
+
+    Returns:
+        weight [classes, hidden] and bias [classes], fp32
+
+    Raises:
+        InputError: Shapes or labels that do not fit, or only one label.
+    """
+    if dev_features is not None:
+        fitted = fit_logistic_regression(features, labels, dev_features, dev_labels, classes=classes, metric=metric)
+        weight, bias = fitted.weight, fitted.bias
+    else:
+        known_metric(metric).check_labels(classes)
+        values, indices = checked(features, labels, classes, "train")
+        cost = _cross_validated_cost(values, indices, classes, metric, seed)
+        _, weight, bias, _ = next(_path(values, indices, classes, [cost]))
+    return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
+
+
+def _path(
+    features: Floats, labels: Integers, classes: int, costs: Sequence[float]
+) -> Iterator[tuple[float, Floats, Floats, int]]:
+    """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 1e-10 * (1 + np.abs(mean)), deviation, 1.0)
+    standardised = (features - mean) / deviation
+    for cost in costs:
+        rows, intercepts, iterations = _converged(standardised, labels, cost)
+        weight = np.zeros((classes, features.shape[1]))
+        bias = np.full(classes, -np.log(len(labels) + 1.0))
+        weight[present] = rows / deviation
+        bias[present] = intercepts - weight[present] @ mean
+        yield cost, weight, bias, iterations
+
+
+def _converged(features: Floats, labels: Integers, cost: float) -> tuple[Floats, Floats, int]:
+    """Weight [present labels, hidden], bias [present labels] and iterations of a logistic regression that converged.
+
+    Two labels get two rows, one the negative of the other, whose difference is scikit-learn's single row. One BLAS
+    thread, so that the bytes do not depend on how many there are.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
+        model = LogisticRegression(C=cost, solver=solver, max_iter=limit, tol=TOLERANCE)
+        with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(features, labels)
+        if not any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+            weight, bias = model.coef_, model.intercept_
+            if len(model.classes_) == 2:
+                weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+            return weight, bias, int(np.max(model.n_iter_))
+    raise BeftError(f"logistic regression with C = {cost:g} did not converge; are the features of a sensible scale?")
+
+
+def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metric: str, seed: int) -> float:
+    """The C with the best mean quality over stratified folds; 1 when a label is too rare to be divided."""
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(_FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
+    if folds < 2:
+        return 1.0
+    qualities: dict[float, list[Quality]] = {cost: [] for cost in COSTS}
+    for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
+        for cost, weight, bias, _ in _path(features[train], labels[train], classes, COSTS):
+            logits = features[held_out] @ weight.T + bias
+            qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
+
+    def mean_quality(cost: float) -> tuple[float, float, float]:
+        found = qualities[cost]
+        metric_mean = round(float(np.mean([quality.metric for quality in found])), 12)
+        return metric_mean, float(np.mean([quality.negative_loss for quality in found])), -cost
+
+    return max(COSTS, key=mean_quality)

@@ -1,0 +1,276 @@
+"""The baselines against scikit-learn pipelines, stationarity of the objective, and torch.optim.AdamW."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, log_softmax, softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
+from beft.baselines.head_only import _factor
+from beft.baselines.logistic_regression import COSTS, TOLERANCE
+from beft.errors import InputError
+from beft.settings import TrainingSettings
+
+torch.set_num_threads(1)
+
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+def rows(count: int, classes: int, seed: int, *, hidden: int = 6, noise: float = 1.5) -> Rows:
+    """Features [count, hidden] of very different scales, and labels [count] that depend on some of them."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, count)
+    centres = np.random.default_rng(99).normal(size=(classes, hidden))
+    features = centres[labels] + noise * generator.normal(size=(count, hidden))
+    return features * np.logspace(-2, 2, hidden) + np.arange(hidden), labels
+
+
+def pipeline(cost: float, train: Rows) -> LogisticRegression:
+    """An independent fit: scikit-learn's own scaler and solver, to a tight tolerance."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=cost, max_iter=100_000, tol=1e-10, solver="newton-cg"))
+    return model.fit(*train)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logistic_regression_is_the_scikit_learn_pipeline_of_the_best_c(classes: int) -> None:
+    train, dev, test = rows(120, classes, 0), rows(60, classes, 1), rows(50, classes, 2)
+    fitted = fit_logistic_regression(*train, *dev, classes=classes)
+    by_hand = []
+    for cost in COSTS:
+        model = pipeline(cost, train)
+        loss = -np.log(model.predict_proba(dev[0])[np.arange(60), dev[1]]).mean()
+        by_hand.append((model.score(*dev), -loss, -cost))
+    best = max(by_hand)
+    assert fitted.details["C"] == -best[2]
+    assert fitted.details["dev"] == pytest.approx(best[0])
+    assert fitted.details["dev_cross_entropy"] == pytest.approx(-best[1], abs=1e-4)
+    model = pipeline(-best[2], train)
+    assert fitted.probabilities(test[0]) == pytest.approx(model.predict_proba(test[0]), abs=1e-3)
+    assert fitted.trainable_parameters == sum(part.size for part in (model[-1].coef_, model[-1].intercept_))
+    json.dumps(fitted.to_json(), allow_nan=False)
+
+
+def test_the_grid_is_the_promised_one() -> None:
+    assert COSTS[0] == pytest.approx(1e-3)
+    assert COSTS[-1] == pytest.approx(1e2)
+    assert np.ptp(np.diff(np.log10(COSTS))) < 1e-9
+
+
+def test_only_train_standardises_and_only_dev_chooses() -> None:
+    train, dev = rows(100, 2, 0), rows(60, 2, 1)
+    shifted = (dev[0] * 50 + 1000, dev[1])
+    one, other = fit_logistic_regression(*train, *dev, classes=2), fit_logistic_regression(*train, *shifted, classes=2)
+    by_cost = {candidate["C"]: candidate for candidate in one.details["candidates"]}
+    assert list(by_cost) == [candidate["C"] for candidate in other.details["candidates"]]
+    model = pipeline(other.details["C"], train)
+    # Whatever dev looks like, the layer is the one that train alone gives for the chosen C.
+    expected = model.decision_function(train[0])
+    assert other.logits(train[0]) @ np.array([-1, 1]) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_every_fit_has_converged(classes: int) -> None:
+    """The gradient of the mean penalised loss is zero at the solution, and no warning is left."""
+    train, dev = rows(40, classes, 0, hidden=30, noise=0.2), rows(30, classes, 1, hidden=30, noise=0.2)  # separable
+    standardised = (train[0] - train[0].mean(0)) / train[0].std(0)
+    for cost in (1e-3, 1.0, 1e2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            fitted = fit_logistic_regression(*train, *dev, classes=classes, costs=[cost])
+        weight = fitted.weight * train[0].std(0)
+        bias = fitted.bias + fitted.weight @ train[0].mean(0)
+        surprise = softmax(standardised @ weight.T + bias, axis=1) - np.eye(classes)[train[1]]
+        # Two rows w/2 and -w/2 stand for one row w, so the penalty on them counts twice.
+        penalty = weight * (2 if classes == 2 else 1) / (cost * 40)
+        assert np.abs(surprise.T @ standardised / 40 + penalty).max() < 3 * TOLERANCE
+        assert np.abs(surprise.mean(0)).max() < 3 * TOLERANCE
+
+
+def test_the_metric_chooses() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random(200) < 0.15).astype(int)
+    features = labels[:, None] * 1.2 + generator.normal(size=(200, 5))
+    train, dev = (features[:120], labels[:120]), (features[120:], labels[120:])
+    fitted = fit_logistic_regression(*train, *dev, classes=2, metric="f1")
+    by_hand = max(f1_score(dev[1], pipeline(cost, train).predict(dev[0])) for cost in COSTS)
+    assert fitted.details["dev"] == pytest.approx(by_hand)
+    with pytest.raises(InputError, match="use macro_f1"):
+        fit_logistic_regression(*rows(30, 3, 0), *rows(30, 3, 1), classes=3, metric="f1")
+
+
+@pytest.mark.parametrize("with_dev", [True, False])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_head_s_logits_are_scikit_learn_s_decision_function(classes: int, with_dev: bool) -> None:
+    train, dev = rows(150, classes, 0), rows(60, classes, 1)
+    given = {"dev_features": torch.tensor(dev[0]), "dev_labels": dev[1]} if with_dev else {}
+    weight, bias = logistic_regression_head(torch.tensor(train[0]), train[1], classes, 5, **given)
+    assert (weight.shape, bias.shape) == ((classes, 6), (classes,))
+    assert weight.dtype == bias.dtype == torch.float32
+    logits = (torch.tensor(dev[0]) @ weight.double().T + bias.double()).numpy()
+    decisions = [pipeline(cost, train).decision_function(dev[0]) for cost in COSTS]
+    found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
+    errors = [float(np.abs(found - decision).max()) for decision in decisions]
+    assert min(errors) < 2e-3  # one C of the grid, exactly
+    if with_dev:
+        assert COSTS[int(np.argmin(errors))] == fit_logistic_regression(*train, *dev, classes=classes).details["C"]
+    if classes == 2:
+        assert torch.equal(weight[0], -weight[1])
+        assert torch.equal(bias[0], -bias[1])
+        assert softmax(logits, axis=1)[:, 1] == pytest.approx(expit(found))
+
+
+def test_the_head_is_the_same_again_and_its_folds_are_seeded() -> None:
+    train = rows(60, 2, 0)
+    first, again = (logistic_regression_head(*train, 2, 3) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    rare = (train[0], np.eye(60, dtype=int)[0])  # one row of a label: no folds, and still a head
+    assert logistic_regression_head(*rare, 2)[0].shape == (2, 6)
+
+
+def test_a_label_that_train_lacks_is_all_but_impossible() -> None:
+    features, labels = rows(80, 2, 0)
+    fitted = fit_logistic_regression(features, labels * 2, features, labels * 2, classes=4)
+    probabilities = fitted.probabilities(features)
+    assert probabilities.shape == (80, 4)
+    assert probabilities[:, [1, 3]].mean() < 0.02
+    assert not fitted.weight[[1, 3]].any()
+
+
+def test_constant_and_bfloat16_features_do_no_harm() -> None:
+    features, labels = rows(60, 2, 0)
+    features[:, 2] = 7.3
+    as_bfloat16 = torch.tensor(features).to(torch.bfloat16)
+    fitted = fit_logistic_regression(as_bfloat16, labels, as_bfloat16, labels, classes=2)
+    assert np.isfinite(fitted.weight).all()
+    assert fitted.probabilities(as_bfloat16).sum(1) == pytest.approx(1)
+    head = fit_head_only(as_bfloat16, labels, as_bfloat16, labels, classes=2, search=HeadSearch((0.01,), (1,)))
+    assert np.isfinite(head.weight).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "decay", "clip"), [("linear", 0.0, 0.0, 1.0), ("constant", 0.25, 0.1, 0.05)]
+)
+def test_head_only_trains_as_torch_s_adamw_does(schedule: str, warmup: float, decay: float, clip: float) -> None:
+    """Every candidate, trained alone by autograd, clip_grad_norm_, AdamW and LambdaLR, gives the same dev losses."""
+    features, labels = rows(50, 3, 0)
+    features = features / np.abs(features).max(0)
+    dev, dev_labels = rows(40, 3, 1)
+    dev = dev / np.abs(dev).max(0)
+    search = HeadSearch((1e-3, 3e-2), (2, 5), 16, schedule, warmup, clip, 1e-6, decay)
+    drawn = torch.Generator().manual_seed(4)
+    start = (torch.randn(3, 6, generator=drawn), torch.randn(3, generator=drawn))
+    fitted = fit_head_only(features, labels, dev, dev_labels, classes=3, search=search, starts={"drawn": start}, seed=8)
+    assert len(fitted.details["candidates"]) == 2 * 2 * 2
+    everything = []
+    for candidate in fitted.details["candidates"]:
+        layer = torch.nn.Linear(6, 3)
+        with torch.no_grad():
+            layer.weight.copy_(start[0] if candidate["start"] == "drawn" else torch.zeros(3, 6))
+            layer.bias.copy_(start[1] if candidate["start"] == "drawn" else torch.zeros(3))
+        total, order = candidate["epochs"] * 4, torch.Generator().manual_seed(8)
+        optimiser = torch.optim.AdamW(layer.parameters(), lr=candidate["learning_rate"], eps=1e-6, weight_decay=decay)
+        factor = (
+            (lambda step, total=total: max(0.0, 1 - step / total))
+            if schedule == "linear"
+            else (lambda step, total=total: min(1.0, step / round(warmup * total)) if step < total else 0.0)
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        results = []
+        for epoch in range(candidate["epochs"] + 1):
+            if epoch:
+                for batch in torch.randperm(50, generator=order).split(16):
+                    optimiser.zero_grad()
+                    logits = layer(torch.tensor(features[batch], dtype=torch.float32))
+                    torch.nn.functional.cross_entropy(logits, torch.tensor(labels)[batch]).backward()
+                    torch.nn.utils.clip_grad_norm_(layer.parameters(), clip)
+                    optimiser.step()
+                    scheduler.step()
+            with torch.no_grad():
+                logits = layer(torch.tensor(dev, dtype=torch.float32)).double().numpy()
+            loss = -log_softmax(logits, axis=1)[np.arange(40), dev_labels].mean()
+            results.append((round(float((logits.argmax(1) == dev_labels).mean()), 12), -loss, -epoch))
+        accuracy, negative_loss, negative_epoch = max(results)
+        assert candidate["dev"] == accuracy
+        assert candidate["dev_cross_entropy"] == pytest.approx(-negative_loss, abs=1e-5)
+        assert candidate["best_epoch"] == -negative_epoch
+        everything.append((accuracy, negative_loss))
+    assert (fitted.details["dev"], -fitted.details["dev_cross_entropy"]) == pytest.approx(max(everything), abs=1e-5)
+    chosen = fitted.logits(dev)
+    assert float((chosen.argmax(1) == dev_labels).mean()) == fitted.details["dev"]
+    assert fitted.trainable_parameters == 3 * 6 + 3
+    assert fitted.cost().head_bytes == 4 * 21
+    json.dumps(fitted.to_json(), allow_nan=False)
+
+
+def test_head_only_is_at_least_its_start_on_dev() -> None:
+    train, dev = rows(100, 2, 0), rows(60, 2, 1)
+    head = logistic_regression_head(*train, 2, dev_features=dev[0], dev_labels=dev[1])
+    start = fit_logistic_regression(*train, *dev, classes=2)
+    fitted = fit_head_only(*train, *dev, classes=2, search=HeadSearch((10.0,), (1,)), starts={"head": head})
+    assert fitted.details["dev"] >= start.details["dev"]
+
+
+def test_head_only_reaches_the_convex_optimum_when_it_is_left_to() -> None:
+    """With many epochs it comes to the loss that an unpenalised logistic regression has on train."""
+    features, labels = rows(200, 2, 0)
+    features = (features - features.mean(0)) / features.std(0)
+    fitted = fit_head_only(
+        features, labels, features, labels, classes=2, search=HeadSearch((3e-2,), (60,), batch_size=50)
+    )
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=10_000).fit(features, labels)
+    optimum = -np.log(model.predict_proba(features)[np.arange(200), labels]).mean()
+    found = -np.log(fitted.probabilities(features)[np.arange(200), labels]).mean()
+    assert optimum <= found < optimum + 0.01
+
+
+def test_the_search_is_as_wide_as_the_target_s() -> None:
+    training = TrainingSettings(epochs=40, learning_rate=2e-3, head_learning_rate=5e-4, schedule="constant")
+    search = HeadSearch.as_wide_as(training)
+    assert {2e-3, 5e-4} < set(search.learning_rates)
+    assert search.epochs == (40, 80)
+    assert (search.schedule, search.batch_size, search.adam_epsilon) == ("constant", 16, 1e-6)
+    assert HeadSearch.as_wide_as(TrainingSettings(epochs=6)).epochs == (6, 32)
+
+
+def test_the_schedule_ends_at_zero() -> None:
+    search = HeadSearch(warmup_fraction=0.2)
+    factors = [_factor(step, 10, search) for step in range(13)]
+    assert factors[:3] == [0, 0.5, 1]
+    assert factors[9:] == [pytest.approx(1 / 8), 0, 0, 0]
+    assert math.fsum(factors) == pytest.approx(0.5 + 4.5)
+
+
+def test_bad_input_is_named() -> None:
+    features, labels = rows(30, 2, 0)
+    for fit in (fit_logistic_regression, fit_head_only):
+        with pytest.raises(InputError, match="labels of shape"):
+            fit(features, labels[:-1], features, labels, classes=2)
+        with pytest.raises(InputError, match="dev: labels of shape"):
+            fit(features, labels, features[:0], labels[:0], classes=2)
+        with pytest.raises(InputError, match="0 to 1"):
+            fit(features, labels + 1, features, labels, classes=2)
+        with pytest.raises(InputError, match="rows, hidden"):
+            fit(features[0], labels, features, labels, classes=2)
+        with pytest.raises(InputError, match="not finite"):
+            fit(features * np.nan, labels, features, labels, classes=2)
+        with pytest.raises(InputError, match="Did you mean 'accuracy'"):
+            fit(features, labels, features, labels, classes=2, metric="acuracy")
+    with pytest.raises(InputError, match="only the label 1"):
+        fit_logistic_regression(features, np.ones(30), features, labels, classes=2)
+    with pytest.raises(InputError, match="start 'head': weight"):
+        fit_head_only(
+            features, labels, features, labels, classes=2, starts={"head": (torch.zeros(2, 5), torch.zeros(2))}
+        )
+    with pytest.raises(InputError, match="learning rates above 0"):
+        fit_head_only(features, labels, features, labels, classes=2, search=HeadSearch(()))
+    with pytest.raises(InputError, match="width 3 for a layer of width 6"):
+        fit_logistic_regression(features, labels, features, labels, classes=2).logits(features[:, :3])
