@@ -1,0 +1,69 @@
+"""The importance table: means, ranking, selection, and the way to JSON and back."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beft.errors import InputError
+from beft.importance import Importance
+from beft.settings import TERMS
+
+scores = st.none() | st.floats(0, 2)
+tables = st.dictionaries(st.sampled_from(TERMS), st.lists(scores, min_size=1, max_size=6), min_size=1).map(
+    lambda values: Importance("projection_ratio", values)
+)
+
+
+@given(tables)
+def test_json_round_trip(table: Importance) -> None:
+    text = json.dumps(table.to_json(), sort_keys=True, allow_nan=False)
+    again = Importance.from_json(json.loads(text))
+    assert again == table
+    assert list(again.scores) == list(table.scores), "the order of the terms is that of the settings"
+
+
+@given(tables)
+def test_ranking_is_by_mean_and_leaves_out_what_has_none(table: Importance) -> None:
+    means = table.mean
+    ranking = table.ranking()
+    assert set(ranking) == {term for term, layers in table.scores.items() if any(s is not None for s in layers)}
+    values = [means[term] for term in ranking]
+    assert values == sorted(values, reverse=True)
+    assert table.ranking(exclude=ranking[:1]) == ranking[1:]
+
+
+@given(tables, st.data())
+def test_selection_is_the_best_that_may_be_chosen(table: Importance, data: st.DataObject) -> None:
+    candidates = data.draw(st.lists(st.sampled_from(list(table.scores)), min_size=1, unique=True))
+    inert = data.draw(st.fixed_dictionaries({}, optional={term: st.booleans() for term in table.scores}))
+    allowed = {term: table.mean[term] for term in candidates if not inert.get(term) and table.mean[term] is not None}
+    if not allowed:
+        with pytest.raises(InputError, match="can choose none"):
+            table.select(candidates, inert)
+    else:
+        assert allowed[table.select(candidates, inert)] == max(allowed.values())
+
+
+def test_equal_scores_keep_the_order_of_the_terms() -> None:
+    table = Importance("magnitude", {"value": [1.0], "key": [1.0], "query": [1.0]})
+    assert table.ranking() == ["query", "key", "value"]
+    assert table.select(["value", "key"]) == "key"
+
+
+def test_an_unknown_candidate_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="Did you mean 'value'"):
+        Importance("magnitude", {"value": [1.0]}).select(["valeu"])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_score_is_a_finite_number(wrong: float) -> None:
+    with pytest.raises(InputError, match="not a finite number"):
+        Importance("magnitude", {"value": [0.0, wrong]})
+
+
+def test_a_term_has_layers() -> None:
+    with pytest.raises(InputError, match="no layers"):
+        Importance("magnitude", {"value": []})
