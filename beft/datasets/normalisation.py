@@ -1,0 +1,22 @@
+"""When are two texts the same text? When they are equal after this normalisation."""
+
+import hashlib
+import re
+import unicodedata
+
+_BREAK = re.compile(r"<br\s*/?>")
+
+
+def normalised(text: str) -> str:
+    """The text in Unicode form NFKC, without case, HTML line breaks as spaces, white space folded to single spaces."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(_BREAK.sub(" ", plain).split())
+
+
+def text_key(text: str, text_pair: str | None = None) -> str:
+    """20 hexadecimal digits that are the same for the same text (and pair), and for no other.
+
+    The two texts are joined by a control character, which white space folding leaves in neither of them.
+    """
+    joined = normalised(text) if text_pair is None else f"{normalised(text)}\x1f{normalised(text_pair)}"
+    return hashlib.sha256(joined.encode(errors="surrogatepass")).hexdigest()[:20]
