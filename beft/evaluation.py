@@ -160,7 +160,8 @@ def evaluate_methods(
     intervals from a bootstrap over rows that all methods of a split share.
 
     Args:
-        methods: Name -> what it predicted, on every split of ``truth``.
+        methods: Name -> what it predicted. The target and the baselines on every split of ``truth``; another method
+            may lack a split, and is not part of it then.
         truth: Split -> true label indices [rows].
         target: The method whose gains are computed.
         baselines: The methods that it is compared with.
@@ -184,7 +185,7 @@ def evaluate_methods(
     splits = {}
     for split, labels_of_rows in truth.items():
         true = np.asarray(labels_of_rows, dtype=np.int64)
-        predicted, labels = _predicted_labels(methods, split, len(true))
+        predicted, labels = _predicted_labels(methods, split, len(true), required={target, *baselines})
         for kind in kinds:
             kind.check_labels(labels)
         splits[split] = _evaluate_split(
@@ -297,12 +298,16 @@ def _spread(runs: Sequence[float]) -> float | None:
     return float(np.std(runs, ddof=1)) if len(runs) > 1 else None
 
 
-def _predicted_labels(methods: Mapping[str, Method], split: str, rows: int) -> tuple[dict[str, Integers], int]:
-    """The predicted label of every method, run and row [runs, rows], and the number of labels."""
+def _predicted_labels(
+    methods: Mapping[str, Method], split: str, rows: int, *, required: set[str]
+) -> tuple[dict[str, Integers], int]:
+    """The predicted label of every method on the split, run and row [runs, rows], and the number of labels."""
     predicted: dict[str, Integers] = {}
     widths: dict[str, int] = {}
     for name, method in methods.items():
         if split not in method.probabilities:
+            if name not in required:
+                continue
             raise InputError(f"method {name!r} has no predictions on split {split!r}")
         probabilities = np.asarray(method.probabilities[split], dtype=np.float64)
         if probabilities.ndim == 2:

@@ -4,7 +4,7 @@ Nothing below the output layer moves, so the base runs once and its features are
 (mini-batches, AdamW, the same schedule and clipping, dev-chosen epoch), NOT the exact optimum of this convex problem: a
 fair baseline gets the search that the target gets, stopping early is part of that search, and the exact optimum with a
 penalty chosen on dev is what the other baseline, logistic regression, is already. The search is wider than the
-target's because it costs seconds: seven learning rates and two lengths by default, the start itself and every epoch a
+target's because it costs seconds: eight learning rates and two lengths by default, the start itself and every epoch a
 candidate.
 
 All candidates are rows of one tensor [candidates, labels, hidden]; the gradient of a linear layer is written out.
@@ -42,7 +42,7 @@ class HeadSearch:
         weight_decay: Of AdamW, decoupled.
     """
 
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
     epochs: tuple[int, ...] = (6, 32)
     batch_size: int = 16
     schedule: str = "linear"

@@ -131,7 +131,7 @@ def _path(
         weight = np.zeros((classes, features.shape[1]))
         bias = np.full(classes, -np.log(len(labels) + 1.0))
         weight[present] = rows / deviation
-        bias[present] = intercepts - weight[present] @ mean
+        bias[present] = intercepts - (weight[present] * mean).sum(1)
         yield cost, weight, bias, iterations
 
 

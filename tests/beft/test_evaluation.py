@@ -194,6 +194,28 @@ def test_the_result_survives_json_and_is_the_same_again(
     assert "head_only" not in evaluation.costs
 
 
+def test_only_target_and_baselines_must_be_on_every_split(
+    evaluation: Evaluation, methods: dict[str, Method], truth: dict[str, np.ndarray]
+) -> None:
+    def evaluate(without_gate: str) -> Evaluation:
+        part = Method({"test": methods[without_gate].probabilities["test"]})
+        return evaluate_methods(
+            {**methods, without_gate: part},
+            truth,
+            target="value",
+            baselines=["head_only", "logistic_regression"],
+            metrics=METRICS,
+            settings=SETTINGS,
+        )
+
+    found = evaluate("all_biases")
+    assert found.splits["test"] == evaluation.splits["test"]
+    assert set(found.splits["gate"].scores) == {"value", "head_only", "logistic_regression"}
+    for name in ("value", "head_only"):
+        with pytest.raises(InputError, match=f"{name!r} has no predictions on split 'gate'"):
+            evaluate(name)
+
+
 def test_bad_input_is_named(methods: dict[str, Method], truth: dict[str, np.ndarray]) -> None:
     def evaluate(**changes: object) -> None:
         arguments = {"methods": methods, "truth": truth, "target": "value", "baselines": [], "metrics": ["accuracy"]}
