@@ -1,0 +1,147 @@
+"""What is checked of an adapter: that it is whole before it is saved, and that it fits before it is attached."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from beft.classifier import Classifier
+from beft.errors import InputError
+from beft.peft_format import pack
+from beft.sites import find_sites
+from beft.tokenizer_facts import tokenizer_facts
+
+if TYPE_CHECKING:
+    from beft.adapter import Adapter
+
+_ONCE = ("embedding_norm", "final_norm")
+_DTYPES = (torch.float32, torch.float64)
+
+
+def check_complete(adapter: "Adapter") -> None:
+    """Check that what would be saved is what was trained.
+
+    Raises:
+        InputError: A site of the terms or a part of the head is missing or too much, or a tensor has the wrong shape
+            or type or holds a value that is no finite number.
+    """
+    terms = {site.term for site in adapter.deltas}
+    missing = [f"every site of {term}" for term in adapter.terms if term not in terms] or _missing_sites(adapter)
+    if missing or not adapter.deltas:
+        raise InputError(f"the adapter is incomplete: it has no delta for {listed(missing) or 'any bias site'}")
+    if extra := sorted(terms - set(adapter.terms)):
+        raise InputError(f"the adapter has deltas of {', '.join(extra)}, which are not among its terms")
+    expected = adapter.facts.head if adapter.facts else frozenset(adapter.head)
+    if lacking := sorted(expected - set(adapter.head)):
+        raise InputError(f"the adapter is incomplete: its head lacks {listed(lacking)}")
+    if extra := sorted(set(adapter.head) - expected):
+        raise InputError(
+            f"the adapter's head holds {listed(extra)}, which head.train {adapter.head_train!r} never trains"
+        )
+    if not any(value.dim() == 2 for value in adapter.head.values()):
+        raise InputError("the adapter is incomplete: it has no head")
+    for site, delta in adapter.deltas.items():
+        if delta.shape != (site.width,) or delta.dtype not in _DTYPES:
+            raise InputError(f"the delta of {site.name} must be fp32 or fp64 of shape [{site.width}]")
+    if len({delta.dtype for delta in adapter.deltas.values()}) > 1:
+        raise InputError("the adapter's deltas must all have one type, fp32 or fp64")
+    for name, value in {**{site.name: delta for site, delta in adapter.deltas.items()}, **adapter.head}.items():
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise InputError(f"{name} holds a value that is no finite number; such an adapter predicts nothing")
+
+
+def _missing_sites(adapter: "Adapter") -> list[str]:
+    names = {site.name for site in adapter.deltas}
+    if adapter.facts is not None:
+        return sorted(adapter.facts.sites - names)
+    # Without the model, a layer is missed when another one above it, or another term, has it.
+    layers = {term: {site.layer for site in adapter.deltas if site.term == term} for term in adapter.terms}
+    layers = {term: found for term, found in layers.items() if term not in _ONCE}
+    every = range(1 + max((layer for found in layers.values() for layer in found), default=-1))
+    return [f"{term} in layer {layer}" for term, found in layers.items() for layer in every if layer not in found]
+
+
+def check_tensors(adapter: "Adapter", tensors: Mapping[str, Tensor]) -> None:
+    """Check that a file holds the tensors that the adapter would write, and none that PEFT alone would read.
+
+    Raises:
+        InputError: A tensor is missing, too much, or another one.
+    """
+    for site in adapter.deltas:
+        if adapter.peft.opens != "no" and site.stop > adapter.modules[site.module].width:
+            raise InputError(f"the site {site.name} is wider than its module")
+    own = pack(adapter.deltas, adapter.head, adapter.modules, adapter.peft)
+    different = {name for name in own.keys() & tensors.keys() if not _same(own[name], tensors[name])}
+    if different := different | (own.keys() ^ tensors.keys()):
+        raise InputError(f"the tensors {listed(sorted(different))} are not those that its record describes")
+
+
+def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
+    """Check that an adapter belongs to a classifier.
+
+    Raises:
+        InputError: The base, the labels, the pooling, the tokenizer, a site or a shape differs; the message says
+            which, and what to do.
+    """
+    reference = classifier.reference
+    if adapter.base_sha256 != (reference.sha256 if reference else ""):
+        here = f"{reference.portable_id} (sha256 {reference.sha256[:12]})" if reference else "a model in memory"
+        trained = f"{adapter.base_id} (sha256 {adapter.base_sha256[:12]})" if adapter.base_id else "a model in memory"
+        raise InputError(
+            f"the adapter was trained over the base {trained}, not over {here}; load the one that it names"
+        )
+    for what, own, other in (
+        ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
+        ("pooling is", adapter.pooling, classifier.pooling),
+    ):
+        if own != other:
+            raise InputError(f"the adapter's {what} {own}, the classifier's {other}; load the classifier with {own}")
+    _check_head(adapter, classifier)
+    found = set(find_sites(classifier.model, adapter.terms, add=any(site.added for site in adapter.deltas)))
+    if different := found ^ set(adapter.deltas):
+        raise InputError(
+            f"the bias sites of the adapter and of {type(classifier.model).__name__} differ "
+            f"({listed(sorted(site.name for site in different))}); {_ANOTHER_MODEL}"
+        )
+    _check_tokenizer(adapter, classifier)
+
+
+_ANOTHER_MODEL = "the adapter belongs to another model, or to another version of transformers"
+
+
+def _check_head(adapter: "Adapter", classifier: Classifier) -> None:
+    shapes = {name: tuple(value.shape) for name, value in classifier.model.named_parameters()}
+    for name, value in adapter.head.items():
+        if shapes.get(name) != tuple(value.shape):
+            there = list(shapes[name]) if name in shapes else "no such parameter"
+            raise InputError(
+                f"the head's {name} has shape {list(value.shape)}, {type(classifier.model).__name__} has {there}; "
+                f"{_ANOTHER_MODEL}"
+            )
+    needed = set(classifier.head_parameters(adapter.head_train))
+    needed |= set(classifier.drawn) if classifier.pooling == "model" else set()
+    if missing := sorted(needed - set(adapter.head)):
+        raise InputError(f"the adapter's head lacks {listed(missing)}, which the base's files do not hold either")
+
+
+def _check_tokenizer(adapter: "Adapter", classifier: Classifier) -> None:
+    if adapter.facts is None or not adapter.facts.tokenizer or classifier.tokenizer is None:
+        return
+    now = tokenizer_facts(classifier.tokenizer)
+    if changed := sorted(key for key, value in adapter.facts.tokenizer.items() if now.get(key) != value):
+        raise InputError(
+            f"the base's tokenizer is not the one that the adapter was trained with ({', '.join(changed)} differ), so "
+            "its answers would be wrong; use the base that the adapter names, and the versions of transformers and "
+            "tokenizers that it was trained with"
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -1,0 +1,101 @@
+"""A folded adapter: a plain transformers model with the biases and the head written into it."""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from beft.adapter_checks import check_fits, listed
+from beft.bank import FoldReport, fold
+from beft.classifier import Classifier
+from beft.errors import BeftError, InputError
+from beft.files import whole_folder, write_json
+
+if TYPE_CHECKING:
+    from beft.adapter import Adapter
+
+FOLD_FILE = "beft_fold.json"
+
+# The settings of a transformers configuration that give a model without biases some.
+_BIAS_SETTINGS = (("attention_bias",), ("attention_bias", "mlp_bias"))
+
+
+def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> FoldReport:
+    """Write a folder that ``AutoModelForSequenceClassification.from_pretrained`` loads, with the adapter's logits.
+
+    The model keeps the classifier's precision; each bias is its own plus the delta, rounded once. The greatest
+    rounding error is returned, and written to ``beft_fold.json`` in the folder. The classifier stays as it was.
+
+    Raises:
+        InputError: The adapter does not fit, its head sees another pooling than the model's own, the model's
+            configuration has no place for an added bias, or the folder is there already.
+        BeftError: The folder cannot be written.
+    """
+    if adapter.pooling != "model":
+        raise InputError(
+            f"an adapter whose head sees pooling {adapter.pooling!r} cannot be folded: a plain model's head sees the "
+            "model's own. Train with head.pooling: model, or use the adapter as it is"
+        )
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} is there already; name a new folder for the folded model")
+    check_fits(adapter, classifier)
+    device = classifier.device
+    model: Any = copy.deepcopy(classifier.model)
+    deltas = {site: delta.to(device) for site, delta in adapter.deltas.items()}
+    head = {name: value.to(device) for name, value in adapter.head.items()}
+    report = fold(model, deltas, head)
+    if report.added:
+        _make_room(model, report.added)
+    model.config.id2label = dict(enumerate(adapter.labels))
+    model.config.label2id = {label: number for number, label in enumerate(adapter.labels)}
+    written = dict(model.named_parameters())
+    record = {
+        "adapter_sha256": adapter.sha256,
+        "base": {"id": adapter.base_id, "sha256": adapter.base_sha256},
+        "terms": list(adapter.terms),
+        "max_length": adapter.max_length,
+        "precision": str(model.dtype).removeprefix("torch."),
+        "largest_rounding_of_biases": report.largest,
+        "largest_rounding_of_head": max(_rounding(value, written[name]) for name, value in head.items()),
+    }
+    try:
+        with whole_folder(folder) as temporary:
+            model.save_pretrained(temporary)
+            if classifier.tokenizer is not None:
+                classifier.tokenizer.save_pretrained(temporary)
+            write_json(temporary / FOLD_FILE, record)
+    except OSError as error:
+        raise BeftError(f"the folded model cannot be written to {folder}: {error.strerror or error}") from None
+    return report
+
+
+def _make_room(model: Any, added: tuple[str, ...]) -> None:
+    """Set the configuration so that transformers builds the added biases; what else it builds with them is zero."""
+    config = model.config
+    for settings in _BIAS_SETTINGS:
+        if not all(hasattr(config, name) for name in settings):
+            continue
+        roomy = copy.deepcopy(config)
+        for name in settings:
+            setattr(roomy, name, True)
+        with torch.device("meta"):
+            built = type(model)(roomy)
+        biased = {path for path, module in built.named_modules() if isinstance(getattr(module, "bias", None), Tensor)}
+        if set(added) <= biased:
+            for path, module in model.named_modules():
+                if path in biased and isinstance(module, nn.Linear) and module.bias is None:
+                    module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), requires_grad=False)
+            model.config = roomy
+            return
+    raise InputError(
+        f"{type(model).__name__} has no configuration with a bias at {listed(sorted(added))}, so a plain model cannot "
+        "hold it; use the adapter as it is"
+    )
+
+
+def _rounding(exact: Tensor, written: Tensor) -> float:
+    wide = torch.promote_types(exact.dtype, written.dtype)
+    return float((exact.to(wide) - written.detach().to(wide)).abs().max())
