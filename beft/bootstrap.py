@@ -4,10 +4,14 @@ Rows with the same truth and the same predictions are alike to every metric of l
 is the same as drawing how often each GROUP of alike rows occurs: one multinomial draw a resample, whatever the number
 of rows. All methods are resampled together, which makes every difference of two of them a paired one.
 
-Percentile, not BCa: on simulated data (30 to 1,000 rows, one to two labels in five rare) both cover single metrics
-alike, but for the paired differences, which decide promotions, BCa covered 89 to 93 % where percentile covered 93 to
-96 % of 95 %. With few rows that differ, either one calls a gain too easily (five differing rows, all one way, are
-enough), so a gain also asks for an exchange test, which is exact when the two methods are interchangeable.
+Percentile, not BCa: the paired differences decide promotions, and there percentile kept its promise better. On
+simulated data (two methods, 1,000 data sets a case, 95 %) with 50 and 200 rows and many rows that differ, percentile
+covered 93 to 96 % of the differences and BCa 89 to 95 %; with 1,000 rows both covered 95 %. BCa was better for single
+metrics of few rows (F1 and Matthews of 50 rows at 90 % accuracy: 93 to 95 % against 90 to 92 %). Neither helps where
+almost no row is wrong: 30 rows at 95 % accuracy were covered 79 % of the time by both.
+
+With few rows that differ the interval calls a gain too easily (four differing rows, all one way, lie above zero), so a
+gain also asks for an exchange test, which is exact when the two methods are interchangeable.
 """
 
 from collections.abc import Iterator, Sequence
