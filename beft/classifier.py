@@ -50,6 +50,10 @@ class Classifier(nn.Module):
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
 
+    def over(self, model: Any) -> "Classifier":
+        """The same classifier over another copy of its model."""
+        return Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn)
+
     @property
     def device(self) -> torch.device:
         """Where the base is."""

@@ -1,13 +1,34 @@
 """Outputs of a frozen classifier over many rows: features for the baselines, probabilities for the metrics."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from beft.classifier import Batch, Classifier
 from beft.encoding import Encoded, sorted_batches
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What the frozen base gives for every row, fp64: the pooled features, and those that the head sees."""
+
+    pooled: Floats
+    head: Floats
+
+
+def frozen_features(classifier: Classifier, encoded: Encoded, *, batch_size: int = 64) -> FrozenFeatures:
+    """Both kinds of features; where the head sees the mean they are the same, and the base runs once."""
+    pooled = extract_features(classifier, encoded, "pooled", batch_size=batch_size).double().numpy()
+    if classifier.pooling == "mean":
+        return FrozenFeatures(pooled, pooled)
+    return FrozenFeatures(pooled, extract_features(classifier, encoded, "head", batch_size=batch_size).double().numpy())
 
 
 def extract_features(

@@ -50,6 +50,10 @@ class LinearClassifier:
         """The probability of every label [rows, labels] of features [rows, hidden]."""
         return np.asarray(softmax(self.logits(features), axis=1))
 
+    def as_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight [labels, hidden] and bias [labels], fp32: where a head may start."""
+        return torch.from_numpy(self.weight).float(), torch.from_numpy(self.bias).float()
+
     def cost(self) -> Cost:
         """What it cost; the head is stored in fp32."""
         return Cost(

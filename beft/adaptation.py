@@ -1,0 +1,259 @@
+"""The two trainings of an adaptation: the probe of all bias terms, and the target term.
+
+Under ``protocol: beft`` the epoch is chosen on dev and inert sites stay frozen. Under ``protocol: paper`` the whole
+sample is trained on, the last epoch counts and every site is trained, as in the published code.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.bank import Bank
+from beft.baselines import logistic_regression_head
+from beft.classifier import Classifier
+from beft.datasets import Rows
+from beft.encoding import Encoded, encode, sorted_batches
+from beft.features import extract_features
+from beft.importance import fisher_information
+from beft.inertness import measure_inertness
+from beft.metrics import score
+from beft.settings import Settings, TrainingSettings
+from beft.sites import BiasSite, find_sites, read_bias
+from beft.training import LabelledRows, Metric, Run, RunResult, fit
+
+log = logging.getLogger("beft.adaptation")
+
+Progress = Callable[[str], None]
+
+_INERTNESS_ROWS = 4
+_INERTNESS_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows that may be learnt from: train, and dev that chooses; dev is None under ``protocol: paper``."""
+
+    train: LabelledRows
+    dev: LabelledRows | None
+    metric: str
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were longer than the maximal length and were cut."""
+        return self.train.encoded.truncated + (self.dev.encoded.truncated if self.dev else 0)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The evidence for the importance scores.
+
+    Attributes:
+        before: Every bias before the probe, [width] a site.
+        after: Every bias after it; of a frozen inert site the same.
+        information: Fisher information of each component, taken before the probe.
+        inert: Which components change no logit, measured.
+        frozen: The sites that were not trained because all of their components are inert.
+        result: How the training went.
+    """
+
+    before: dict[BiasSite, Tensor]
+    after: dict[BiasSite, Tensor]
+    information: dict[BiasSite, Tensor]
+    inert: dict[BiasSite, Tensor]
+    frozen: tuple[BiasSite, ...]
+    result: RunResult
+
+
+def make_sample(
+    classifier: Classifier, train: Rows, dev: Rows, *, max_length: int, metric: str, protocol: str = "beft"
+) -> Sample:
+    """Encode the sample; under ``protocol: paper`` train and dev are one and nothing is left to choose with."""
+    if protocol == "paper":
+        return Sample(labelled(classifier, joined(train, dev), max_length), None, metric)
+    return Sample(labelled(classifier, train, max_length), labelled(classifier, dev, max_length), metric)
+
+
+def labelled(classifier: Classifier, rows: Rows, max_length: int) -> LabelledRows:
+    """Encode rows for a classifier."""
+    encoded = encode(classifier.tokenizer, rows.texts, rows.pairs, max_length=max_length)
+    return LabelledRows(encoded, np.array(rows.labels, dtype=np.int64))
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of both, in this order."""
+    pairs = None if first.pairs is None or second.pairs is None else [*first.pairs, *second.pairs]
+    return replace(
+        first,
+        ids=[*first.ids, *second.ids],
+        texts=[*first.texts, *second.texts],
+        pairs=pairs,
+        labels=[*first.labels, *second.labels],
+    )
+
+
+def settings_of(section: TrainingSettings, settings: Settings, dataset: str) -> TrainingSettings:
+    """A training section with what the dataset's own settings replace."""
+    own = settings.datasets[dataset]
+    changes = {"epochs": own.epochs, "learning_rate": own.learning_rate}
+    return section.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+
+def dev_metric(name: str, labels: int) -> Metric:
+    """A metric as ``fit`` takes it."""
+    return lambda probabilities, truth: score(name, truth, probabilities.argmax(-1), labels)
+
+
+def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
+    """Where the head starts: nothing named (as the model has it), or logistic regression on what it sees.
+
+    Linear probing before fine-tuning: the biases then do not have to follow a head that is still random.
+    """
+    if settings.head.init == "random":
+        return {}
+    train = extract_features(classifier, sample.train.encoded, "head")
+    dev = extract_features(classifier, sample.dev.encoded, "head") if sample.dev else None
+    weight, bias = logistic_regression_head(
+        train.numpy(),
+        sample.train.labels,
+        len(classifier.labels),
+        settings.seed,
+        dev_features=None if dev is None else dev.numpy(),
+        dev_labels=sample.dev.labels if sample.dev else None,
+        metric=sample.metric,
+    )
+    start = {f"{classifier.output_name}.weight": weight}
+    if classifier.output_layer.bias is not None:
+        start[f"{classifier.output_name}.bias"] = bias
+    return start
+
+
+def run_probe(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress = log.info,
+) -> Probe:
+    """Train all bias terms at once, and keep what the importance methods need.
+
+    Args:
+        training: The probe's own training settings.
+        checkpoints: Where an interrupted training is found and continued.
+
+    Raises:
+        InputError: The base has no bias terms and none are to be added.
+    """
+    model = classifier.model
+    sites = find_sites(model, add=settings.base.add_biases)
+    start = head_start(classifier, sample, settings)
+    progress(f"probe: measuring which of {len(sites)} bias sites are inert")
+    inert = inert_components(classifier, sites, sample.train.encoded, settings.seed)
+    frozen = () if settings.protocol == "paper" else tuple(site for site in sites if inert[site].all())
+    progress(f"probe: Fisher information of {len(sample.train)} examples")
+    with Bank(model, {}, start):
+        information = fisher_information(
+            classifier, _labelled_batches(classifier, sample.train, training.batch_size), sites
+        )
+    trained = tuple(site for site in sites if site not in frozen)
+    result = _fit(classifier, sample, settings, training, "probe", trained, start, checkpoints, progress)
+    result = with_frozen(result, frozen)
+    before = {site: read_bias(model, site).cpu() for site in sites}
+    after = {site: before[site] + result.deltas[site] for site in sites}
+    return Probe(before, after, information, inert, frozen, result)
+
+
+def train_terms(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    terms: Sequence[str],
+    *,
+    inert: Mapping[BiasSite, Tensor] | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress = log.info,
+) -> RunResult:
+    """Train the target term (or several terms), and the head.
+
+    Args:
+        inert: What the probe measured; sites that are wholly inert stay frozen at a delta of zero.
+
+    Raises:
+        InputError: The base has no bias for a term and none are to be added.
+    """
+    sites = find_sites(classifier.model, terms, add=settings.base.add_biases)
+    frozen: tuple[BiasSite, ...] = ()
+    if inert is not None and settings.protocol != "paper":
+        frozen = tuple(site for site in sites if site in inert and inert[site].all())
+    trained = tuple(site for site in sites if site not in frozen)
+    start = head_start(classifier, sample, settings)
+    name = "+".join(terms)
+    return with_frozen(
+        _fit(classifier, sample, settings, training, name, trained, start, checkpoints, progress), frozen
+    )
+
+
+def inert_components(
+    classifier: Classifier, sites: Sequence[BiasSite], encoded: Encoded, seed: int
+) -> dict[BiasSite, Tensor]:
+    """Measure on a few short rows which components of the sites change no logit (fp64 or fp32, by random shifts)."""
+    usable = np.flatnonzero(encoded.lengths >= min(4, int(encoded.lengths.max())))
+    rows = usable[np.argsort(encoded.lengths[usable], kind="stable")][:_INERTNESS_ROWS]
+    batch = {name: tensor[:, :_INERTNESS_TOKENS] for name, tensor in encoded.batch(rows, classifier.device).items()}
+    return measure_inertness(
+        classifier.model,
+        sites,
+        batch=batch,
+        seed=seed,
+        logits=lambda model, tokens: classifier.over(model)(tokens),
+    )
+
+
+def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:
+    """The result with a delta of zero for the sites that were left frozen."""
+    dtype = next((delta.dtype for delta in result.deltas.values()), torch.float32)
+    zeros = {site: torch.zeros(site.width, dtype=dtype) for site in frozen}
+    return replace(result, deltas={**result.deltas, **zeros})
+
+
+def _fit(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    name: str,
+    sites: tuple[BiasSite, ...],
+    start: Mapping[str, Tensor],
+    checkpoints: Path | None,
+    progress: Progress,
+) -> RunResult:
+    run = Run(
+        name=name,
+        sites=sites,
+        head=classifier.head_parameters("paper" if settings.protocol == "paper" else settings.head.train),
+        seed=settings.seed,
+        settings=training,
+        select="last" if sample.dev is None else "best",
+        initial_head=start,
+    )
+    metric = dev_metric(sample.metric, len(classifier.labels))
+    [result] = fit(
+        classifier, sample.train, sample.dev, [run], metric=metric, checkpoints=checkpoints, progress=progress
+    )
+    return result
+
+
+def _labelled_batches(
+    classifier: Classifier, rows: LabelledRows, batch_size: int
+) -> "list[tuple[Mapping[str, Tensor], Tensor]]":
+    return [
+        (rows.encoded.batch(batch, classifier.device), torch.from_numpy(rows.labels[batch]))
+        for batch in sorted_batches(rows.encoded.lengths, batch_size)
+    ]

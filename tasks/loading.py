@@ -1,0 +1,155 @@
+"""What the steps that compute have in common: the classifier of a dataset, its rows, and tensors by bias site."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from beft.adaptation import Sample, labelled, make_sample, settings_of
+from beft.adapter import Adapter
+from beft.base import load_classifier, resolve_base
+from beft.classifier import Classifier
+from beft.datasets import Split, load_split, load_summary
+from beft.device import resolve_compute, set_threads
+from beft.files import read_json, write_bytes, write_json
+from beft.settings import TrainingSettings
+from beft.sites import BiasSite
+from beft.training import LabelledRows, RunResult
+from tasks.settings import PipelineSettings
+
+log = logging.getLogger("tasks")
+
+CLASSIFIER_SECTIONS = ("seed", "protocol", "base", "head", "datasets.{dataset}.max_length")
+"""The settings that open a classifier and encode its rows."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A classifier with the prepared data of one dataset."""
+
+    classifier: Classifier
+    settings: PipelineSettings
+    dataset: str
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text is cut to."""
+        return self.settings.datasets[self.dataset].max_length
+
+    @property
+    def metric(self) -> str:
+        """The dataset's metric."""
+        return str(self.facts["metric"])
+
+    def sample(self) -> Sample:
+        """The rows that may be learnt from."""
+        return make_sample(
+            self.classifier,
+            load_split(self.folder, "train"),
+            load_split(self.folder, "dev"),
+            max_length=self.max_length,
+            metric=self.metric,
+            protocol=self.settings.protocol,
+        )
+
+    def rows(self, split: Split) -> LabelledRows:
+        """The encoded rows of one split."""
+        return labelled(self.classifier, load_split(self.folder, split), self.max_length)
+
+    def training(self, section: TrainingSettings) -> TrainingSettings:
+        """A training section with what the dataset's own settings replace."""
+        return settings_of(section, self.settings, self.dataset)
+
+    def adapter(self, result: RunResult, terms: tuple[str, ...], section: TrainingSettings) -> Adapter:
+        """The adapter of a training, with where it came from."""
+        return Adapter.trained(
+            self.classifier,
+            terms=terms,
+            deltas=result.deltas,
+            head=result.head,
+            max_length=self.max_length,
+            head_train="paper" if self.settings.protocol == "paper" else self.settings.head.train,
+            dataset=self.dataset,
+            provenance={
+                "protocol": self.settings.protocol,
+                "seed": self.settings.seed,
+                "training": section.model_dump(mode="json"),
+                "best_epoch": result.best_epoch,
+                "steps": result.steps,
+                "rows": self.facts["rows"],
+                "compute": resolve_compute(self.settings.base).to_json(),
+            },
+        )
+
+
+def open_classifier(settings: PipelineSettings, prepared: Path, dataset: str) -> Opened:
+    """Load the base for a dataset's labels; sets the process's threads.
+
+    Raises:
+        InputError: The base cannot be reached or is no classifier.
+    """
+    compute = resolve_compute(settings.base)
+    set_threads(compute)
+    facts = load_summary(prepared)
+    reference = resolve_base(settings.base.source)
+    classifier = load_classifier(
+        reference, facts["labels"], compute=compute, pooling=settings.head.pooling, seed=settings.seed
+    )
+    log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
+    return Opened(classifier, settings, dataset, prepared, facts)
+
+
+def write_vectors(path: Path, vectors: Mapping[BiasSite, Tensor]) -> None:
+    """Write one tensor a site, named by the site."""
+    tensors = {site.name: vector.detach().cpu().contiguous() for site, vector in sorted(vectors.items())}
+    write_bytes(path, save(tensors))
+
+
+def read_vectors(path: Path, sites: tuple[BiasSite, ...]) -> dict[BiasSite, Tensor]:
+    """Read what ``write_vectors`` wrote."""
+    tensors = load_file(path)
+    return {site: tensors[site.name] for site in sites}
+
+
+def write_sites(path: Path, sites: Mapping[BiasSite, Tensor]) -> None:
+    """Write the sites, each with its inert components."""
+    write_json(path, [{**site.to_json(), "inert": inert.int().tolist()} for site, inert in sites.items()])
+
+
+def read_sites(path: Path) -> dict[BiasSite, Tensor]:
+    """Read what ``write_sites`` wrote: each site's mask of inert components, bool, [width]."""
+    found = {}
+    for entry in read_json(path):
+        inert = torch.tensor(entry.pop("inert"), dtype=torch.bool)
+        found[BiasSite.from_json(entry)] = inert
+    return found
+
+
+def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:
+    """What a training did, as JSON: the same for the same adapter."""
+    return {
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "bias_parameters": adapter.bias_parameters,
+        "head_parameters": adapter.head_parameters,
+        "adapter_sha256": adapter.sha256,
+    }
+
+
+def training_cost(result: RunResult, adapter: Adapter) -> dict[str, Any]:
+    """What a training took: other each time, so it stands in a file of its own that no fingerprint reads."""
+    return {
+        "trainable_parameters": adapter.bias_parameters + adapter.head_parameters,
+        "seconds": round(result.seconds, 3),
+        "steps_here": result.steps_here,
+        "peak_memory_bytes": result.peak_memory,
+        "bias_bytes": sum(delta.numel() * delta.element_size() for delta in adapter.deltas.values()),
+        "head_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter.head.values()),
+    }

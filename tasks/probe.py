@@ -1,0 +1,65 @@
+"""probe: fine-tune all bias terms at once, and keep every bias before and after, and Fisher information."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from beft.adaptation import run_probe
+from beft.files import write_json
+from beft.settings import TERMS
+from tasks.loading import (
+    CLASSIFIER_SECTIONS,
+    open_classifier,
+    training_cost,
+    training_facts,
+    write_sites,
+    write_vectors,
+)
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, Step
+
+
+def probe(
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    checkpoints: Path | None = None,
+) -> dict[str, JSON]:
+    """Write before, after and Fisher information of every bias site, the adapter of all terms, and its history.
+
+    Raises:
+        InputError: The base cannot be reached or has no bias terms.
+    """
+    assert dataset is not None
+    opened = open_classifier(settings, inputs["prepare"], dataset)
+    sample = opened.sample()
+    training = opened.training(settings.probe)
+    found = run_probe(opened.classifier, sample, settings, training, checkpoints=checkpoints)
+    terms = tuple(sorted({site.term for site in found.before}, key=TERMS.index))
+    adapter = opened.adapter(found.result, terms, training)
+    write_vectors(out / "before.safetensors", found.before)
+    write_vectors(out / "after.safetensors", found.after)
+    write_vectors(out / "fisher.safetensors", found.information)
+    write_sites(out / "sites.json", found.inert)
+    write_json(out / "history.json", found.result.history)
+    adapter.save(out / "adapter")
+    facts = {
+        "terms": list(terms),
+        "frozen_sites": [site.name for site in found.frozen],
+        "truncated": sample.truncated,
+        **training_facts(found.result, adapter),
+    }
+    write_json(out / "probe.json", facts)
+    write_json(out / "cost.json", training_cost(found.result, adapter))
+    return {"steps": found.result.steps, "steps_here": found.result.steps_here, "best_epoch": found.result.best_epoch}
+
+
+probe_step = Step(
+    probe,
+    reads=("prepare",),
+    sections=(*CLASSIFIER_SECTIONS, "probe", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
+    computes=True,
+    own_process=True,
+    tags=("gpu",),
+)

@@ -1,0 +1,64 @@
+"""train: the target term and the head, with the epoch chosen on dev."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from beft.adaptation import train_terms
+from beft.files import read_json, write_json
+from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, read_sites, training_cost, training_facts
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, Step
+
+
+def train(
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    checkpoints: Path | None = None,
+) -> dict[str, JSON]:
+    """Write the target term's adapter, its history and its learning curves.
+
+    Raises:
+        InputError: The base cannot be reached.
+    """
+    from beft.curves import draw_curves
+
+    assert dataset is not None
+    target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
+    opened = open_classifier(settings, inputs["prepare"], dataset)
+    sample = opened.sample()
+    training = opened.training(settings.train)
+    result = train_terms(
+        opened.classifier,
+        sample,
+        settings,
+        training,
+        [target],
+        inert=read_sites(inputs["probe"] / "sites.json"),
+        checkpoints=checkpoints,
+    )
+    adapter = opened.adapter(result, (target,), training)
+    adapter.save(out / "adapter")
+    write_json(out / "history.json", result.history)
+    draw_curves({target: result.history}, out / "curves.png", metric=sample.metric, best={target: result.best_epoch})
+    write_json(out / "train.json", {"target": target, "truncated": sample.truncated, **training_facts(result, adapter)})
+    write_json(out / "cost.json", training_cost(result, adapter))
+    return {
+        "target": target,
+        "steps": result.steps,
+        "steps_here": result.steps_here,
+        "best_epoch": result.best_epoch,
+        "adapter_sha256": adapter.sha256,
+    }
+
+
+train_step = Step(
+    train,
+    reads=("prepare", "probe", "score"),
+    sections=(*CLASSIFIER_SECTIONS, "train", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
+    computes=True,
+    own_process=True,
+    tags=("gpu",),
+)

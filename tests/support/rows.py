@@ -1,0 +1,23 @@
+"""Random labelled rows and classifiers for the tests of training."""
+
+import numpy as np
+import torch
+
+from beft.classifier import Classifier
+from beft.encoding import Encoded
+from beft.training import LabelledRows
+from tests.conftest import LABELS, PAD, VOCABULARY, build_tiny
+
+
+def random_rows(rows: int, *, seed: int = 0, longest: int = 12, labels: int = LABELS) -> LabelledRows:
+    """Rows of 3 to ``longest`` random tokens whose label follows from their tokens, so that it can be learnt."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(3, longest + 1, rows)
+    ids = [random.integers(3, VOCABULARY, length).tolist() for length in lengths]
+    labels_of_rows = np.array([sum(row) % 97 * labels // 97 for row in ids], dtype=np.int64)
+    return LabelledRows(Encoded(ids, None, lengths.astype(np.int64), 0, PAD), labels_of_rows)
+
+
+def tiny_classifier(family: str = "bert", *, dtype: torch.dtype = torch.float64, pooling: str = "model") -> Classifier:
+    """A tiny random classifier without a tokenizer."""
+    return Classifier(build_tiny(family, dtype=dtype), None, None, ("a", "b", "c"), pooling)
