@@ -47,6 +47,7 @@ def probe(
     facts = {
         "terms": list(terms),
         "frozen_sites": [site.name for site in found.frozen],
+        "metric": sample.metric,
         "truncated": sample.truncated,
         **training_facts(found.result, adapter),
     }

@@ -43,7 +43,10 @@ def train(
     adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
     draw_curves({target: result.history}, out / "curves.png", metric=sample.metric, best={target: result.best_epoch})
-    write_json(out / "train.json", {"target": target, "truncated": sample.truncated, **training_facts(result, adapter)})
+    write_json(
+        out / "train.json",
+        {"target": target, "metric": sample.metric, "truncated": sample.truncated, **training_facts(result, adapter)},
+    )
     write_json(out / "cost.json", training_cost(result, adapter))
     return {
         "target": target,
