@@ -125,6 +125,9 @@ class Adapter:
         """
         model = classifier.model
         expected_head = set(classifier.head_parameters(head_train))
+        # A trained parameter that is missing must not be replaced by what was drawn before the training.
+        if lacking := sorted(expected_head - set(head)):
+            raise InputError(f"the adapter is incomplete: its head lacks {listed(lacking)}")
         head = {name: value.detach().cpu().clone() for name, value in head.items()}
         if classifier.pooling == "model":
             expected_head |= set(classifier.drawn)
