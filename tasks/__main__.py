@@ -1,0 +1,66 @@
+"""``python -m tasks STEP [--dataset NAME]``: run one step on the folders that DVC keeps. DVC's stages call it.
+
+It reads ``params.yaml`` and works in the current folder. It knows no Prefect and no MLflow.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from beft.errors import BeftError, InputError
+from beft.files import whole_folder
+from tasks.environment import settle
+from tasks.process import log_lines
+from tasks.settings import PipelineSettings
+from tasks.step import call_function, explained_os_errors, step_key
+from tasks.steps import STEPS, dvc_folder, find_step, input_keys
+from tasks.versioning import leave_error
+
+logger = logging.getLogger("tasks")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a step; its exit status: 0, 1 for a failure, 2 for wrong input."""
+    settle()
+    parser = argparse.ArgumentParser(prog="python -m tasks", description="Run one step of the pipeline, as DVC does.")
+    parser.add_argument("step", help=", ".join(STEPS[:-1]))
+    parser.add_argument("--dataset", help="the dataset, for a step that is run once a dataset")
+    options = parser.parse_args(arguments)
+    log_lines()
+    try:
+        run(options.step, options.dataset, Path.cwd())
+    except BeftError as error:
+        logger.error("error: %s", error)
+        leave_error(error)
+        return error.exit_status
+    return 0
+
+
+def run(name: str, dataset: str | None, root: Path) -> None:
+    """Run a step on DVC's folders in a workspace; what stood in its output folder is replaced.
+
+    Raises:
+        InputError: There is no such step, it is none of DVC's, or a dataset is missing or too much.
+        BeftError: The step failed.
+    """
+    step = find_step(name)
+    if name == "register":
+        raise InputError("register writes into the MLflow registry and belongs to the flow: start it with 'beft run'")
+    settings = PipelineSettings.read(root / "params.yaml")
+    if step.per_dataset and dataset is None:
+        raise InputError(f"{name} is run once a dataset: add --dataset with one of {', '.join(settings.datasets)}")
+    if dataset is not None and not step.per_dataset:
+        raise InputError(f"{name} is run over all datasets: leave --dataset out")
+    inputs = {name: root / dvc_folder(key) for name, key in input_keys(step, settings, dataset).items()}
+    missing = [str(folder.relative_to(root)) for folder in inputs.values() if not folder.is_dir()]
+    if missing:
+        raise InputError(f"{name} reads {', '.join(missing)}, which is not there yet; 'dvc repro' makes it")
+    key = step_key(name, dataset)
+    with explained_os_errors(key), whole_folder(root / dvc_folder(key)) as out:
+        call_function(step, settings, inputs, out, dataset)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

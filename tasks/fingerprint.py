@@ -1,0 +1,138 @@
+"""The fingerprint of a step: one hash over everything that its result depends on.
+
+That is: the contents of its inputs, the settings that it may touch, the device, precision and threads it computes with,
+the base and the libraries, and the source of ``beft/`` and of the step. Never a path or a time.
+"""
+
+import ast
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import beft
+from beft.files import sha256_file, sha256_json, sha256_tree
+from beft.settings import BaseSettings
+from tasks.settings import PipelineSettings
+from tasks.visible import selected
+
+if TYPE_CHECKING:
+    from tasks.step import Step
+
+PROJECT = Path(beft.__file__).resolve().parent.parent
+"""The folder of the source: that of ``beft/``, ``tasks/`` and ``flows/``."""
+
+COST = "cost.json"
+"""Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
+"""The libraries whose version can change what a step computes."""
+
+DRIVERS = frozenset(
+    {
+        "connection",
+        "environment",
+        "fingerprint",
+        "prefect_task",
+        "process",
+        "settings",
+        "step",
+        "steps",
+        "versioning",
+        "visible",
+        "workspace",
+    }
+)
+"""Modules of ``tasks`` that decide when and where a step runs, never what it computes."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a computing step computes with.
+
+    Attributes:
+        compute: Resolved device, precision and threads.
+        base_sha256: The hash of the base's weights, configuration and tokenizer.
+        versions: Of the libraries.
+    """
+
+    compute: dict[str, Any]
+    base_sha256: str
+    versions: dict[str, str]
+
+
+@lru_cache(maxsize=16)
+def circumstances(base: BaseSettings) -> Circumstances:
+    """Resolve device, precision and base, once a process.
+
+    Raises:
+        InputError: The base cannot be reached, or the device is not there.
+    """
+    from beft.base import resolve_base
+    from beft.device import resolve_compute
+
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return Circumstances(dict(resolve_compute(base).to_json()), resolve_base(base.source).sha256, versions)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path to sha256 of every file below a folder, without the record that the driver adds."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path != folder / "step.json"}
+
+
+def contents_sha256(folder: Path) -> str:
+    """One sha256 over the names and contents of every file below a folder, but for what the step took to make it."""
+    return sha256_json({path: sha256 for path, sha256 in contents(folder).items() if path != COST})
+
+
+def source_sha256(step: "Step") -> str:
+    """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source."""
+    own = Path(inspect.getfile(step.function)).resolve()
+    files = {"step": sha256_file(own)} | {path.name: sha256_file(path) for path in _imported(own, set())}
+    for name in step.source:
+        path = PROJECT / name
+        files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)
+    return sha256_json(files | {"beft": sha256_tree(PROJECT / "beft")})
+
+
+def fingerprint_of(
+    step: "Step", settings: PipelineSettings, inputs: Mapping[str, Path], dataset: str | None, root: Path
+) -> str:
+    """The fingerprint of a step on these settings and inputs, as everything is now: 64 hexadecimal digits.
+
+    Raises:
+        InputError: The base or a watched file cannot be found, or the settings have no such dataset.
+    """
+    return sha256_json(
+        {
+            "step": step.name,
+            "dataset": dataset,
+            "settings": selected(settings, step.sections, dataset),
+            "inputs": {name: contents_sha256(folder) for name, folder in inputs.items()},
+            "watched": dict(step.watches(settings, dataset, root)) if step.watches else {},
+            "circumstances": vars(circumstances(settings.base)) if step.computes else {},
+            "source": source_sha256(step),
+        }
+    )
+
+
+def _imported(module: Path, seen: set[Path]) -> set[Path]:
+    """The files of the modules of ``tasks`` that a module imports, directly or not, without the drivers."""
+    for node in ast.walk(ast.parse(module.read_bytes())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module == "tasks":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
+            names = [str(node.module).split(".")[1]]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tasks.")]
+        for name in names:
+            path = PROJECT / "tasks" / f"{name}.py"
+            if name not in DRIVERS and path.is_file() and path not in seen:
+                seen.add(path)
+                _imported(path, seen)
+    return seen

@@ -1,0 +1,90 @@
+"""The Prefect task made of a step: cached by the step's fingerprint, its result a JSON record."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.states import Completed
+
+from beft.errors import BeftError
+from tasks.settings import PipelineSettings
+from tasks.step import Call, Step, run_step
+
+REUSED = "Reused"
+"""The name of the (completed) state of a task whose step was found finished."""
+
+_NETWORK = ("httpcore", "httpx", "requests", "urllib3")
+
+
+def prefect_task(step: Step) -> Task[..., Any]:
+    """Make the task. It takes plain values, so that any task runner can carry them, and returns the step's record."""
+
+    def run(
+        settings: dict[str, Any],
+        inputs: dict[str, str],
+        root: str,
+        dataset: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        finished = run_step(_call(step, settings, inputs, root, dataset, extra))
+        record = finished.record.model_dump(mode="json")
+        if finished.reused:
+            message = f"finished {finished.record.finished}, {finished.record.seconds:.1f} s saved"
+            return Completed(name=REUSED, message=message, data=record)
+        return record
+
+    def cache_key(_context: Any, parameters: dict[str, Any]) -> str | None:
+        """The fingerprint while the finished folder is whole: Prefect alone would serve results without their files."""
+        try:
+            call = _call(step, **parameters)
+            fingerprint = call.fingerprint()
+            return fingerprint if call.finished(fingerprint) else None
+        except BeftError:
+            return None  # the task itself meets the same error, and says so
+
+    return Task(
+        fn=run,
+        name=step.name,
+        description=step.function.__doc__,
+        task_run_name=f"{step.name} {{dataset}}" if step.per_dataset else step.name,
+        tags=set(step.tags),
+        retries=step.retries,
+        retry_delay_seconds=[2.0 * 3**attempt for attempt in range(step.retries)] or None,
+        retry_jitter_factor=0.5 if step.retries else None,
+        retry_condition_fn=_is_transient,
+        cache_key_fn=cache_key,
+        persist_result=True,
+        result_serializer="json",
+    )
+
+
+def _call(
+    step: Step,
+    settings: dict[str, Any],
+    inputs: Mapping[str, str],
+    root: str,
+    dataset: str | None,
+    extra: dict[str, Any] | None,
+) -> Call:
+    folders = {name: Path(path) for name, path in inputs.items()}
+    return Call(step, PipelineSettings.from_mapping(settings), folders, Path(root), dataset, extra)
+
+
+def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a task failed by a network that may answer the next time."""
+    return any(
+        isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in _NETWORK
+        for error in _causes(state.data if isinstance(state.data, BaseException) else _error(state))
+    )
+
+
+def _error(state: Any) -> BaseException | None:
+    error = state.result(raise_on_failure=False)
+    return error if isinstance(error, BaseException) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

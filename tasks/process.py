@@ -1,0 +1,182 @@
+"""Run a step in a process of its own: torch's random generator and threads are those of a process.
+
+The parent gives the call as JSON on standard input; what the child logs comes line by line on its standard error and
+goes on to the parent's log; its result, or the error that the user is to see, comes as JSON on standard output. The
+child dies with its parent, also when that is killed.
+"""
+
+import ctypes
+import importlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beft.errors import BeftError, InputError
+from tasks.environment import settle
+
+if TYPE_CHECKING:
+    from tasks.step import Call
+
+_PR_SET_PDEATHSIG = 1
+_PATIENCE = 5.0  # seconds that a child gets to end after SIGTERM
+
+logger = logging.getLogger(__name__)
+
+
+def run_apart(call: "Call", out: Path, checkpoints: Path | None = None) -> dict[str, Any]:
+    """Run a step's function in a child process, and wait for it.
+
+    Raises:
+        InputError: The function raised one; the message is the same.
+        BeftError: The function raised one, or anything else, or the child was killed.
+    """
+    function = call.step.function
+    request = {
+        "parent": os.getpid(),
+        "module": function.__module__,
+        "step": call.step.name,
+        "settings": call.settings.model_dump(mode="json"),
+        "inputs": {name: str(path.resolve()) for name, path in call.inputs.items()},
+        "out": str(out.resolve()),
+        "dataset": call.dataset,
+        "checkpoints": str(checkpoints.resolve()) if checkpoints else None,
+        "extra": dict(call.extra or {}),
+    }
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tasks.process", call.key],  # the key is for whoever looks at the list of processes
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=call.root,
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+    )
+    assert child.stdin and child.stdout and child.stderr
+    answers: list[str] = []
+    reader = threading.Thread(target=lambda stream: answers.append(stream.read()), args=(child.stdout,), daemon=True)
+    reader.start()
+    last = ""
+    try:
+        try:
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # it died before it read; its status says how
+        for line in child.stderr:
+            last = line.rstrip() or last
+            logger.info("%s", line.rstrip())
+        status = child.wait()
+    finally:
+        _end(child)
+        reader.join(_PATIENCE)
+        child.stdout.close()
+        child.stderr.close()
+    return _answer(call.key, answers[0] if answers else "", status, last)
+
+
+def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    if "summary" in answer and status == 0:
+        summary: dict[str, Any] = answer["summary"]
+        return summary
+    if "error" in answer:
+        raise (InputError if answer["input"] else BeftError)(answer["error"])
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        raise BeftError(f"{key}: its process was ended by {name}{hint}")
+    raise BeftError(f"{key}: its process ended with status {status}: {last}")
+
+
+def _end(child: "subprocess.Popen[str]") -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    pause = threading.Event()
+    while os.getppid() == parent:
+        pause.wait(1.0)
+    os._exit(1)
+
+
+def log_lines(level: int = logging.INFO) -> None:
+    """Write the log of the project's modules to standard error, a line a message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("beft", "tasks"):
+        logging.getLogger(name).setLevel(level)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def main() -> int:
+    """The child: read the call, run it, answer."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else writes to standard output is a line of the log, not of the answer
+    request = json.loads(sys.stdin.read())
+    die_with(request["parent"])
+    settle()
+    log_lines()
+    try:
+        answer: dict[str, Any] = {"summary": _run(request)}
+    except BeftError as error:
+        answer = {"error": str(error), "input": isinstance(error, InputError)}
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        answer = {"error": f"{request['step']}: {error.strerror or error}{where}", "input": False}
+    except MemoryError:
+        answer = {"error": f"{request['step']}: out of memory", "input": False}
+    except Exception as error:
+        logger.exception("%s failed", request["step"])
+        answer = {"error": f"{request['step']} failed: {type(error).__name__}: {error}", "input": False}
+    with answers:
+        json.dump(answer, answers)
+    return 0 if "summary" in answer else 1
+
+
+def _run(request: Mapping[str, Any]) -> dict[str, Any]:
+    from tasks.settings import PipelineSettings
+    from tasks.step import call_function, find_declared
+
+    return call_function(
+        find_declared(importlib.import_module(request["module"]), request["step"]),
+        PipelineSettings.from_mapping(request["settings"]),
+        {name: Path(path) for name, path in request["inputs"].items()},
+        Path(request["out"]),
+        request["dataset"],
+        Path(request["checkpoints"]) if request["checkpoints"] else None,
+        request["extra"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""All settings of the pipeline: those of the science, and where runs and data versions are kept.
+
+``params.yaml`` is these settings on disk. The flow takes them as its parameter (its form in the Prefect page), DVC
+watches them, MLflow logs them.
+"""
+
+from pydantic import Field
+
+from beft.settings import Section, Settings
+
+
+class TrackingSettings(Section):
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = Field(
+        None,
+        description="where MLflow is; none: $MLFLOW_TRACKING_URI, else mlflow/mlflow.db in the project's folder",
+    )
+    experiment: str = Field("beft", min_length=1, description="the MLflow experiment that the runs belong to")
+    model_prefix: str = Field(
+        "beft", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="first part of the names of registered models"
+    )
+
+
+class VersioningSettings(Section):
+    """Where DVC keeps versions of the data."""
+
+    push: bool = Field(True, description="copy every data version to the remote")
+    remote: str | None = Field(None, description="name of a DVC remote; none: the default one of .dvc/config")
+
+
+class PipelineSettings(Settings):
+    """The settings of the science and of the pipeline around it."""
+
+    tracking: TrackingSettings = TrackingSettings()
+    versioning: VersioningSettings = VersioningSettings()

@@ -1,0 +1,66 @@
+"""The settings that a step may touch: they enter its fingerprint, and it is shown no others.
+
+A step that reads a setting which its declaration does not name would be used again when that setting changes. So the
+others are taken away from what it is given: touching one raises an AttributeError that names it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from beft.names import known_name
+from tasks.settings import PipelineSettings
+
+_Tree = dict[str, "_Tree"]
+"""Names of settings to what of each is visible; an empty tree is all of it."""
+
+
+def narrowed(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> PipelineSettings:
+    """A copy of the settings without those that ``sections`` does not name.
+
+    Raises:
+        InputError: The settings have no such dataset.
+    """
+    if "*" in sections:
+        return settings
+    return cast(PipelineSettings, _narrow(settings, _tree(settings, sections, dataset)))
+
+
+def selected(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> dict[str, Any]:
+    """The JSON form of the settings that ``sections`` names.
+
+    Raises:
+        InputError: The settings have no such dataset.
+    """
+    values = settings.model_dump(mode="json")
+    return values if "*" in sections else cast(dict[str, Any], _pick(values, _tree(settings, sections, dataset)))
+
+
+def _tree(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> _Tree:
+    if dataset is not None:
+        known_name(dataset, settings.datasets, "dataset of the settings")
+    tree: _Tree = {}
+    for section in sections:
+        below = tree
+        for part in section.split("."):
+            name = str(dataset) if part == "{dataset}" else part
+            below = below.setdefault(name, {})
+    return tree
+
+
+def _narrow(value: Any, tree: _Tree) -> Any:
+    if not tree:
+        return value
+    if isinstance(value, BaseModel):
+        copy = value.model_copy()
+        copy.__dict__.clear()  # a field that is missing there is no attribute of the model
+        copy.__dict__.update({name: _narrow(getattr(value, name), below) for name, below in tree.items()})
+        return copy
+    return {name: _narrow(value[name], below) for name, below in tree.items()}
+
+
+def _pick(value: Mapping[str, Any], tree: _Tree) -> Mapping[str, Any]:
+    if not tree:
+        return value
+    return {name: _pick(value[name], below) for name, below in tree.items()}

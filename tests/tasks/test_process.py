@@ -1,0 +1,101 @@
+"""A step in a process of its own: its lines, its errors, and its end with that of its parent."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beft.errors import BeftError, InputError
+from beft.files import write_text
+from tasks.settings import PipelineSettings
+from tasks.step import Call, run_step
+from tasks.workspace import process_start
+from tests.support.small_steps import double_step, fail_step, refuse_step
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    write_text(tmp_path / "raw" / "words.txt", "21\n")
+    return tmp_path / "raw"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_it_runs_elsewhere_and_gives_its_summary_back(
+    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        done = run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+    assert done.record.summary["doubled"] == 42
+    child = done.record.summary["pid"]
+    assert child != os.getpid()
+    assert (done.folder / "doubled.txt").read_text() == "42\n"
+    lines = [record.message for record in caplog.records]
+    assert f"doubling in process {child}" in lines
+    assert "a library's own line" in lines
+
+
+def test_wrong_input_keeps_its_message_and_kind(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        run_step(Call(refuse_step, PipelineSettings(), {}, tmp_path))
+    assert str(error.value) == "column 'text' is missing; the file has: label"
+    assert not list((tmp_path / "runs" / "steps").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("beft", r"^no candidate moved$"),
+        ("value", r"^fail failed: ValueError: of a programmer$"),
+        ("killed", r"^fail: its process was ended by SIGKILL \(out of memory\?\)$"),
+        ("exit", r"^fail: its process ended with status 3"),
+        ("disk", r"^fail: No space left on device: .*weights$"),
+    ],
+)
+def test_any_other_end_is_an_error_in_one_line(how: str, message: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "raw" / "text.txt", how)
+    with pytest.raises(BeftError, match=message) as error:
+        run_step(Call(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+    assert not isinstance(error.value, InputError)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("signal_of_the_parent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path, tmp_path: Path) -> None:
+    program = f"""
+        from pathlib import Path
+        from tasks.settings import PipelineSettings
+        from tasks.step import Call, run_step
+        from tests.support.small_steps import linger_step
+        root = Path({str(tmp_path)!r})
+        run_step(Call(linger_step, PipelineSettings(), {{"raw": root / "raw"}}, root))
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (raw / "pid").is_file())
+        child = int((raw / "pid").read_text())
+        assert process_start(child) is not None
+        parent.send_signal(signal_of_the_parent)
+        parent.wait(10)
+        wait_until(lambda: process_start(child) is None)
+    finally:
+        parent.kill()
+        parent.wait()

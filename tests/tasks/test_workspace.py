@@ -1,0 +1,161 @@
+"""One run at a time writes into a workspace; a dead one does not stand in the way."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.files import read_json, write_json, write_text
+from tasks.workspace import Workspace, WorkspaceBusyError, process_start
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+HOLD = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from tasks.workspace import Workspace\n"
+    "with Workspace(Path(sys.argv[1])).locked():\n"
+    "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def hold(root: Path) -> "subprocess.Popen[str]":
+    """Another process that holds the workspace until its input ends."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+    assert child.stdout
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def holder(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "runs" / "lock.json").read_text())
+    return found
+
+
+def test_a_live_run_is_not_disturbed(workspace: Workspace) -> None:
+    with hold(workspace.root) as other:
+        with pytest.raises(WorkspaceBusyError) as error, workspace.locked():
+            pass
+        assert f"process {other.pid}" in str(error.value)
+        assert str(workspace.root) in str(error.value)
+        assert error.value.exit_status == 1
+        assert holder(workspace.root)["pid"] == other.pid
+        other.communicate("")
+    with workspace.locked():
+        assert holder(workspace.root)["pid"] == os.getpid()
+
+
+def test_a_killed_run_is_taken_over(workspace: Workspace) -> None:
+    with hold(workspace.root) as other:
+        other.kill()
+    leftover = workspace.runs / "steps" / ".train-imdb-0011.tmp-x" / "half"
+    write_text(leftover, "half")
+    with workspace.locked():
+        assert holder(workspace.root)["pid"] == os.getpid()
+        assert not leftover.parent.exists()
+
+
+def test_a_zombie_is_dead(workspace: Workspace) -> None:
+    other = hold(workspace.root)
+    other.kill()  # and not waited for yet
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{other.pid}").exists()
+    with workspace.locked():
+        pass
+    other.communicate()
+
+
+def test_the_same_number_of_a_later_process_is_not_the_same(workspace: Workspace) -> None:
+    """The number of a dead run is given to some other process: this one, started at another time."""
+    workspace.runs.mkdir()
+    stale = {"pid": os.getpid(), "process_start": "an-earlier-boot:17", "host": socket.gethostname(), "since": "then"}
+    write_json(workspace.runs / "lock.json", stale)
+    with workspace.locked():
+        assert holder(workspace.root)["process_start"] == process_start(os.getpid())
+
+
+def test_the_lock_is_not_taken_twice_by_one_process(workspace: Workspace) -> None:
+    with workspace.locked(), pytest.raises(WorkspaceBusyError), workspace.locked():
+        pass
+
+
+def test_a_run_on_another_machine_cannot_be_judged(workspace: Workspace) -> None:
+    workspace.runs.mkdir()
+    write_json(workspace.runs / "lock.json", {"pid": 1, "process_start": "x", "host": "elsewhere", "since": "then"})
+    with pytest.raises(WorkspaceBusyError, match=r"on elsewhere.*delete .*lock\.json"), workspace.locked():
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
+def test_a_torn_lock_file_is_none(workspace: Workspace, text: str) -> None:
+    workspace.runs.mkdir()
+    host = f', "host": "{socket.gethostname()}"}}'
+    (workspace.runs / "lock.json").write_text(text.replace("}", host) if "pid" in text else text)
+    with workspace.locked():
+        pass
+
+
+def test_an_error_gives_the_lock_back(workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match="inside"), workspace.locked():
+        raise ValueError("inside")
+    with workspace.locked():
+        pass
+
+
+def test_of_two_that_start_at_once_one_gets_it(tmp_path: Path) -> None:
+    racer = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tasks.workspace import Workspace, WorkspaceBusyError\n"
+        "try:\n"
+        "    with Workspace(Path(sys.argv[1])).locked():\n"
+        "        sys.stdout.write('got it'); sys.stdout.flush(); sys.stdin.read()\n"
+        "except WorkspaceBusyError:\n"
+        "    sys.stdout.write('refused')\n"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", racer, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        )
+        for _ in range(4)
+    ]
+    said = []
+    for process in racers:  # read what each says before any of them ends
+        assert process.stdout
+        said.append(process.stdout.read(6))
+    for process in racers:
+        process.communicate("")
+    assert sorted(said) == ["got it", "refuse", "refuse", "refuse"]
+
+
+def test_a_run_has_a_record_and_links_to_its_steps(workspace: Workspace) -> None:
+    step = workspace.runs / "steps" / "train-imdb-0011"
+    write_text(step / "adapter" / "beft.json", "{}")
+    fingerprint = "ab" * 32
+    for _ in range(2):
+        folder = workspace.record_run(fingerprint, {"status": "running"}, {"train/imdb": step, "merge": step})
+        workspace.point_latest(fingerprint)
+    assert folder.name == "ab" * 8
+    assert read_json(folder / "run.json") == {"status": "running"}
+    assert (workspace.runs / "latest" / "train" / "imdb" / "adapter" / "beft.json").read_text() == "{}"
+    assert (folder / "merge").resolve() == step
+    assert not (folder / "merge").readlink().is_absolute()
