@@ -1,0 +1,150 @@
+"""What is expected of the data, read from ``data/expectations``.
+
+A file there is a list of lines, each an expectation with its arguments. Here every line is written out: once for each
+column and split that it names, with the facts of the dataset in the place of values that begin with ``$``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from beft.datasets import DatasetError
+from beft.errors import InputError
+from beft.files import sha256_file
+from beft.names import known_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+JSON = Any
+Stage = Literal["raw", "prepared"]
+EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "expectations"
+OWN = Path("data", "expectations")
+ROLES = ("text", "text_pair", "label", "label_name", "id", "splits_with_text", "copies_in_split")
+SPLIT, FILE, ROW = "(split)", "(file)", "(row)"
+"""Columns of a frame that say where a row stands; in brackets, so that they meet no column of the data."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The data that something is expected of.
+
+    Attributes:
+        frame: The rows, with the column ``SPLIT`` and those of ``places``.
+        roles: The column that plays each part (one of ``ROLES``); a part that the dataset lacks is missing.
+        facts: What ``$NAME`` stands for; for a split, those of the split before those of ``None``.
+        splits: The splits that the data has.
+        together: Whether a line that names no split is about all rows together; otherwise it is about each split.
+        places: The columns that say where an offending row stands.
+    """
+
+    dataset: str
+    frame: "pd.DataFrame"
+    roles: Mapping[str, str]
+    facts: Mapping[str | None, Mapping[str, JSON]]
+    splits: Sequence[str]
+    together: bool
+    places: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation: about one column or the whole table, of one split or of all rows together."""
+
+    name: str
+    column: str | None
+    split: str | None
+    arguments: dict[str, JSON] = field(hash=False)
+
+    @property
+    def place(self) -> tuple[str, str | None, str | None]:
+        """What a dataset's own expectation must share with a general one to replace it."""
+        return self.name, self.column, self.split
+
+
+def expectation_files(stage: Stage, dataset: str, root: Path) -> list[Path]:
+    """The general file, and the dataset's own where there is one.
+
+    Args:
+        root: The workspace's folder, whose ``data/expectations`` win over those that come with the project.
+    """
+    general = next(
+        (path for path in (root / OWN / f"{stage}.yaml", EMBEDDED / f"{stage}.yaml") if path.is_file()), None
+    )
+    if general is None:
+        raise InputError(f"there is no file {root / OWN / stage}.yaml, which says what is expected of {stage} data")
+    own = next(
+        (path for path in (root / OWN / f"{dataset}.yaml", EMBEDDED / f"{dataset}.yaml") if path.is_file()), None
+    )
+    return [general] if own is None else [general, own]
+
+
+def watched_files(stage: Stage, dataset: str, root: Path) -> dict[str, str]:
+    """What a check depends on beside its input and its source: name to sha256."""
+    return {f"expectations/{path.name}": sha256_file(path) for path in expectation_files(stage, dataset, root)}
+
+
+def expectations_of(stage: Stage, subject: Subject, root: Path) -> list[Expectation]:
+    """Everything that is expected of a dataset at a stage, written out.
+
+    Raises:
+        DatasetError: Lines of the files are wrong; all of them at once.
+    """
+    found: dict[tuple[str, str | None, str | None], Expectation] = {}
+    problems: list[str] = []
+    for path in expectation_files(stage, subject.dataset, root):
+        for number, line in enumerate(_lines(path, stage), 1):
+            try:
+                found |= {expectation.place: expectation for expectation in _written_out(line, subject)}
+            except InputError as error:
+                problems.append(f"{path}, expectation {number} of {stage}: {error}")
+    if problems:
+        raise DatasetError(subject.dataset, problems)
+    return list(found.values())
+
+
+def _lines(path: Path, stage: Stage) -> list[JSON]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if path.stem != stage:
+        if not isinstance(content, dict) or not set(content) <= {"raw", "prepared"}:
+            raise InputError(f"{path} must be a mapping: lists under raw, under prepared, or both")
+        content = content.get(stage, [])
+    if not isinstance(content, list):
+        raise InputError(f"{path} must hold a list of expectations")
+    return content
+
+
+def _written_out(line: JSON, subject: Subject) -> list[Expectation]:
+    if not isinstance(line, dict) or not isinstance(line.get("expectation"), str):
+        raise InputError("it must be a mapping with the name of an 'expectation'")
+    arguments = dict(line)
+    name = str(arguments.pop("expectation"))
+    splits = arguments.pop("splits", [None] if subject.together else subject.splits)
+    columns = arguments.pop("columns", [None])
+    for key, value in (("splits", splits), ("columns", columns)):
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{key!r} must be a list of names, not {value!r}")
+    there = [
+        column if column is None or column not in ROLES else subject.roles[column]
+        for column in columns
+        if column not in ROLES or column in subject.roles
+    ]
+    return [
+        Expectation(name, column, split, {key: _value(value, split, subject) for key, value in arguments.items()})
+        for column in there
+        for split in splits
+        if split is None or split in subject.splits
+    ]
+
+
+def _value(value: JSON, split: str | None, subject: Subject) -> JSON:
+    if not isinstance(value, str) or not value.startswith("$"):
+        return value
+    facts = {**subject.facts.get(None, {}), **subject.facts.get(split, {})}
+    return facts[known_name(value[1:], facts, "fact")]

@@ -1,0 +1,29 @@
+"""Fetch: copy the raw source of a dataset as it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from beft.datasets import find_dataset
+from beft.datasets.loaders import fetch_source, source_identity
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, Step
+
+
+def fetch(
+    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+) -> dict[str, JSON]:
+    """Copy the source of a dataset into ``out``, with a ``source.json`` that says where it came from.
+
+    Raises:
+        InputError: The dataset is unknown, or its source cannot be reached.
+    """
+    root = Path.cwd()
+    record = fetch_source(find_dataset(str(dataset), root), out, root)
+    return {"origin": record["origin"], "bytes": sum(file["bytes"] for file in record["files"])}
+
+
+def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dict[str, str]:
+    return source_identity(find_dataset(str(dataset), root), root)
+
+
+fetch_step = Step(fetch, watches=_watched)

@@ -1,0 +1,85 @@
+"""Validate the prepared data, before anything is trained on it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beft.datasets import SPLITS, load_summary
+from beft.datasets.normalisation import text_key
+from beft.datasets.parquet import read_table
+from tasks.expectation_files import SPLIT, Subject, watched_files
+from tasks.expectations import check
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, Step
+
+
+def validate(
+    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+) -> dict[str, JSON]:
+    """Check prepared data against ``data/expectations/prepared.yaml``; write ``validation.json`` and ``data_docs/``.
+
+    Raises:
+        ExpectationsFailed: The data is not as expected; the message names expectation, column and offending rows.
+        InputError: The data cannot be read at all.
+    """
+    validation = check("prepared", prepared_subject(inputs["prepare"]), out, root=Path.cwd())
+    return {"rows": validation["rows"], "expectations": len(validation["expectations"])}
+
+
+def prepared_subject(folder: Path) -> Subject:
+    """The rows of all splits in one frame, with counts of equal texts, and what was asked of them."""
+    import pandas as pd
+
+    summary = load_summary(folder)
+    tables = {split: read_table(folder / f"{split}.parquet") for split in SPLITS}
+    common = [name for name in tables["train"].column_names if all(name in t.column_names for t in tables.values())]
+    columns: dict[str, list[Any]] = {
+        name: [value for table in tables.values() for value in table[name].to_pylist()] for name in common
+    }
+    columns[SPLIT] = [split for split, table in tables.items() for _ in range(table.num_rows)]
+    roles = {role: role for role in ("id", "text", "label", *(["text_pair"] if summary["text_pairs"] else []))}
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    if {"text", "text_pair"} <= set(common):
+        keys = pd.Series([_key(*texts) for texts in zip(frame["text"], frame["text_pair"], strict=True)], dtype=object)
+        frame["splits_with_text"] = frame.groupby(keys)[SPLIT].transform("nunique")
+        frame["copies_in_split"] = frame.groupby([keys, frame[SPLIT]])[SPLIT].transform("size")
+        roles |= {name: name for name in ("splits_with_text", "copies_in_split")}
+    places = [SPLIT, "id"] if "id" in common else [SPLIT]
+    return Subject(summary["dataset"], frame, roles, _facts(summary), SPLITS, together=True, places=places)
+
+
+def _key(text: object, text_pair: object) -> str:
+    return text_key(str(text), None if text_pair is None else str(text_pair))
+
+
+def _facts(summary: Mapping[str, Any]) -> dict[str | None, dict[str, JSON]]:
+    """What was asked of each split; where nothing in particular was, what ``data.json`` says that it has."""
+    asked, made = summary["asked"], summary["rows"]
+    sample = asked["rows"] if asked["rows"] is not None else made["train"] + made["dev"]
+    dev = max(1, round(asked["dev_fraction"] * sample))
+    rows = {"train": sample - dev, "dev": dev, "gate": asked["gate_rows"], "test": asked["test_rows"]}
+    least = dict(rows)
+    if summary["own_test"]:
+        least["test"] = rows["test"] = made["test"]
+    else:
+        least["test"] -= rows["test"] // 20  # copies of a text that would not fit stay out of test together
+    names = summary["labels"]
+    numbers = list(range(len(names)))
+    facts: dict[str | None, dict[str, JSON]] = {None: {"label_numbers": numbers}}
+    for split in SPLITS:
+        alike = [one for one in SPLITS if not summary["own_test"] or (one == "test") == (split == "test")]
+        counts = [sum(summary["balance"][one][name] for one in alike) for name in names]
+        facts[split] = {
+            "least_rows": least[split],
+            "most_rows": rows[split],
+            "shares": {"values": numbers, "weights": [count / sum(counts) for count in counts]},
+            "imbalance": 0.02 + len(names) / rows[split],  # nats; the second part is what rounding to whole rows can do
+        }
+    return facts
+
+
+def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dict[str, str]:
+    return watched_files("prepared", str(dataset), root)
+
+
+validate_step = Step(validate, reads=("prepare",), watches=_watched)
