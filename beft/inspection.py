@@ -1,0 +1,136 @@
+"""What bias terms a base has: where, how wide, which could be added, and which can do nothing."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beft.base import BaseReference, load_classifier, resolve_base
+from beft.device import Compute
+from beft.encoding import encode
+from beft.errors import InputError
+from beft.families import match_layout
+from beft.sites import BiasSite, find_sites
+
+_TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")
+
+
+@dataclass(frozen=True)
+class TermFacts:
+    """One bias term of a base.
+
+    Attributes:
+        layers: In how many layers it is.
+        width: Components of one site; every layer has the same.
+        parameters: Components of all of its sites.
+        module: Path of its module, ``*`` for the layer's number; with the slice of a fused projection.
+        exists: Whether the base has this bias; if not, it can be added, starting at zero.
+        inert: How many of its components change no logit; None when it was not measured.
+    """
+
+    term: str
+    layers: int
+    width: int
+    parameters: int
+    module: str
+    exists: bool
+    inert: int | None = None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The bias terms of a base, in the order of the settings.
+
+    Attributes:
+        model: Class of the model.
+        family: Name of the layout that it was recognised by.
+        layers: Number of its layers.
+        parameters: Number of all parameters of the base, with a head of two classes.
+    """
+
+    base: BaseReference
+    model: str
+    family: str
+    layers: int
+    parameters: int
+    terms: tuple[TermFacts, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "base": {"id": self.base.portable_id, "sha256": self.base.sha256},
+            "model": self.model,
+            "family": self.family,
+            "layers": self.layers,
+            "parameters": self.parameters,
+            "terms": [asdict(term) for term in self.terms],
+        }
+
+
+def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Inspection:
+    """Inspect a base. Its weights are loaded only to measure inertness.
+
+    Args:
+        source: As ``base.source`` of the settings.
+        inertness: Whether to measure, by shifting each bias, which components change no logit.
+        seed: Seed of the random shifts.
+
+    Raises:
+        InputError: The base cannot be reached, or its structure is unknown.
+    """
+    reference = resolve_base(source)
+    inert: dict[BiasSite, Tensor] | None = None
+    if inertness:
+        from beft.adaptation import inert_components
+
+        compute = Compute("cpu", "fp32", torch.get_num_threads())
+        classifier = load_classifier(reference, ("first", "second"), compute=compute, pooling="model", seed=seed)
+        model = classifier.model
+        sites = find_sites(model, add=True)
+        inert = inert_components(classifier, sites, encode(classifier.tokenizer, _TEXTS, max_length=32), seed)
+    else:
+        model = _outline(reference)
+        sites = find_sites(model, add=True)
+    match = match_layout(model)
+    terms = dict.fromkeys(site.term for site in sites)
+    return Inspection(
+        base=reference,
+        model=type(model).__name__,
+        family=match.layout.name,
+        layers=match.layers,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        terms=tuple(_facts(term, [site for site in sites if site.term == term], inert) for term in terms),
+    )
+
+
+def _outline(reference: BaseReference) -> Any:
+    """The model's modules without their weights."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        config = AutoConfig.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the base {reference.source!r} is no model for classification: {first_line}") from None
+
+
+def _facts(term: str, sites: Sequence[BiasSite], inert: dict[BiasSite, Tensor] | None) -> TermFacts:
+    first = sites[0]
+    path = first.module.split(".")
+    if len(sites) > 1:
+        path = ["*" if here != there else here for here, there in zip(path, sites[1].module.split("."), strict=True)]
+    module = ".".join(path)
+    sliced = any(first.module == other.module and first != other for other in sites) or first.start > 0
+    return TermFacts(
+        term=term,
+        layers=len(sites),
+        width=first.width,
+        parameters=sum(site.width for site in sites),
+        module=f"{module}[{first.start}:{first.stop}]" if sliced else module,
+        exists=not first.added,
+        inert=None if inert is None else sum(int(inert[site].sum()) for site in sites),
+    )

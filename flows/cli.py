@@ -1,0 +1,123 @@
+"""The command ``beft``: the science commands of ``beft.cli``, and those that run flows and servers.
+
+Whatever goes wrong ends in one message on stderr and an exit status: 2 for wrong input, 1 for anything else, 130 for
+Ctrl-C. ``BEFT_DEBUG=1`` shows the traceback as well.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beft.cli import PARAMS, Changes, parse_changes
+from beft.cli import app as science
+from tasks.environment import settle
+
+if TYPE_CHECKING:
+    from tasks.settings import PipelineSettings
+
+app = typer.Typer(
+    name="beft",
+    help="Find the one kind of bias term worth training, train it, prove that it helps, register it.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Settle what every command shares."""
+    if version:
+        from beft import __version__
+
+        typer.echo(f"beft {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+    context.obj = _read_settings
+
+
+@app.command()
+def run(
+    params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Run the main job.
+
+    From raw data to a registered adapter and a report.
+    """
+    from flows.adapt import run_adapt
+
+    run_adapt(_read_settings(params, parse_changes(changes or ())))
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+) -> None:
+    """Open the MLflow and Prefect pages.
+
+    On this machine only; Ctrl-C stops both servers.
+    """
+    from flows.ui import serve
+
+    serve(Path.cwd(), mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+app.add_typer(science)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    settle()
+    sys.exit(status_of(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def status_of(arguments: list[str]) -> int:
+    """Run one command; its exit status."""
+    from beft.errors import BeftError
+
+    try:
+        app(arguments, prog_name="beft", standalone_mode=True)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BeftError as error:
+        return _say(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _say("stopped", 130)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror or error}{where}", 1)
+    except Exception as error:
+        return _say(
+            f"something went wrong inside beft ({type(error).__name__}: {error}); BEFT_DEBUG=1 shows where. "
+            "Please report it",
+            1,
+        )
+    return 0
+
+
+def _say(message: str, status: int) -> int:
+    if os.environ.get("BEFT_DEBUG"):
+        traceback.print_exc()
+    typer.echo(f"beft: {message}", err=True)
+    return status
+
+
+def _read_settings(path: Path, changes: Mapping[str, Any]) -> "PipelineSettings":
+    from tasks.settings import PipelineSettings
+
+    return PipelineSettings.read(path, changes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The MLflow and Prefect pages of a workspace: both servers on this machine only, until Ctrl-C."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from beft.errors import BeftError, InputError
+from tasks.environment import settle
+
+HOST = "127.0.0.1"
+_START_SECONDS = 180
+_STOP_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class _Server:
+    """One server: its module, arguments, port, and the path at which it says that it is well."""
+
+    name: str
+    shows: str
+    option: str
+    port: int
+    health: str
+    arguments: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def answers(self) -> bool:
+        """Whether it says that it is well."""
+        try:
+            with urllib.request.urlopen(f"{self.address}{self.health}", timeout=2):
+                return True
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
+    """Start both servers, print their addresses, and stop both on Ctrl-C or SIGTERM.
+
+    Raises:
+        InputError: A port is taken.
+        BeftError: A server does not start, or stops by itself.
+    """
+    settle(root)
+    servers = _servers(root.resolve(), mlflow_port, prefect_port)
+    for server in servers:
+        _require_free(server)
+    logs = Path(os.environ["PREFECT_HOME"]) / "ui"
+    logs.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    typer.echo("Starting the MLflow and Prefect servers …")
+    try:
+        with _running(servers, root, logs) as processes:
+            _wait_until_well(servers, processes, logs)
+            for server in servers:
+                typer.echo(f"{server.name:8} {server.address}   {server.shows}")
+            typer.echo("Ctrl-C stops both.")
+            _watch(servers, processes, logs)
+    except KeyboardInterrupt:
+        typer.echo("\nBoth servers are stopped.")
+
+
+def _servers(root: Path, mlflow_port: int, prefect_port: int) -> tuple[_Server, ...]:
+    database = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    artifacts = root / "mlflow" / "artifacts"
+    artifacts.mkdir(parents=True, exist_ok=True)
+    mlflow = ("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1")
+    stores = ("--backend-store-uri", database, "--artifacts-destination", artifacts.as_uri())
+    prefect = ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
+    return (
+        _Server("MLflow", "runs side by side, models", "--mlflow-port", mlflow_port, "/health", (*mlflow, *stores)),
+        _Server("Prefect", "flow runs, their tasks and logs", "--prefect-port", prefect_port, "/api/health", prefect),
+    )
+
+
+def _require_free(server: _Server) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, server.port))
+        except OSError:
+            raise InputError(
+                f"port {server.port}, which {server.name} would take, is taken; name another: beft ui {server.option} …"
+            ) from None
+
+
+@contextmanager
+def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Both processes, each leader of a group of its own, so that Ctrl-C reaches this process alone."""
+    processes: list[subprocess.Popen[bytes]] = []
+    # The servers are the ones that answer here; a client's addresses in the environment would mislead them.
+    environment = {name: value for name, value in os.environ.items() if name not in _CLIENT}
+    try:
+        for server in servers:
+            with _log(server, logs).open("wb") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", *server.arguments],
+                        cwd=root,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                )
+        yield processes
+    finally:
+        for process in processes:
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+
+
+_CLIENT = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}
+
+
+def _wait_until_well(servers: tuple[_Server, ...], processes: list[subprocess.Popen[bytes]], logs: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    waiting = list(servers)
+    while waiting:
+        _require_alive(servers, processes, logs)
+        if time.monotonic() > deadline:
+            raise BeftError(f"{waiting[0].name} did not answer in {_START_SECONDS} s: see {_log(waiting[0], logs)}")
+        waiting = [server for server in waiting if not server.answers()]
+        time.sleep(0.3)
+
+
+def _watch(servers: tuple[_Server, ...], processes: list[subprocess.Popen[bytes]], logs: Path) -> None:
+    while True:
+        _require_alive(servers, processes, logs)
+        time.sleep(1)
+
+
+def _require_alive(servers: tuple[_Server, ...], processes: list[subprocess.Popen[bytes]], logs: Path) -> None:
+    for server, process in zip(servers, processes, strict=True):
+        if process.poll() is not None:
+            log = _log(server, logs)
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "it said nothing"
+            raise BeftError(f"{server.name} stopped with status {process.returncode}: {last} (all of it: {log})")
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+def _log(server: _Server, logs: Path) -> Path:
+    return logs / f"{server.name.lower()}.log"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
