@@ -130,7 +130,7 @@ def load_classifier(
         pooling: ``auto`` takes the base's own pooling configuration (``1_Pooling/config.json``), else ``model``.
 
     Raises:
-        InputError: The folder holds no model that transformers can load as a sequence classifier.
+        InputError: The folder holds no model that transformers can load as a sequence classifier, or not all of it.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
@@ -151,6 +151,7 @@ def load_classifier(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -163,8 +164,21 @@ def load_classifier(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    drawn = tuple(sorted(found["missing_keys"]))
+    # A head of another number of labels is drawn anew, like one that is missing.
+    drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
+    _check_drawn(model, drawn, reference)
     return Classifier(model.to(compute.device), tokenizer, reference, tuple(labels), pooling, drawn)
+
+
+def _check_drawn(model: Any, drawn: Sequence[str], reference: BaseReference) -> None:
+    """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
+    inside = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
+    if inside:
+        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+        raise InputError(
+            f"the base {reference.source!r} does not hold {', '.join(inside[:3])}{more}: its files are incomplete, or "
+            f"of another model than its config.json says ({type(model).__name__})"
+        )
 
 
 def base_pooling(folder: Path) -> str:

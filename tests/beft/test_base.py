@@ -1,0 +1,70 @@
+"""Loading a base as a classifier: only its head may be drawn at random."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from beft.errors import InputError
+from tests.beft.tiny_bases import load, save_base
+
+torch.set_num_threads(1)
+
+BARE_HEADS = {
+    "bert": {"classifier.bias", "classifier.weight"},
+    "roberta": {f"classifier.{layer}.{name}" for layer in ("dense", "out_proj") for name in ("bias", "weight")},
+    "distilbert": {f"{layer}.{name}" for layer in ("pre_classifier", "classifier") for name in ("bias", "weight")},
+    "gpt2": {"score.weight"},
+    "qwen2": {"score.weight"},
+}
+
+
+@pytest.mark.parametrize("family", BARE_HEADS)
+def test_what_a_bare_base_does_not_hold_is_drawn_from_the_seed(
+    family: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = save_base(tmp_path / "base", tiny(family))
+    first, same, other = load(folder), load(folder), load(folder, seed=1)
+    assert set(first.drawn) == BARE_HEADS[family]
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, same.model.state_dict()[name])
+        drawn = name in first.drawn and name.endswith("weight")
+        assert torch.equal(value, other.model.state_dict()[name]) == (not drawn)
+
+
+def test_a_base_with_a_head_of_its_own_keeps_it(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model = tiny("bert")
+    save_base(tmp_path / "base", model)
+    model.save_pretrained(tmp_path / "base")
+    classifier = load(tmp_path / "base")
+    assert classifier.drawn == ()
+    assert torch.equal(classifier.model.classifier.weight, model.classifier.weight)
+
+
+def test_a_head_of_another_number_of_labels_is_drawn_anew(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    model = tiny("bert", num_labels=5)
+    save_base(tmp_path / "base", model)
+    model.save_pretrained(tmp_path / "base")
+    classifier = load(tmp_path / "base")
+    assert classifier.drawn == ("classifier.bias", "classifier.weight")
+    assert classifier.model.classifier.weight.shape == (3, 32)
+
+
+def test_a_base_that_lacks_a_weight_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layer.1.attention.self.value.bias"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"does not hold bert\.encoder\.layer\.1\.attention\.self\.value\.bias"):
+        load(folder)
+
+
+def test_a_base_without_a_pooler_may_have_one_drawn(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(load(folder).drawn)
