@@ -163,7 +163,23 @@ LLAMA = Layout(
     other=("mlp.gate_proj",),
 )
 
-LAYOUTS: tuple[Layout, ...] = (BERT, MPNET, DISTILBERT, OPT, GPT2, LLAMA)
+# Attention and feed-forward read the same normalised input, so that a layer has one norm only.
+PHI = Layout(
+    name="Phi",
+    layers="layers",
+    terms={
+        "query": Place("self_attn.q_proj"),
+        "key": Place("self_attn.k_proj"),
+        "value": Place("self_attn.v_proj"),
+        "attention_output": Place("self_attn.dense"),
+        "intermediate": Place("mlp.fc1"),
+        "output": Place("mlp.fc2"),
+        "attention_norm": Place("input_layernorm"),
+    },
+    outside={"final_norm": Place("final_layernorm")},
+)
+
+LAYOUTS: tuple[Layout, ...] = (BERT, MPNET, DISTILBERT, OPT, GPT2, LLAMA, PHI)
 
 
 def match_layout(model: nn.Module) -> Match:

@@ -18,6 +18,7 @@ LABELS = 3
 PAD = 1
 
 FAMILIES = ("bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama")
+"""The families that every part is tested with; ``tiny("phi")`` works too."""
 
 # What a family calls the sizes that the others call by the names of BERT.
 _NAMES: dict[str, dict[str, str]] = {
