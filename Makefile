@@ -12,7 +12,6 @@ BIN := .venv/bin
 KEY := $(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
 RUNS := .venv/stamp-run-$(KEY)
 TESTS := .venv/stamp-dev-$(KEY)
-CHECKED := beft tasks flows tests mlflow benchmarks
 
 # What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
 ARGS ?=
@@ -22,10 +21,12 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help run test ui lint format lock clean
+.PHONY: help environment run test ui lint format lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+environment: $(TESTS)  ## build the environment only, with the tools for development
 
 run: $(RUNS)  ## build the environment once, then run the main job with params.yaml
 	@$(BIN)/beft run $(ARGS)

@@ -61,7 +61,8 @@ def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
         _require_free(server)
     logs = Path(os.environ["PREFECT_HOME"]) / "ui"
     logs.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what it puts into the background deaf to SIGINT
+        signal.signal(number, _interrupt)
     typer.echo("Starting the MLflow and Prefect servers …")
     try:
         with _running(servers, root, logs) as processes:
