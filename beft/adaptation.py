@@ -18,6 +18,7 @@ from beft.baselines import logistic_regression_head
 from beft.classifier import Classifier
 from beft.datasets import Rows
 from beft.encoding import Encoded, encode, sorted_batches
+from beft.evidence import Evidence
 from beft.features import extract_features
 from beft.importance import fisher_information
 from beft.inertness import measure_inertness
@@ -50,21 +51,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Probe:
-    """The evidence for the importance scores.
+    """A finished probe.
 
     Attributes:
-        before: Every bias before the probe, [width] a site.
-        after: Every bias after it; of a frozen inert site the same.
-        information: Fisher information of each component, taken before the probe.
-        inert: Which components change no logit, measured.
+        evidence: Every bias before and after, Fisher information from before the training, and what is inert.
         frozen: The sites that were not trained because all of their components are inert.
         result: How the training went.
     """
 
-    before: dict[BiasSite, Tensor]
-    after: dict[BiasSite, Tensor]
-    information: dict[BiasSite, Tensor]
-    inert: dict[BiasSite, Tensor]
+    evidence: Evidence
     frozen: tuple[BiasSite, ...]
     result: RunResult
 
@@ -166,7 +161,7 @@ def run_probe(
     result = with_frozen(result, frozen)
     before = {site: read_bias(model, site).cpu() for site in sites}
     after = {site: before[site] + result.deltas[site] for site in sites}
-    return Probe(before, after, information, inert, frozen, result)
+    return Probe(Evidence(before, after, information, inert), frozen, result)
 
 
 def train_terms(

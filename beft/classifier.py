@@ -57,12 +57,13 @@ class Classifier(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the base is."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits in fp32 or wider, of shape [rows, labels]."""
         if self.pooling == "model":
-            logits = self.model(**batch).logits
+            logits: Tensor = self.model(**batch).logits
         else:
             dropout = getattr(self.model, "dropout", None)
             pooled = self.pooled(batch, self.pooling)
@@ -71,7 +72,7 @@ class Classifier(nn.Module):
 
     def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
         """The last hidden states pooled over the tokens of each text, of shape [rows, hidden]."""
-        hidden = self.model.base_model(**batch).last_hidden_state
+        hidden: Tensor = self.model.base_model(**batch).last_hidden_state
         if pooling == "cls":
             return hidden[:, 0]
         mask = batch["attention_mask"].unsqueeze(-1)

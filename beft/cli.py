@@ -151,7 +151,6 @@ def probe(
     On prepared data: every bias before and after, and Fisher information taken before.
     """
     from beft.adaptation import run_probe, settings_of
-    from beft.evidence import Evidence
     from beft.files import whole_folder, write_json
 
     settings, opened = _opened(context, prepared, params, changes)
@@ -159,7 +158,7 @@ def probe(
     training = settings_of(settings.probe, settings, opened.dataset)
     found = run_probe(opened.classifier, opened.sample(settings), settings, training, progress=_progress)
     with whole_folder(out) as folder:
-        Evidence(found.before, found.after, found.information, found.inert).save(folder)
+        found.evidence.save(folder)
         write_json(folder / "history.json", found.result.history)
     typer.echo(f"best epoch {found.result.best_epoch}; now: beft score {out}")
 

@@ -1,14 +1,9 @@
-"""What the steps that compute have in common: the classifier of a dataset, its rows, and tensors by bias site."""
+"""What the steps that compute have in common: the classifier of a dataset, its rows, and what a training tells."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from beft.adaptation import Sample, labelled, make_sample, settings_of
 from beft.adapter import Adapter
@@ -16,9 +11,7 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
 from beft.device import resolve_compute, set_threads
-from beft.files import read_json, write_bytes, write_json
 from beft.settings import TrainingSettings
-from beft.sites import BiasSite
 from beft.training import LabelledRows, RunResult
 from tasks.settings import PipelineSettings
 
@@ -106,32 +99,6 @@ def open_classifier(settings: PipelineSettings, prepared: Path, dataset: str) ->
     return Opened(classifier, settings, dataset, prepared, facts)
 
 
-def write_vectors(path: Path, vectors: Mapping[BiasSite, Tensor]) -> None:
-    """Write one tensor a site, named by the site."""
-    tensors = {site.name: vector.detach().cpu().contiguous() for site, vector in sorted(vectors.items())}
-    write_bytes(path, save(tensors))
-
-
-def read_vectors(path: Path, sites: tuple[BiasSite, ...]) -> dict[BiasSite, Tensor]:
-    """Read what ``write_vectors`` wrote."""
-    tensors = load_file(path)
-    return {site: tensors[site.name] for site in sites}
-
-
-def write_sites(path: Path, sites: Mapping[BiasSite, Tensor]) -> None:
-    """Write the sites, each with its inert components."""
-    write_json(path, [{**site.to_json(), "inert": inert.int().tolist()} for site, inert in sites.items()])
-
-
-def read_sites(path: Path) -> dict[BiasSite, Tensor]:
-    """Read what ``write_sites`` wrote: each site's mask of inert components, bool, [width]."""
-    found = {}
-    for entry in read_json(path):
-        inert = torch.tensor(entry.pop("inert"), dtype=torch.bool)
-        found[BiasSite.from_json(entry)] = inert
-    return found
-
-
 def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:
     """What a training did, as JSON: the same for the same adapter."""
     return {
@@ -144,9 +111,9 @@ def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:
 
 
 def training_cost(result: RunResult, adapter: Adapter) -> dict[str, Any]:
-    """What a training took: other each time, so it stands in a file of its own that no fingerprint reads."""
+    """What a training took: other each time, so it stands in a file of its own."""
     return {
-        "trainable_parameters": adapter.bias_parameters + adapter.head_parameters,
+        "trainable_parameters": sum(value.numel() for value in (*result.deltas.values(), *result.head.values())),
         "seconds": round(result.seconds, 3),
         "steps_here": result.steps_here,
         "peak_memory_bytes": result.peak_memory,

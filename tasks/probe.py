@@ -6,14 +6,7 @@ from pathlib import Path
 from beft.adaptation import run_probe
 from beft.files import write_json
 from beft.settings import TERMS
-from tasks.loading import (
-    CLASSIFIER_SECTIONS,
-    open_classifier,
-    training_cost,
-    training_facts,
-    write_sites,
-    write_vectors,
-)
+from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
 
@@ -36,12 +29,9 @@ def probe(
     sample = opened.sample()
     training = opened.training(settings.probe)
     found = run_probe(opened.classifier, sample, settings, training, checkpoints=checkpoints)
-    terms = tuple(sorted({site.term for site in found.before}, key=TERMS.index))
+    terms = tuple(sorted({site.term for site in found.evidence.before}, key=TERMS.index))
     adapter = opened.adapter(found.result, terms, training)
-    write_vectors(out / "before.safetensors", found.before)
-    write_vectors(out / "after.safetensors", found.after)
-    write_vectors(out / "fisher.safetensors", found.information)
-    write_sites(out / "sites.json", found.inert)
+    found.evidence.save(out)
     write_json(out / "history.json", found.result.history)
     adapter.save(out / "adapter")
     facts = {

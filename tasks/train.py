@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.adaptation import train_terms
+from beft.evidence import Evidence
 from beft.files import read_json, write_json
-from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, read_sites, training_cost, training_facts
+from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
 
@@ -36,7 +37,7 @@ def train(
         settings,
         training,
         [target],
-        inert=read_sites(inputs["probe"] / "sites.json"),
+        inert=Evidence.load(inputs["probe"]).inert,
         checkpoints=checkpoints,
     )
     adapter = opened.adapter(result, (target,), training)

@@ -3,7 +3,8 @@
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ def fit_logistic_regression(
     classes: int,
     metric: str = "accuracy",
     costs: Sequence[float] = COSTS,
+    choose_by: Literal["metric", "cross_entropy"] = "metric",
 ) -> LinearClassifier:
     """Fit on train with every C, and keep the one that is best on dev.
 
@@ -44,6 +46,7 @@ def fit_logistic_regression(
         classes: How many labels the dataset declares; one that train lacks gets a weight of zero.
         metric: What is best on dev; equals are decided by cross-entropy, then by the smaller C.
         costs: The values of C.
+        choose_by: Whether the metric on dev comes first, or the cross-entropy alone decides.
 
     Raises:
         InputError: Shapes or labels that do not fit, or only one label in train.
@@ -56,7 +59,8 @@ def fit_logistic_regression(
     for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs)):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
-    quality, cost, weight, bias, _ = max(candidates, key=lambda candidate: candidate[0])
+    order = attrgetter("negative_loss") if choose_by == "cross_entropy" else lambda quality: quality
+    quality, cost, weight, bias, _ = max(candidates, key=lambda candidate: order(candidate[0]))
     present = len(np.unique(labels))
     return LinearClassifier(
         weight=weight,
@@ -95,9 +99,11 @@ def logistic_regression_head(
         labels: Label indices [rows].
         classes: How many labels there are.
         seed: Of the folds, when there is no dev.
-        dev_features: Rows that choose C [rows, hidden]; none: cross-validation on ``features``.
+        dev_features: Rows that choose C by their cross-entropy [rows, hidden]: training goes on from this layer, and
+            one with large weights, as right as another on dev, would blow its gradients up. None: cross-validation on
+            ``features``.
         dev_labels: Their label indices [rows].
-        metric: What chooses C.
+        metric: What chooses C when there is no dev.
 
     Returns:
         weight [classes, hidden] and bias [classes], fp32
@@ -106,7 +112,9 @@ def logistic_regression_head(
         InputError: Shapes or labels that do not fit, or only one label.
     """
     if dev_features is not None:
-        fitted = fit_logistic_regression(features, labels, dev_features, dev_labels, classes=classes, metric=metric)
+        fitted = fit_logistic_regression(
+            features, labels, dev_features, dev_labels, classes=classes, metric=metric, choose_by="cross_entropy"
+        )
         weight, bias = fitted.weight, fitted.bias
     else:
         known_metric(metric).check_labels(classes)
