@@ -69,6 +69,16 @@ def test_components_are_those_that_move_no_logit_by_hand(tiny, tiny_batch, famil
         assert inert[site].tolist() == [moved < 1e-7 for moved in by_hand[site.name]], site.name
 
 
+@pytest.mark.parametrize("family", ["opt", "phi"])
+def test_a_softmax_in_fp32_hides_nothing(tiny, tiny_batch, family):
+    """Eager attention rounds its softmax to fp32, far above the tolerance, unless the copy keeps it in fp64."""
+    batch = tiny_batch()
+    models = [tiny(family, attn_implementation=kind) for kind in ("eager", "sdpa")]
+    eager, fused = (measure_inertness(each, find_sites(each, ATTENTION), batch=batch) for each in models)
+    assert all(torch.equal(eager[site], fused[site]) for site in eager)
+    assert any(components.any() for components in eager.values())
+
+
 def test_partial_rotary_is_inert_outside_of_the_rotated_components(tiny, tiny_batch):
     """Phi rotates the first half of each head: of every 8 components the first 4 act."""
     model = tiny("phi")
@@ -160,12 +170,13 @@ def test_the_model_stays_as_it_was(tiny, tiny_batch):
 
 
 def test_own_logits_and_a_base_model(tiny, tiny_batch, bare):
-    """A head outside of the model: here the mean of the hidden states."""
+    """A head outside of the model, which may cast to fp32: here the mean of the hidden states."""
     model, batch = bare(tiny("bert")), tiny_batch()
     direction = torch.randn(32, 2, generator=torch.Generator().manual_seed(1))
 
     def logits(base, tokens):
-        return base(**tokens).last_hidden_state.mean(1) @ direction.to(base.dtype)
+        hidden = base(**tokens).last_hidden_state.float()
+        return hidden.mean(1) @ direction.to(hidden.dtype)
 
     inert = measure_inertness(model, find_sites(model, ATTENTION), batch=batch, logits=logits)
     assert inert_terms(inert) == {"query": False, "key": True, "value": False}
