@@ -132,13 +132,13 @@ class HubSource(AnySource):
 
     Attributes:
         id: Its id on the hub, for example ``stanfordnlp/sst2``.
-        revision: The commit (or tag) that is read; what it resolves to is recorded.
+        revision: The commit that is read, in 40 hexadecimal digits: a branch or tag could come to mean other data.
         config: The configuration, where the data set has several.
     """
 
     kind: Literal["hub"]
     id: str
-    revision: Annotated[str, StringConstraints(min_length=1)]
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
     config: str | None = None
 
 
@@ -227,6 +227,11 @@ class Description(Section):
             known = ", ".join([*(f"{regime} ({rows:,} rows)" for regime, rows in sizes.items()), "all"])
             raise DatasetError(self.name, [f"it has no size {size!r}. Known: {known}, or a number of rows."])
         return sizes[size]
+
+    def to_yaml(self) -> str:
+        """The description as ``read`` takes it; in order, for the order of the labels is their numbers."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json", exclude={"name"}), sort_keys=False, allow_unicode=True)
+        return text
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Self:

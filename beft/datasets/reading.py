@@ -58,10 +58,10 @@ def read_raw(folder: Path) -> RawData:
     """
     try:
         record = read_json(folder / RECORD)
-        name, stored, entries = record["dataset"], record["description"], record["files"]
+        name, entries = record["dataset"], record["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder} holds no raw source: there is no valid {RECORD} in it; fetch it again") from None
-    description = Description.from_mapping(stored, name)
+    description = Description.read(folder / f"{name}.yaml")
     files, problems = [], []
     for entry in entries:
         try:
