@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
 
 torch.set_num_threads(1)
+
+# A machine that is busy with something else makes no example wrong, so hypothesis does not watch the clock; fifty
+# examples each keep the suite within its minutes.
+hypothesis.settings.register_profile("beft", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("beft")
 
 LAYERS = 2
 HIDDEN = 32

@@ -1,0 +1,58 @@
+"""The merge methods by name: each is a pure function, and its keyword arguments are its options."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from beft.errors import InputError
+from beft.merging.deltas import Weighted
+from beft.names import known_name, unknown_name
+
+Merge = Callable[..., dict[str, Tensor]]
+_METHODS: dict[str, Merge] = {}
+
+
+def merge_method(name: str) -> Callable[[Merge], Merge]:
+    """Register a function as the merge method ``name``.
+
+    It takes a sequence of (changes, weight) and, as keyword-only arguments with defaults, its options; it gives the
+    merged changes. The order of the sequence must not matter.
+    """
+
+    def register(function: Merge) -> Merge:
+        if name in _METHODS:
+            raise ValueError(f"the merge method {name!r} is registered twice")
+        _METHODS[name] = function
+        return function
+
+    return register
+
+
+def methods() -> tuple[str, ...]:
+    """The names of all merge methods."""
+    return tuple(_METHODS)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of the method ``name``, with their defaults.
+
+    Raises:
+        InputError: The method is unknown; the message names the nearest.
+    """
+    parameters = inspect.signature(_METHODS[known_name(name, _METHODS, "merge method")]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def merge_deltas(name: str, adapters: Sequence[Weighted], **given: Any) -> dict[str, Tensor]:
+    """Merge changes with the method ``name`` and the options ``given``.
+
+    Raises:
+        InputError: The method or an option is unknown, or the changes do not fit together.
+    """
+    known = options(name)
+    for option in given:
+        if option not in known:
+            raise InputError(unknown_name(option, known, f"option of the merge method {name!r}"))
+    return _METHODS[name](adapters, **given)
