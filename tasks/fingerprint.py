@@ -34,7 +34,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 DRIVERS = frozenset(
     {
         "connection",
+        "data",
         "environment",
+        "facts",
         "fingerprint",
         "prefect_task",
         "process",

@@ -1,10 +1,11 @@
 """The Prefect task made of a step: cached by the step's fingerprint, its result a JSON record."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import Task
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from beft.errors import BeftError
@@ -88,3 +89,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def dvc_task(name: str, function: Callable[..., Any]) -> Task[..., Any]:
+    """A task that has DVC do its work; whether there is any is for DVC to know, so Prefect never caches it."""
+    return Task(fn=function, name=name, task_run_name=f"{name} (dvc)", cache_policy=NO_CACHE, persist_result=False)

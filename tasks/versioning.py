@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,8 @@ import yaml
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_file
 from tasks.environment import settle
-from tasks.fingerprint import PROJECT
+from tasks.fingerprint import PROJECT, contents, contents_sha256
+from tasks.step import StepRecord
 from tasks.steps import dvc_folder
 
 ERROR_FILE = "BEFT_ERROR_FILE"
@@ -55,17 +57,20 @@ class DataVersion:
         return self.prepared_md5 is not None
 
 
-@dataclass(frozen=True)
-class CodeVersion:
-    """The commit of the source, and whether files were changed since; no commit outside git."""
-
-    commit: str | None
-    dirty: bool
-
-
 def has_stages(root: Path) -> bool:
     """Whether the workspace has DVC stages: a ``dvc.yaml`` and DVC's own folder."""
     return (root / "dvc.yaml").is_file() and (root / ".dvc").is_dir()
+
+
+def fetch_again(root: Path, datasets: Sequence[str]) -> None:
+    """Run the fetch stage of datasets although DVC takes it as up to date.
+
+    Raises:
+        InputError: A source cannot be read.
+        BeftError: DVC failed.
+    """
+    keep_without_git(root)
+    _dvc(root, ["repro", "--force", "--single-item", *(f"fetch@{name}" for name in datasets)])
 
 
 def reproduce(root: Path, stages: Sequence[str], *, patience: float = 120.0) -> None:
@@ -107,6 +112,27 @@ def data_versions(root: Path, datasets: Iterable[str]) -> dict[str, DataVersion]
     }
 
 
+def stage_record(root: Path, step: str, dataset: str) -> StepRecord:
+    """What is known of the output of a stage, in the form of a finished step's record.
+
+    Its fingerprint is the hash of the contents, its time that of the newest file; what it took is not known.
+    """
+    folder = root / dvc_folder(f"{step}/{dataset}")
+    outputs = contents(folder)
+    newest = max((folder / path).stat().st_mtime for path in outputs)
+    return StepRecord(
+        step=step,
+        dataset=dataset,
+        fingerprint=contents_sha256(folder),
+        seconds=0.0,
+        finished=datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds"),
+        summary={},
+        inputs={},
+        outputs=outputs,
+        compute={},
+    )
+
+
 def lock_sha256(root: Path) -> str | None:
     """The sha256 of ``dvc.lock``; None when there is none."""
     path = root / "dvc.lock"
@@ -122,23 +148,6 @@ def keep_without_git(root: Path) -> None:
         _dvc(root, ["config", "--local", "core.no_scm", "true"])
     elif stated and not wanted:
         _dvc(root, ["config", "--local", "--unset", "core.no_scm"])
-
-
-def code_version(root: Path | None = None) -> CodeVersion:
-    """The commit of the source (none: that of ``beft/`` itself), and whether tracked files differ from it."""
-    folder = root or PROJECT
-    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
-    if commit is None:
-        return CodeVersion(None, dirty=False)
-    return CodeVersion(commit, dirty=bool(_git(folder, "status", "--porcelain", "--untracked-files=no")))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None  # no git on this machine
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _md5(stages: dict[str, dict[str, list[dict[str, str]]]], step: str, dataset: str) -> str | None:

@@ -1,0 +1,77 @@
+"""The main job as a Prefect flow: from raw data to a registered adapter and a report.
+
+A step that is finished already is reused, an interrupted run goes on where it stopped, and one run at a time works in
+a folder.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tasks.environment import settle
+
+settle()  # Prefect reads its environment when it is imported
+
+from prefect import flow  # noqa: E402
+from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+
+from flows.outcome import leave_artifact, show  # noqa: E402
+from flows.quiet import without_tracebacks  # noqa: E402
+from flows.running import Run  # noqa: E402
+from tasks.facts import check_settings  # noqa: E402
+from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.workspace import Workspace  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="adapt", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # as Prefect documents
+def adapt(settings: PipelineSettings) -> dict[str, Any]:
+    """From raw data to registered adapters: version, validate, probe, score, train, evaluate, merge, report, register.
+
+    It works in the current folder. What is finished there already is reused.
+
+    Returns:
+        The run's ``run.json``: fingerprint, status, facts, what each step took and whether it was reused, models.
+    """
+    without_tracebacks()
+    workspace = Workspace(Path.cwd())
+    check_settings(settings, workspace.root)
+    with workspace.locked():
+        run = Run(settings, workspace)
+        run.fetch()
+        for dataset in settings.datasets:
+            run.step("validate_raw", dataset)
+        run.prepare()
+        with run.tracked():
+            for dataset in settings.datasets:
+                run.step("validate", dataset)
+            for dataset in settings.datasets:
+                for name in ("probe", "score", "train", "evaluate"):
+                    run.step(name, dataset)
+            run.step("merge")
+            run.step("report")
+            run.register()
+        leave_artifact(run.record)
+        return run.record
+
+
+def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str, Any]:
+    """Run the flow in this process and show on the terminal what came of it.
+
+    What can be known to be wrong is found out before Prefect starts its temporary server, which takes ten seconds.
+
+    Args:
+        root: The folder to work in; none: the current one. It must be the current one where it is given.
+
+    Raises:
+        InputError: Wrong settings, or data that fails its validation.
+        BeftError: A step failed, or another run is going on here.
+    """
+    workspace = Workspace((root or Path.cwd()).resolve())
+    check_settings(settings, workspace.root)
+    with workspace.locked():
+        pass
+    record = adapt(settings)
+    show(record, workspace.root)
+    return record

@@ -1,0 +1,107 @@
+"""What came of a run: a table on the terminal and in Prefect, and where to look next."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beft.evaluation import Evaluation, Score
+from beft.files import read_json
+
+_METHODS = {"head_only": "head only", "logistic_regression": "logistic regression", "all_biases": "all bias terms"}
+_EXAMPLE = "A gripping, funny film with a heart."
+_COLUMNS = ("dataset", "target term", "test", *_METHODS.values(), "gain certain", "adapter", "registered as")
+
+
+def rows(record: Mapping[str, Any], root: Path) -> list[dict[str, str]]:
+    """One row a dataset: the target beside the other methods on test, the gate's verdict, sizes, the version.
+
+    Args:
+        record: The ``run.json`` of a finished run.
+    """
+    models = {model["dataset"]: model for model in record["models"]}
+    return [_row(dataset, record, models[dataset], root) for dataset in record["datasets"]]
+
+
+def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root: Path) -> dict[str, str]:
+    folder = root / record["steps"][f"evaluate/{dataset}"]["folder"]
+    stored = read_json(folder / "evaluation.json")
+    found = Evaluation.from_json({name: stored[name] for name in Evaluation.model_fields})
+    metric = found.metrics[0]
+    scores = {method: by_metric[metric] for method, by_metric in found.splits["test"].scores.items()}
+    cost = found.costs[found.target]
+    aliases = ", ".join(model["aliases"])
+    return {
+        "dataset": dataset,
+        "target term": found.target,
+        "test": f"{metric} {_interval(scores[found.target])}",
+        **{title: _percent(scores[name].value) for name, title in _METHODS.items() if name in scores},
+        "gain certain": "yes" if found.decision("gate").passed else "no",
+        "adapter": f"{_kilobytes(cost.bias_bytes)} bias + {_kilobytes(cost.head_bytes)} head",
+        "registered as": f"{model['name']} v{model['version']}" + (f" ({aliases})" if aliases else ""),
+    }
+
+
+def show(record: Mapping[str, Any], root: Path) -> None:
+    """Write the table and the last lines to the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Test metric with its interval; gains over both baselines on the gate split"
+    )
+    for column in _COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in rows(record, root):
+        table.add_row(*(row.get(column, "") for column in _COLUMNS))
+    console.print(table)
+    for model in record["models"]:
+        console.print(f"{model['dataset']}: {model['reason']}", markup=False)
+    steps = record["steps"].values()
+    reused = sum(step["reused"] for step in steps)
+    console.print(f"\n{reused} of {len(steps)} steps were finished already and reused." if reused else "")
+    for title, line in _where(record):
+        console.print(f"{title:9} {line}", markup=False, soft_wrap=True)
+
+
+def _where(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
+    prefect = f"  http://127.0.0.1:4200/runs/flow-run/{record['prefect_flow_run']}"
+    return [
+        ("Report", record["report"]),
+        ("Pages", "make ui, then"),
+        ("", f"  http://127.0.0.1:5000/#/{record['mlflow_page']}"),
+        *([("", prefect)] if record["prefect_flow_run"] else []),
+        ("Predict", f'{_command()} predict {adapter} "{_EXAMPLE}"'),
+    ]
+
+
+def _command() -> str:
+    """How this environment's ``beft`` is called from here."""
+    own = Path(sys.executable).parent / "beft"
+    if not own.is_file() or shutil.which("beft") == str(own):
+        return "beft"
+    here = Path.cwd()
+    return str(own.relative_to(here)) if own.is_relative_to(here) else str(own)
+
+
+def leave_artifact(record: Mapping[str, Any]) -> None:
+    """Show the table on the flow run's page in Prefect."""
+    from prefect.artifacts import create_table_artifact
+
+    create_table_artifact(key="adapters", table=rows(record, Path.cwd()), description=f"The report: {record['report']}")
+
+
+def _interval(score: Score) -> str:
+    return f"{_percent(score.value)} [{_percent(score.low)}, {_percent(score.high)}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:.1f} kB"

