@@ -1,0 +1,47 @@
+"""An adapter as an MLflow model ("models from code"): a table with a column of texts in, labels and probabilities out.
+
+MLflow copies this file and the ``beft`` package into every model, so that it loads where beft is not installed. The
+model holds the adapter alone: its base is found by the portable id that the adapter names, and its hash is checked.
+
+    model = mlflow.pyfunc.load_model("models:/NAME@champion")
+    model.predict(pandas.DataFrame({"text": ["what a film"]}))
+
+A base that is known by its hash alone (it was a local folder) is named when the model is loaded:
+
+    mlflow.pyfunc.load_model("models:/NAME@champion", model_config={"base": "/path/to/the/base"})
+"""
+
+from typing import Any
+
+import mlflow
+import pandas
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+
+class AdapterModel(PythonModel):  # type: ignore[misc]
+    """The adapter over its base, loaded once."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the base, check its hash, attach the adapter."""
+        from beft.prediction import Predictor
+
+        self.predictor = Predictor(context.artifacts["adapter"], **(context.model_config or {}))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
+    ) -> pandas.DataFrame:
+        """The label and the probability of every label, row by row, under the rows' own index.
+
+        Args:
+            model_input: Column ``text``; column ``text_pair`` where the adapter was trained on pairs.
+        """
+        pairs = list(model_input["text_pair"]) if "text_pair" in model_input.columns else None
+        predictions = self.predictor.predict(list(model_input["text"]), pairs)
+        rows = [
+            {"label": row["label"], **{f"probability_{name}": value for name, value in row["probabilities"].items()}}
+            for row in predictions
+        ]
+        return pandas.DataFrame(rows, index=model_input.index)
+
+
+mlflow.models.set_model(AdapterModel())

@@ -1,0 +1,133 @@
+"""The model card of an adapter: what it is, how good, against what, and how to use it; from the facts of its run."""
+
+import re
+from collections.abc import Mapping
+
+from beft.adapter import Adapter
+from beft.evaluation import Evaluation
+from tasks.results import DatasetResults
+from tasks.settings import PipelineSettings
+from tasks.step import JSON
+
+LONGEST = 5000
+"""Characters that the registry keeps of a description."""
+
+
+def model_card(
+    results: DatasetResults,
+    adapter: Adapter,
+    settings: PipelineSettings,
+    *,
+    name: str,
+    decision: Mapping[str, JSON],
+    facts: Mapping[str, JSON],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        name: The registered model's name.
+        decision: ``decision`` (champion or challenger), its ``reason``, and ``gate_decisions`` taken so far.
+        facts: Commit, hashes and the like.
+    """
+    data, evaluation = results.data, results.evaluation
+    rows = data["rows"]
+    title = str(data.get("title", results.name)).replace("\n", " ")
+    labels = ", ".join(f"`{label}`" for label in adapter.labels)
+    provenance = adapter.provenance
+    parts = [
+        f"# {title}",
+        _headline(results),
+        _verdict(decision),
+        _table(evaluation),
+        "## What it is",
+        f"The change of one bias term, **{', '.join(adapter.terms)}**, of `{short(adapter.base_id)}`, and a head: "
+        f"{adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters. "
+        f"{results.importance['selection']['reason']}",
+        f"Labels: {labels}. Texts are cut to {adapter.max_length} tokens. Trained on {rows['train']:,} rows; "
+        f"{rows['dev']:,} dev rows chose the epoch ({provenance.get('best_epoch', '?')} of "
+        f"{provenance.get('training', {}).get('epochs', '?')}); seed {settings.seed}.",
+        "## Use",
+        _use(name, str(decision["decision"]), adapter.base_id),
+        "## Where it came from",
+        _origin(results, adapter, facts),
+        "## Limits",
+        "One seed; the intervals are over rows. It was tried on texts of the kind that it was trained on, no others.",
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def licence_of(results: DatasetResults) -> str:
+    """What the dataset's description says of its licence, and what its package says."""
+    licence = results.data.get("source", {}).get("licence") or {}
+    said = [str(licence.get("dataset") or "not stated")]
+    if licence.get("package"):
+        said.append(f"its package: {licence['package']}")
+    return "; ".join(said)
+
+
+def percent(value: float) -> str:
+    """A metric in points, with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def _headline(results: DatasetResults) -> str:
+    evaluation, metric = results.evaluation, results.metric
+    test = evaluation.splits["test"]
+    score = test.scores[evaluation.target][metric]
+    return (
+        f"**{percent(score.value)} % {metric}** on {test.rows:,} test rows "
+        f"({100 * evaluation.confidence:g} % interval {percent(score.low)} to {percent(score.high)})."
+    )
+
+
+def _table(evaluation: Evaluation) -> str:
+    metric, test = evaluation.metrics[0], evaluation.splits["test"]
+    lines = [f"| method | test {metric} | interval | target's gain | interval |", "|---|---|---|---|---|"]
+    order = sorted(test.scores, key=lambda method: -test.scores[method][metric].value)
+    for method in order:
+        score = test.scores[method][metric]
+        shown = f"**{method}** (target)" if method == evaluation.target else method
+        gain = test.gains[method][metric] if method in test.gains else None
+        difference = f"{100 * gain.difference:+.1f}" if gain else ""
+        interval = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}" if gain else ""
+        span = f"{percent(score.low)} to {percent(score.high)}"
+        lines.append(f"| {shown} | {percent(score.value)} | {span} | {difference} | {interval} |")
+    return "\n".join(lines)
+
+
+def short(base_id: str) -> str:
+    """A base's portable id, with long hashes cut."""
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{20,}", r"\1…", base_id)
+
+
+def _verdict(decision: Mapping[str, JSON]) -> str:
+    text = f"**{str(decision['decision']).capitalize()}**: {decision['reason']}."
+    if "gate_decisions" in decision:
+        text += f" Decisions taken on this gate split so far: {decision['gate_decisions']}."
+    return text
+
+
+def _use(name: str, alias: str, base_id: str) -> str:
+    base = ', model_config={"base": "FOLDER OF THE BASE"}' if base_id.startswith("sha256:") else ""
+    return (
+        "```python\n"
+        "import mlflow, pandas\n"
+        f'model = mlflow.pyfunc.load_model("models:/{name}@{alias}"{base})\n'
+        'model.predict(pandas.DataFrame({"text": ["…"]}))\n'
+        "```"
+    )
+
+
+def _origin(results: DatasetResults, adapter: Adapter, facts: Mapping[str, JSON]) -> str:
+    data = facts["data"][results.name]
+    commit = facts.get("commit") or "no git repository"
+    rows = {
+        "data": f"{results.name} version {results.data.get('version', '?')}, md5 {data.get('prepared_md5') or 'none'}",
+        "licence of the data": licence_of(results),
+        "base": f"{short(adapter.base_id)}, sha256 {adapter.base_sha256[:16]}…",
+        "adapter": f"sha256 {adapter.sha256[:16]}…",
+        "commit": f"{commit}{' (with changes)' if facts.get('dirty') else ''}",
+        "source": f"sha256 {str(facts['source_sha256'])[:16]}…",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

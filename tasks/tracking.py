@@ -1,0 +1,227 @@
+"""Runs in MLflow: one parent for each run of the flow, nested ones for what was trained, every one of them once.
+
+Whatever is written is found again by a tag and has the time stamps of the step itself, not of its logging, so writing
+it a second time changes nothing: a flow that was killed while it logged goes on with the same runs.
+"""
+
+import getpass
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from beft.files import read_json
+from tasks.connection import Connection, connect
+from tasks.entries import Entry, entries, flat, shown
+from tasks.settings import PipelineSettings
+from tasks.step import JSON, StepRecord
+
+log = logging.getLogger(__name__)
+
+FLOW = "beft.fingerprint"
+"""The tag of a parent run: the fingerprint of its run of the flow."""
+NESTED = "beft.nested"
+"""The tag of a nested run: what it is of its parent, as ``DATASET/METHOD``."""
+LOGGED = "beft.logged/"
+"""Tags of a parent run, one a step: the fingerprint of what has been written of it in full."""
+
+_HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
+
+
+def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> str:
+    """Give the id of the parent run of a run of the flow.
+
+    A finished one is given as it is, an unfinished one is continued, else one is made. This is the first thing that
+    touches MLflow, and it makes the database and the experiment where there are none.
+
+    Args:
+        fingerprint: Of the run of the flow.
+        facts: Data hashes, source hash, commit and the like, which become tags.
+
+    Raises:
+        BeftError: MLflow cannot be reached.
+    """
+    connection = connect(settings, root)
+    client = connection.client
+    run = _search(connection, {FLOW: fingerprint})
+    if run is not None and run.info.status == "FINISHED":
+        return str(run.info.run_id)
+    if run is None:
+        name = f"{' + '.join(settings.datasets)} · {fingerprint[:8]}"
+        run = client.create_run(connection.experiment, run_name=name, tags={FLOW: fingerprint, "mlflow.user": _user()})
+        log.info("MLflow run %s", run.info.run_id)
+    else:
+        log.info("MLflow run %s is continued (it was %s)", run.info.run_id, run.info.status)
+        client.update_run(run.info.run_id, status="RUNNING")
+        if "error" in run.data.tags:
+            client.delete_tag(run.info.run_id, "error")
+    parent = str(run.info.run_id)
+    _write(connection, parent, params=flat(settings), tags=_tags(settings, facts))
+    _log_datasets(connection, parent, settings, facts, root)
+    return parent
+
+
+def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> None:
+    """Write what a finished step says into MLflow: metrics, pictures and files, and nested runs for what it trained.
+
+    A second call with the same record writes nothing.
+
+    Args:
+        parent: The parent run, of ``open_run``.
+        folder: The step's folder.
+    """
+    connection = connect(settings, root)
+    client = connection.client
+    run = client.get_run(parent)
+    mark = LOGGED + record.key
+    if run.data.tags.get(mark) == record.fingerprint:
+        return
+    finished = _milliseconds(record.finished)
+    for entry in entries(record, folder, settings):
+        target = parent if entry.nested is None else _nested(connection, run, entry, finished)
+        _write(connection, target, entry.params, entry.tags, entry.metrics, finished)
+        for path, place in entry.artifacts:
+            if path.is_dir():
+                client.log_artifacts(target, str(path), place)
+            else:
+                client.log_artifact(target, str(path), place)
+        if entry.nested is not None and client.get_run(target).info.status != "FINISHED":
+            client.set_terminated(target, "FINISHED", finished)
+    client.set_tag(parent, mark, record.fingerprint)
+
+
+def close_run(
+    parent: str,
+    status: Literal["FINISHED", "FAILED", "KILLED"],
+    settings: PipelineSettings,
+    *,
+    root: Path,
+    error: str | None = None,
+) -> None:
+    """End the parent run; one that is finished already stays as it is.
+
+    Args:
+        error: What went wrong, shown as a tag and in the run's description.
+    """
+    client = connect(settings, root).client
+    if client.get_run(parent).info.status == "FINISHED":
+        return
+    if error is not None:
+        client.set_tag(parent, "error", shown(error, 500))
+    client.set_terminated(parent, status)
+
+
+def page_of(parent: str, settings: PipelineSettings, *, root: Path) -> str:
+    """The run's page below the address of MLflow's pages, without the host."""
+    return f"experiments/{connect(settings, root).client.get_run(parent).info.experiment_id}/runs/{parent}"
+
+
+def nested_run(connection: Connection, parent: str, dataset: str, method: str) -> Any | None:
+    """The nested run of a method on a dataset, when there is one."""
+    return _search(connection, {"mlflow.parentRunId": parent, NESTED: f"{dataset}/{method}"})
+
+
+def _search(connection: Connection, tags: Mapping[str, str]) -> Any | None:
+    """The run with these tags; of several (someone copied one), a finished one before the others, then the oldest."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = connection.client.search_runs([connection.experiment], wanted, order_by=["attributes.start_time ASC"])
+    return min(found, key=lambda run: run.info.status != "FINISHED", default=None)
+
+
+def _nested(connection: Connection, parent: Any, entry: Entry, finished: int) -> str:
+    """The id of a nested run, found or made, with the times of the step."""
+    tags = {"mlflow.parentRunId": parent.info.run_id, NESTED: str(entry.nested)}
+    run = _search(connection, tags)
+    if run is None:
+        run = connection.client.create_run(
+            connection.experiment,
+            start_time=finished - round(1000 * entry.seconds),
+            run_name=entry.title,
+            tags=tags | {"mlflow.user": _user()},
+        )
+    if not run.inputs.dataset_inputs:
+        own = [given for given in parent.inputs.dataset_inputs if given.dataset.name == entry.dataset]
+        connection.client.log_inputs(run.info.run_id, datasets=own)
+    return str(run.info.run_id)
+
+
+def _write(
+    connection: Connection,
+    run: str,
+    params: Mapping[str, JSON] | None = None,
+    tags: Mapping[str, JSON] | None = None,
+    metrics: Sequence[tuple[str, float, int]] = (),
+    time: int = 0,
+) -> None:
+    """Write in as few and as large requests as MLflow takes."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    every: list[tuple[str, Any]] = [("metrics", Metric(name, value, time, step)) for name, value, step in metrics]
+    every += [("params", Param(name, shown(value, 6000))) for name, value in (params or {}).items()]
+    every += [("tags", RunTag(name, shown(value, 8000))) for name, value in (tags or {}).items() if value is not None]
+    for start in range(0, len(every), 100):
+        portion: dict[str, list[Any]] = {}
+        for kind, entity in every[start : start + 100]:
+            portion.setdefault(kind, []).append(entity)
+        connection.client.log_batch(run, **portion)
+
+
+def _log_datasets(
+    connection: Connection, parent: str, settings: PipelineSettings, facts: Mapping[str, JSON], root: Path
+) -> None:
+    """Every dataset with its md5, where it came from and what is in it; its ``data.json`` beside the run's files."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for name, data in facts["data"].items():
+        digest = data.get("prepared_md5") or data["prepared_sha256"]
+        source = {"uri": f"data/prepared/{name}", **{key: data.get(key) for key in _HASHES}}
+        schema, profile = "", {}
+        summary = root / str(data.get("folder", "")) / "data.json"
+        if "folder" in data and summary.is_file():
+            prepared = read_json(summary)
+            source |= prepared["source"]
+            profile = {key: prepared[key] for key in ("version", "metric", "rows", "balance", "dropped")}
+            columns = {"id": "string", "text": "string", "text_pair": "string", "label": "integer"}
+            schema = json.dumps({"mlflow_colspec": [{"name": key, "type": of} for key, of in columns.items()]})
+            connection.client.log_artifact(parent, str(summary), f"data/{name}")
+        dataset = Dataset(
+            name,
+            digest[:36],
+            "local",
+            json.dumps(source, sort_keys=True),
+            schema=schema,
+            profile=json.dumps(profile, sort_keys=True),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
+    connection.client.log_inputs(parent, datasets=inputs)
+
+
+def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JSON]:
+    compute = facts.get("compute") or {}
+    return {
+        "base": settings.base.source,
+        "dataset": " + ".join(settings.datasets),
+        "size": " + ".join(str(dataset.size) for dataset in settings.datasets.values()),
+        "seed": settings.seed,
+        "protocol": settings.protocol,
+        **{name: compute.get(name) for name in ("device", "precision", "threads")},
+        **{name: facts.get(name) for name in ("commit", "dirty", "source_sha256", "lock_sha256", "run_folder")},
+        "requirements_sha256": facts.get("requirements_sha256"),
+        "mlflow.source.name": "flows/adapt.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": facts.get("commit"),
+    }
+
+
+def _milliseconds(moment: str) -> int:
+    return round(1000 * datetime.fromisoformat(moment).timestamp())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"

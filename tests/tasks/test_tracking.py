@@ -1,0 +1,207 @@
+"""Runs in MLflow: found again, never doubled, with the same names for every method."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.errors import BeftError
+from beft.files import read_json
+from tasks.connection import connect
+from tasks.settings import PipelineSettings
+from tasks.tracking import close_run, log_step, nested_run, open_run, page_of
+from tests.support.finished_run import FINGERPRINT, FinishedRun
+
+pytestmark = pytest.mark.usefixtures("_no_tracking_address")
+
+
+def log_all(run: FinishedRun, root: Path) -> str:
+    """Log a whole run."""
+    parent = open_run(FINGERPRINT, run.settings, root=root, facts=run.facts)
+    for record in run.records:
+        log_step(parent, record, run.folder(record), run.settings, root=root)
+    return parent
+
+
+def rows(database: Path) -> dict[str, int]:
+    """How many rows every table of the database has."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(database)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}  # noqa: S608
+
+
+@pytest.fixture(scope="module")
+def logged(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project's folder (its path is an unkind one) in which the run was logged, and the parent run."""
+    before = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    root = tmp_path_factory.mktemp("pröject with spaces")
+    try:
+        return root, log_all(finished_run, root)
+    finally:
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def test_everything_is_in_the_project(logged: tuple[Path, str]) -> None:
+    root, _ = logged
+    assert {path.name for path in root.iterdir()} == {"mlflow"}
+    assert {path.name for path in (root / "mlflow").iterdir()} == {"mlflow.db", "artifacts"}
+    assert not (Path.cwd() / "mlruns").exists()
+    assert not (Path.cwd() / "mlflow.db").exists()
+
+
+def test_one_parent_with_a_nested_run_a_method(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    runs = connection.client.search_runs([connection.experiment])
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
+    assert len(runs) == 1 + len(nested)
+    assert {run.data.tags["beft.nested"] for run in nested} == {
+        f"{dataset}/{method}"
+        for dataset in ("films", "plays")
+        for method in ("all_biases", "target", "head_only", "logistic_regression")
+    }
+    assert {run.info.status for run in nested} == {"FINISHED"}
+
+
+def test_every_method_has_the_same_metrics_with_the_numbers_of_the_evaluation(
+    finished_run: FinishedRun, logged: tuple[Path, str]
+) -> None:
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    evaluation = read_json(finished_run.inputs["evaluate/films"] / "evaluation.json")
+    names = {"all_biases": "all_biases", evaluation["target"]: "target"}
+    for method, scores in evaluation["splits"]["test"]["scores"].items():
+        run = nested_run(connection, parent, "films", names.get(method, method))
+        assert run is not None
+        assert run.data.metrics["test/accuracy"] == scores["accuracy"]["value"]
+        assert run.data.metrics["test/accuracy_low"] == scores["accuracy"]["low"]
+        assert run.data.metrics["cost/trainable_parameters"] == evaluation["costs"][method]["trainable_parameters"]
+        assert {"base", "dataset", "method", "size", "seed"} <= set(run.data.tags)
+        assert run.data.params["max_length"] == "16"
+        headline = connection.client.get_run(parent).data.metrics
+        suffix = "" if method == evaluation["target"] else f"_{method}"
+        assert headline[f"films/test_accuracy{suffix}"] == scores["accuracy"]["value"]
+
+
+def test_curves_have_a_point_an_epoch_under_the_same_names(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    for step, method in (("probe", "all_biases"), ("train", "target")):
+        history = read_json(finished_run.inputs[f"{step}/plays"] / "history.json")
+        run = nested_run(connection, parent, "plays", method)
+        assert run is not None
+        for metric, key in (("train/loss", "train_loss"), ("dev/loss", "dev_loss"), ("dev/accuracy", "dev_metric")):
+            points = connection.client.get_metric_history(run.info.run_id, metric)
+            assert [(point.step, point.value) for point in points] == [(of["epoch"], of[key]) for of in history]
+        assert run.data.params["learning_rate"] == "0.005"
+        assert run.data.params["epochs"] == "3"
+
+
+def test_settings_are_flat_parameters_and_data_has_its_md5(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    root, parent = logged
+    run = connect(finished_run.settings, root).client.get_run(parent)
+    assert run.data.params["datasets.films.size"] == "60"
+    assert run.data.params["train.learning_rate"] == "0.005"
+    assert run.data.params["score.candidates"] == "query, key, value"
+    assert run.data.tags["commit"] == "c" * 40
+    digests = {of.dataset.name: of.dataset.digest for of in run.inputs.dataset_inputs}
+    assert digests == {name: data["prepared_md5"] for name, data in finished_run.facts["data"].items()}
+    profile = run.inputs.dataset_inputs[0].dataset.profile
+    assert '"train": 48' in profile
+
+
+def test_pictures_are_among_the_files(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    files = {file.path for file in connection.client.list_artifacts(parent, "importance/films")}
+    assert "importance/films/importance.png" in files
+    target = nested_run(connection, parent, "films", "target")
+    assert target is not None
+    assert "curves.png" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
+
+
+def test_logging_again_writes_nothing(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    root, parent = logged
+    before = rows(root / "mlflow" / "mlflow.db")
+    assert log_all(finished_run, root) == parent
+    assert rows(root / "mlflow" / "mlflow.db") == before
+
+
+def test_an_interrupted_logging_is_finished_not_doubled(
+    finished_run: FinishedRun, logged: tuple[Path, str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in every write of one step in turn, and continued: the database is that of a run left alone."""
+    from mlflow.tracking import MlflowClient
+
+    root, _ = logged
+    parent = open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
+    writes = ("create_run", "log_inputs", "log_batch", "log_artifact", "set_terminated", "set_tag")
+    step = next(record for record in finished_run.records if record.key == "train/films")
+    for record in finished_run.records:
+        for write in writes if record is step else ():
+            with monkeypatch.context() as patch:
+                original = getattr(MlflowClient, write)
+
+                def dies(self: Any, *args: Any, _of: Any = original, **keywords: Any) -> None:
+                    _of(self, *args, **keywords)
+                    raise KeyboardInterrupt
+
+                patch.setattr(MlflowClient, write, dies)
+                with pytest.raises(KeyboardInterrupt):
+                    log_step(parent, record, finished_run.folder(record), finished_run.settings, root=project)
+            assert open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts) == parent
+        log_step(parent, record, finished_run.folder(record), finished_run.settings, root=project)
+    assert rows(project / "mlflow" / "mlflow.db") == rows(root / "mlflow" / "mlflow.db")
+
+
+def test_a_failed_run_says_why_and_is_continued(finished_run: FinishedRun, project: Path) -> None:
+    settings = finished_run.settings
+    parent = open_run(FINGERPRINT, settings, root=project, facts=finished_run.facts)
+    close_run(parent, "FAILED", settings, root=project, error="column 'label' is missing")
+    client = connect(settings, project).client
+    assert client.get_run(parent).info.status == "FAILED"
+    assert client.get_run(parent).data.tags["error"] == "column 'label' is missing"
+
+    assert open_run(FINGERPRINT, settings, root=project, facts=finished_run.facts) == parent
+    assert client.get_run(parent).info.status == "RUNNING"
+    assert "error" not in client.get_run(parent).data.tags
+
+    close_run(parent, "FINISHED", settings, root=project)
+    ended = client.get_run(parent).info.end_time
+    assert open_run(FINGERPRINT, settings, root=project, facts=finished_run.facts) == parent
+    close_run(parent, "FAILED", settings, root=project, error="too late")
+    assert client.get_run(parent).info.status == "FINISHED"
+    assert client.get_run(parent).info.end_time == ended
+    assert page_of(parent, settings, root=project).endswith(f"/runs/{parent}")
+
+    assert open_run("cd" * 32, settings, root=project, facts=finished_run.facts) != parent
+
+
+def test_a_moved_project_finds_its_files(finished_run: FinishedRun, logged: tuple[Path, str], tmp_path: Path) -> None:
+    root, parent = logged
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(root, moved)
+    shutil.rmtree(moved / "mlflow" / "artifacts" / parent / "artifacts" / "data")  # now the two differ
+    client = connect(finished_run.settings, moved).client
+    assert {file.path for file in client.list_artifacts(parent)} == {"importance", "evaluation"}
+    original = connect(finished_run.settings, root).client
+    assert "data" in {file.path for file in original.list_artifacts(parent)}
+
+
+def test_no_server_is_one_line_at_once(finished_run: FinishedRun, tmp_path: Path) -> None:
+    values = finished_run.settings.model_dump(mode="json") | {"tracking": {"uri": "http://127.0.0.1:9"}}
+    with pytest.raises(BeftError, match=r"no MLflow server answers at http://127\.0\.0\.1:9"):
+        open_run(FINGERPRINT, PipelineSettings.from_mapping(values), root=tmp_path, facts=finished_run.facts)
+
+
+def test_a_deleted_experiment_is_explained(finished_run: FinishedRun, project: Path) -> None:
+    connection = connect(finished_run.settings, project)
+    connection.client.delete_experiment(connection.experiment)
+    with pytest.raises(BeftError, match="mlflow experiments restore"):
+        connect(finished_run.settings, project)
