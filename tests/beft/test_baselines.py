@@ -217,7 +217,7 @@ def test_head_only_is_at_least_its_start_on_dev() -> None:
     head = logistic_regression_head(*train, 2, dev_features=dev[0], dev_labels=dev[1])
     start = (torch.tensor(dev[0]).float() @ head[0].T + head[1]).argmax(1).numpy()
     fitted = fit_head_only(*train, *dev, classes=2, search=HeadSearch((10.0,), (1,)), starts={"head": head})
-    assert fitted.details["dev"] >= (start == dev[1]).mean()
+    assert fitted.details["dev"] >= (start == dev[1]).mean() - 1e-9
 
 
 def test_head_only_reaches_the_convex_optimum_when_it_is_left_to() -> None:
