@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.errors import BeftError, InputError
+from beft.importance.registry import methods
 from beft.importance.result import Importance, in_order
 from beft.names import known_name
 
@@ -92,6 +93,10 @@ def choose_target(
         BeftError: The probe moved none of them, or they have no direction and no other method was computed.
     """
     by_name = {table.method: table for table in (tables.values() if isinstance(tables, Mapping) else tables)}
+    if method in methods() and method not in by_name:
+        raise InputError(
+            f"{method} cannot choose, since it was not computed ({', '.join(by_name)} were): name it in score.methods"
+        )
     table = by_name[known_name(method, by_name, "importance method")]
     terms = in_order({known_name(term, table.scores, "bias term") for term in candidates})
     if not terms:

@@ -117,6 +117,11 @@ def test_typos_are_answered_with_the_nearest_name() -> None:
         choose_target([table(query=1.0)], ["query"], {}, False, "projection")
 
 
+def test_a_method_that_was_not_computed_is_told() -> None:
+    with pytest.raises(InputError, match="fisher cannot choose, since it was not computed"):
+        choose_target([table(query=1.0)], ["query"], {}, False, "fisher")
+
+
 def test_a_tie_is_told() -> None:
     chosen = choose_target([table(query=1.0, value=1.0)], ("value", "query"), {})
     assert chosen.term == "query" and "score the same" in chosen.reason
