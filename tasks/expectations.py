@@ -4,6 +4,8 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from beft.errors import InputError
 from beft.files import whole_folder, write_json
 from beft.names import unknown_name
 from tasks.environment import QUIET
-from tasks.expectation_files import FILE, JSON, ROW, SPLIT, Expectation, Stage, Subject, expectations_of
+from tasks.expectation_files import JSON, SPLIT, Expectation, Stage, Subject, expectations_of
 
 _KEPT_ROWS = 10
 _SHOWN_ROWS = 5
@@ -76,12 +78,7 @@ def _run(stage: Stage, subject: Subject, expectations: Sequence[Expectation], do
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    # What is expected of a column that is not there is said by expect_column_to_exist alone.
-    possible = [
-        expectation
-        for expectation in expectations
-        if expectation.column in (None, *subject.frame.columns) or expectation.name == "expect_column_to_exist"
-    ]
+    possible = _possible(subject, expectations)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for site in context.get_site_names():
@@ -115,6 +112,25 @@ def _run(stage: Stage, subject: Subject, expectations: Sequence[Expectation], do
     found: list[Any] = [result.to_json_dict() for result in results.results]
     by_number = {result["expectation_config"]["meta"]["number"]: result for result in found}
     return [_result(expectation, by_number[number], subject) for number, expectation in enumerate(possible)]
+
+
+def _possible(subject: Subject, expectations: Sequence[Expectation]) -> list[Expectation]:
+    """Those that can be checked: the rest is about a column that is not there, which expect_column_to_exist says alone.
+
+    What is about the columns themselves, not about rows, loses its split.
+    """
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    possible: dict[tuple[str, str | None, str | None], Expectation] = {}
+    for expectation in expectations:
+        if expectation.column not in (None, *subject.frame.columns) and expectation.name != "expect_column_to_exist":
+            continue
+        with suppress(ExpectationNotFoundError):  # named among all problems later
+            if "row_condition" not in get_expectation_impl(expectation.name).__fields__:
+                expectation = replace(expectation, split=None)
+        possible[expectation.place] = expectation
+    return list(possible.values())
 
 
 def _domain_objects(subject: Subject, expectations: Sequence[Expectation]) -> list[Any]:
@@ -195,9 +211,9 @@ def _sentence(failure: Mapping[str, JSON]) -> str:
 
 
 def _place(row: Mapping[str, JSON]) -> str:
-    if "id" in row:
-        return f"{row['split']} {row['id']}"
-    return f"{row[FILE.strip('()')]} row {row[ROW.strip('()')]}"
+    if "row" in row:
+        return f"{row['file']} row {row['row']:,}"
+    return " ".join(str(row[place]) for place in ("split", "id") if place in row)
 
 
 def _short(value: Any) -> JSON:

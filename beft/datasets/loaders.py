@@ -45,7 +45,11 @@ def source_files(description: Description, root: Path) -> list[SourceFile]:
         return []
     folder = _package_folder(description.name, source) if isinstance(source, PackageSource) else root
     files = [SourceFile(split, name, folder / name) for split, names in source.splits.items() for name in names]
-    missing = [f"there is no file {file.path}" for file in files if not file.path.is_file()]
+    missing = []
+    for file in files:
+        with _explained(description.name, file.path):
+            if not file.path.is_file():
+                missing.append(f"there is no file {file.path}")
     if missing:
         raise DatasetError(description.name, missing)
     return files

@@ -64,6 +64,16 @@ def test_all_missing_files_are_named(tmp_path: Path) -> None:
     assert raised.value.exit_status == 2
 
 
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    write_jsonl(tmp_path / "rows.jsonl", texts(5))
+    monkeypatch.setattr("beft.datasets.loaders.copy_file", refuse)
+    with pytest.raises(DatasetError, match=r"there is no permission to read .*rows\.jsonl"):
+        fetch_source(describe(tmp_path), tmp_path, tmp_path)
+
+
 def test_the_identity_follows_the_contents_and_the_description(tmp_path: Path) -> None:
     description = describe(tmp_path)
     write_jsonl(tmp_path / "rows.jsonl", texts(5))

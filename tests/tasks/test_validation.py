@@ -1,0 +1,204 @@
+"""Both validations: good data passes; every kind of damage is found, with expectation, column and rows; no network."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from beft.datasets import DatasetError
+from beft.datasets.parquet import read_table, write_table
+from beft.files import read_json
+from tasks.expectations import ExpectationsFailed
+from tasks.settings import PipelineSettings
+from tasks.validate import validate
+from tasks.validate_raw import validate_raw
+from tests.beft.datasets.small import fetched, prepared, texts
+
+SETTINGS = PipelineSettings()
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, without a network."""
+
+    def connect(*arguments: Any) -> None:
+        raise AssertionError(f"a connection was tried: {arguments[1:]}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def failures(error: ExpectationsFailed) -> dict[tuple[str, str | None, str | None], dict[str, Any]]:
+    """The failures by expectation, column and split."""
+    return {(one["expectation"], one["column"], one["split"]): dict(one) for one in error.failures}
+
+
+def damage(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Change the rows of a JSON Lines file."""
+    rows = change([json.loads(line) for line in path.read_text().splitlines()])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def damage_table(path: Path, **columns: list[Any] | None) -> None:
+    """Change columns of a Parquet file, or take them away."""
+    table = read_table(path)
+    for name, values in columns.items():
+        at = table.column_names.index(name)
+        table = table.remove_column(at) if values is None else table.set_column(at, name, pa.array(values))
+    write_table(path, table)
+
+
+def test_good_raw_data_passes_and_leaves_data_docs(workspace: Path) -> None:
+    rows = [row | {"split": "a column of the source that is named like one of ours"} for row in texts(60)]
+    raw = fetched(workspace, rows)
+    summary = validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    assert summary == {"rows": 60, "expectations": 11}
+    validation = read_json(workspace / "out" / "validation.json")
+    assert validation["success"]
+    page = (workspace / "out" / "data_docs" / "index.html").read_text()
+    assert "own raw" in page
+    pages = list((workspace / "out" / "data_docs" / "validations").rglob("*.html"))
+    assert len(pages) == 1
+    assert "sentence" in pages[0].read_text()
+    assert not (workspace / "runs").exists()
+
+
+def test_damaged_raw_data_fails_with_its_rows(workspace: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows[2]["sentence"] = None
+        rows[4]["sentence"] = " <br /> "
+        rows[6]["sentence"] = 17
+        rows[8]["sentence"] = "x" * 100_001
+        rows[10]["mood"] = "god"
+        rows[11]["mood"] = None
+        return rows
+
+    raw = fetched(workspace, texts(60))
+    damage(raw / "train" / "rows.jsonl", change)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    found = failures(raised.value)
+    rows_of = {name: [row["row"] for row in one["rows"]] for name, one in found.items()}
+    assert rows_of == {
+        ("expect_column_values_to_not_be_null", "sentence", None): [3],
+        ("expect_column_values_to_match_regex", "sentence", None): [5],
+        ("expect_column_values_to_be_of_type", "sentence", None): [7],
+        ("expect_column_value_lengths_to_be_between", "sentence", None): [9],
+        ("expect_column_values_to_be_in_set", "mood", None): [11],
+        ("expect_column_values_to_not_be_null", "mood", None): [12],
+    }
+    told = str(raised.value)
+    assert "dataset 'own': its raw data fails 6 of 11 expectations" in told
+    assert "expect_column_values_to_be_in_set, column 'mood': 1 of 60 rows: rows.jsonl row 11 ('god')" in told
+    assert raised.value.exit_status == 2
+    assert not read_json(workspace / "runs" / "failed" / "raw-own" / "validation.json")["success"]
+    assert (workspace / "runs" / "failed" / "raw-own" / "data_docs" / "index.html").is_file()
+
+
+def test_a_raw_column_that_is_gone_and_labels_out_of_balance(workspace: Path) -> None:
+    raw = fetched(workspace, texts(60))
+    damage(raw / "train" / "rows.jsonl", lambda rows: [{"phrase": row["sentence"], "mood": "bad"} for row in rows])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    found = failures(raised.value)
+    assert set(found) == {
+        ("expect_column_to_exist", "sentence", None),
+        ("expect_column_distinct_values_to_contain_set", "mood (name)", None),
+        ("expect_column_kl_divergence_to_be_less_than", "mood (name)", None),
+    }
+    divergence = found["expect_column_kl_divergence_to_be_less_than", "mood (name)", None]["observed"]
+    assert divergence == pytest.approx(0.6931, abs=1e-3)  # ln 2: one label against even shares
+    assert "expect_column_to_exist, column 'sentence': there is no such column" in str(raised.value)
+
+
+def test_expectations_that_great_expectations_does_not_know(workspace: Path) -> None:
+    raw = fetched(workspace, texts(60))
+    own = workspace / "data" / "expectations" / "own.yaml"
+    own.parent.mkdir()
+    lines = [
+        {"expectation": "expect_colum_to_exist", "columns": ["text"]},
+        {"expectation": "expect_table_row_count_to_equal"},
+    ]
+    own.write_text(yaml.safe_dump({"raw": lines}))
+    with pytest.raises(DatasetError) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    assert "unknown expectation 'expect_colum_to_exist'. Did you mean 'expect_column_to_exist'?" in str(raised.value)
+    assert len(raised.value.problems) == 2
+
+
+def test_good_prepared_data_passes(workspace: Path) -> None:
+    folder = prepared(workspace, texts(200))
+    summary = validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    assert summary == {"rows": 140, "expectations": 25}
+
+
+def test_damaged_prepared_data_fails_with_its_rows(workspace: Path) -> None:
+    folder = prepared(workspace, texts(200))
+    train, dev, test = (read_table(folder / f"{name}.parquet").to_pydict() for name in ("train", "dev", "test"))
+    damage_table(
+        folder / "train.parquet",
+        id=[test["id"][0], *train["id"][1:]],
+        text=[train["text"][0], test["text"][1].upper(), train["text"][2], f" {train['text'][2]}", *train["text"][4:]],
+        label=pa.array([7, *train["label"][1:]], pa.int32()),
+    )
+    damage_table(folder / "gate.parquet", label=pa.array([0] * 40, pa.int32()))
+    damage_table(folder / "dev.parquet", text=[" <br/>", *dev["text"][1:]])
+    write_table(folder / "test.parquet", read_table(folder / "test.parquet").slice(0, 30))
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    found = failures(raised.value)
+    rows_of = {name: sorted((row["split"], row["id"]) for row in one.get("rows", [])) for name, one in found.items()}
+    assert rows_of.pop(("expect_table_row_count_to_be_between", None, "test")) == []
+    assert rows_of.pop(("expect_column_kl_divergence_to_be_less_than", "label", "gate")) == []
+    rows_of.pop(("expect_column_kl_divergence_to_be_less_than", "label", "test"), None)  # 30 of 40 rows
+    rows_of.pop(("expect_column_kl_divergence_to_be_less_than", "label", "train"), None)  # a label that is none
+    twice = test["id"][0]
+    assert rows_of == {
+        ("expect_column_values_to_be_unique", "id", None): [("test", twice), ("train", twice)],
+        ("expect_column_values_to_be_in_set", "label", None): [("train", twice)],
+        ("expect_column_values_to_match_regex", "text", None): [("dev", dev["id"][0])],
+        ("expect_column_values_to_be_in_set", "splits_with_text", None): [
+            ("test", test["id"][1]),
+            ("train", train["id"][1]),
+        ],
+        ("expect_column_values_to_be_in_set", "copies_in_split", "train"): sorted(
+            ("train", one) for one in train["id"][2:4]
+        ),
+    }
+    told = str(raised.value)
+    assert f"train {twice} (7)" in told
+    assert "expect_table_row_count_to_be_between, test: observed 30, expected min_value=38, max_value=40" in told
+
+
+def test_prepared_columns_of_another_kind(workspace: Path) -> None:
+    folder = prepared(workspace, texts(200))
+    rows = read_table(folder / "gate.parquet").to_pydict()
+    damage_table(folder / "gate.parquet", label=[str(label) for label in rows["label"]], id=None)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    found = failures(raised.value)
+    assert ("expect_column_to_exist", "id", None) in found
+    assert found["expect_column_values_to_be_of_type", "label", None]["unexpected"] == 40
+    assert not any(column == "id" and name != "expect_column_to_exist" for name, column, _ in found)
+
+
+def test_an_own_evaluation_split_is_checked_beside_train(workspace: Path) -> None:
+    from beft.datasets.loaders import fetch_source
+    from tests.beft.datasets.small import describe, write_jsonl
+
+    write_jsonl(workspace / "rows.jsonl", texts(60))
+    write_jsonl(workspace / "held.jsonl", [{"sentence": "held", "mood": "bad"}, *texts(30, start=70)])
+    description = describe(workspace, source={"kind": "files", "train": "rows.jsonl", "test": "held.jsonl"})
+    fetch_source(description, workspace / "raw", workspace)
+    damage(workspace / "raw" / "test" / "held.jsonl", lambda rows: [rows[0] | {"mood": "odd"}, *rows[1:]])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "out", dataset="own")
+    assert set(failures(raised.value)) == {("expect_column_values_to_be_in_set", "mood", "test")}
+    assert "column 'mood', test: 1 of 31 rows: held.jsonl row 1 ('odd')" in str(raised.value)
