@@ -21,6 +21,8 @@ TOLERANCE = 1e-6
 
 _FOLDS = 5
 
+Scaling = Literal["each", "one"]
+
 
 def fit_logistic_regression(
     train_features: Features,
@@ -32,6 +34,7 @@ def fit_logistic_regression(
     metric: str = "accuracy",
     costs: Sequence[float] = COSTS,
     choose_by: Literal["metric", "cross_entropy"] = "metric",
+    scaling: Scaling = "each",
 ) -> LinearClassifier:
     """Fit on train with every C, and keep the one that is best on dev.
 
@@ -47,6 +50,7 @@ def fit_logistic_regression(
         metric: What is best on dev; equals are decided by cross-entropy, then by the smaller C.
         costs: The values of C.
         choose_by: Whether the metric on dev comes first, or the cross-entropy alone decides.
+        scaling: Whether each feature is divided by its own standard deviation, or all by one number, their mean.
 
     Raises:
         InputError: Shapes or labels that do not fit, or only one label in train.
@@ -56,7 +60,7 @@ def fit_logistic_regression(
     dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
     started = time.perf_counter()
     candidates = []
-    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs)):
+    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs), scaling):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
     order = attrgetter("negative_loss") if choose_by == "cross_entropy" else lambda quality: quality
@@ -90,7 +94,11 @@ def logistic_regression_head(
     dev_labels: Any = None,
     metric: str = "accuracy",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A converged logistic regression on standardised features, as a plain linear layer on raw features.
+    """A converged logistic regression on features of one scale, as a plain linear layer on raw features.
+
+    Training goes on from this layer, and biases below it move its features. Were each feature divided by its own
+    deviation, one that hardly varies would get a weight in the thousands, and the first steps would blow the loss up.
+    So all are divided by one number, and C is chosen by dev's cross-entropy, which punishes large weights too.
 
     Its logits are scikit-learn's decision function: for two labels the second logit minus the first, for more each one.
 
@@ -99,9 +107,7 @@ def logistic_regression_head(
         labels: Label indices [rows].
         classes: How many labels there are.
         seed: Of the folds, when there is no dev.
-        dev_features: Rows that choose C by their cross-entropy [rows, hidden]: training goes on from this layer, and
-            one with large weights, as right as another on dev, would blow its gradients up. None: cross-validation on
-            ``features``.
+        dev_features: Rows that choose C by their cross-entropy [rows, hidden]; none: cross-validation on ``features``.
         dev_labels: Their label indices [rows].
         metric: What chooses C when there is no dev.
 
@@ -113,19 +119,26 @@ def logistic_regression_head(
     """
     if dev_features is not None:
         fitted = fit_logistic_regression(
-            features, labels, dev_features, dev_labels, classes=classes, metric=metric, choose_by="cross_entropy"
+            features,
+            labels,
+            dev_features,
+            dev_labels,
+            classes=classes,
+            metric=metric,
+            choose_by="cross_entropy",
+            scaling="one",
         )
         weight, bias = fitted.weight, fitted.bias
     else:
         known_metric(metric).check_labels(classes)
         values, indices = checked(features, labels, classes, "train")
         cost = _cross_validated_cost(values, indices, classes, metric, seed)
-        _, weight, bias, _ = next(_path(values, indices, classes, [cost]))
+        _, weight, bias, _ = next(_path(values, indices, classes, [cost], "one"))
     return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
 
 
 def _path(
-    features: Floats, labels: Integers, classes: int, costs: Sequence[float]
+    features: Floats, labels: Integers, classes: int, costs: Sequence[float], scaling: Scaling
 ) -> Iterator[tuple[float, Floats, Floats, int]]:
     """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations."""
     present = np.unique(labels)
@@ -133,6 +146,8 @@ def _path(
         raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
     mean, deviation = features.mean(0), features.std(0)
     deviation = np.where(deviation > 1e-10 * (1 + np.abs(mean)), deviation, 1.0)
+    if scaling == "one":
+        deviation = np.full_like(deviation, deviation.mean())
     standardised = (features - mean) / deviation
     for cost in costs:
         rows, intercepts, iterations = _converged(standardised, labels, cost)
@@ -175,7 +190,7 @@ def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metr
         return 1.0
     qualities: dict[float, list[Quality]] = {cost: [] for cost in COSTS}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        for cost, weight, bias, _ in _path(features[train], labels[train], classes, COSTS):
+        for cost, weight, bias, _ in _path(features[train], labels[train], classes, COSTS, "one"):
             logits = features[held_out] @ weight.T + bias
             qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
 

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
 from beft.baselines.head_only import _factor
@@ -38,6 +38,22 @@ def pipeline(cost: float, train: Rows) -> LogisticRegression:
     """An independent fit: scikit-learn's own scaler and solver, to a tight tolerance."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=cost, max_iter=100_000, tol=1e-10, solver="newton-cg"))
     return model.fit(*train)
+
+
+def one_scale(cost: float, train: Rows) -> LogisticRegression:
+    """As ``pipeline``, but all features are divided by one number."""
+    mean, scale = train[0].mean(0), train[0].std(0).mean()
+    scaler = FunctionTransformer(lambda features: (features - mean) / scale)
+    model = make_pipeline(scaler, LogisticRegression(C=cost, max_iter=100_000, tol=1e-10, solver="newton-cg"))
+    return model.fit(*train)
+
+
+def test_the_head_has_no_huge_weight_for_a_feature_that_hardly_varies() -> None:
+    features, labels = rows(100, 2, 0)
+    features[:, 3] *= 1e-4
+    dev, dev_labels = rows(60, 2, 1)
+    weight, _ = logistic_regression_head(features, labels, 2, dev_features=dev, dev_labels=dev_labels)
+    assert weight[:, 3].abs().max() < weight.abs().max()
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -116,12 +132,12 @@ def test_the_head_s_logits_are_scikit_learn_s_decision_function(classes: int, wi
     assert (weight.shape, bias.shape) == ((classes, 6), (classes,))
     assert weight.dtype == bias.dtype == torch.float32
     logits = (torch.tensor(dev[0]) @ weight.double().T + bias.double()).numpy()
-    decisions = [pipeline(cost, train).decision_function(dev[0]) for cost in COSTS]
+    decisions = [one_scale(cost, train).decision_function(dev[0]) for cost in COSTS]
     found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
     errors = [float(np.abs(found - decision).max()) for decision in decisions]
     assert min(errors) < 2e-3  # one C of the grid, exactly
     if with_dev:
-        losses = [log_loss(dev[1], pipeline(cost, train).predict_proba(dev[0])) for cost in COSTS]
+        losses = [log_loss(dev[1], one_scale(cost, train).predict_proba(dev[0])) for cost in COSTS]
         assert int(np.argmin(errors)) == int(np.argmin(losses)), "the C with the lowest cross-entropy on dev"
     if classes == 2:
         assert torch.equal(weight[0], -weight[1])
