@@ -101,8 +101,13 @@ def datasets_show(dataset: Annotated[str, typer.Argument(help="Its name.")]) -> 
 
 @datasets.command("check")
 def datasets_check(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="Its name, or the path of a description.")],
-    size: Annotated[str, typer.Option(help="low, medium, high, all, or a number of rows.")] = "all",
+    size: Annotated[
+        str | None, typer.Option(help="low, medium, high, all, or a number of rows; none: as in the settings, or all.")
+    ] = None,
+    params: Params = PARAMS,
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a dataset against its description.
@@ -114,8 +119,8 @@ def datasets_check(
     from beft.datasets import Description, find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
-    from beft.settings import SplitSettings
 
+    settings = _settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
     with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
@@ -123,8 +128,10 @@ def datasets_check(
         raw.mkdir()
         prepared.mkdir()
         fetch_source(description, raw, Path.cwd())
-        rows = int(size) if size.isdecimal() else size
-        facts = prepare_source(raw, prepared, size=rows, settings=SplitSettings())
+        chosen = settings.datasets.get(description.name)
+        asked = size or (chosen.size if chosen else "all")
+        rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
+        facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
     if as_json:
         _json(facts)
         return

