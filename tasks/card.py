@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from beft.adapter import Adapter
 from beft.evaluation import Evaluation
 from tasks.results import DatasetResults
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
+
+if TYPE_CHECKING:
+    from beft.adapter import Adapter
 
 LONGEST = 5000
 """Characters that the registry keeps of a description."""
@@ -15,7 +18,7 @@ LONGEST = 5000
 
 def model_card(
     results: DatasetResults,
-    adapter: Adapter,
+    adapter: "Adapter",
     settings: PipelineSettings,
     *,
     name: str,
@@ -119,7 +122,7 @@ def _use(name: str, alias: str, base_id: str) -> str:
     )
 
 
-def _origin(results: DatasetResults, adapter: Adapter, facts: Mapping[str, JSON]) -> str:
+def _origin(results: DatasetResults, adapter: "Adapter", facts: Mapping[str, JSON]) -> str:
     data = facts["data"][results.name]
     commit = facts.get("commit") or "no git repository"
     rows = {

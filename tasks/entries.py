@@ -11,6 +11,7 @@ from pathlib import Path
 
 from beft.evaluation import Cost, Evaluation, Gain, Score
 from beft.files import read_json
+from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, StepRecord
 
@@ -53,21 +54,6 @@ def entries(record: StepRecord, folder: Path, settings: PipelineSettings) -> lis
     return list(said(record, folder, settings)) if said is not None else []
 
 
-def flat(settings: PipelineSettings) -> dict[str, JSON]:
-    """All settings under their dotted names, as in ``params.yaml``; lists stay lists."""
-    found: dict[str, JSON] = {}
-
-    def walk(name: str, value: JSON) -> None:
-        if isinstance(value, dict):
-            for key, below in value.items():
-                walk(f"{name}.{key}" if name else key, below)
-        else:
-            found[name] = value
-
-    walk("", settings.model_dump(mode="json"))
-    return found
-
-
 def shown(value: JSON, longest: int) -> str:
     """A value as the text of a parameter or tag, cut to what MLflow takes."""
     if isinstance(value, list):
@@ -84,7 +70,7 @@ def _prepared(record: StepRecord, folder: Path, settings: PipelineSettings) -> I
 
 
 def _validated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
-    yield Entry(artifacts=[(folder / "validation.json", f"data/{record.dataset}")])
+    yield Entry(artifacts=[(folder / "validation.json", f"data/{record.dataset}/{record.step}")])
 
 
 def _probed(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
@@ -178,7 +164,7 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
             dataset=dataset,
             title=f"{dataset} · {method.replace('_', ' ')}",
             seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
-            params=_shared_params(settings, dataset),
+            params=_shared_params(settings, dataset) | _chosen(value["tuning"].get(method, {})),
             tags=_shared_tags(settings, dataset, nested_name(method, target), settings.base.source),
             metrics=metrics,
         )
@@ -198,9 +184,32 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
     yield Entry(metrics=headline, artifacts=[(file, f"evaluation/{dataset}") for file in files])
 
 
+def _chosen(tuning: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The settings that dev chose for a baseline, named as those of the trainings."""
+    return {name: tuning[name] for name in ("C", "learning_rate", "epochs", "start") if name in tuning}
+
+
 def nested_name(method: str, target: str) -> str:
     """How a method of the evaluation is named in the tag of its nested run."""
     return TARGET if method == target else method
+
+
+def _merged(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+    found = read_json(folder / "merge.json")
+    metrics: Metrics = []
+    for dataset, column in found.get("matrix", {}).items():
+        metric = found["metrics"][dataset]
+        metrics += [
+            (f"{dataset}/test_{metric}_merged_{method}", column["scores"][method][metric]["value"], 0)
+            for method in found["recipes"]
+        ]
+    cosines = [
+        (f"merge/cosine_{pair['first']}_{pair['second']}", pair["cosine"], 0)
+        for pair in found.get("comparisons", [])
+        if pair["cosine"] is not None
+    ]
+    files = [file for file in (folder / "merge.json", folder / "merge.png") if file.exists()]
+    yield Entry(metrics=metrics + cosines, artifacts=[(file, "merge") for file in files])
 
 
 def _reported(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
@@ -217,11 +226,13 @@ def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) ->
 
 _SAYS = {
     "prepare": _prepared,
+    "validate_raw": _validated,
     "validate": _validated,
     "probe": _probed,
     "score": _scored,
     "train": _trained,
     "evaluate": _evaluated,
+    "merge": _merged,
     "report": _reported,
     "register": _registered,
 }

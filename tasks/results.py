@@ -18,7 +18,8 @@ class DatasetResults:
 
     Attributes:
         data: ``data.json`` of the prepared data.
-        validation: ``validation.json``.
+        raw_validation: ``validation.json`` of the raw data.
+        validation: ``validation.json`` of the prepared data.
         probe: ``probe.json``.
         importance: ``importance.json``.
         train: ``train.json``.
@@ -30,6 +31,7 @@ class DatasetResults:
 
     name: str
     data: Facts
+    raw_validation: Facts
     validation: Facts
     probe: Facts
     importance: Facts
@@ -58,7 +60,7 @@ def read_dataset(dataset: str, inputs: Mapping[str, Path]) -> DatasetResults:
     """
     folders = {
         step: inputs[f"{step}/{dataset}"]
-        for step in ("prepare", "validate", "probe", "score", "train", "evaluate")
+        for step in ("prepare", "validate_raw", "validate", "probe", "score", "train", "evaluate")
         if f"{step}/{dataset}" in inputs
     }
 
@@ -71,6 +73,7 @@ def read_dataset(dataset: str, inputs: Mapping[str, Path]) -> DatasetResults:
     return DatasetResults(
         name=dataset,
         data=facts("prepare", "data.json"),
+        raw_validation=facts("validate_raw", "validation.json"),
         validation=facts("validate", "validation.json"),
         probe=facts("probe", "probe.json"),
         importance=facts("score", "importance.json"),

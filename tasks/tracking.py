@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from beft.files import read_json
 from tasks.connection import Connection, connect
-from tasks.entries import Entry, entries, flat, shown
+from tasks.entries import Entry, entries, shown
+from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, StepRecord
 

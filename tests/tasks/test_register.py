@@ -17,7 +17,8 @@ from beft.prediction import Predictor
 from beft.settings import EvaluateSettings
 from tasks.connection import connect
 from tasks.journal import journal_of, read_journal
-from tasks.register import model_name, register, still_registered
+from tasks.model_name import model_name
+from tasks.register import register, still_registered
 from tasks.tracking import open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.tasks.test_tracking import log_all

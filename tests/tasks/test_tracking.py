@@ -189,7 +189,7 @@ def test_a_moved_project_finds_its_files(finished_run: FinishedRun, logged: tupl
     shutil.copytree(root, moved)
     shutil.rmtree(moved / "mlflow" / "artifacts" / parent / "artifacts" / "data")  # now the two differ
     client = connect(finished_run.settings, moved).client
-    assert {file.path for file in client.list_artifacts(parent)} == {"importance", "evaluation"}
+    assert {file.path for file in client.list_artifacts(parent)} == {"importance", "evaluation", "merge"}
     original = connect(finished_run.settings, root).client
     assert "data" in {file.path for file in original.list_artifacts(parent)}
 

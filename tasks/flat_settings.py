@@ -1,0 +1,22 @@
+"""All settings under their dotted names, as people write them on the command line."""
+
+from tasks.settings import PipelineSettings
+from tasks.step import JSON
+
+ELSEWHERE = frozenset({"tracking", "versioning"})
+"""Sections that say where things are kept, never what they are; an address among them may hold a password."""
+
+
+def flat(settings: PipelineSettings) -> dict[str, JSON]:
+    """Dotted name to value, lists as they are; without the sections ``ELSEWHERE``."""
+    found: dict[str, JSON] = {}
+
+    def walk(name: str, value: JSON) -> None:
+        if isinstance(value, dict):
+            for key, below in value.items():
+                walk(f"{name}.{key}" if name else key, below)
+        else:
+            found[name] = value
+
+    walk("", settings.model_dump(mode="json", exclude=set(ELSEWHERE)))
+    return found
