@@ -1,0 +1,99 @@
+"""The probe and the target's training: what starts where, what stays frozen, what the protocols differ in."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from beft.adaptation import Sample, dev_metric, head_start, run_probe, settings_of, train_terms
+from beft.bank import Bank
+from beft.settings import Settings, TrainingSettings
+from beft.sites import find_sites, read_bias
+from tests.support.rows import random_rows, tiny_classifier
+
+TRAINING = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8)
+
+
+def quiet(_line):
+    """Progress that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return Sample(random_rows(80), random_rows(30, seed=5), "accuracy")
+
+
+def test_probe_keeps_every_bias_before_and_after(sample):
+    classifier = tiny_classifier()
+    probe = run_probe(classifier, sample, Settings(), TRAINING, progress=quiet)
+    sites = find_sites(classifier.model)
+    assert set(probe.evidence.before) == set(probe.evidence.after) == set(probe.evidence.information) == set(sites)
+    for site in sites:
+        assert torch.equal(probe.evidence.before[site], read_bias(classifier.model, site))
+        moved = probe.evidence.after[site] - probe.evidence.before[site]
+        torch.testing.assert_close(moved, probe.result.deltas[site], rtol=0, atol=1e-12)
+        assert bool(moved.any()) == (site.term != "key"), "all but the inert key biases are trained"
+    assert {site.term for site in probe.frozen} == {"key"}
+
+
+def test_paper_protocol_trains_everything_to_the_last_epoch(sample):
+    classifier = tiny_classifier(dtype=torch.float32)
+    settings = Settings.from_mapping({"protocol": "paper", "head": {"init": "random"}})
+    whole = Sample(sample.train, None, "accuracy")
+    probe = run_probe(classifier, whole, settings, TRAINING, progress=quiet)
+    assert probe.frozen == ()
+    assert probe.result.best_epoch == TRAINING.epochs
+    assert set(probe.result.head) == {"bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}
+
+
+def test_fisher_is_taken_before_the_probe(sample):
+    """Against the squared gradients of single examples, with the head where the probe starts."""
+    classifier = tiny_classifier()
+    settings = Settings()
+    start = head_start(classifier, sample, settings)
+    probe = run_probe(classifier, sample, settings, TRAINING, progress=quiet)
+    [site] = find_sites(classifier.model, ["value"])[:1]
+    delta = torch.zeros(site.width, dtype=torch.float64, requires_grad=True)
+    total = torch.zeros(site.width, dtype=torch.float64)
+    with Bank(classifier.model, {site: delta}, start):
+        for row in range(len(sample.train)):
+            logits = classifier(sample.train.encoded.batch(np.array([row])))
+            loss = functional.cross_entropy(logits, torch.from_numpy(sample.train.labels[[row]]))
+            total += torch.autograd.grad(loss, delta)[0].square()
+    torch.testing.assert_close(
+        probe.evidence.information[site], total / len(sample.train), rtol=1e-5, atol=0
+    )  # the head starts in fp32
+
+
+def test_train_terms_leaves_inert_sites_at_zero(sample):
+    classifier = tiny_classifier()
+    inert = run_probe(classifier, sample, Settings(), TRAINING, progress=quiet).evidence.inert
+    result = train_terms(classifier, sample, Settings(), TRAINING, ["key", "value"], inert=inert, progress=quiet)
+    assert set(result.deltas) == set(find_sites(classifier.model, ["key", "value"]))
+    assert all(bool(delta.any()) == (site.term == "value") for site, delta in result.deltas.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2"])
+def test_head_starts_as_well_on_dev_as_a_linear_probe(family, sample):
+    """At the first step the logits are those of a logistic regression on the features that the head sees."""
+    classifier = tiny_classifier(family)
+    start = head_start(classifier, sample, Settings())
+    assert f"{classifier.output_name}.weight" in start
+    assert sample.dev is not None
+    with Bank(classifier.model, {}, start), torch.no_grad():
+        logits = torch.cat([classifier(sample.dev.encoded.batch(np.array([row]))) for row in range(len(sample.dev))])
+    loss = functional.cross_entropy(logits.double(), torch.from_numpy(sample.dev.labels))
+    shares = np.bincount(sample.train.labels, minlength=3) / len(sample.train)
+    assert float(loss) < -np.log(shares)[sample.dev.labels].mean() + 0.1, "no worse than knowing the labels' shares"
+    assert head_start(classifier, sample, Settings.from_mapping({"head": {"init": "random"}})) == {}
+
+
+def test_settings_of_a_dataset_replace_those_of_the_section():
+    settings = Settings.from_mapping({"datasets": {"imdb": {"epochs": 3}, "rotten_tomatoes": {"learning_rate": 0.5}}})
+    assert settings_of(TRAINING, settings, "imdb") == TRAINING.model_copy(update={"epochs": 3})
+    assert settings_of(TRAINING, settings, "rotten_tomatoes") == TRAINING.model_copy(update={"learning_rate": 0.5})
+
+
+def test_dev_metric_takes_the_most_probable_label():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert dev_metric("accuracy", 2)(probabilities, np.array([0, 1, 1])) == pytest.approx(2 / 3)
