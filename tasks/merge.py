@@ -133,9 +133,12 @@ def _column(
     target = str(read_json(evaluated / "evaluation.json")["target"])
     # The dataset's own adapter was evaluated on these rows already.
     probabilities = {name: read_predictions(evaluated / "predictions.parquet", target, "test")}
-    rows: dict[str, Adapter] = {NONE: own.with_deltas({site: torch.zeros_like(d) for site, d in own.deltas.items()})}
+    untouched = {site: torch.zeros_like(delta) for site, delta in own.deltas.items()}
+    rows: dict[str, Adapter] = {NONE: own.with_deltas(untouched)}
     rows |= {
-        other: own.with_deltas(adapter.deltas, beside=[adapter]) for other, adapter in adapters.items() if other != name
+        other: own.with_deltas({**untouched, **adapter.deltas}, beside=[adapter])
+        for other, adapter in adapters.items()
+        if other != name
     }
     rows |= {method: _with(own, result, adapters) for method, result in merged.items()}
     known: dict[str, Floats] = {}

@@ -1,0 +1,160 @@
+"""The steps from raw files to the merge matrix, on two small datasets; their numbers done again by hand."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from beft.adapter import Adapter
+from beft.base import load_classifier, resolve_base
+from beft.datasets import load_split
+from beft.device import Compute
+from beft.files import read_json
+from beft.prediction import Predictor
+from tasks.predictions import read_predictions
+from tasks.settings import PipelineSettings
+from tasks.steps import find_step, input_keys
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+from tests.support.small_data import DESCRIPTION, small_workspace
+
+STEPS = ("fetch", "validate_raw", "prepare", "validate", "probe", "score", "train", "evaluate", "merge")
+TRAINING = {"epochs": 2, "learning_rate": 0.02, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Every step's folder by its key, and the settings."""
+    root = tmp_path_factory.mktemp("chain")
+    base = save_base(root / "base", build_tiny("bert"), pooling="mean")
+    small_workspace(root)
+    # The second dataset has the same texts and the labels the other way round: its adapter pulls the other way.
+    turned = DESCRIPTION | {"labels": ["good", "bad"], "metric": "macro_f1"}
+    (root / "data" / "datasets" / "turned.yaml").write_text(yaml.safe_dump(turned))
+    settings = PipelineSettings.from_mapping(
+        {
+            "base": {"source": str(base), "threads": 1, "precision": "fp32"},
+            "datasets": {"mine": {"size": 60, "max_length": 16}, "turned": {"size": 40, "max_length": 16}},
+            "split": {"test_rows": 40, "gate_rows": 40},
+            "probe": TRAINING,
+            "train": TRAINING,
+            "evaluate": {"resamples": 200},
+            "merge": {"scales": [0.25, 0.5, 1.0]},
+        }
+    )
+    folders: dict[str, Path] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name in STEPS:
+            step = find_step(name)
+            for dataset in settings.datasets if step.per_dataset else [None]:
+                key = name if dataset is None else f"{name}/{dataset}"
+                inputs = {given: folders[other] for given, other in input_keys(step, settings, dataset).items()}
+                folders[key] = root / "out" / key
+                folders[key].mkdir(parents=True)
+                step.function(settings, inputs, folders[key], dataset=dataset)
+    return folders, settings, base
+
+
+def probabilities_of(adapter: Path, base: Path, prepared: Path, split: str = "test"):
+    """What the folder of an adapter predicts, through the public way of predicting."""
+    rows = load_split(prepared, split)
+    found = Predictor(adapter, base=str(base)).predict(rows.texts)
+    return np.array([list(one["probabilities"].values()) for one in found]), np.array(rows.labels)
+
+
+def test_test_metric_is_that_of_the_saved_adapter(chain):
+    folders, _, base = chain
+    for dataset in ("mine", "turned"):
+        evaluation = read_json(folders[f"evaluate/{dataset}"] / "evaluation.json")
+        probabilities, labels = probabilities_of(
+            folders[f"train/{dataset}"] / "adapter", base, folders[f"prepare/{dataset}"]
+        )
+        target = evaluation["target"]
+        assert target == read_json(folders[f"score/{dataset}"] / "importance.json")["selection"]["target"] != "key"
+        accuracy = evaluation["splits"]["test"]["scores"][target]["accuracy"]["value"]
+        assert accuracy == pytest.approx((probabilities.argmax(1) == labels).mean())
+        stored = read_predictions(folders[f"evaluate/{dataset}"] / "predictions.parquet", target, "test")
+        np.testing.assert_allclose(stored, probabilities, atol=1e-5)
+
+
+def test_gate_decides_on_rows_that_nothing_else_saw(chain):
+    folders, _, _ = chain
+    texts = {split: set(load_split(folders["prepare/mine"], split).texts) for split in ("train", "dev", "test", "gate")}
+    assert not texts["gate"] & (texts["train"] | texts["dev"] | texts["test"])
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert evaluation["decision"]["split"] == "gate"
+    assert set(evaluation["splits"]["gate"]["gains"]) == {"head_only", "logistic_regression"}
+
+
+def test_probe_records_that_the_key_is_inert_and_frozen(chain):
+    folders, _, _ = chain
+    importance = read_json(folders["score/mine"] / "importance.json")
+    assert [term for term, facts in importance["inert"].items() if facts["inert"]] == ["key"]
+    before, after = (load_file(folders["probe/mine"] / f"{name}.safetensors") for name in ("before", "after"))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if ".self.key." in name}
+    assert (folders["score/mine"] / "importance.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mean_is_the_mean_of_the_biases_under_the_datasets_own_head(chain):
+    folders, settings, _ = chain
+    adapters = {name: Adapter.load(folders[f"train/{name}"] / "adapter") for name in ("mine", "turned")}
+    matrix = read_json(folders["merge"] / "merge.json")["matrix"]
+    compute = Compute("cpu", "fp32", 1)
+    for dataset, own in adapters.items():
+        classifier = load_classifier(resolve_base(settings.base.source), own.labels, compute=compute)
+        parameters = dict(classifier.model.named_parameters())
+        with torch.no_grad():
+            for adapter in adapters.values():
+                for site, delta in adapter.deltas.items():
+                    parameters[f"{site.module}.bias"][site.start : site.stop] += delta / 2
+            for name, value in own.head.items():
+                parameters[name].copy_(value)
+        rows = load_split(folders[f"prepare/{dataset}"], "test")
+        cut = partial(classifier.tokenizer, truncation=True, max_length=16, return_tensors="pt")
+        with torch.no_grad():
+            hits = [
+                int(classifier(dict(cut(text))).argmax()) == label
+                for text, label in zip(rows.texts, rows.labels, strict=True)
+            ]
+        metric = next(iter(matrix[dataset]["scores"]["mean"]))
+        if metric == "accuracy":
+            assert matrix[dataset]["scores"]["mean"][metric]["value"] == pytest.approx(np.mean(hits))
+        merged = Adapter.load(folders["merge"] / "merged" / "mean" / dataset)
+        assert all(torch.equal(merged.head[name], value) for name, value in own.head.items())
+
+
+def test_scale_is_the_best_on_dev(chain):
+    folders, _, base = chain
+    found = read_json(folders["merge"] / "merge.json")
+    tried = {one["scale"]: one for one in found["scales_tried"]}
+    assert set(tried) == {0.25, 0.5, 1.0}
+    chosen = found["recipes"]["task_arithmetic"]["options"]["scale"]
+    assert tried[chosen]["metric"] == max(one["metric"] for one in tried.values())
+    probabilities, labels = probabilities_of(
+        folders["merge"] / "merged" / "task_arithmetic" / "mine", base, folders["prepare/mine"], "dev"
+    )
+    assert tried[chosen]["by_dataset"]["mine"] == pytest.approx((probabilities.argmax(1) == labels).mean())
+
+
+def test_comparison_is_the_cosine_of_the_deltas(chain):
+    folders, _, _ = chain
+    first, second = (Adapter.load(folders[f"train/{name}"] / "adapter").deltas for name in ("mine", "turned"))
+    sites = sorted({*first, *second})
+    one, two = (
+        torch.cat([deltas.get(site, torch.zeros(site.width)) for site in sites]).double() for deltas in (first, second)
+    )
+    [pair] = read_json(folders["merge"] / "merge.json")["comparisons"]
+    assert pair["cosine"] == pytest.approx(float(torch.cosine_similarity(one, two, dim=0)), abs=1e-6)
+
+
+def test_one_dataset_has_nothing_to_merge(chain, tmp_path):
+    folders, settings, _ = chain
+    alone = settings.model_copy(update={"datasets": {"mine": settings.datasets["mine"]}})
+    find_step("merge").function(alone, {"train/mine": folders["train/mine"]}, tmp_path)
+    assert "only one dataset" in read_json(tmp_path / "merge.json")["note"]
