@@ -1,0 +1,187 @@
+"""DVC behind one module, on real small workspaces."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beft.errors import BeftError, InputError
+from beft.files import write_text
+from tasks import versioning
+from tasks.fingerprint import step_files
+from tasks.settings import PipelineSettings
+from tasks.steps import STEPS, find_step
+from tasks.versioning import data_versions, has_stages, push, reproduce, stage_record
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+STAGES = """
+stages:
+  fetch:
+    foreach: ${datasets}
+    do:
+      cmd: python stage.py data/raw/${key} ${item.size}
+      deps:
+        - stage.py
+      outs:
+        - data/raw/${key}
+  prepare:
+    foreach: ${datasets}
+    do:
+      cmd: python stage.py data/prepared/${key} ${item.size}
+      deps:
+        - stage.py
+        - data/raw/${key}
+      params:
+        - datasets.${key}.size
+      outs:
+        - data/prepared/${key}
+"""
+STAGE = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True)
+(folder / "rows.txt").write_text(sys.argv[2])
+with open("ran.txt", "a") as file:
+    file.write(sys.argv[1] + "\\n")
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A workspace with DVC stages and no git."""
+    root = tmp_path / "workspace"
+    write_text(root / "dvc.yaml", STAGES)
+    write_text(root / "stage.py", STAGE)
+    write_text(root / "params.yaml", yaml.safe_dump({"datasets": {"imdb": {"size": 7}, "sst2": {"size": 8}}}))
+    for name in ("config", ".gitignore"):
+        write_text(root / ".dvc" / name, (PROJECT / ".dvc" / name).read_text())
+    return root
+
+
+def ran(root: Path) -> list[str]:
+    path = root / "ran.txt"
+    return path.read_text().split() if path.is_file() else []
+
+
+def test_stages_run_once_are_versioned_and_pushed_without_git(root: Path) -> None:
+    assert has_stages(root)
+    for _ in range(2):
+        reproduce(root, ["prepare@imdb"])
+    assert ran(root) == ["data/raw/imdb", "data/prepared/imdb"]
+
+    version = data_versions(root, ["imdb"])["imdb"]
+    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    assert version.dvc
+    assert version.raw_md5 == lock["fetch@imdb"]["outs"][0]["md5"]
+    assert version.prepared_md5 == lock["prepare@imdb"]["outs"][0]["md5"]
+    assert (version.prepared / "rows.txt").read_text() == "7"
+
+    push(root, ["fetch@imdb", "prepare@imdb"])
+    for folder in (version.raw, version.prepared, root / ".dvc" / "cache"):
+        shutil.rmtree(folder)
+    done = subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=root, capture_output=True, text=True)
+    assert (version.prepared / "rows.txt").read_text() == "7", done.stderr
+
+    record = stage_record(root, "prepare", "imdb")
+    assert record.key == "prepare/imdb" and list(record.outputs) == ["rows.txt"]
+    assert record.fingerprint == stage_record(root, "fetch", "imdb").fingerprint  # the same contents
+
+
+def test_a_workspace_under_git_is_asked_again(root: Path) -> None:
+    local = root / ".dvc" / "config.local"
+    versioning.keep_without_git(root)
+    assert "no_scm = true" in local.read_text()
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    versioning.keep_without_git(root)
+    assert "no_scm" not in local.read_text()
+
+
+def test_the_error_of_a_stage_is_the_callers(root: Path) -> None:
+    stage = """
+        from tasks.versioning import leave_error
+        from beft.errors import InputError
+        leave_error(InputError("column 'text' is missing; the file has: label"))
+        raise SystemExit(2)
+    """
+    write_text(root / "stage.py", textwrap.dedent(stage))
+    with pytest.raises(InputError, match=r"^column 'text' is missing; the file has: label$"):
+        reproduce(root, ["fetch@imdb"])
+
+
+def test_any_other_failure_says_what_dvc_said(root: Path) -> None:
+    with pytest.raises(BeftError, match=r"dvc repro fetch@imbd failed: .*imbd"):
+        reproduce(root, ["fetch@imbd"])
+    with pytest.raises(BeftError, match=r"(?s)nowhere.*versioning.push to false"):
+        push(root, [], "nowhere")
+
+
+def test_a_busy_dvc_is_waited_for(root: Path) -> None:
+    """Another process holds the lock that DVC itself takes; here it is released after two seconds."""
+    (root / ".dvc" / "tmp").mkdir(parents=True)
+    with (root / ".dvc" / "tmp" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BeftError, match="lock"):
+            reproduce(root, ["fetch@imdb"], patience=0)
+        threading.Timer(2, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        started = time.monotonic()
+        reproduce(root, ["fetch@imdb"])
+        assert time.monotonic() - started > 1.5
+    assert ran(root) == ["data/raw/imdb"]
+
+
+def test_two_processes_at_once_both_get_through(root: Path) -> None:
+    program = "import sys; from pathlib import Path; from tasks.versioning import reproduce; " \
+        "reproduce(Path(sys.argv[1]), [sys.argv[2]])"  # fmt: skip
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(root), stage], env=os.environ | {"PYTHONPATH": str(PROJECT)}
+        )
+        for stage in ("fetch@imdb", "fetch@sst2")
+    ]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert sorted(ran(root)) == ["data/raw/imdb", "data/raw/sst2"]
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "register"])
+def test_a_stage_watches_what_its_step_declares(name: str) -> None:
+    """dvc.yaml and the declarations of the steps say the same: inputs, settings, source."""
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    step = find_step(name)
+    stage = stages[name].get("do", stages[name])
+    assert ("foreach" in stages[name]) == step.per_dataset
+    assert set(stage.get("params", [])) == {section.replace("{dataset}", "${key}") for section in step.sections}
+
+    watched = set(stage["deps"])
+    for read in step.reads:
+        folder = versioning.dvc_folder(read).as_posix()
+        assert any(each.startswith(folder) for each in watched), read
+    source = {path.relative_to(PROJECT).as_posix() for path in step_files(step)}
+    assert source | set(step.source) <= watched
+    assert {"beft", "beft/datasets"} & watched
+
+
+def test_every_step_but_register_is_a_stage() -> None:
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    assert set(stages) == set(STEPS) - {"register"}
+
+
+def test_the_lock_holds_the_data_alone_and_is_that_of_the_source() -> None:
+    """What is committed is fetch and prepare, made by the files as they are: a clone's first run changes nothing."""
+    stages = yaml.safe_load((PROJECT / "dvc.lock").read_text())["stages"]
+    datasets = PipelineSettings.read(PROJECT / "params.yaml").datasets
+    assert set(stages) >= {f"{step}@{name}" for step in ("fetch", "prepare") for name in datasets}
+    for stage in stages.values():
+        for dependency in stage["deps"]:
+            path = PROJECT / dependency["path"]
+            if path.is_file():
+                assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == dependency["md5"], path
