@@ -16,7 +16,7 @@ from prefect import flow  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows.outcome import leave_artifact, show  # noqa: E402
-from flows.quiet import without_tracebacks  # noqa: E402
+from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
@@ -25,7 +25,7 @@ from tasks.workspace import Workspace  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="adapt", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # as Prefect documents
+@flow(name="adapt", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]  # as Prefect documents
 def adapt(settings: PipelineSettings) -> dict[str, Any]:
     """From raw data to registered adapters: version, validate, probe, score, train, evaluate, merge, report, register.
 
@@ -34,7 +34,7 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     Returns:
         The run's ``run.json``: fingerprint, status, facts, what each step took and whether it was reused, models.
     """
-    without_tracebacks()
+    set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
     with workspace.locked():

@@ -35,7 +35,7 @@ def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root
     return {
         "dataset": dataset,
         "target term": found.target,
-        "test": f"{metric} {_interval(scores[found.target])}",
+        "test": f"{_interval(scores[found.target])} {metric}",
         **{title: _percent(scores[name].value) for name, title in _METHODS.items() if name in scores},
         "gain certain": "yes" if found.decision("gate").passed else "no",
         "adapter": f"{_kilobytes(cost.bias_bytes)} bias + {_kilobytes(cost.head_bytes)} head",
@@ -49,20 +49,22 @@ def show(record: Mapping[str, Any], root: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=False)
-    table = Table(
-        box=box.SIMPLE_HEAD, title="Test metric with its interval; gains over both baselines on the gate split"
-    )
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows(record, root):
-        table.add_row(*(row.get(column, "") for column in _COLUMNS))
+    console = Console(highlight=False)
+    found = rows(record, root)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("dataset")
+    for row in found:
+        table.add_column(row["dataset"], overflow="fold")
+    for title in (column for column in _COLUMNS if column != "dataset"):
+        table.add_row(title, *(row.get(title, "") for row in found))
     console.print(table)
     for model in record["models"]:
         console.print(f"{model['dataset']}: {model['reason']}", markup=False)
     steps = record["steps"].values()
     reused = sum(step["reused"] for step in steps)
-    console.print(f"\n{reused} of {len(steps)} steps were finished already and reused." if reused else "")
+    if reused:
+        console.print(f"\n{reused} of {len(steps)} steps were finished already and reused.")
+    console.print()
     for title, line in _where(record):
         console.print(f"{title:9} {line}", markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What Prefect's log says of an error that the user can mend: the message, without a traceback."""
+"""What the log of a flow shows: our own lines on the terminal too, and no traceback of an error the user can mend."""
 
 import logging
 
@@ -9,6 +9,7 @@ class _WithoutTraceback(logging.Filter):
     """Take the traceback off a record whose error carries all that the user needs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, BeftError):
             record.msg, record.args = str(error), ()
@@ -19,7 +20,9 @@ class _WithoutTraceback(logging.Filter):
 _filter = _WithoutTraceback()
 
 
-def without_tracebacks() -> None:
-    """Apply it to the logs of flow and task runs."""
+def set_up_log() -> None:
+    """Prefect has set up its log when it was imported; change what it shows."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_filter)
+    for name in ("beft", "tasks", "flows"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -64,7 +64,7 @@ def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion])
     return sha256_json(
         {
             "settings": settings.model_dump(mode="json", exclude=_NOT_THE_RESULT),
-            "data": {name: [contents_sha256(version.raw), _prepared(version)] for name, version in data.items()},
+            "data": [[name, contents_sha256(version.raw), _prepared(version)] for name, version in data.items()],
             "source": source_sha256(),
             "circumstances": vars(found),
         }

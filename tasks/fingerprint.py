@@ -91,10 +91,15 @@ def contents_sha256(folder: Path) -> str:
     return sha256_json({path: sha256 for path, sha256 in contents(folder).items() if path != COST})
 
 
+def step_files(step: "Step") -> set[Path]:
+    """The step's module, and those of ``tasks`` that it imports, directly or not, without the drivers."""
+    own = Path(inspect.getfile(step.function)).resolve()
+    return {own} | _imported(own, set())
+
+
 def source_sha256(step: "Step") -> str:
     """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source."""
-    own = Path(inspect.getfile(step.function)).resolve()
-    files = {"step": sha256_file(own)} | {path.name: sha256_file(path) for path in _imported(own, set())}
+    files = {path.name: sha256_file(path) for path in step_files(step)}
     for name in step.source:
         path = PROJECT / name
         files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)
@@ -112,7 +117,7 @@ def fingerprint_of(
     return sha256_json(
         {
             "step": step.name,
-            "dataset": dataset,
+            "datasets": list(settings.datasets) if dataset is None else [dataset],  # their order is that of the tables
             "settings": selected(settings, step.sections, dataset),
             "inputs": {name: contents_sha256(folder) for name, folder in inputs.items()},
             "watched": dict(step.watches(settings, dataset, root)) if step.watches else {},

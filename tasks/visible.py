@@ -38,14 +38,16 @@ def selected(settings: PipelineSettings, sections: tuple[str, ...], dataset: str
 
 
 def _tree(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> _Tree:
+    """The names below each other; a step over all datasets means every one of them by ``{dataset}``."""
     if dataset is not None:
         known_name(dataset, settings.datasets, "dataset of the settings")
+    named = list(settings.datasets) if dataset is None else [dataset]
     tree: _Tree = {}
     for section in sections:
-        below = tree
-        for part in section.split("."):
-            name = str(dataset) if part == "{dataset}" else part
-            below = below.setdefault(name, {})
+        for name in named if "{dataset}" in section else [""]:
+            below = tree
+            for part in section.replace("{dataset}", name).split("."):
+                below = below.setdefault(part, {})
     return tree
 
 

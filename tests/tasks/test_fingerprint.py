@@ -109,6 +109,13 @@ def test_it_changes_with_the_step_and_the_dataset(call: Call) -> None:
     assert len(found) == 4
 
 
+def test_the_order_of_datasets_counts_for_steps_over_all_of_them(call: Call) -> None:
+    one = with_settings(call, datasets={"rotten_tomatoes": {}, "imdb": {}})
+    other = with_settings(call, datasets={"imdb": {}, "rotten_tomatoes": {}})
+    assert one.fingerprint() == other.fingerprint()
+    assert replace(one, dataset=None).fingerprint() != replace(other, dataset=None).fingerprint()
+
+
 def test_a_dataset_that_the_settings_do_not_have_is_an_error(call: Call) -> None:
     with pytest.raises(InputError, match="Did you mean 'rotten_tomatoes'"):
         replace(call, dataset="rotten_tomato").fingerprint()

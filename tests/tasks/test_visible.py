@@ -53,6 +53,14 @@ def test_the_json_form_holds_what_is_named() -> None:
     }
 
 
+def test_a_step_over_all_datasets_sees_every_one() -> None:
+    assert selected(SETTINGS, ("datasets.{dataset}.max_length",), None) == {
+        "datasets": {"imdb": {"max_length": 64}, "rotten_tomatoes": {"max_length": 128}}
+    }
+    seen = narrowed(SETTINGS, ("datasets.{dataset}.max_length",), None)
+    assert list(seen.datasets) == ["imdb", "rotten_tomatoes"]
+
+
 def test_a_dataset_that_is_not_there_is_an_error() -> None:
     with pytest.raises(InputError, match="Did you mean 'imdb'"):
         narrowed(SETTINGS, ("seed",), "imbd")
