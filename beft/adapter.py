@@ -266,7 +266,7 @@ class Adapter:
             base=BasePart(id=self.base_id, sha256=self.base_sha256, model=self.facts.model if self.facts else ""),
             dataset=self.dataset,
             labels=self.labels,
-            pooling=self.pooling,  # type: ignore[arg-type]  # checked by pydantic
+            pooling=self.pooling,
             max_length=self.max_length,
             terms=self.terms,
             sites=tuple(

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from beft.adaptation import dev_metric
 from beft.adapter import Adapter
+from beft.datasets import Split
 from beft.evaluation import Method, SplitEvaluation, evaluate_methods
 from beft.features import Floats, predict_probabilities
 from beft.files import read_json, write_json
@@ -50,7 +51,7 @@ def merge(
     opened = _open(settings, inputs, names[0])
     sites = {site for adapter in adapters.values() for site in adapter.deltas}
     before = {site: read_bias(opened.classifier.model, site) for site in sites}
-    found = {
+    found: dict[str, JSON] = {
         "datasets": names,
         "rows": [NONE, *names, *merged],
         "matrix": {name: column.model_dump(mode="json") for name, column in matrix.items()},
@@ -170,7 +171,7 @@ def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> 
     return open_classifier(settings, inputs[f"prepare/{name}"], name)
 
 
-def _probabilities(opened: Opened, adapter: Adapter, split: str) -> Floats:
+def _probabilities(opened: Opened, adapter: Adapter, split: Split) -> Floats:
     with adapter.attached(opened.classifier):
         rows = opened.rows(split)
         batch_size = opened.settings.evaluate.batch_size

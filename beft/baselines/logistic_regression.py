@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -63,8 +62,11 @@ def fit_logistic_regression(
     for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs), scaling):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
-    order = attrgetter("negative_loss") if choose_by == "cross_entropy" else lambda quality: quality
-    quality, cost, weight, bias, _ = max(candidates, key=lambda candidate: order(candidate[0]))
+
+    def best(candidate: tuple[Quality, float, Floats, Floats, int]) -> Quality | float:
+        return candidate[0].negative_loss if choose_by == "cross_entropy" else candidate[0]
+
+    quality, cost, weight, bias, _ = max(candidates, key=best)
     present = len(np.unique(labels))
     return LinearClassifier(
         weight=weight,
