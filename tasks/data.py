@@ -8,7 +8,7 @@ from beft.datasets import find_dataset
 from beft.datasets.loaders import RECORD as SOURCE
 from beft.datasets.loaders import source_identity
 from beft.errors import InputError
-from beft.files import read_json, sha256_json
+from beft.files import read_json, sha256_file
 from tasks.settings import PipelineSettings
 from tasks.steps import dvc_folder, find_step
 from tasks.versioning import has_stages
@@ -48,11 +48,11 @@ def changed_sources(root: Path, datasets: Iterable[str]) -> list[str]:
 
 
 def _source_changed(root: Path, dataset: str) -> bool:
-    path = root / dvc_folder(f"fetch/{dataset}") / SOURCE
-    if not path.is_file():
+    folder = root / dvc_folder(f"fetch/{dataset}")
+    description, record = folder / f"{dataset}.yaml", folder / SOURCE
+    if not (description.is_file() and record.is_file()):
         return False  # DVC makes or restores it
     now = source_identity(find_dataset(dataset, root), root)
-    then = read_json(path)
-    if now.pop("description") != sha256_json(then["description"]):
+    if now.pop("description") != sha256_file(description):
         return True
-    return bool(now) and sorted(now.values()) != sorted(file["sha256"] for file in then["files"])
+    return bool(now) and sorted(now.values()) != sorted(file["sha256"] for file in read_json(record)["files"])

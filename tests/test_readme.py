@@ -19,12 +19,13 @@ from tests.beft.tiny_bases import make_adapter, save_base
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
+CLONE = "tests/end_to_end/test_clone.py"
 ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
-    "beft run --set base.source=./my-model": "tests/test_cli.py::test_wrong_input_gets_one_message_and_leaves_nothing",
-    "dvc repro": "tests/tasks/test_versioning.py::",
+    "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
+    "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
 }
 """Commands that are too long to be run here, and where they are run."""
 
@@ -63,6 +64,17 @@ def test_what_is_run_elsewhere_is_run_there() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_registered_name_is_the_one_of_the_default() -> None:
+    from tasks.model_name import model_name
+    from tasks.settings import PipelineSettings
+
+    settings = PipelineSettings.read(ROOT / "params.yaml")
+    for dataset in settings.datasets:
+        name = model_name(settings.tracking.model_prefix, settings.base.source, dataset)
+        if dataset == "rotten_tomatoes":
+            assert f'"models:/{name}@champion"' in "".join(blocks("python"))
 
 
 def test_inspect_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,90 @@
+"""A clean clone: DVC runs every stage, then nothing; the flow runs on a model of one's own; git sees neither."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beft.files import read_json
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+
+ROOT = Path(__file__).parent.parent.parent
+CHANGES = {
+    "base": {"source": "./my-model", "device": "cpu", "precision": "fp32", "threads": 1},
+    "split": {"test_rows": 40, "gate_rows": 40},
+    "probe": {"epochs": 1, "learning_rate": 0.01},
+    "train": {"epochs": 1, "learning_rate": 0.01},
+    "evaluate": {"resamples": 100},
+}
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the last commit with small settings and a tiny base, both committed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("these sources are no git repository")
+    folder = tmp_path_factory.mktemp("clone") / "beft"
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    save_base(folder / "my-model", build_tiny("bert"))
+    settings = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in CHANGES.items():
+        settings[section] |= values
+    settings["datasets"] = {"rotten_tomatoes": settings["datasets"]["rotten_tomatoes"] | {"size": 60, "max_length": 16}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    run(folder, "git", "add", "params.yaml", "my-model")
+    run(folder, "git", "-c", "user.name=a user", "-c", "user.email=user@example.org", "commit", "-q", "-m", "mine")
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command as in the activated environment, in the clone and on the clone's source; its stdout."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(folder),
+            "PREFECT_HOME": str(folder / ".prefect"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_dvc_runs_every_stage_once(clone: Path) -> None:
+    run(clone, "dvc", "repro")
+    for made in ("data/raw", "data/prepared", "artifacts/train"):
+        assert list((clone / made / "rotten_tomatoes").iterdir()), made
+    assert read_json(clone / "artifacts/train/rotten_tomatoes/train.json")["steps"] > 0
+    assert (clone / "artifacts/report/report.html").is_file()
+    lock = (clone / "dvc.lock").read_bytes()
+    again = run(clone, "dvc", "repro")
+    assert "up to date" in again
+    assert "Running stage" not in again
+    assert (clone / "dvc.lock").read_bytes() == lock
+    assert run(clone, "git", "status", "--porcelain").split() == ["M", "dvc.lock"]
+    run(clone, "git", "checkout", "-q", "dvc.lock")
+
+
+def test_the_flow_runs_on_a_model_of_ones_own(clone: Path) -> None:
+    before = run(clone, "git", "status", "--porcelain")
+    said = run(clone, sys.executable, "-m", "flows.cli", "run", "--set", "base.source=./my-model")
+    record = read_json(clone / "runs" / "latest" / "run.json")
+    assert record["status"] == "FINISHED"
+    assert "make ui" in said
+    trained = read_json(clone / record["steps"]["train/rotten_tomatoes"]["folder"] / "train.json")
+    assert trained["steps"] > 0
+    [by_dvc] = (clone / "artifacts/train/rotten_tomatoes/adapter").glob("*.safetensors")
+    by_flow = clone / record["steps"]["train/rotten_tomatoes"]["folder"] / "adapter" / by_dvc.name
+    assert by_flow.read_bytes() == by_dvc.read_bytes()
+    assert run(clone, "git", "status", "--porcelain") == before
