@@ -1,5 +1,7 @@
 """The steps from raw files to the merge matrix, on two small datasets; their numbers done again by hand."""
 
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.datasets import load_split
+from beft.datasets.prepared import save_split
 from beft.device import Compute
 from beft.files import read_json
 from beft.prediction import Predictor
@@ -151,6 +154,38 @@ def test_comparison_is_the_cosine_of_the_deltas(chain):
     )
     [pair] = read_json(folders["merge"] / "merge.json")["comparisons"]
     assert pair["cosine"] == pytest.approx(float(torch.cosine_similarity(one, two, dim=0)), abs=1e-6)
+
+
+def test_test_and_gate_rows_choose_nothing(chain, tmp_path):
+    """With every test and gate label turned round, the same term, adapter, epoch and merge scale are chosen."""
+    folders, settings, _ = chain
+    again = dict(folders)
+    for dataset in settings.datasets:
+        turned = tmp_path / "prepare" / dataset
+        shutil.copytree(folders[f"prepare/{dataset}"], turned)
+        for split in ("test", "gate"):
+            rows = load_split(turned, split)
+            save_split(turned, split, replace(rows, labels=[1 - label for label in rows.labels]))
+        again[f"prepare/{dataset}"] = turned
+    for name in ("probe", "score", "train", "evaluate", "merge"):
+        step = find_step(name)
+        for dataset in settings.datasets if step.per_dataset else [None]:
+            key = name if dataset is None else f"{name}/{dataset}"
+            inputs = {given: again[other] for given, other in input_keys(step, settings, dataset).items()}
+            again[key] = tmp_path / key
+            again[key].mkdir(parents=True)
+            step.function(settings, inputs, again[key], dataset=dataset)
+    for dataset in settings.datasets:
+        for file in (f"score/{dataset}/importance.json", f"train/{dataset}/train.json"):
+            key, _, name = file.rpartition("/")
+            assert read_json(again[key] / name) == read_json(folders[key] / name)
+        first, second = (read_json(all_[f"evaluate/{dataset}"] / "evaluation.json") for all_ in (folders, again))
+        assert first["tuning"]["head_only"]["learning_rate"] == second["tuning"]["head_only"]["learning_rate"]
+        assert first["tuning"]["logistic_regression"]["C"] == second["tuning"]["logistic_regression"]["C"]
+        assert first["splits"]["test"] != second["splits"]["test"], "the turned labels were read"
+    first, second = (read_json(all_["merge"] / "merge.json") for all_ in (folders, again))
+    assert first["scales_tried"] == second["scales_tried"]
+    assert first["recipes"] == second["recipes"]
 
 
 def test_one_dataset_has_nothing_to_merge(chain, tmp_path):
