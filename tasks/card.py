@@ -41,11 +41,11 @@ def model_card(
         f"# {title}",
         _headline(results),
         _verdict(decision),
-        _table(evaluation),
+        _comparison(evaluation),
         "## What it is",
         f"The change of one bias term, **{', '.join(adapter.terms)}**, of `{short(adapter.base_id)}`, and a head: "
         f"{adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters. "
-        f"{results.importance['selection']['reason']}",
+        f"{results.importance['selection']['reason'].replace('_', ' ')}",
         f"Labels: {labels}. Texts are cut to {adapter.max_length} tokens. Trained on {rows['train']:,} rows; "
         f"{rows['dev']:,} dev rows chose the epoch ({provenance.get('best_epoch', '?')} of "
         f"{provenance.get('training', {}).get('epochs', '?')}); seed {settings.seed}.",
@@ -84,18 +84,21 @@ def _headline(results: DatasetResults) -> str:
     )
 
 
-def _table(evaluation: Evaluation) -> str:
+def _comparison(evaluation: Evaluation) -> str:
+    """One line a method, the best first. A list: MLflow's pages set tables without space between the columns."""
     metric, test = evaluation.metrics[0], evaluation.splits["test"]
-    lines = [f"| method | test {metric} | interval | target's gain | interval |", "|---|---|---|---|---|"]
-    order = sorted(test.scores, key=lambda method: -test.scores[method][metric].value)
-    for method in order:
+    lines = []
+    for method in sorted(test.scores, key=lambda method: -test.scores[method][metric].value):
         score = test.scores[method][metric]
-        shown = f"**{method}** (target)" if method == evaluation.target else method
-        gain = test.gains[method][metric] if method in test.gains else None
-        difference = f"{100 * gain.difference:+.1f}" if gain else ""
-        interval = f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}" if gain else ""
-        span = f"{percent(score.low)} to {percent(score.high)}"
-        lines.append(f"| {shown} | {percent(score.value)} | {span} | {difference} | {interval} |")
+        name = method.replace("_", " ")
+        shown = f"**{name}, the target**" if method == evaluation.target else name
+        line = f"- {shown}: {percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
+        if method in test.gains:
+            gain = test.gains[method][metric]
+            line += (
+                f"; the target's gain {100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+            )
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -125,12 +128,13 @@ def _use(name: str, alias: str, base_id: str) -> str:
 def _origin(results: DatasetResults, adapter: "Adapter", facts: Mapping[str, JSON]) -> str:
     data = facts["data"][results.name]
     commit = facts.get("commit") or "no git repository"
+    digest = f"md5 {data['prepared_md5']}" if data.get("prepared_md5") else f"sha256 {data['prepared_sha256'][:16]}…"
     rows = {
-        "data": f"{results.name} version {results.data.get('version', '?')}, md5 {data.get('prepared_md5') or 'none'}",
+        "data": f"{results.name} version {results.data.get('version', '?')}, {digest}",
         "licence of the data": licence_of(results),
         "base": f"{short(adapter.base_id)}, sha256 {adapter.base_sha256[:16]}…",
         "adapter": f"sha256 {adapter.sha256[:16]}…",
         "commit": f"{commit}{' (with changes)' if facts.get('dirty') else ''}",
         "source": f"sha256 {str(facts['source_sha256'])[:16]}…",
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(f"- {name}: {value}" for name, value in rows.items())

@@ -30,6 +30,13 @@ _PATHS = (
 )
 
 
+# What MLflow's pages show of an experiment depends on its kind; without one they expect traces of chats.
+_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Bias adapters: one run for each run of the flow, a nested one for each method and dataset.",
+}
+
+
 @dataclass(frozen=True)
 class Connection:
     """An open connection: MLflow's client, the address it talks to, and the experiment that holds every run."""
@@ -69,7 +76,7 @@ def connect(settings: PipelineSettings, root: Path) -> Connection:
         if experiment is None:
             location = artifacts.as_uri() if artifacts else None
             try:
-                return Connection(client, uri, client.create_experiment(name, artifact_location=location))
+                return Connection(client, uri, client.create_experiment(name, location, tags=_TAGS))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

@@ -1,15 +1,16 @@
 """What a finished step says, in MLflow's words: which run gets which parameters, tags, metrics and files.
 
 Names are the same for every method, so that the pages of MLflow put them side by side: ``train/loss`` and ``dev/loss``
-by epoch, ``test/METRIC`` and ``gate/METRIC``, ``cost/…`` on the nested runs; ``DATASET/test_METRIC`` and the gains on
-the parent. Nothing here talks to MLflow.
+by epoch, ``test/METRIC`` and ``gate/METRIC``, ``usage/…`` on the nested runs; ``DATASET/test_METRIC`` and the gains on
+the parent. (MLflow draws one chart a name, in groups by what stands before the slash, in the order of the alphabet: so
+there are few, and what was used comes last.) Nothing here talks to MLflow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beft.evaluation import Cost, Evaluation, Gain, Score
+from beft.evaluation import Evaluation
 from beft.files import read_json
 from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
@@ -31,6 +32,7 @@ class Entry:
         nested: Which nested run (``DATASET/METHOD``); None: the parent.
         title: The run's name where it has to be made.
         seconds: How long what it stands for took.
+        note: Markdown that is added to the run's description.
         artifacts: Files or folders, and the folder among the run's artifacts that they go to.
     """
 
@@ -41,6 +43,7 @@ class Entry:
     params: Mapping[str, JSON] = field(default_factory=dict)
     tags: Mapping[str, JSON] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=list)
+    note: str = ""
     artifacts: Sequence[tuple[Path, str | None]] = ()
 
 
@@ -80,13 +83,9 @@ def _probed(record: StepRecord, folder: Path, settings: PipelineSettings) -> Ite
 
 def _scored(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
     selection = read_json(folder / "importance.json")["selection"]
-    metrics: Metrics = [
-        (f"{record.dataset}/importance_{entry['term']}", entry["score"], 0) for entry in selection["ranking"]
-    ]
     files = [folder / f"importance.{ending}" for ending in ("png", "json")]
     yield Entry(
         tags={f"target.{record.dataset}": selection["target"]},
-        metrics=metrics,
         artifacts=[(file, f"importance/{record.dataset}") for file in files],
     )
 
@@ -112,18 +111,13 @@ def _training(
     for epoch in read_json(folder / "history.json"):
         names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": f"dev/{facts['metric']}"}
         metrics += [(names[name], epoch[name], epoch["epoch"]) for name in names if name in epoch]
-    cost = read_json(folder / "cost.json")
-    metrics += [
-        ("cost/seconds", cost["seconds"], 0),
-        ("cost/peak_memory_bytes", cost["peak_memory_bytes"], 0),
-        ("cost/trainable_parameters", cost["trainable_parameters"], 0),
-        ("best_epoch", facts["best_epoch"], 0),
-    ]
+    metrics += _usage(read_json(folder / "cost.json"))
+    metrics.append(("usage/best_epoch", facts["best_epoch"], 0))
     named = ["history.json", "cost.json", "curves.png", f"{record.step}.json"]
     return Entry(
         nested=f"{dataset}/{method}",
         dataset=dataset,
-        title=f"{dataset} · {terms[0] if method == TARGET else 'all biases'}",
+        title=f"{dataset} · {terms[0] if method == TARGET else method.replace('_', ' ')}",
         seconds=record.seconds,
         params={
             **_shared_params(settings, dataset),
@@ -146,19 +140,8 @@ def _training(
 def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
     value = read_json(folder / "evaluation.json")
     evaluation = Evaluation.from_json({name: value[name] for name in Evaluation.model_fields})
-    dataset, target = str(record.dataset), evaluation.target
-    headline: Metrics = []
+    dataset, target, headline = str(record.dataset), evaluation.target, evaluation.metrics[0]
     for method in evaluation.splits["test"].scores:
-        metrics: Metrics = []
-        for split, found in evaluation.splits.items():
-            for metric, score in found.scores.get(method, {}).items():
-                metrics += _score(f"{split}/{metric}", score)
-            if method == target:
-                for baseline, gains in found.gains.items():
-                    for metric, gain in gains.items():
-                        metrics += _gain(f"{split}/{metric}_over_{baseline}", gain)
-        if method in evaluation.costs:
-            metrics += _cost(evaluation.costs[method])
         yield Entry(
             nested=f"{dataset}/{nested_name(method, target)}",
             dataset=dataset,
@@ -166,22 +149,35 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
             seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
             params=_shared_params(settings, dataset) | _chosen(value["tuning"].get(method, {})),
             tags=_shared_tags(settings, dataset, nested_name(method, target), settings.base.source),
-            metrics=metrics,
+            metrics=_metrics_of(evaluation, method),
         )
     test = evaluation.splits["test"]
-    for metric in evaluation.metrics:
-        for method in test.scores:
-            name = nested_name(method, target)
-            suffix = "" if name == TARGET else f"_{method}"
-            headline.append((f"{dataset}/test_{metric}{suffix}", test.scores[method][metric].value, 0))
+    metrics: Metrics = []
+    for method, scores in test.scores.items():
+        suffix = "" if method == target else f"_{method}"
+        metrics.append((f"{dataset}/test_{headline}{suffix}", scores[headline].value, 0))
     for baseline, gains in test.gains.items():
-        gain = gains[evaluation.metrics[0]]
-        headline += [
-            (f"{dataset}/test_gain_over_{baseline}", gain.difference, 0),
-            (f"{dataset}/test_gain_over_{baseline}_low", gain.low, 0),
-        ]
-    files = [folder / "evaluation.json", *sorted(folder.glob("*.png"))]
-    yield Entry(metrics=headline, artifacts=[(file, f"evaluation/{dataset}") for file in files])
+        metrics.append((f"{dataset}/test_gain_over_{baseline}", round(gains[headline].difference, 12), 0))
+    yield Entry(metrics=metrics, artifacts=[(folder / "evaluation.json", f"evaluation/{dataset}")])
+
+
+def _metrics_of(evaluation: Evaluation, method: str) -> Metrics:
+    """A method's metrics on each split, the interval of the headline one on test, and the gains of the target."""
+    headline = evaluation.metrics[0]
+    metrics: Metrics = []
+    for split, found in evaluation.splits.items():
+        scores = found.scores.get(method, {})
+        wanted = evaluation.metrics if split == "test" else (headline,)
+        metrics += [(f"{split}/{metric}", scores[metric].value, 0) for metric in wanted if metric in scores]
+        if split == "test" and headline in scores:
+            score = scores[headline]
+            metrics += [(f"test/{headline}_low", score.low, 0), (f"test/{headline}_high", score.high, 0)]
+        for baseline, gains in found.gains.items() if method == evaluation.target else ():
+            name, gain = f"{split}/gain_over_{baseline}", gains[headline]
+            metrics += [(name, round(gain.difference, 12), 0), (f"{name}_low", round(gain.low, 12), 0)]
+    if method in evaluation.costs:
+        metrics += _usage(evaluation.costs[method].model_dump(mode="json"))
+    return metrics
 
 
 def _chosen(tuning: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -218,10 +214,16 @@ def _reported(record: StepRecord, folder: Path, settings: PipelineSettings) -> I
 
 def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
     tags: dict[str, JSON] = {}
-    for model in record.summary.get("models", []):
+    lines = []
+    for model in record.summary["models"]:
         tags[f"model.{model['dataset']}"] = f"{model['name']} version {model['version']}"
-        tags[f"decision.{model['dataset']}"] = model["reason"]
-    yield Entry(tags=tags, artifacts=[(folder / "registration.json", None)])
+        aliases = ", ".join(f"@{alias}" for alias in model["aliases"])
+        page = f"#/models/{model['name']}/versions/{model['version']}"
+        lines.append(
+            f"- **{model['dataset']}**: [{model['name']} version {model['version']}]({page}) {aliases}: "
+            f"{model['reason']}"
+        )
+    yield Entry(tags=tags, note="\n".join(lines), artifacts=[(folder / "registration.json", None)])
 
 
 _SAYS = {
@@ -238,17 +240,13 @@ _SAYS = {
 }
 
 
-def _score(name: str, score: Score) -> Metrics:
-    return [(name, score.value, 0), (f"{name}_low", score.low, 0), (f"{name}_high", score.high, 0)]
-
-
-def _gain(name: str, gain: Gain) -> Metrics:
-    return [(name, gain.difference, 0), (f"{name}_low", gain.low, 0), (f"{name}_high", gain.high, 0)]
-
-
-def _cost(cost: Cost) -> Metrics:
-    facts = cost.model_dump(mode="json")
-    return [(f"cost/{name}", float(value), 0) for name, value in facts.items() if value is not None]
+def _usage(cost: Mapping[str, JSON]) -> Metrics:
+    """What a training took, as ``cost.json`` and the evaluation have it."""
+    names = ("seconds", "trainable_parameters", "bias_bytes", "head_bytes")
+    metrics: Metrics = [(f"usage/{name}", float(cost[name]), 0) for name in names]
+    if cost.get("peak_memory_bytes") is not None:
+        metrics.append(("usage/peak_memory_megabytes", cost["peak_memory_bytes"] / 1e6, 0))
+    return metrics
 
 
 def _shared_params(settings: PipelineSettings, dataset: str) -> dict[str, JSON]:

@@ -305,9 +305,9 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, journal
         decision = candidate.results.evaluation.decision("gate")
         tags["decision"] = "champion" if decision.passed else "challenger"
         verdict = (
-            "there was no champion yet, and the gain over each baseline is certain on the gate split"
+            "there was no champion yet, and its gain over each baseline is certain on the gate split"
             if decision.passed
-            else "the gain over each baseline must be certain on the gate split to be champion, and it is not"
+            else "no champion, since its gain over each baseline is not certain on the gate split"
         )
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
         entry = enter(journal, "gate decision", subject, model=name, version=version, **tags, **candidate.identity)

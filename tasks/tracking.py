@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, urlencode
 
 from beft.files import read_json
 from tasks.connection import Connection, connect
@@ -25,8 +26,10 @@ FLOW = "beft.fingerprint"
 """The tag of a parent run: the fingerprint of its run of the flow."""
 NESTED = "beft.nested"
 """The tag of a nested run: what it is of its parent, as ``DATASET/METHOD``."""
-LOGGED = "beft.logged/"
-"""Tags of a parent run, one a step: the fingerprint of what has been written of it in full."""
+LOGGED = "beft.logged."
+"""Tags of a parent run, one a dataset (and ``run`` for the rest): which steps have been written in full, as JSON."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run."""
 
 _HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
 
@@ -59,7 +62,10 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
         if "error" in run.data.tags:
             client.delete_tag(run.info.run_id, "error")
     parent = str(run.info.run_id)
-    _write(connection, parent, params=flat(settings), tags=_tags(settings, facts))
+    tags = _tags(settings, facts)
+    if NOTE not in run.data.tags:
+        tags[NOTE] = _first_words(run)
+    _write(connection, parent, params=flat(settings), tags=tags)
     _log_datasets(connection, parent, settings, facts, root)
     return parent
 
@@ -76,13 +82,17 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
     connection = connect(settings, root)
     client = connection.client
     run = client.get_run(parent)
-    mark = LOGGED + record.key
-    if run.data.tags.get(mark) == record.fingerprint:
+    mark = LOGGED + (record.dataset or "run")
+    logged = json.loads(run.data.tags.get(mark, "{}"))
+    if logged.get(record.step) == record.fingerprint[:16]:
         return
     finished = _milliseconds(record.finished)
     for entry in entries(record, folder, settings):
         target = parent if entry.nested is None else _nested(connection, run, entry, finished)
-        _write(connection, target, entry.params, entry.tags, entry.metrics, finished)
+        tags = dict(entry.tags)
+        if entry.note:
+            tags[NOTE] = f"{_first_words(run)}\n\n{entry.note}"
+        _write(connection, target, entry.params, tags, entry.metrics, finished)
         for path, place in entry.artifacts:
             if path.is_dir():
                 client.log_artifacts(target, str(path), place)
@@ -90,7 +100,7 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
                 client.log_artifact(target, str(path), place)
         if entry.nested is not None and client.get_run(target).info.status != "FINISHED":
             client.set_terminated(target, "FINISHED", finished)
-    client.set_tag(parent, mark, record.fingerprint)
+    client.set_tag(parent, mark, json.dumps(logged | {record.step: record.fingerprint[:16]}))
 
 
 def close_run(
@@ -117,6 +127,22 @@ def close_run(
 def page_of(parent: str, settings: PipelineSettings, *, root: Path) -> str:
     """The run's page below the address of MLflow's pages, without the host."""
     return f"experiments/{connect(settings, root).client.get_run(parent).info.experiment_id}/runs/{parent}"
+
+
+def side_by_side_of(run: Any) -> str:
+    """The page that shows the nested runs of a parent run side by side, below the address of MLflow's pages."""
+    view = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
+        "orderByKey": f"tags.`{NESTED}`",
+        "orderByAsc": "true",
+        "compareRunsMode": "CHART",
+    }
+    return f"experiments/{run.info.experiment_id}/runs?{urlencode(view, quote_via=quote)}"
+
+
+def _first_words(run: Any) -> str:
+    """What the description of a parent run begins with."""
+    return f"[All methods side by side](#/{side_by_side_of(run)}). The report is `report.html` among the artifacts."
 
 
 def nested_run(connection: Connection, parent: str, dataset: str, method: str) -> Any | None:

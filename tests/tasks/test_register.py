@@ -26,9 +26,14 @@ from tests.tasks.test_tracking import log_all
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 
 
+def target_of(run: FinishedRun, dataset: str) -> str:
+    """The target term of a dataset; a tiny random base decides it as it likes."""
+    return str(read_json(run.inputs[f"train/{dataset}"] / "train.json")["target"])
+
+
 def with_evaluation(run: FinishedRun, folder: Path, *, baseline: float, target: float) -> FinishedRun:
     """The run with an evaluation of films in which baseline and target are right on these shares of the rows."""
-    rows = 400
+    rows, term = 400, target_of(run, "films")
     truth = np.arange(rows) % 2
 
     def predictions(share: float) -> Any:
@@ -38,12 +43,12 @@ def with_evaluation(run: FinishedRun, folder: Path, *, baseline: float, target: 
 
     found = evaluate_methods(
         {
-            "value": Method({split: predictions(target) for split in ("test", "gate")}),
+            term: Method({split: predictions(target) for split in ("test", "gate")}),
             "head_only": Method({split: predictions(baseline) for split in ("test", "gate")}),
             "logistic_regression": Method({split: predictions(baseline - 0.02) for split in ("test", "gate")}),
         },
         {split: truth.tolist() for split in ("test", "gate")},
-        target="value",
+        target=term,
         baselines=("head_only", "logistic_regression"),
         metrics=["accuracy"],
         settings=EvaluateSettings(resamples=500),
@@ -91,7 +96,7 @@ def test_a_certain_gain_makes_the_first_champion(certain: FinishedRun, project: 
     tags = version.tags
     adapter = read_json(certain.inputs["train/films"] / "train.json")
     assert tags["adapter_sha256"] == adapter["adapter_sha256"]
-    assert tags["term"] == "value"
+    assert tags["term"] == target_of(certain, "films")
     assert tags["data_md5"] == certain.facts["data"]["films"]["prepared_md5"]
     assert tags["test_accuracy"] == "0.9000"
     needed = (
@@ -203,10 +208,41 @@ def test_names_are_safe_and_no_two_bases_share_one() -> None:
 
 
 SERVED = """
-import sys
-sys.modules["tasks"] = None
+import importlib.metadata, re, sys
 import pandas, mlflow
+from packaging.requirements import Requirement
+
 mlflow.set_tracking_uri(sys.argv[1])
+path = mlflow.artifacts.download_artifacts(sys.argv[2])
+
+# Only what the model's requirements bring in can be imported: this project is not among it.
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+needed, known = [line.partition("==")[0] for line in open(path + "/requirements.txt").read().split()], set()
+while needed:
+    name = plain(needed.pop())
+    if name not in known:
+        known.add(name)
+        try:
+            more = map(Requirement, importlib.metadata.requires(name) or ())
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        needed += [one.name for one in more if one.marker is None or one.marker.evaluate({"extra": ""})]
+owners = importlib.metadata.packages_distributions()
+foreign = {module for module, names in owners.items() if not any(plain(name) in known for name in names)} - {"beft"}
+
+class Finder:
+    def __init__(self, own):
+        self.own = own
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in foreign else self.own.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+sys.meta_path[:] = map(Finder, sys.meta_path)
+assert "prefect" in foreign and "tasks" not in sys.modules and "beft" not in sys.modules
+
 model = mlflow.pyfunc.load_model(sys.argv[2], model_config={"base": sys.argv[3]})
 import beft
 found = model.predict(pandas.DataFrame({"text": ["a good film", "the story was dull"]}, index=[7, 3]))
@@ -271,9 +307,7 @@ def test_log_all_then_register_attaches_the_model_to_the_trained_run(finished_ru
     register(finished_run.settings, finished_run.inputs, out, parent=parent, root=project, facts=finished_run.facts)
     connection = connect(finished_run.settings, project)
     models = connection.client.search_logged_models([connection.experiment])
-    targets = {
-        name: read_json(finished_run.inputs[f"train/{name}"] / "train.json")["target"] for name in ("films", "plays")
-    }
+    targets = {name: target_of(finished_run, name) for name in ("films", "plays")}
     assert {model.name for model in models} == {f"{name}-{term}" for name, term in targets.items()}
     evaluation = read_json(finished_run.inputs["evaluate/films"] / "evaluation.json")
     for model in models:
@@ -282,5 +316,5 @@ def test_log_all_then_register_attaches_the_model_to_the_trained_run(finished_ru
         assert [of.model_id for of in run.outputs.model_outputs] == [model.model_id]
         if model.name.startswith("films"):
             [metric] = [metric for metric in model.metrics if metric.key == "test/accuracy"]
-            assert metric.value == evaluation["splits"]["test"]["scores"]["value"]["accuracy"]["value"]
+            assert metric.value == evaluation["splits"]["test"]["scores"][evaluation["target"]]["accuracy"]["value"]
             assert metric.dataset_digest == "0" * 32 + ".dir"

@@ -81,7 +81,7 @@ def test_every_method_has_the_same_metrics_with_the_numbers_of_the_evaluation(
         assert run is not None
         assert run.data.metrics["test/accuracy"] == scores["accuracy"]["value"]
         assert run.data.metrics["test/accuracy_low"] == scores["accuracy"]["low"]
-        assert run.data.metrics["cost/trainable_parameters"] == evaluation["costs"][method]["trainable_parameters"]
+        assert run.data.metrics["usage/trainable_parameters"] == evaluation["costs"][method]["trainable_parameters"]
         assert {"base", "dataset", "method", "size", "seed"} <= set(run.data.tags)
         assert run.data.params["max_length"] == "16"
         headline = connection.client.get_run(parent).data.metrics

@@ -1,0 +1,112 @@
+"""A real MLflow server: runs, files and models go through it, and a fresh process loads the model from it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beft.files import read_json
+from tasks.connection import connect
+from tasks.environment import QUIET
+from tasks.register import register, still_registered
+from tasks.settings import PipelineSettings
+from tasks.tracking import close_run, nested_run
+from tests.support.finished_run import FinishedRun
+from tests.tasks.test_register import SERVED
+from tests.tasks.test_tracking import log_all
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("_no_tracking_address")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with its own database and artifacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts")
+    command = [sys.executable, "-m", "mlflow", "server", *stores, "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--workers", "1"],
+            cwd=folder,
+            env={**os.environ, **QUIET},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(address):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_run_and_its_models_go_through_a_server(finished_run: FinishedRun, server: str, tmp_path: Path) -> None:
+    values = finished_run.settings.model_dump(mode="json") | {"tracking": {"uri": server, "model_prefix": "team"}}
+    run = FinishedRun(
+        PipelineSettings.from_mapping(values),
+        finished_run.inputs,
+        finished_run.records,
+        finished_run.facts,
+        finished_run.base,
+    )
+    root, out = tmp_path / "project", tmp_path / "out"
+    root.mkdir()
+    out.mkdir()
+    parent = log_all(run, root)
+    summary = register(run.settings, run.inputs, out, parent=parent, root=root, facts=run.facts)
+    close_run(parent, "FINISHED", run.settings, root=root)
+    again = register(run.settings, run.inputs, out, parent=parent, root=root, facts=run.facts)
+    assert again == summary
+    assert still_registered(run.settings, out, root=root)
+
+    # Nothing but the journal is in the project, and the process's own default was left alone.
+    assert {path.relative_to(root).as_posix() for path in root.rglob("*")} == {"mlflow", "mlflow/journal.jsonl"}
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    connection = connect(run.settings, root)
+    assert connection.client.get_run(parent).info.status == "FINISHED"
+    target = nested_run(connection, parent, "films", "target")
+    assert target is not None
+    evaluation = read_json(run.inputs["evaluate/films"] / "evaluation.json")
+    expected = evaluation["splits"]["test"]["scores"][evaluation["target"]]["accuracy"]["value"]
+    assert target.data.metrics["test/accuracy"] == expected
+    assert "curves.png" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
+
+    (tmp_path / "served.py").write_text(SERVED)
+    model = next(model for model in summary["models"] if model["dataset"] == "films")
+    assert model["name"].startswith("team-")
+    uri = f"models:/{model['name']}@challenger"
+    done = subprocess.run(
+        [sys.executable, "-I", "served.py", server, uri, str(run.base)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "probability_positive" in done.stdout
