@@ -66,6 +66,7 @@ class Run:
             self._by_dvc("version", versioning.push, stages, self.settings.versioning.remote)
 
     def _data(self, name: str) -> None:
+        before = {dataset: versioning.stage_record(self.root, name, dataset) for dataset in self.of_dvc}
         if self.of_dvc:
             self._by_dvc(name, versioning.reproduce, [f"{name}@{dataset}" for dataset in self.of_dvc])
         for dataset in self.settings.datasets:
@@ -74,7 +75,10 @@ class Run:
                 continue
             key = step_key(name, dataset)
             self.folders[key] = self.root / dvc_folder(key)
-            self._note(versioning.stage_record(self.root, name, dataset), reused=False)
+            record = versioning.stage_record(self.root, name, dataset)
+            if record is None:
+                raise BeftError(f"DVC made nothing at {self.folders[key]}; 'dvc repro {name}@{dataset}' says why")
+            self._note(record, reused=record == before[dataset])
 
     def _by_dvc(self, name: str, function: Any, *arguments: Any) -> None:
         dvc_task(name, function).submit(self.root, *arguments).result()

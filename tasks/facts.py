@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,9 @@ def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root:
     }
 
 
+@lru_cache(maxsize=1)
 def source_sha256() -> str:
-    """The sha256 of all source that steps are made of: ``beft/`` and ``tasks/``."""
+    """The sha256 of all source that steps are made of, ``beft/`` and ``tasks/``, as this process found it."""
     return sha256_json({name: sha256_tree(PROJECT / name) for name in ("beft", "tasks")})
 
 

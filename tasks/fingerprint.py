@@ -97,8 +97,12 @@ def step_files(step: "Step") -> set[Path]:
     return {own} | _imported(own, set())
 
 
+@lru_cache(maxsize=64)
 def source_sha256(step: "Step") -> str:
-    """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source."""
+    """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source.
+
+    As it was when the process first asked: that is the source which it has loaded and goes on to use.
+    """
     files = {path.name: sha256_file(path) for path in step_files(step)}
     for name in step.source:
         path = PROJECT / name

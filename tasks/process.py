@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from beft.errors import BeftError, InputError
 from tasks.environment import settle
+from tasks.fingerprint import source_sha256
 
 if TYPE_CHECKING:
     from tasks.step import Call
@@ -42,6 +43,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None) -> dict[
         "parent": os.getpid(),
         "module": function.__module__,
         "step": call.step.name,
+        "source": source_sha256(call.step),
         "settings": call.settings.model_dump(mode="json"),
         "inputs": {name: str(path.resolve()) for name, path in call.inputs.items()},
         "out": str(out.resolve()),
@@ -167,8 +169,11 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
     from tasks.settings import PipelineSettings
     from tasks.step import call_function, find_declared
 
+    step = find_declared(importlib.import_module(request["module"]), request["step"])
+    if source_sha256(step) != request["source"]:
+        raise BeftError("the source of beft was changed since this run began; start it again")
     return call_function(
-        find_declared(importlib.import_module(request["module"]), request["step"]),
+        step,
         PipelineSettings.from_mapping(request["settings"]),
         {name: Path(path) for name, path in request["inputs"].items()},
         Path(request["out"]),

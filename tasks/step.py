@@ -220,7 +220,7 @@ def run_step(call: Call) -> Finished:
         summary = run_function(call, out, call.checkpoints(fingerprint))
         seconds = time.monotonic() - started
         if call.fingerprint() != fingerprint:
-            raise BeftError(f"{call.key}: its input data or the source changed while it ran; run it again")
+            raise BeftError(f"{call.key}: its input data changed while it ran; run it again")
         record = StepRecord(
             step=call.step.name,
             dataset=call.dataset,

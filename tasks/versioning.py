@@ -112,13 +112,15 @@ def data_versions(root: Path, datasets: Iterable[str]) -> dict[str, DataVersion]
     }
 
 
-def stage_record(root: Path, step: str, dataset: str) -> StepRecord:
-    """What is known of the output of a stage, in the form of a finished step's record.
+def stage_record(root: Path, step: str, dataset: str) -> StepRecord | None:
+    """What is known of the output of a stage, in the form of a finished step's record; None when there is none.
 
     Its fingerprint is the hash of the contents, its time that of the newest file; what it took is not known.
     """
     folder = root / dvc_folder(f"{step}/{dataset}")
     outputs = contents(folder)
+    if not outputs:
+        return None
     newest = max((folder / path).stat().st_mtime for path in outputs)
     return StepRecord(
         step=step,

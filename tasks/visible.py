@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from beft.names import known_name
 from tasks.settings import PipelineSettings
 
-_Tree = dict[str, "_Tree"]
-"""Names of settings to what of each is visible; an empty tree is all of it."""
+_Tree = dict[str, "_Tree | None"]
+"""Names of settings to what of each is visible; None is all of it."""
 
 
 def narrowed(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> PipelineSettings:
@@ -45,14 +45,17 @@ def _tree(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | 
     tree: _Tree = {}
     for section in sections:
         for name in named if "{dataset}" in section else [""]:
-            below = tree
-            for part in section.replace("{dataset}", name).split("."):
-                below = below.setdefault(part, {})
+            *parents, last = section.replace("{dataset}", name).split(".")
+            below: _Tree | None = tree
+            for parent in parents:
+                below = below.setdefault(parent, {}) if below is not None else None
+            if below is not None:
+                below[last] = None
     return tree
 
 
-def _narrow(value: Any, tree: _Tree) -> Any:
-    if not tree:
+def _narrow(value: Any, tree: _Tree | None) -> Any:
+    if tree is None:
         return value
     if isinstance(value, BaseModel):
         copy = value.model_copy()
@@ -62,7 +65,7 @@ def _narrow(value: Any, tree: _Tree) -> Any:
     return {name: _narrow(value[name], below) for name, below in tree.items()}
 
 
-def _pick(value: Mapping[str, Any], tree: _Tree) -> Mapping[str, Any]:
-    if not tree:
+def _pick(value: Mapping[str, Any], tree: _Tree | None) -> Mapping[str, Any]:
+    if tree is None:
         return value
     return {name: _pick(value[name], below) for name, below in tree.items()}

@@ -74,6 +74,14 @@ def test_any_other_end_is_an_error_in_one_line(how: str, message: str, tmp_path:
     assert "\n" not in str(error.value)
 
 
+def test_a_source_that_was_changed_meanwhile_is_refused(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.process.source_sha256", lambda _step: "what the parent has loaded")
+    with pytest.raises(BeftError, match="changed since this run began"):
+        run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+
+
 @pytest.mark.parametrize("signal_of_the_parent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path, tmp_path: Path) -> None:
     program = f"""

@@ -92,9 +92,11 @@ def test_stages_run_once_are_versioned_and_pushed_without_git(root: Path) -> Non
     done = subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=root, capture_output=True, text=True)
     assert (version.prepared / "rows.txt").read_text() == "7", done.stderr
 
-    record = stage_record(root, "prepare", "imdb")
+    record, raw = stage_record(root, "prepare", "imdb"), stage_record(root, "fetch", "imdb")
+    assert record is not None and raw is not None
     assert record.key == "prepare/imdb" and list(record.outputs) == ["rows.txt"]
-    assert record.fingerprint == stage_record(root, "fetch", "imdb").fingerprint  # the same contents
+    assert record.fingerprint == raw.fingerprint  # the same contents
+    assert stage_record(root, "fetch", "sst2") is None
 
 
 def test_a_workspace_under_git_is_asked_again(root: Path) -> None:

@@ -24,6 +24,18 @@ def test_what_is_not_named_is_not(name: str) -> None:
         getattr(narrowed(SETTINGS, ("seed",), None), name)
 
 
+def test_a_step_that_names_nothing_sees_nothing() -> None:
+    assert selected(SETTINGS, (), "imdb") == {}
+    for name in PipelineSettings.model_fields:
+        with pytest.raises(AttributeError, match=name):
+            getattr(narrowed(SETTINGS, (), "imdb"), name)
+
+
+def test_naming_a_section_and_a_part_of_it_is_naming_the_section() -> None:
+    for sections in (("train", "train.epochs"), ("train.epochs", "train")):
+        assert narrowed(SETTINGS, sections, None).train == SETTINGS.train
+
+
 def test_nor_the_rest_of_a_dataset_or_of_a_section() -> None:
     seen = narrowed(SETTINGS, ("datasets.{dataset}.size", "train.epochs"), "imdb")
     with pytest.raises(AttributeError, match="max_length"):
