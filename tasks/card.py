@@ -38,8 +38,7 @@ def model_card(
     labels = ", ".join(f"`{label}`" for label in adapter.labels)
     provenance = adapter.provenance
     parts = [
-        f"# {title}",
-        _headline(results),
+        _headline(results, title),
         _verdict(decision),
         _comparison(evaluation),
         "## What it is",
@@ -74,12 +73,13 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _headline(results: DatasetResults) -> str:
+def _headline(results: DatasetResults, title: str) -> str:
+    """The first line, which lists of versions show alone: plain text."""
     evaluation, metric = results.evaluation, results.metric
     test = evaluation.splits["test"]
     score = test.scores[evaluation.target][metric]
     return (
-        f"**{percent(score.value)} % {metric}** on {test.rows:,} test rows "
+        f"{percent(score.value)} % {metric} on {test.rows:,} test rows of {title} "
         f"({100 * evaluation.confidence:g} % interval {percent(score.low)} to {percent(score.high)})."
     )
 
