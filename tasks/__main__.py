@@ -11,7 +11,8 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder
-from tasks.environment import settle
+from tasks.environment import settle, stay_offline
+from tasks.facts import is_local
 from tasks.process import log_lines
 from tasks.settings import PipelineSettings
 from tasks.step import call_function, explained_os_errors, step_key
@@ -53,6 +54,8 @@ def run(name: str, dataset: str | None, root: Path) -> None:
         raise InputError(f"{name} is run once a dataset: add --dataset with one of {', '.join(settings.datasets)}")
     if dataset is not None and not step.per_dataset:
         raise InputError(f"{name} is run over all datasets: leave --dataset out")
+    if is_local(settings, root):
+        stay_offline()
     inputs = {name: root / dvc_folder(key) for name, key in input_keys(step, settings, dataset).items()}
     missing = [str(folder.relative_to(root)) for folder in inputs.values() if not folder.is_dir()]
     if missing:

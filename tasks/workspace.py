@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from typing import IO, Any
 
 from beft.errors import BeftError
 from beft.files import write_json
+
+_SERVER = "prefect.server.api.server"
 
 
 class WorkspaceBusyError(BeftError):
@@ -58,6 +61,7 @@ class Workspace:
             holder = _read(file)
             if holder and not _is_gone(holder):
                 raise WorkspaceBusyError(_busy(holder, path))
+            _end_servers(holder)
             _write(file, _this_process())
         try:
             for leftover in (*(self.runs / "steps").glob(".*.tmp-*"), *self.runs.glob(".*.tmp-*")):
@@ -118,7 +122,34 @@ def _write(file: IO[str], holder: Mapping[str, Any]) -> None:
 def _this_process() -> dict[str, Any]:
     pid = os.getpid()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": pid, "process_start": process_start(pid), "host": socket.gethostname(), "since": now}
+    return {
+        "pid": pid,
+        "process_start": process_start(pid),
+        "host": socket.gethostname(),
+        "since": now,
+        "servers": {str(server): process_start(server) for server in _temporary_servers()},
+    }
+
+
+def _temporary_servers() -> list[int]:
+    """Prefect's temporary servers below this process."""
+    import psutil
+
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(_SERVER in argument for argument in child.cmdline()):
+                found.append(child.pid)
+    return found
+
+
+def _end_servers(holder: Mapping[str, Any]) -> None:
+    """End the temporary servers of a run that was killed: they outlive it, and go on writing to Prefect's database."""
+    servers = holder.get("servers")
+    for pid, start in servers.items() if isinstance(servers, dict) else ():
+        if start is not None and process_start(int(pid)) == start:
+            with suppress(OSError):
+                os.kill(int(pid), signal.SIGTERM)
 
 
 def process_start(pid: int) -> str | None:

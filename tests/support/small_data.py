@@ -57,5 +57,5 @@ def small_workspace(root: Path, settings: dict[str, Any] | None = None) -> Path:
     for name in ("raw", "prepared"):
         path = Path("data", "expectations", f"{name}.yaml")
         write_text(root / path, (project / path).read_text())
-    write_text(root / "params.yaml", yaml.safe_dump(SETTINGS | (settings or {})))
+    write_text(root / "params.yaml", yaml.safe_dump(SETTINGS | (settings or {}), sort_keys=False))
     return root

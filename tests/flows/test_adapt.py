@@ -1,0 +1,205 @@
+"""The main flow on a small dataset and a tiny base, on a real temporary Prefect server."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.errors import InputError, SettingsError
+from beft.files import read_json, sha256_tree
+from tasks.settings import PipelineSettings
+from tasks.step import Call, run_step
+from tasks.steps import find_step
+from tasks.workspace import Workspace, WorkspaceBusyError
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+from tests.support.small_data import reviews, small_workspace, write_reviews
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+EPOCHS = 60
+QUICK = {
+    "probe": {"epochs": 2, "learning_rate": 0.01},
+    "train": {"epochs": 2, "learning_rate": 0.01},
+    "evaluate": {"resamples": 100},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small dataset, a tiny base, and nothing else; the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    base = save_base(tmp_path / "base", build_tiny("bert"), pooling="mean")
+    compute = {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1}
+    return small_workspace(tmp_path, {**QUICK, "base": compute})
+
+
+def settings_of(root: Path, **changes: Any) -> PipelineSettings:
+    return PipelineSettings.read(
+        root / "params.yaml", {name.replace("__", "."): value for name, value in changes.items()}
+    )
+
+
+def parents(root: Path) -> list[Any]:
+    """The runs of the workspace's MLflow database that are below no other."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    runs = [run for found in client.search_experiments() for run in client.search_runs([found.experiment_id])]
+    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+
+
+def test_its_parameter_is_the_form_of_all_settings() -> None:
+    from flows.adapt import adapt
+
+    schema = adapt.parameters.model_dump()
+    text = str(schema)
+    assert schema["required"] == ["settings"]
+    for name in PipelineSettings.model_fields:
+        assert name in text
+    assert "CPU threads; stored with the adapter, never inherited" in text
+
+
+class TestBeforeAnythingStarts:
+    """What is wrong is said at once: no server, no file."""
+
+    @pytest.fixture(autouse=True)
+    def no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import flows.adapt
+
+        def never(*_arguments: object) -> None:
+            raise AssertionError("the flow was started")
+
+        monkeypatch.setattr(flows.adapt, "adapt", never)
+
+    def test_every_problem_of_the_settings_is_named(self, root: Path) -> None:
+        from flows.adapt import run_adapt
+
+        wrong = settings_of(root, datasets={"mien": {}, "mine": {"size": "low"}}, base__source="./bass")
+        with pytest.raises(SettingsError) as error:
+            run_adapt(wrong)
+        message = str(error.value)
+        assert message.startswith("3 problems")
+        assert "Did you mean 'mine'" in message and "bass" in message and "no size 'low'" in message
+        assert not (root / "runs").exists()
+
+    def test_a_second_run_is_refused(self, root: Path) -> None:
+        from flows.adapt import run_adapt
+
+        holder = (
+            "import sys\nfrom pathlib import Path\nfrom tasks.workspace import Workspace\n"
+            "with Workspace(Path.cwd()).locked():\n"
+            "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+        )
+        other = subprocess.Popen(
+            [sys.executable, "-c", holder],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with other:
+            assert other.stdout and other.stdout.readline() == b"held\n"
+            with pytest.raises(WorkspaceBusyError, match=f"process {other.pid}"):
+                run_adapt(settings_of(root))
+            other.kill()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> None:
+    from flows.adapt import run_adapt
+
+    write_reviews(root, [*reviews(), ("a warm film with a twist", "superb")])
+    with pytest.raises(InputError, match="superb"):
+        run_adapt(settings_of(root))
+    steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
+    assert steps == {"fetch"}
+    assert not (root / "mlflow").exists()
+    with Workspace(root).locked():
+        pass
+
+
+@pytest.fixture
+def killed(root: Path) -> Iterator[Path]:
+    """The workspace after a run that was killed between two epochs of the training of the target."""
+    log = root / "log.txt"
+    with log.open("wb") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", "--set", f"train.epochs={EPOCHS}"],
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(root / ".prefect")},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while f"value: epoch 2/{EPOCHS}" not in log.read_text():
+            assert run.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        yield root
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)  # Prefect's temporary server outlives a kill -9
+
+
+@pytest.mark.end_to_end
+@pytest.mark.usefixtures("prefect_server")
+def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
+    killed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.adapt import run_adapt
+
+    root, settings = killed, settings_of(killed, train__epochs=EPOCHS)
+    (parent,) = parents(root)
+    assert parent.info.status == "RUNNING"
+
+    first = run_adapt(settings)
+    assert first["status"] == "FINISHED"
+    before_the_kill = {f"{step}/mine" for step in ("fetch", "validate_raw", "prepare", "validate", "probe", "score")}
+    after_it = {"train/mine", "evaluate/mine", "merge", "report", "register"}
+    assert {name for name, step in first["steps"].items() if step["reused"]} == before_the_kill
+    assert {name for name, step in first["steps"].items() if not step["reused"]} == after_it
+
+    # The training went on from its checkpoint, and ends as one that nobody interrupted.
+    train = find_step("train")
+    folder = root / first["steps"]["train/mine"]["folder"]
+    summary = read_json(folder / "step.json")["summary"]
+    assert 0 < summary["steps_here"] < summary["steps"]
+    inputs = {name: root / first["steps"][f"{name}/mine"]["folder"] for name in train.reads}
+    alone = run_step(Call(train, settings, inputs, root / "alone", "mine"))
+    assert alone.record.summary["steps_here"] == alone.record.summary["steps"]
+    assert sha256_tree(alone.folder / "adapter") == sha256_tree(folder / "adapter")
+
+    # The same MLflow run was continued.
+    assert first["mlflow_run"] == parent.info.run_id
+    assert [run.info.status for run in parents(root)] == ["FINISHED"]
+
+    # What a run leaves.
+    latest = root / "runs" / "latest"
+    assert read_json(latest / "run.json") == first
+    assert (latest / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
+    assert (latest / "train" / "mine" / "adapter" / "beft.json").is_file()
+    assert PipelineSettings.read(latest / "params.yaml") == settings
+    assert first["models"][0]["version"] == "1"
+
+    # A second run.
+    steps = sha256_tree(root / "runs" / "steps")
+    capsys.readouterr()
+    second = run_adapt(settings)
+    assert all(step["reused"] for step in second["steps"].values())
+    assert "11 of 11 steps were finished already and reused." in capsys.readouterr().out
+    assert sha256_tree(root / "runs" / "steps") == steps
+    assert second["models"] == first["models"]
+    assert [run.info.run_id for run in parents(root)] == [parent.info.run_id]

@@ -1,0 +1,79 @@
+"""What the terminal says at the end of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.evaluation import Cost, Method, evaluate_methods
+from beft.files import write_json
+from beft.settings import EvaluateSettings
+from flows.outcome import rows, show
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> dict[str, Any]:
+    """A run on one dataset in which the target is right on 9 rows of 10, each baseline on half of them."""
+    truth = [0, 1] * 50
+    right = [[1.0, 0.0] if label == 0 else [0.0, 1.0] for label in truth]
+    target = [row if number % 10 else row[::-1] for number, row in enumerate(right)]
+    coin = [[1.0, 0.0]] * 100
+    found = evaluate_methods(
+        {
+            "value": Method({"test": target, "gate": target}, Cost(trainable_parameters=9, seconds=1, bias_bytes=9216)),
+            "head_only": Method({"test": coin, "gate": coin}),
+            "logistic_regression": Method({"test": coin, "gate": coin}),
+            "all_biases": Method({"test": right}),
+        },
+        {"test": truth, "gate": truth},
+        target="value",
+        baselines=("head_only", "logistic_regression"),
+        metrics=["accuracy"],
+        settings=EvaluateSettings(resamples=100),
+    )
+    folder = tmp_path / "runs" / "steps" / "evaluate-imdb-0011"
+    write_json(folder / "evaluation.json", {**found.to_json(), "truncated": {}})
+    step = {"folder": "runs/steps/evaluate-imdb-0011", "seconds": 1.0, "reused": True, "fingerprint": "00"}
+    return {
+        "datasets": ["imdb"],
+        "steps": {"evaluate/imdb": step, "report": {**step, "reused": False}},
+        "models": [
+            {
+                "dataset": "imdb",
+                "name": "beft-x-imdb",
+                "version": "3",
+                "aliases": ["challenger"],
+                "reason": "[b]why[/b]",
+            }
+        ],
+        "report": "runs/0011/report.html",
+        "mlflow_page": "experiments/1/runs/abc",
+        "prefect_flow_run": "def",
+    }
+
+
+def test_a_row_holds_the_target_beside_the_other_methods(record: dict[str, Any], tmp_path: Path) -> None:
+    (row,) = rows(record, tmp_path)
+    assert row["target term"] == "value"
+    assert row["test"].startswith("90.0 [") and row["test"].endswith("] accuracy")
+    assert (row["head only"], row["logistic regression"], row["all bias terms"]) == ("50.0", "50.0", "100.0")
+    assert row["gain certain"] == "yes"
+    assert row["adapter"] == "9.2 kB bias + 0.0 kB head"
+    assert row["registered as"] == "beft-x-imdb v3 (challenger)"
+
+
+def test_the_last_lines_say_where_to_look_next(
+    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(record, tmp_path)
+    said = capsys.readouterr().out
+    assert "1 of 2 steps were finished already and reused." in said
+    assert "imdb: [b]why[/b]" in said
+    for line in (
+        "Report    runs/0011/report.html",
+        "http://127.0.0.1:5000/#/experiments/1/runs/abc",
+        "http://127.0.0.1:4200/runs/flow-run/def",
+    ):
+        assert line in said
+    (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]
+    assert 'beft predict runs/latest/train/imdb/adapter "' in predict
