@@ -148,7 +148,8 @@ def _package_folder(dataset: str, source: PackageSource) -> Path:
 def _licence(source: PackageSource) -> str | None:
     """What the package itself says of its licence."""
     stated = metadata.metadata(source.distribution.split("==")[0])
-    return next((stated[field] for field in ("License-Expression", "License") if stated[field]), None)
+    # ``get``: some versions of importlib.metadata raise a KeyError for a field that is not there, others give None.
+    return next((found for field in ("License-Expression", "License") if (found := stated.get(field))), None)
 
 
 def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str]]:
