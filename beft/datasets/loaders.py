@@ -148,8 +148,9 @@ def _package_folder(dataset: str, source: PackageSource) -> Path:
 def _licence(source: PackageSource) -> str | None:
     """What the package itself says of its licence."""
     stated = metadata.metadata(source.distribution.split("==")[0])
-    # ``get``: some versions of importlib.metadata raise a KeyError for a field that is not there, others give None.
-    return next((found for field in ("License-Expression", "License") if (found := stated.get(field))), None)
+    # Asked first: for a field that is not there some versions of importlib.metadata raise, others give None.
+    known = (stated[field] for field in ("License-Expression", "License") if field in stated)
+    return next((licence for licence in known if licence), None)
 
 
 def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str]]:
