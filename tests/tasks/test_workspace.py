@@ -81,7 +81,8 @@ def test_the_temporary_server_of_a_killed_run_is_ended(workspace: Workspace) -> 
     other.kill()
     other.communicate()
     with workspace.locked():
-        assert holder(workspace.root)["servers"] == {}
+        # This process may have a temporary server of its own, from another test.
+        assert pid not in holder(workspace.root)["servers"]
     deadline = time.monotonic() + 20
     while process_start(int(pid)) == started:
         assert time.monotonic() < deadline
