@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beft.cli import PARAMS, Changes, parse_changes
 from beft.cli import app as science
+from beft.cli.options import PARAMS, Changes, parse_changes
 from tasks.environment import settle
 
 if TYPE_CHECKING:

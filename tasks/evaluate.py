@@ -1,5 +1,6 @@
 """evaluate: the target beside the probe and two cheap baselines, on test; and the gain that decides, on gate."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from beft.datasets import load_split
 from beft.evaluation import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, write_json
+from beft.opened import Opened, open_classifier
 from beft.training import LabelledRows
-from tasks.loading import CLASSIFIER_SECTIONS, Opened, log, open_classifier
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Step
+from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
+
+log = logging.getLogger("tasks")
 
 BASELINES = ("head_only", "logistic_regression")
 ALL_BIASES = "all_biases"

@@ -4,6 +4,7 @@ Every row of the result's matrix is a set of biases: none (the base's own), each
 Every column is a dataset, measured on its test split with its own head.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from beft.features import Floats, predict_probabilities
 from beft.files import read_json, write_json
 from beft.merging import Merged, compare_all
 from beft.merging import merge as merge_adapters
+from beft.opened import Opened, open_classifier
 from beft.sites import read_bias
-from tasks.loading import CLASSIFIER_SECTIONS, Opened, log, open_classifier
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Step
+from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
+
+log = logging.getLogger("tasks")
 
 NONE = "none"
 """The row of the base's own biases, under the head that was trained with the dataset's adapter."""

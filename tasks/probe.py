@@ -5,10 +5,10 @@ from pathlib import Path
 
 from beft.adaptation import run_probe
 from beft.files import write_json
+from beft.opened import open_classifier, training_cost, training_facts
 from beft.settings import TERMS
-from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Step
+from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 
 
 def probe(

@@ -33,6 +33,9 @@ JSON = Any
 
 RECORD = "step.json"
 
+CLASSIFIER_SECTIONS = ("seed", "protocol", "base", "head", "datasets.{dataset}.max_length")
+"""The settings that open a classifier and encode its rows."""
+
 logger = logging.getLogger(__name__)
 
 

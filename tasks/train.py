@@ -6,9 +6,9 @@ from pathlib import Path
 from beft.adaptation import train_terms
 from beft.evidence import Evidence
 from beft.files import read_json, write_json
-from tasks.loading import CLASSIFIER_SECTIONS, open_classifier, training_cost, training_facts
+from beft.opened import open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Step
+from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 
 
 def train(

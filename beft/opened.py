@@ -1,4 +1,4 @@
-"""What the steps that compute have in common: the classifier of a dataset, its rows, and what a training tells."""
+"""A classifier opened on the prepared data of one dataset: its rows, its settings, and what a training of it tells."""
 
 import logging
 from dataclasses import dataclass
@@ -11,14 +11,10 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
 from beft.device import resolve_compute, set_threads
-from beft.settings import TrainingSettings
+from beft.settings import Settings, TrainingSettings
 from beft.training import LabelledRows, RunResult
-from tasks.settings import PipelineSettings
 
-log = logging.getLogger("tasks")
-
-CLASSIFIER_SECTIONS = ("seed", "protocol", "base", "head", "datasets.{dataset}.max_length")
-"""The settings that open a classifier and encode its rows."""
+log = logging.getLogger("beft.opened")
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Opened:
     """A classifier with the prepared data of one dataset."""
 
     classifier: Classifier
-    settings: PipelineSettings
+    settings: Settings
     dataset: str
     folder: Path
     facts: dict[str, Any]
@@ -82,7 +78,7 @@ class Opened:
         )
 
 
-def open_classifier(settings: PipelineSettings, prepared: Path, dataset: str) -> Opened:
+def open_classifier(settings: Settings, prepared: Path, dataset: str) -> Opened:
     """Load the base for a dataset's labels; sets the process's threads.
 
     Raises:

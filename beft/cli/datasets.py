@@ -1,0 +1,96 @@
+"""datasets: list, show and check them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beft.cli.options import PARAMS, AsJson, Changes, Params, read_settings
+from beft.cli.output import print_json, print_table
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("ls")
+def ls(as_json: AsJson = False) -> None:
+    """List the known datasets.
+
+    The embedded ones, and those described in data/datasets/.
+    """
+    from beft.datasets import find_dataset, known_datasets
+
+    found = [find_dataset(name) for name in known_datasets()]
+    if as_json:
+        print_json([description.model_dump(mode="json") for description in found])
+        return
+    print_table(
+        ["dataset", "version", "labels", "metric", "sizes", "title"],
+        [
+            [
+                each.name,
+                each.version,
+                ", ".join(each.labels),
+                each.metric,
+                ", ".join([*(f"{name} {rows:,}" for name, rows in each.sizes.items()), "all"]),
+                each.title,
+            ]
+            for each in found
+        ],
+    )
+
+
+@app.command("show")
+def show(dataset: Annotated[str, typer.Argument(help="Its name.")]) -> None:
+    """Show a dataset's description as YAML."""
+    import yaml
+
+    from beft.datasets import find_dataset
+
+    described = find_dataset(dataset).model_dump(mode="json", exclude_defaults=True)
+    typer.echo(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110).rstrip())
+
+
+@app.command("check")
+def check(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Its name, or the path of a description.")],
+    size: Annotated[
+        str | None, typer.Option(help="low, medium, high, all, or a number of rows; none: as in the settings, or all.")
+    ] = None,
+    params: Params = PARAMS,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a dataset against its description.
+
+    It is read and prepared in a temporary folder.
+    """
+    import tempfile
+
+    from beft.datasets import Description, find_dataset
+    from beft.datasets.loaders import fetch_source
+    from beft.datasets.preparation import prepare_source
+
+    settings = read_settings(context, params, changes)
+    is_file = dataset.endswith((".yaml", ".yml"))
+    description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
+    with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
+        raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
+        raw.mkdir()
+        prepared.mkdir()
+        fetch_source(description, raw, Path.cwd())
+        chosen = settings.datasets.get(description.name)
+        asked = size or (chosen.size if chosen else "all")
+        rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
+        facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
+    if as_json:
+        print_json(facts)
+        return
+    typer.echo(f"{facts['dataset']}: {facts['raw_rows']:,} rows, {facts['title']}\n")
+    labels = facts["labels"]
+    print_table(
+        ["split", "rows", *labels],
+        [[split, f"{facts['rows'][split]:,}", *balance.values()] for split, balance in facts["balance"].items()],
+    )
+    dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
+    typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")

@@ -1,0 +1,78 @@
+"""Arguments and options that several commands take, and the settings that they make."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from beft.settings import Settings
+
+ReadSettings = Callable[[Path, Mapping[str, Any]], "Settings"]
+"""Reads the settings of a command: from a file, with changes by dotted name."""
+
+PARAMS = Path("params.yaml")
+
+Params = Annotated[Path, typer.Option(help="The settings; missing, the defaults.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one setting.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+Prepared = Annotated[Path, typer.Argument(help="A folder of prepared data, as the step 'prepare' writes it.")]
+BaseFolder = Annotated[str | None, typer.Option("--base", help="Where the base is, if not where the adapter says.")]
+
+
+def read_settings(context: typer.Context, params: Path, changes: Sequence[str] | None) -> "Settings":
+    """The settings of a command. Who mounts these commands can bring a reader that knows more sections."""
+    from beft.settings import Settings
+
+    read: ReadSettings = context.obj or Settings.read
+    values = parse_changes(changes or ())
+    if params == PARAMS and not params.exists():
+        return Settings.from_mapping(nested(values))
+    return read(params, values)
+
+
+def parse_changes(changes: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as dotted names to values; a value is read as YAML.
+
+    Raises:
+        InputError: A text without ``=``, or a value that is no YAML.
+    """
+    import yaml
+
+    from beft.errors import InputError
+
+    values = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {change!r}: write NAME=VALUE, for example --set train.epochs=3")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {change!r}: {value!r} is no YAML value") from None
+    return values
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as mappings in mappings."""
+    result: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *parents, last = name.split(".")
+        below = result
+        for parent in parents:
+            below = below.setdefault(parent, {})
+        below[last] = value
+    return result
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        InputError: The path exists.
+    """
+    from beft.errors import InputError
+
+    if out.exists():
+        raise InputError(f"{out} is there already; name a new folder, or remove it first")
