@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from beft.files import read_json, write_json
 from tasks.drawing import Curve, Interval, curves, intervals, ticks_over
-from tasks.report import duration, percent, points, quantity, report, report_step
+from tasks.formatting import duration, percent, points, quantity
+from tasks.report import report, report_step
 from tasks.visible import narrowed
 from tests.support.finished_run import FinishedRun
 

@@ -1,0 +1,54 @@
+"""How numbers and names are written where people read them."""
+
+TITLES = {
+    "head_only": "head only",
+    "logistic_regression": "logistic regression",
+    "all_biases": "all bias terms",
+}
+NO_METRIC_OF_SHARES = {"matthews"}
+"""Metrics that are shown as they are, not in percent."""
+
+
+def title(method: str) -> str:
+    """A method's name, or that of a bias term."""
+    return TITLES.get(method, method.replace("_", " "))
+
+
+def factor(metric: str) -> int:
+    """What a metric is multiplied with before it is drawn."""
+    return 1 if metric in NO_METRIC_OF_SHARES else 100
+
+
+def percent(value: float, metric: str = "accuracy") -> str:
+    """A metric as people read it: in percent with one decimal, or as it is."""
+    return f"{value:.3f}" if metric in NO_METRIC_OF_SHARES else f"{100 * value:.1f}"
+
+
+def points(value: float, metric: str = "accuracy") -> str:
+    """A difference of a metric, with its sign."""
+    return f"{value:+.3f}" if metric in NO_METRIC_OF_SHARES else f"{100 * value:+.1f}"
+
+
+def quantity(size: float | None) -> str:
+    """Bytes with a unit; a dash where they are not known."""
+    if size is None:
+        return "—"
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, in minutes too where they are many."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {round(seconds) % 60:02d} s"
+
+
+def small(value: float | None) -> str:
+    """An importance score; methods differ in size by orders of magnitude."""
+    if value is None:
+        return "no direction"
+    if value == 0:
+        return "0"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.0e}".replace("e-0", "e-")

@@ -1,0 +1,60 @@
+"""The merges in the report: every set of biases on every dataset."""
+
+from pathlib import Path
+from typing import Any
+
+from beft.files import read_json
+from beft.metrics import METRICS
+from tasks.formatting import percent, points
+
+
+def merge_table(folder: Path) -> dict[str, Any]:
+    """The matrix of the merges: every set of biases on every dataset."""
+    found = read_json(folder / "merge.json")
+    if "matrix" not in found:
+        return {"note": found.get("note", "nothing was merged")}
+    names, metrics = found["datasets"], found["metrics"]
+    rows = []
+    for row in found["rows"]:
+        cells = []
+        for name in names:
+            metric = metrics[name]
+            score = found["matrix"][name]["scores"][row][metric]
+            own = found["matrix"][name]["scores"][name][metric]["value"]
+            cells.append(
+                {
+                    **{key: percent(score[key], metric) for key in ("value", "low", "high")},
+                    "difference": points(score["value"] - own, metric) if row != name else "",
+                    "own": row == name,
+                    "share": f"{min(1.0, abs(score['value'] - own) / 0.2):.3f}",
+                    "worse": score["value"] < own,
+                }
+            )
+        kind = "none" if row == "none" else "single" if row in names else "merged"
+        options = found["recipes"].get(row, {}).get("options", {})
+        note = ", ".join(f"{key} {value:g}" for key, value in options.items() if isinstance(value, int | float))
+        rows.append({"name": _merge_title(row, kind), "kind": kind, "cells": cells, "note": note})
+    notes = list(dict.fromkeys(note for recipe in found["recipes"].values() for note in recipe["notes"]))
+    return {
+        "note": None,
+        "datasets": [{"name": name, "metric": METRICS[metrics[name]].title} for name in names],
+        "rows": rows,
+        "scales": found["scales_tried"],
+        "notes": notes,
+        "comparisons": [
+            {
+                "first": pair["first"],
+                "second": pair["second"],
+                "cosine": "—" if pair["cosine"] is None else f"{pair['cosine']:+.3f}",
+                "conflict": "—" if pair["sign_conflict"] is None else f"{100 * pair['sign_conflict']:.1f} %",
+                "norms": [f"{norm:.3f}" for norm in pair["norms"]],
+            }
+            for pair in found["comparisons"]
+        ],
+    }
+
+
+def _merge_title(row: str, kind: str) -> str:
+    if kind == "none":
+        return "no bias change (the base's own)"
+    return f"adapter of {row}" if kind == "single" else f"merged: {row.replace('_', ' ')}"
