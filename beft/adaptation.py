@@ -23,9 +23,10 @@ from beft.features import extract_features
 from beft.importance import fisher_information
 from beft.inertness import measure_inertness
 from beft.metrics import score
+from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.settings import Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
-from beft.training import LabelledRows, Metric, Run, RunResult, fit
+from beft.training import fit
 
 log = logging.getLogger("beft.adaptation")
 

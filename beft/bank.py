@@ -1,8 +1,10 @@
 """The bank: puts trained vectors behind frozen modules, and takes them off bit for bit.
 
-A module that is touched gets a ``forward`` of its own (an instance attribute) that computes ``W x + (bias + delta)``
-in one fused call. No parameter of the base is written or replaced, so that taking the attribute off gives back the
-base as it was.
+A module that is touched gets a ``forward`` of its own (an instance attribute) that computes ``W x + (bias + delta)``.
+No parameter of the base is written or replaced, so that taking the attribute off gives back the base as it was.
+
+A bank may hold many vectors for each site (of many runs, or many adapters). Each row of a batch is then computed with
+the one that ``choose`` names for it; the product with the frozen weight is one for all rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from beft.errors import BeftError, InputError
 from beft.families import submodule
+from beft.layouts import FLAT, Layout, spread_rows
 from beft.names import known_name
 from beft.sites import BiasSite, read_bias, site_module
 
@@ -30,41 +33,57 @@ class Bank:
 
     Args:
         model: The model; its parameters should be frozen, and are neither written nor replaced.
-        deltas: The change of each bias site: [width], fp32 or wider; it may require a gradient.
-        head: Full parameter names of the model to the tensors that stand in for them.
+        deltas: The change of each bias site: [width], or [vectors, width]; fp32 or wider; it may require a gradient.
+        head: Full parameter names of the model to the tensors that stand in for them, each of the parameter's shape,
+            or with an axis for the vectors before it.
+        layouts: With more than one vector: where the rows of a batch are in the output of each module that a site is
+            in (``beft.layouts``).
 
     Raises:
-        InputError: A site, a name, a shape or a type does not fit the model, or a module is of a class that the bank
-            cannot compute.
+        InputError: A site, a name, a shape or a type does not fit the model, a module is of a class that the bank
+            cannot compute, or one with many vectors does not keep the rows of a batch apart.
     """
 
     def __init__(
-        self, model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        deltas: Mapping[BiasSite, Tensor],
+        head: Mapping[str, Tensor] | None = None,
+        *,
+        layouts: Mapping[str, Layout] | None = None,
     ) -> None:
         self.model = model
-        self.deltas = dict(deltas)
-        self.head = dict(head or {})
+        known = dict(model.named_parameters(remove_duplicate=False))
+        self.vectors = _count_vectors(deltas, head or {}, known)
+        self.deltas = {site: _lone(delta, 1, self.vectors) for site, delta in deltas.items()}
+        self.head = {
+            name: _lone(tensor, known[name].dim(), self.vectors) if name in known else tensor
+            for name, tensor in (head or {}).items()
+        }
+        self._choice = _Choice(self.vectors)
         self._sites: dict[str, list[BiasSite]] = {}
         for site, delta in sorted(self.deltas.items(), key=lambda item: (item[0].module, item[0].start)):
-            _check_delta(model, site, delta)
+            _check_delta(model, site, delta, self.vectors)
             before = self._sites.setdefault(site.module, [])
             if before and before[-1].stop > site.start:
                 raise InputError(f"the bias sites {before[-1].name} and {site.name} overlap.")
             before.append(site)
         self._replaced: dict[str, dict[str, Tensor]] = {}
-        known = dict(model.named_parameters(remove_duplicate=False))
         for name, tensor in self.head.items():
             known_name(name, known, "parameter of the head")
-            if tensor.shape != known[name].shape:
-                raise InputError(
-                    f"head {name}: shape {tuple(tensor.shape)}, but the model's {tuple(known[name].shape)}."
-                )
+            shape = tuple(known[name].shape)
+            if tuple(tensor.shape) != _stacked(shape, self.vectors):
+                raise InputError(f"head {name}: shape {tuple(tensor.shape)}, but the model's {shape}.")
             path, _, parameter = name.rpartition(".")
             if path in self._sites:
                 raise InputError(f"head {name}: bias sites of the same module are trained by a delta.")
             self._replaced.setdefault(path, {})[parameter] = tensor
         for path in (*self._sites, *self._replaced):
             _check_class(path, submodule(model, path))
+        self._layouts = dict(layouts or {})
+        apart = [path for path in self._sites if self.vectors > 1 and self._layouts.get(path) is None]
+        if apart:
+            raise InputError(f"{apart[0]} does not keep the rows of a batch apart: it can hold one vector at a time.")
         self._attached: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
 
     def attach(self) -> Self:
@@ -84,10 +103,27 @@ class Bank:
             if path in self._sites:
                 forwards[path] = (module, self._with_deltas(path, module))
             else:
-                forwards[path] = (module, _with_head(path, module, self._replaced[path]))
+                for parameter, tensor in self._replaced[path].items():
+                    _check_device(f"{path}.{parameter}", tensor, module)
+                kind = _HeadForward if self.vectors == 1 else _HeadsForward
+                forwards[path] = (module, kind(path, module, self._replaced[path], self._choice))
         for module, forward in forwards.values():
             module.forward = forward
         self._attached = forwards
+        return self
+
+    def choose(self, vectors: Tensor) -> Self:
+        """Say which vector each row of the batches to come is computed with.
+
+        Args:
+            vectors: Numbers of vectors, int64, [rows]; in any order and any mix.
+
+        Raises:
+            InputError: There is no such vector.
+        """
+        if len(vectors) and not 0 <= int(vectors.min()) <= int(vectors.max()) < self.vectors:
+            raise InputError(f"the bank holds {self.vectors} vectors; they are numbered from 0.")
+        self._choice.of(vectors)
         return self
 
     def detach(self) -> None:
@@ -119,19 +155,51 @@ class Bank:
         outputs = _outputs(module)
         if position < outputs:
             pieces.append((_wide_bias(module, sites[-1], position, outputs), None))
-        return _FORWARDS[type(module)](module, _Bias(pieces))
+        if self.vectors == 1:
+            return _FORWARDS[type(module)](module, _Bias(pieces))
+        return _RowsForward(path, module, _Bias(pieces), self._choice, self._layouts[path])
+
+
+class _Choice:
+    """Which vector each row of a batch is computed with."""
+
+    def __init__(self, vectors: int) -> None:
+        self.vectors = vectors
+        self.rows: Tensor | None = None
+        self.places: Tensor | None = None
+        self.most = 0
+
+    def of(self, rows: Tensor) -> None:
+        """Choose; rows of one vector also get places side by side, for products of one matrix a vector."""
+        counts = torch.bincount(rows, minlength=self.vectors)
+        self.most = int(counts.max()) if len(rows) else 0
+        order = torch.argsort(rows, stable=True)
+        starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        places = torch.empty_like(rows)
+        places[order] = rows[order] * self.most + torch.arange(len(rows), device=rows.device) - starts
+        self.rows, self.places = rows, places
+
+    def for_rows(self, rows: int, path: str) -> Tensor:
+        """The chosen vector of each row."""
+        if self.rows is None or len(self.rows) != rows:
+            chosen = "none" if self.rows is None else str(len(self.rows))
+            raise InputError(f"{path}: {rows} rows, but a vector was chosen for {chosen}; call choose() first.")
+        return self.rows
 
 
 class _Bias:
-    """The bias of one module: pieces of the base's own (widened), each with or without a delta."""
+    """The bias of one module: pieces of the base's own (widened), each with or without a delta, or many of them."""
 
     def __init__(self, pieces: list[tuple[Tensor | None, Tensor | None]]) -> None:
         self.pieces = pieces
 
     def __call__(self, dtype: torch.dtype) -> Tensor:
+        """Of shape [width], or [vectors, width] where there are many."""
         if len(self.pieces) == 1:
             return _sum(*self.pieces[0]).to(dtype)
-        return torch.cat([_sum(base, delta).to(dtype) for base, delta in self.pieces])
+        parts = [_sum(base, delta).to(dtype) for base, delta in self.pieces]
+        vectors = max((part.shape[:-1] for part in parts), key=len)
+        return torch.cat([part.expand(*vectors, part.shape[-1]) for part in parts], dim=-1)
 
 
 class _LinearForward:
@@ -158,12 +226,42 @@ class _LayerNormForward(_LinearForward):
         return F.layer_norm(input, module.normalized_shape, weight, self.bias(weight.dtype), module.eps)
 
 
+class _RowsForward:
+    """A module whose rows each have a bias of their own: one product for all, then the bias of each row."""
+
+    def __init__(self, path: str, module: nn.Module, bias: _Bias, choice: _Choice, layout: Layout) -> None:
+        self.path = path
+        self.module = module
+        self.bias = bias
+        self.choice = choice
+        self.layout = layout
+
+    def __call__(self, input: Tensor) -> Tensor:
+        module = self.module
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        if isinstance(module, nn.LayerNorm):
+            output = F.layer_norm(input, module.normalized_shape, weight, None, module.eps)
+        else:
+            output = F.linear(input, weight.T if isinstance(module, Conv1D) else weight)
+        if self.layout == FLAT:
+            rows = 0 if self.choice.rows is None else len(self.choice.rows)
+        else:
+            assert self.layout is not None
+            rows = output.shape[self.layout]
+        bias = spread_rows(self.bias(weight.dtype)[self.choice.for_rows(rows, self.path)], output, self.layout)
+        if bias is None:
+            raise InputError(f"{self.path}: its output of shape {tuple(output.shape)} has no axis of {rows} rows.")
+        return output.add_(bias)
+
+
 class _HeadForward:
     """A module whose weight, bias or both are replaced; computed in the type of the weight."""
 
-    def __init__(self, module: nn.Module, replaced: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: str, module: nn.Module, replaced: Mapping[str, Tensor], choice: _Choice) -> None:
+        self.path = path
         self.module = module
         self.replaced = dict(replaced)
+        self.choice = choice
 
     def __call__(self, input: Tensor) -> Tensor:
         module = self.module
@@ -174,6 +272,37 @@ class _HeadForward:
         if isinstance(module, nn.LayerNorm):
             return F.layer_norm(input, module.normalized_shape, weight, bias, module.eps)
         return F.linear(input, weight.T if isinstance(module, Conv1D) else weight, bias)
+
+
+class _HeadsForward(_HeadForward):
+    """The same with many heads: the rows of each head side by side, and one batched product for all heads.
+
+    The rows of a batch are on the first axis of what a head sees.
+    """
+
+    def __call__(self, input: Tensor) -> Tensor:
+        module, choice = self.module, self.choice
+        rows = choice.for_rows(len(input), self.path)
+        weight: Tensor = self.replaced.get("weight", module.weight)  # type: ignore[arg-type]
+        bias: Tensor | None = self.replaced.get("bias", module.bias)  # type: ignore[arg-type]
+        input = input.to(weight.dtype)
+        if isinstance(module, nn.LayerNorm):
+            output = F.layer_norm(input, module.normalized_shape, None, None, module.eps)
+            output = output * self._of_rows("weight", weight, rows, output)
+        elif "weight" not in self.replaced:
+            output = F.linear(input, weight.T if isinstance(module, Conv1D) else weight)
+        else:
+            assert choice.places is not None
+            beside = input.new_zeros(choice.vectors * choice.most, *input.shape[1:])
+            beside = beside.index_copy(0, choice.places, input).view(choice.vectors, -1, input.shape[-1])
+            product = torch.bmm(beside, weight if isinstance(module, Conv1D) else weight.transpose(1, 2))
+            output = product.view(choice.vectors * choice.most, *input.shape[1:-1], -1)[choice.places]
+        return output if bias is None else output + self._of_rows("bias", bias.to(weight.dtype), rows, output)
+
+    def _of_rows(self, parameter: str, tensor: Tensor, rows: Tensor, output: Tensor) -> Tensor:
+        if parameter not in self.replaced:
+            return tensor
+        return tensor[rows].view(len(rows), *[1] * (output.dim() - 2), output.shape[-1])
 
 
 _FORWARDS: dict[type[nn.Module], Callable[[nn.Module, _Bias], Callable[[Tensor], Tensor]]] = {
@@ -261,20 +390,32 @@ def _wide_bias(module: nn.Module, site: BiasSite, start: int, stop: int) -> Tens
     return bias.detach()[start:stop].to(torch.promote_types(bias.dtype, torch.float32))
 
 
-def _with_head(path: str, module: nn.Module, replaced: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    for parameter, tensor in replaced.items():
-        _check_device(f"{path}.{parameter}", tensor, module)
-    return _HeadForward(module, replaced)
-
-
 def _outputs(module: nn.Module) -> int:
     weight: Tensor = module.weight  # type: ignore[assignment]
     return weight.shape[-1] if type(module) is Conv1D else weight.shape[0]
 
 
-def _check_delta(model: nn.Module, site: BiasSite, delta: Tensor) -> None:
+def _count_vectors(deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> int:
+    """How many vectors there are for each site; all tensors must agree."""
+    counts = {len(delta) if delta.dim() == 2 else 1 for delta in deltas.values()}
+    counts |= {len(tensor) if tensor.dim() > known[name].dim() else 1 for name, tensor in head.items() if name in known}
+    if len(counts) > 1 or 0 in counts:
+        raise InputError(f"a bank holds as many vectors for one site as for another, not {sorted(counts)}.")
+    return counts.pop() if counts else 1
+
+
+def _stacked(shape: tuple[int, ...], vectors: int) -> tuple[int, ...]:
+    return shape if vectors == 1 else (vectors, *shape)
+
+
+def _lone(tensor: Tensor, dimensions: int, vectors: int) -> Tensor:
+    """A tensor without the axis for the vectors when there is but one."""
+    return tensor.squeeze(0) if vectors == 1 and tensor.dim() == dimensions + 1 else tensor
+
+
+def _check_delta(model: nn.Module, site: BiasSite, delta: Tensor, vectors: int) -> None:
     site_module(model, site)
-    if delta.shape != (site.width,):
+    if tuple(delta.shape) != _stacked((site.width,), vectors):
         raise InputError(f"delta of {site.name}: shape {tuple(delta.shape)}, but the site's is ({site.width},).")
     if delta.dtype not in (torch.float32, torch.float64):
         raise InputError(f"delta of {site.name}: {delta.dtype} is too narrow; it must be float32 or float64.")

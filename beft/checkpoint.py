@@ -1,11 +1,11 @@
-"""The state of an interrupted training: everything a run needs to go on as if it had never stopped.
+"""The state of an interrupted pass: everything its runs need to go on as if they had never stopped.
 
-One safetensors file a run, replaced atomically: tensors (biases, head, optimiser, random state, best epoch so far) and,
-in its header, the position in the data and the history as JSON. Nothing is pickled.
+One safetensors file a pass, replaced atomically: tensors (parameters, moments, best epochs so far, random state) and,
+in its header, each run's position in the data and history as JSON. Nothing is pickled.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +18,61 @@ from beft.files import sha256_json, write_bytes
 
 
 @dataclass
-class Checkpoint:
-    """The state of one run between two steps.
+class Position:
+    """How far one run has come.
 
     Attributes:
-        identity: What the run was asked to do; a checkpoint of another run is never continued.
         epoch: The epoch that is being trained, from 1.
         batch: Batches of that epoch already trained.
         step: Optimiser steps so far.
         loss_sum: The sum of the losses of this epoch's rows so far.
         history: One record a finished epoch.
-        tensors: Parameters, their Adam moments, the best epoch's parameters, the random state.
+        stopped: Whether it has ended: after its last epoch, or early.
     """
 
-    identity: dict[str, Any]
     epoch: int = 1
     batch: int = 0
     step: int = 0
     loss_sum: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Replace the checkpoint on disk, whole or not at all."""
-        position = {
-            "identity": sha256_json(self.identity),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            # JSON of a float is exact in Python: it is read back bit for bit.
-            "loss_sum": self.loss_sum,
-            "history": self.history,
-        }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        write_bytes(path, save(tensors, metadata={"position": json.dumps(position)}))
-
-    @classmethod
-    def read(cls, path: Path, identity: dict[str, Any]) -> "Checkpoint | None":
-        """Read a checkpoint; None when there is none, it is damaged, or it belongs to another run."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                position = json.loads((file.metadata() or {})["position"])
-                # Copied: what is read is mapped from the file, and must outlive it.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
-            return None
-        if position.pop("identity") != sha256_json(identity):
-            return None
-        return cls(identity=identity, tensors=tensors, **position)
+    stopped: bool = False
 
 
-def random_state() -> Tensor:
-    """The state of torch's generator on the CPU, which draws dropout there."""
-    return torch.get_rng_state()
+def write_checkpoint(path: Path, identity: Any, positions: list[Position], tensors: dict[str, Tensor]) -> None:
+    """Replace the checkpoint on disk, whole or not at all.
+
+    Args:
+        identity: What the pass was asked to do, as JSON; a checkpoint of another pass is never continued.
+    """
+    # JSON of a float is exact in Python: it is read back bit for bit.
+    header = {"identity": sha256_json(identity), "positions": json.dumps([asdict(one) for one in positions])}
+    found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(found, metadata=header))
+
+
+def read_checkpoint(path: Path, identity: Any) -> tuple[list[Position], dict[str, Tensor]] | None:
+    """Read a checkpoint; None when there is none, it is damaged, or it belongs to another pass."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            positions = [Position(**one) for one in json.loads(header["positions"])]
+            # Copied: what is read is mapped from the file, and must outlive it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return (positions, tensors) if header.get("identity") == sha256_json(identity) else None
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's generators, which draw dropout."""
+    states = {"random/cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["random/cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+    """Give torch's generators back the states that ``random_state`` read."""
+    torch.set_rng_state(states["random/cpu"])
+    if "random/cuda" in states:
+        torch.cuda.set_rng_state(states["random/cuda"], device)

@@ -87,14 +87,14 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]
 def training_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch: shuffled, of like length within, the same on every machine for a seed and epoch.
 
-    Rows are permuted, sorted by length within blocks of 32 batches, cut into batches, and the batches permuted.
+    Rows are permuted by the seed, sorted by length within blocks of 32 batches, and cut into batches. The order of the
+    batches is the same for all seeds, so that at each step all runs have texts of about the same length.
     """
-    random = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = random.permutation(len(lengths))
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(lengths))
     block = batch_size * _BLOCK
     batches = []
     for start in range(0, len(order), block):
         rows = order[start : start + block]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    return [batches[at] for at in random.permutation(len(batches))]
+    return [batches[at] for at in np.random.Generator(np.random.PCG64(epoch)).permutation(len(batches))]

@@ -11,8 +11,8 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
 from beft.device import resolve_compute, set_threads
+from beft.runs import LabelledRows, RunResult
 from beft.settings import Settings, TrainingSettings
-from beft.training import LabelledRows, RunResult
 
 log = logging.getLogger("beft.opened")
 

@@ -95,6 +95,12 @@ class TrainingSettings(Section):
     clip_norm: float = Field(1.0, gt=0)
     adam_epsilon: float = Field(1e-6, gt=0)
     dropout: bool = Field(True, description="whether the base's own dropout is on while training")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better dev metric before stopping; none: all"
+    )
+    rows_at_once: int | None = Field(
+        None, ge=1, description="larger batches are computed in parts whose gradients add up; none: at once"
+    )
 
 
 class ScoreSettings(Section):

@@ -28,8 +28,8 @@ from beft.device import resolve_compute, set_threads
 from beft.evaluation import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.runs import RunResult
 from beft.settings import Settings
-from beft.training import RunResult
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -12,7 +12,7 @@ from beft.evaluation import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, write_json
 from beft.opened import Opened, open_classifier
-from beft.training import LabelledRows
+from beft.runs import LabelledRows
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

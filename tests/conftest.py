@@ -89,6 +89,29 @@ def build_tiny(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
     return model.to(dtype).eval()
 
 
+def from_config(family: str, **values: Any) -> Any:
+    """A tiny random model of a family that the shared fixture does not build, in fp64."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes = {
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 16,
+        "num_labels": 3,
+        "pad_token_id": 0,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **{**sizes, **values}))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.2)
+    return model.double().eval()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Any]:
     """``tiny(family, seed=0, dtype=torch.float32, **configuration)``: see ``build_tiny``."""

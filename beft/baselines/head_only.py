@@ -22,9 +22,8 @@ import torch
 from beft.baselines.linear import Features, Floats, Integers, LinearClassifier, Quality, checked
 from beft.errors import InputError
 from beft.metrics import known_metric
+from beft.optimizer import StackedAdamW
 from beft.settings import TrainingSettings
-
-_BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
@@ -184,17 +183,24 @@ def _train(
     targets = torch.nn.functional.one_hot(torch.from_numpy(labels), parameters.shape[1]).to(torch.float32)
     generator = torch.Generator().manual_seed(seed)
     steps_of_epoch = math.ceil(rows / search.batch_size)
-    optimiser = _AdamW(parameters, search)
-    yield 0, optimiser.parameters.numpy().astype(np.float64)
+    parameters = parameters.clone()
+    optimiser = StackedAdamW(
+        parameters.flatten(1),
+        epsilon=[search.adam_epsilon] * len(candidates),
+        clip_norm=[search.clip_norm] * len(candidates),
+        weight_decay=search.weight_decay,
+    )
+    yield 0, parameters.numpy().astype(np.float64)
     step = 0
     for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
         for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
             rates = [rate * _factor(step, epochs * steps_of_epoch, search) for _, rate, epochs in candidates]
             seen = inputs[batch]
-            surprise = torch.softmax(seen @ optimiser.parameters.transpose(1, 2), dim=2) - targets[batch]
-            optimiser.step(surprise.transpose(1, 2) @ seen / len(batch), torch.tensor(rates))
+            surprise = torch.softmax(seen @ parameters.transpose(1, 2), dim=2) - targets[batch]
+            gradient = surprise.transpose(1, 2) @ seen / len(batch)
+            optimiser.step(gradient.flatten(1), torch.tensor(rates)[:, None])
             step += 1
-        yield epoch, optimiser.parameters.numpy().astype(np.float64)
+        yield epoch, parameters.numpy().astype(np.float64)
 
 
 def _factor(step: int, steps: int, search: HeadSearch) -> float:
@@ -205,31 +211,3 @@ def _factor(step: int, steps: int, search: HeadSearch) -> float:
     if step < warmup:
         return step / warmup
     return 1.0 if search.schedule == "constant" else (steps - step) / (steps - warmup)
-
-
-class _AdamW:
-    """torch.optim.AdamW after clipping, for candidates along the first axis, each with its own learning rate."""
-
-    def __init__(self, parameters: torch.Tensor, search: HeadSearch) -> None:
-        self.parameters = parameters
-        self.search = search
-        self.mean = torch.zeros_like(parameters)
-        self.square = torch.zeros_like(parameters)
-        self.steps = 0
-
-    def step(self, gradient: torch.Tensor, rates: torch.Tensor) -> None:
-        """Take one step; a learning rate of 0 leaves a candidate as it is.
-
-        Args:
-            gradient: [candidates, classes, hidden + 1]
-            rates: [candidates]
-        """
-        norm = gradient.flatten(1).norm(dim=1)
-        gradient = gradient * (self.search.clip_norm / (norm + 1e-6)).clamp(max=1.0)[:, None, None]
-        self.steps += 1
-        self.mean.lerp_(gradient, 1 - _BETAS[0])
-        self.square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        size = (self.square / (1 - _BETAS[1] ** self.steps)).sqrt_().add_(self.search.adam_epsilon)
-        rates = rates[:, None, None]
-        self.parameters = self.parameters * (1 - rates * self.search.weight_decay)
-        self.parameters -= rates / (1 - _BETAS[0] ** self.steps) * self.mean / size

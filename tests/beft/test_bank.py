@@ -305,7 +305,9 @@ def test_what_does_not_fit_is_an_error(tiny):
     value = sites[0]
     wrong: list[tuple[dict, dict, str]] = [
         ({value: torch.zeros(31)}, {}, r"value\.bias\[0:32\]: shape \(31,\), but the site's is \(32,\)"),
-        ({value: torch.zeros(1, 32)}, {}, r"shape \(1, 32\)"),
+        ({value: torch.zeros(2, 31)}, {}, r"shape \(2, 31\)"),
+        ({value: torch.zeros(2, 32)}, {}, "does not keep the rows of a batch apart"),
+        ({value: torch.zeros(2, 32)}, {"classifier.bias": torch.zeros(3)}, r"as many vectors .* \[1, 2\]"),
         ({value: torch.zeros(32, dtype=torch.bfloat16)}, {}, "bfloat16 is too narrow"),
         ({value: torch.zeros(32, dtype=torch.int64)}, {}, "must be float32 or float64"),
         ({}, {"clasifier.weight": torch.zeros(3, 32)}, r"unknown parameter .* 'classifier\.weight'"),

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from beft.encoding import training_batches
 from beft.errors import BeftError, InputError
+from beft.runs import Run
 from beft.settings import TrainingSettings
 from beft.sites import find_sites
-from beft.training import Run, fit
+from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier
 
 
@@ -151,19 +152,20 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
+import beft.passes
 import beft.training
 from beft.settings import TrainingSettings
 from tests.support.rows import random_rows, tiny_classifier
 from tests.beft.test_training import accuracy, run_of
-beft.training.CHECKPOINT_SECONDS = 0.0 if sys.argv[3] == "often" else 30.0
+beft.passes.CHECKPOINT_SECONDS = 0.0 if sys.argv[3] == "often" else 30.0
 classifier = tiny_classifier(dtype=torch.float32)
 settings = TrainingSettings(epochs=40, learning_rate=1e-2, batch_size=8)
-step = beft.training._Training._step
-def logged(self, rows):
-    value = step(self, rows)
-    print(self.state.step + 1, flush=True)
-    return value
-beft.training._Training._step = logged
+step = beft.passes.TrainingPass._step
+def logged(self, bank, alive):
+    ended = step(self, bank, alive)
+    print(self.positions[0].step, flush=True)
+    return ended
+beft.passes.TrainingPass._step = logged
 [result] = beft.training.fit(
     classifier, random_rows(100), random_rows(30, seed=1), [run_of(classifier, ["value"], settings)],
     metric=accuracy, checkpoints=Path(sys.argv[1]) if sys.argv[1] else None,
@@ -222,15 +224,18 @@ def test_a_damaged_or_foreign_checkpoint_is_not_continued(tmp_path):
 
 
 def test_checkpoints_are_written_between_epochs_when_epochs_are_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("beft.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("beft.passes.CHECKPOINT_SECONDS", 0.0)
     writes = []
-    write = type(tmp_path)
-    monkeypatch.setattr("beft.checkpoint.Checkpoint.write", lambda self, path: writes.append((self.epoch, self.batch)))
+
+    def note(path, identity, positions, tensors):
+        writes.append((positions[0].epoch, positions[0].batch))
+
+    monkeypatch.setattr("beft.passes.write_checkpoint", note)
     classifier = tiny_classifier()
     run = run_of(classifier, ["value"], TrainingSettings(epochs=1, batch_size=8), select="last")
     time.sleep(0.01)
-    fit(classifier, random_rows(40), None, [run], metric=accuracy, checkpoints=write(tmp_path))
-    assert writes == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 0)]
+    fit(classifier, random_rows(40), None, [run], metric=accuracy, checkpoints=tmp_path)
+    assert writes == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]
 
 
 def test_numbers_of_the_history_are_those_of_the_model():

@@ -5,7 +5,7 @@ import torch
 
 from beft.classifier import Classifier
 from beft.encoding import Encoded
-from beft.training import LabelledRows
+from beft.runs import LabelledRows
 from tests.conftest import LABELS, PAD, VOCABULARY, build_tiny
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from beft.errors import BeftError, InputError
 from beft.importance import fisher_information, score
 from beft.sites import BiasSite, find_sites
+from tests.conftest import from_config
 
 torch.set_num_threads(1)
 
@@ -303,26 +304,3 @@ class CountedCalls(Plain):
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         self.rows.append(len(batch["input_ids"]))
         return super().__call__(batch)
-
-
-def from_config(family: str, **values: Any) -> Any:
-    """A tiny random model of a family that the shared fixture does not build, in fp64."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    sizes = {
-        "vocab_size": 128,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "max_position_embeddings": 16,
-        "num_labels": 3,
-        "pad_token_id": 0,
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **{**sizes, **values}))
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.normal_(std=0.2)
-    return model.double().eval()

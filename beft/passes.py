@@ -1,0 +1,285 @@
+"""One pass: many runs over one frozen base, each step one forward and one backward for all of them.
+
+At each step every run that is still alive gives its own next batch. The rows of all batches go through the base
+together, each with its run's vectors; the loss is the sum over runs of each run's mean, so that a run's gradient is
+what it would be alone. Clipping, optimiser state, schedule, dev metric and early stop are each run's own.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from beft.bank import Bank
+from beft.checkpoint import Position, random_state, read_checkpoint, set_random_state, write_checkpoint
+from beft.classifier import Classifier
+from beft.encoding import sorted_batches, training_batches
+from beft.errors import BeftError
+from beft.layouts import Layout
+from beft.optimizer import StackedAdamW
+from beft.progress import Progress
+from beft.runs import LabelledRows, Metric, Run, RunResult, peak_memory
+from beft.stack import ParameterStack
+
+CHECKPOINT_SECONDS = 30.0
+"""The longest time that a killed pass has to train again."""
+
+_EVALUATED_AT_ONCE = 64
+
+
+class TrainingPass:
+    """Some runs from their first step, or from their checkpoint, to their results.
+
+    Args:
+        classifier: The frozen base with a head.
+        train: The rows of every run.
+        dev: Chooses each run's epoch.
+        runs: What is trained.
+        metric: The dev metric.
+        layouts: Where the modules of the runs' sites keep the rows of a batch; needed for two runs or more.
+        checkpoint: The file in which an interrupted pass is found and continued.
+        progress: Takes what there is to say.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: LabelledRows,
+        dev: LabelledRows | None,
+        runs: Sequence[Run],
+        metric: Metric,
+        *,
+        layouts: Mapping[str, Layout] | None = None,
+        checkpoint: Path | None = None,
+        progress: Progress,
+    ) -> None:
+        self.classifier, self.train, self.dev, self.runs = classifier, train, dev, tuple(runs)
+        self.metric, self.layouts, self.path, self.progress = metric, layouts, checkpoint, progress
+        self.stack = ParameterStack(
+            classifier.model,
+            [run.sites for run in runs],
+            [run.head for run in runs],
+            [run.initial_head for run in runs],
+        )
+        settings = [run.settings for run in runs]
+        self.optimizer = StackedAdamW(
+            self.stack.values,
+            epsilon=[one.adam_epsilon for one in settings],
+            clip_norm=[one.clip_norm for one in settings],
+        )
+        self.peaks = self.stack.rates(
+            [one.learning_rate for one in settings],
+            [one.head_learning_rate or one.learning_rate for one in settings],
+        )
+        self.best = self.stack.values.clone()
+        self.positions = [Position() for _ in runs]
+        self.batches: list[list[np.ndarray]] = [[] for _ in runs]
+        self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
+        self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
+
+    def results(self) -> list[RunResult]:
+        """Train what is left to train.
+
+        Raises:
+            BeftError: A loss is no longer a number.
+        """
+        # Dropout draws from torch's generator of the process: it is the pass's own from here on.
+        torch.manual_seed(self._dropout_seed())
+        self._resume()
+        first, began = [position.step for position in self.positions], time.monotonic()
+        self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
+        saved = began
+        try:
+            with Bank(self.classifier.model, self.stack.deltas, self.stack.head, layouts=self.layouts) as bank:
+                while alive := [run for run, position in enumerate(self.positions) if not position.stopped]:
+                    ended = self._step(bank, alive)
+                    if ended:
+                        self._end_epoch(bank, ended)
+                    if ended or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        self._save()
+                        saved = time.monotonic()
+        finally:
+            self.classifier.eval()
+            self.progress.stop()
+        seconds = time.monotonic() - began
+        here = [position.step - step for position, step in zip(self.positions, first, strict=True)]
+        return [self._result(run, here[run], seconds * here[run] / max(1, sum(here))) for run in range(len(self.runs))]
+
+    def _result(self, run: int, steps_here: int, seconds: float) -> RunResult:
+        named = self.stack.read(run, self.best[run])
+        position, spec = self.positions[run], self.runs[run]
+        return RunResult(
+            run=spec,
+            deltas={site: named[f"bias/{site.name}"] for site in spec.sites},
+            head={name: named[f"head/{name}"] for name in spec.head},
+            history=position.history,
+            best_epoch=_best_epoch(spec, position),
+            steps=position.step,
+            steps_here=steps_here,
+            seconds=seconds,
+            peak_memory=peak_memory(self.classifier.device),
+        )
+
+    def _step(self, bank: Bank, alive: Sequence[int]) -> list[int]:
+        """One step of every run that is alive; the runs whose epoch it ended."""
+        parts = [self._next_rows(run) for run in alive]
+        rows = np.concatenate(parts)
+        device = self.classifier.device
+        sizes = torch.tensor([len(part) for part in parts])
+        runs = torch.repeat_interleave(torch.tensor(alive), sizes).to(device)
+        shares = torch.repeat_interleave(1 / sizes.double(), sizes)
+        losses = torch.zeros(len(self.runs), dtype=torch.float64)
+        self.classifier.train(self.runs[0].settings.dropout)
+        self.stack.gradient.zero_()
+        for chosen in self._at_once(rows):
+            bank.choose(runs[chosen])
+            labels = torch.from_numpy(self.train.labels[rows[chosen]]).to(device)
+            logits = self.classifier(self.train.encoded.batch(rows[chosen], device))
+            each = functional.cross_entropy(logits, labels, reduction="none")
+            (each * shares[chosen].to(each)).sum().backward()
+            losses.index_add_(0, runs[chosen].cpu(), each.detach().double().cpu() * shares[chosen])
+        self._check(losses, alive)
+        active = [run in alive for run in range(len(self.runs))]
+        factors = [self._rate(run) if active[run] else 0.0 for run in range(len(self.runs))]
+        rates = self.peaks * torch.tensor(factors, dtype=torch.float64).to(self.peaks)[:, None]
+        self.optimizer.step(self.stack.gradient.mul_(self.stack.trained), rates, active)
+        ended = []
+        for run, part in zip(alive, parts, strict=True):
+            position = self.positions[run]
+            position.step += 1
+            position.batch += 1
+            position.loss_sum += float(losses[run]) * len(part)
+            if position.batch == self.steps_of_epoch[run]:
+                ended.append(run)
+        self.progress.step(len(rows), [self.positions[run].step for run in range(len(self.runs))], len(alive))
+        return ended
+
+    def _next_rows(self, run: int) -> np.ndarray:
+        """The rows of a run's next batch."""
+        position, spec = self.positions[run], self.runs[run]
+        if not self.batches[run]:
+            self.batches[run] = training_batches(
+                self.train.encoded.lengths, spec.settings.batch_size, seed=spec.seed, epoch=position.epoch
+            )
+        return self.batches[run][position.batch]
+
+    def _at_once(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Which of a step's rows are computed at once: all, or in parts of like length that add up to one gradient."""
+        most = self.runs[0].settings.rows_at_once
+        if most is None or len(rows) <= most:
+            return [np.arange(len(rows))]
+        order = np.argsort(self.train.encoded.lengths[rows], kind="stable")
+        return [order[start : start + most] for start in range(0, len(rows), most)]
+
+    def _check(self, losses: Tensor, alive: Sequence[int]) -> None:
+        for run in alive:
+            if not np.isfinite(float(losses[run])):
+                raise BeftError(
+                    f"{self.runs[run].name}: the loss is {float(losses[run])} at step {self.positions[run].step + 1}; "
+                    "a lower train.learning_rate or base.precision fp32 usually mends it"
+                )
+
+    def _rate(self, run: int) -> float:
+        """The share of the learning rate at a run's next step: a linear rise, then constant or a fall to zero."""
+        settings, step, total = self.runs[run].settings, self.positions[run].step, self.total_steps[run]
+        warmup = int(settings.warmup_fraction * total)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        return max(0.0, (total - step) / max(1, total - warmup))
+
+    def _end_epoch(self, bank: Bank, runs: Sequence[int]) -> None:
+        """Measure the runs whose epoch ended, keep the best parameters, and stop the runs that are done."""
+        found = self._evaluate(bank, runs) if self.dev is not None else [{} for _ in runs]
+        for run, measured in zip(runs, found, strict=True):
+            position, spec = self.positions[run], self.runs[run]
+            record = {
+                "epoch": position.epoch,
+                "step": position.step,
+                "train_loss": position.loss_sum / len(self.train),
+                **measured,
+            }
+            position.history.append(record)
+            best = _best_epoch(spec, position)
+            if best == position.epoch:
+                self.best[run] = self.stack.values[run]
+            patience = spec.settings.patience
+            spent = patience is not None and spec.select == "best" and position.epoch - best >= patience
+            position.stopped = spent or position.epoch == spec.settings.epochs
+            position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
+            self.batches[run] = []
+            self.progress.epoch(spec, record)
+
+    @torch.no_grad()
+    def _evaluate(self, bank: Bank, runs: Sequence[int]) -> list[dict[str, float]]:
+        """Dev loss and dev metric of some runs, all in one pass over dev."""
+        assert self.dev is not None
+        self.classifier.eval()
+        encoded, labels = self.dev.encoded, torch.from_numpy(self.dev.labels)
+        logits = torch.empty(len(runs), len(self.dev), len(self.classifier.labels), dtype=torch.float64)
+        of_rows = torch.tensor(list(runs), device=self.classifier.device)
+        for batch in sorted_batches(encoded.lengths, max(1, _EVALUATED_AT_ONCE // len(runs))):
+            bank.choose(of_rows.repeat_interleave(len(batch)))
+            found = self.classifier(encoded.batch(np.tile(batch, len(runs)), self.classifier.device))
+            logits[:, torch.from_numpy(batch)] = found.double().cpu().view(len(runs), len(batch), -1)
+        return [
+            {
+                "dev_loss": float(functional.cross_entropy(of_run, labels)),
+                "dev_metric": float(self.metric(torch.softmax(of_run, -1).numpy(), self.dev.labels)),
+            }
+            for of_run in logits
+        ]
+
+    def _dropout_seed(self) -> int:
+        """The run's own seed, or one made of all seeds: the masks of a pass are drawn for all its rows together."""
+        if len(self.runs) == 1:
+            return self.runs[0].seed
+        seeds = ",".join(str(run.seed) for run in self.runs)
+        return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:4], "big")
+
+    def _identity(self) -> dict[str, Any]:
+        """What the pass was asked to do: which runs, in which order, on which rows."""
+        return {
+            "runs": [run.identity() for run in self.runs],
+            "lengths": self.train.encoded.lengths.tolist(),
+            "labels": self.train.labels.tolist(),
+        }
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        tensors = {
+            "values": self.stack.values,
+            "best": self.best,
+            "mean": self.optimizer.mean,
+            "square": self.optimizer.square,
+            **random_state(self.classifier.device),
+        }
+        write_checkpoint(self.path, self._identity(), self.positions, tensors)
+
+    def _resume(self) -> None:
+        found = read_checkpoint(self.path, self._identity()) if self.path else None
+        if found is None:
+            return
+        self.positions, tensors = found
+        with torch.no_grad():
+            self.stack.values.copy_(tensors["values"])
+            self.best.copy_(tensors["best"])
+            self.optimizer.mean.copy_(tensors["mean"])
+            self.optimizer.square.copy_(tensors["square"])
+        self.optimizer.steps = [position.step for position in self.positions]
+        set_random_state(tensors, self.classifier.device)
+
+
+def _best_epoch(run: Run, position: Position) -> int:
+    if run.select == "last":
+        return int(position.history[-1]["epoch"])
+    best = max(position.history, key=lambda record: (record["dev_metric"], -record["dev_loss"], -record["epoch"]))
+    return int(best["epoch"])

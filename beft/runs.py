@@ -1,0 +1,97 @@
+"""What a training is asked for, and what it gives: rows, runs, results."""
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.encoding import Encoded
+from beft.settings import TrainingSettings
+from beft.sites import BiasSite
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""From probabilities [rows, labels] and labels [rows] to a number, more is better."""
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Encoded rows and their labels, int64, of shape [rows]."""
+
+    encoded: Encoded
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: which sites, from which seed, with which settings.
+
+    Attributes:
+        name: A name for logs, unique among the runs of one ``fit``.
+        sites: The bias sites that are trained; none trains the head alone.
+        head: Names of the head's trained parameters.
+        seed: Decides data order and dropout.
+        select: ``best`` keeps the epoch with the best dev metric (lower dev loss on a tie, then the earlier epoch),
+            ``last`` the last one.
+        initial_head: Where the head's parameters start; those not named start as the model has them.
+    """
+
+    name: str
+    sites: tuple[BiasSite, ...]
+    head: tuple[str, ...]
+    seed: int
+    settings: TrainingSettings
+    select: str = "best"
+    initial_head: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What it is asked to do, as JSON; where its head starts follows from the base, the rows and the settings."""
+        return {
+            "name": self.name,
+            "sites": [site.name for site in self.sites],
+            "head": list(self.head),
+            "seed": self.seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "select": self.select,
+        }
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run trained, exactly as it is to be saved, and how it went.
+
+    Attributes:
+        deltas: Trained minus original bias, fp32 or wider, [width] a site.
+        head: The head's trained parameters by their names in the model.
+        history: A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where there is a dev split.
+        best_epoch: The epoch that ``deltas`` and ``head`` were taken from.
+        steps: Optimiser steps of the whole run.
+        steps_here: Of these, the steps made by this call; fewer when a checkpoint was continued.
+        seconds: Wall time of this call's training; of a pass of many runs, the run's share by steps.
+        peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
+    """
+
+    run: Run
+    deltas: dict[BiasSite, Tensor]
+    head: dict[str, Tensor]
+    history: list[dict[str, Any]]
+    best_epoch: int
+    steps: int
+    steps_here: int
+    seconds: float
+    peak_memory: int
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the GPU's greatest allocation, or the process's greatest resident size."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,236 @@
+"""Law 3: many runs in one pass each give what they give alone. Law 4's part of the bank: any mix of rows."""
+
+import numpy as np
+import pytest
+import torch
+
+from beft.bank import Bank
+from beft.classifier import Classifier
+from beft.encoding import training_batches
+from beft.errors import InputError
+from beft.files import read_json
+from beft.layouts import measure_layouts, one_layout
+from beft.runs import Run
+from beft.settings import TrainingSettings
+from beft.sites import BiasSite, find_sites, site_module
+from beft.training import fit
+from tests.conftest import from_config
+from tests.support.rows import random_rows, tiny_classifier
+
+FAMILIES = ["bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama", "phi"]
+LONG = ["bert", "mpnet", "opt", "gpt2", "llama"]  # separate, relative positions, decoder, fused, grouped queries
+
+
+def accuracy(probabilities, labels):
+    return float((probabilities.argmax(-1) == labels).mean())
+
+
+def mixed_runs(classifier, *, add=False, dropout=False):
+    """Runs that differ in everything that a run may differ in."""
+    known = {site.term for site in find_sites(classifier.model, add=add)}
+
+    def run(name, terms, seed, select="best", head="output", **settings):
+        settings = {"epochs": 4, "learning_rate": 1e-2, "batch_size": 8, "dropout": dropout} | settings
+        sites = find_sites(classifier.model, terms, add=add) if terms != [] else ()
+        return Run(name, sites, classifier.head_parameters(head), seed, TrainingSettings(**settings), select)
+
+    second = "query" if "query" in known else "output"
+    return [
+        run("value", ["value"], 0),
+        run("value, another seed", ["value"], 1, warmup_fraction=0.2, head_learning_rate=1e-3),
+        run("two terms", [second, "value"], 2, epochs=5, batch_size=5, learning_rate=3e-2),
+        run("head only", [], 3, epochs=2, schedule="constant"),
+        run("all biases", None, 4, select="last", clip_norm=0.05),
+        run("full head", ["value"], 5, head="full", adam_epsilon=1e-8),
+        run("impatient", ["value"], 6, epochs=40, learning_rate=0.1, patience=1),
+    ]
+
+
+@pytest.mark.parametrize("family", LONG)
+def test_runs_of_one_pass_are_the_runs_alone(family):
+    classifier = tiny_classifier(family)
+    train, dev = random_rows(110), random_rows(40, seed=9)
+    runs = mixed_runs(classifier, add=True)
+    together = fit(classifier, train, dev, runs, metric=accuracy)
+    for run, result in zip(runs, together, strict=True):
+        [alone] = fit(classifier, train, dev, [run], metric=accuracy)
+        assert result.run is run
+        assert result.steps == alone.steps
+        assert result.best_epoch == alone.best_epoch
+        assert set(result.deltas) == set(alone.deltas)
+        assert [sorted(record) for record in result.history] == [sorted(record) for record in alone.history]
+        for record, expected in zip(result.history, alone.history, strict=True):
+            assert record == pytest.approx(expected, rel=1e-8)
+        for site, delta in alone.deltas.items():
+            torch.testing.assert_close(result.deltas[site], delta, rtol=0, atol=1e-9)
+        for name, value in alone.head.items():
+            torch.testing.assert_close(result.head[name], value, rtol=0, atol=1e-9)
+    assert together[0].steps == 56
+    assert together[6].steps < 40 * 14, "it has stopped early"
+    assert max(float(delta.abs().max()) for delta in together[0].deltas.values()) > 1e-2
+    different = next(iter(together[0].deltas))
+    assert float((together[0].deltas[different] - together[1].deltas[different]).abs().max()) > 1e-3
+
+
+def test_in_fp32_the_metrics_of_a_pass_are_those_of_the_runs_alone():
+    """Adam amplifies rounding where a gradient is near zero, so in fp32 what is promised is what the runs predict."""
+    classifier = tiny_classifier(dtype=torch.float32)
+    train, dev = random_rows(110), random_rows(200, seed=9)
+    runs = mixed_runs(classifier)
+    for run, result in zip(runs, fit(classifier, train, dev, runs, metric=accuracy), strict=True):
+        [alone] = fit(classifier, train, dev, [run], metric=accuracy)
+        assert result.history[0]["dev_loss"] == pytest.approx(alone.history[0]["dev_loss"], abs=1e-3)
+        assert result.history[0]["dev_metric"] == pytest.approx(alone.history[0]["dev_metric"], abs=0.02)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_how_runs_are_grouped_changes_no_result(at_once):
+    classifier = tiny_classifier()
+    train, dev = random_rows(60), random_rows(20, seed=9)
+    runs = mixed_runs(classifier)[:5]
+    said = []
+    grouped = fit(classifier, train, dev, runs, metric=accuracy, at_once=at_once, progress=said.append)
+    for one, other in zip(grouped, fit(classifier, train, dev, runs, metric=accuracy), strict=True):
+        for site, delta in one.deltas.items():
+            torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-9)
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient():
+    classifier = tiny_classifier()
+    train, dev = random_rows(60), random_rows(20, seed=9)
+    runs = mixed_runs(classifier)[:3]
+    parts = [
+        Run(run.name, run.sites, run.head, run.seed, run.settings.model_copy(update={"rows_at_once": 3}))
+        for run in runs
+    ]
+    whole = fit(classifier, train, dev, runs, metric=accuracy)
+    for one, other in zip(whole, fit(classifier, train, dev, parts, metric=accuracy), strict=True):
+        for site, delta in one.deltas.items():
+            torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-9)
+
+
+def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):
+    """The plan is read again even when there would be room for another one; dropout's masks are the same."""
+    train, dev = random_rows(60), random_rows(20, seed=9)
+    classifier = tiny_classifier()
+    runs = mixed_runs(classifier, dropout=True)[:4]
+    expected = fit(classifier, train, dev, runs, metric=accuracy, at_once=2)
+
+    class Killed(Exception):
+        pass
+
+    steps = iter(range(1000))
+
+    def step(self, *arguments, plain=fit.__globals__["TrainingPass"]._step):
+        if next(steps) == 45:
+            raise Killed
+        return plain(self, *arguments)
+
+    monkeypatch.setattr("beft.passes.CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("beft.passes.TrainingPass._step", step)
+        fit(classifier, train, dev, runs, metric=accuracy, at_once=2, checkpoints=tmp_path)
+    [plan] = tmp_path.glob("plan-*.json")
+    assert read_json(plan) == [[0, 1], [2, 3]]
+    found = fit(classifier, train, dev, runs, metric=accuracy, checkpoints=tmp_path)
+    assert sum(result.steps_here for result in found) < sum(result.steps for result in found) - 45
+    for one, other in zip(found, expected, strict=True):
+        assert one.history == other.history
+        for site, delta in one.deltas.items():
+            assert torch.equal(delta, other.deltas[site])
+
+
+def test_little_is_padded_when_runs_are_computed_together():
+    """Batches of the runs have texts of about the same length at each step, so that they fit beside each other."""
+    lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 800), 4, 128).astype(np.int64)
+    runs = [training_batches(lengths, 16, seed=seed, epoch=1) for seed in range(12)]
+    assert any(not np.array_equal(runs[0][at], runs[1][at]) for at in range(len(runs[0])))
+    padded = sum(12 * 16 * max(lengths[rows].max() for rows in step) for step in zip(*runs, strict=True))
+    assert 1 - 12 * lengths.sum() / padded < 0.15
+
+
+def test_sites_that_all_rows_share_are_trained_alone():
+    """DeBERTa's key projection also sees one table of positions for all rows: two runs cannot share that pass."""
+    model = from_config("deberta-v2", relative_attention=True, pos_att_type=["c2p", "p2c"], share_att_key=True)
+    classifier = Classifier(model.double(), None, None, ("a", "b", "c"))
+    path = "deberta.encoder.layer.0.attention.self."
+    key = BiasSite("key", 0, path + "key_proj", "bias", 0, 32, False)
+    value = BiasSite("value", 0, path + "value_proj", "bias", 0, 32, False)
+    settings = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8, dropout=False)
+    rows = random_rows(40)
+    head = classifier.head_parameters()
+    runs = [
+        Run(f"{seed} {site.term}", (site,), head, seed, settings, "last") for seed in (0, 1) for site in (value, key)
+    ]
+    said: list[str] = []
+    together = fit(classifier, rows, None, runs, metric=accuracy, progress=said.append)
+    assert sum("2 runs: 131 trainable" in line for line in said) == 1, "the two of the value projection"
+    for run, result in zip(runs, together, strict=True):
+        [alone] = fit(classifier, rows, None, [run], metric=accuracy)
+        for site, delta in alone.deltas.items():
+            torch.testing.assert_close(result.deltas[site], delta, rtol=0, atol=1e-9)
+
+
+def bank_of(classifier, vectors, batch, *, add=True, requires_grad=False):
+    """A bank with random vectors and heads for every site, and the same as one bank a vector."""
+    model = classifier.model
+    generator = torch.Generator().manual_seed(7)
+    sites = find_sites(model, add=add)
+    deltas = {
+        site: (torch.randn(vectors, site.width, generator=generator, dtype=torch.float64) * 0.3).requires_grad_(
+            requires_grad
+        )
+        for site in sites
+    }
+    head = {
+        name: torch.randn(vectors, *model.get_parameter(name).shape, generator=generator, dtype=torch.float64)
+        for name in classifier.head_parameters("full")
+    }
+    modules = {site.module: site_module(model, site) for site in sites}
+    measured = measure_layouts(classifier, modules, batch)
+    assert measured is not None
+    layouts = {name: one_layout(uses) for name, uses in measured.items()}
+    singles = [
+        Bank(model, {s: d[at].detach() for s, d in deltas.items()}, {n: t[at] for n, t in head.items()})
+        for at in range(vectors)
+    ]
+    return Bank(model, deltas, head, layouts=layouts), singles
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_row_of_a_mixed_batch_gets_the_logits_that_it_gets_alone(family, tiny_batch):
+    classifier = tiny_classifier(family)
+    batch = tiny_batch(rows=7)
+    many, singles = bank_of(classifier, 4, batch)
+    chosen = torch.tensor([2, 0, 2, 3, 0, 2, 3])  # in no order, and one is not used
+    with many.choose(chosen):
+        mixed = classifier(batch)
+    for row, vector in enumerate(chosen.tolist()):
+        with singles[vector]:
+            alone = classifier({name: tensor[row : row + 1] for name, tensor in batch.items()})
+        torch.testing.assert_close(mixed[row : row + 1], alone, rtol=0, atol=1e-11)
+
+
+def test_a_vector_gets_the_gradient_of_its_own_rows(tiny_batch):
+    classifier = tiny_classifier()
+    batch = tiny_batch(rows=5)
+    many, _ = bank_of(classifier, 3, batch, requires_grad=True)
+    with many.choose(torch.tensor([0, 2, 0, 0, 2])):
+        classifier(batch)[[0, 2, 3]].square().sum().backward()
+    for site, delta in many.deltas.items():
+        assert delta.grad is not None
+        if site.term != "key":  # whose gradient is rounding
+            assert float(delta.grad[0].abs().max()) > 0
+        assert float(delta.grad[1:].abs().max()) == 0
+
+
+def test_a_choice_that_does_not_fit_is_an_error(tiny_batch):
+    classifier = tiny_classifier()
+    batch = tiny_batch(rows=5)
+    many, _ = bank_of(classifier, 3, batch)
+    with pytest.raises(InputError, match="3 vectors"):
+        many.choose(torch.tensor([0, 3]))
+    with many, pytest.raises(InputError, match="5 rows, but a vector was chosen for none"):
+        classifier(batch)
+    with many.choose(torch.tensor([0, 1])), pytest.raises(InputError, match="5 rows, but a vector was chosen for 2"):
+        classifier(batch)
