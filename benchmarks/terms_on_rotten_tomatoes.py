@@ -7,14 +7,11 @@ Writes benchmarks/terms_on_rotten_tomatoes.json and .md.
 
 import argparse
 import logging
-import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
@@ -30,6 +27,7 @@ from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.runs import RunResult
 from beft.settings import Settings
+from benchmarks import machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -47,7 +45,8 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
     set_threads(compute)
     with tempfile.TemporaryDirectory() as folder:
         raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
-        raw.mkdir(), prepared.mkdir()
+        raw.mkdir()
+        prepared.mkdir()
         fetch_source(find_dataset(DATASET), raw, ROOT)
         prepare_source(raw, prepared, size=own.size, settings=settings.split)
         facts = load_summary(prepared)
@@ -179,26 +178,13 @@ def write(settings: Settings, found: list[dict[str, Any]]) -> None:
         metrics=["accuracy"],
         settings=settings.evaluate,
     )
-    machine = {
-        "cpu": next(
-            (
-                line.split(":")[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if "model name" in line
-            ),
-            platform.processor(),
-        ),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-        **found[0]["compute"],
-    }
+    described = {**machine.describe(resolve_compute(settings.base)), **found[0]["compute"]}
     selected = [one["selected"]["target"] for one in found]
     write_json(
         HERE / "terms_on_rotten_tomatoes.json",
         {
             "command": "make study",
-            "machine": machine,
+            "machine": described,
             "settings": settings.model_dump(mode="json"),
             "seeds": [one["seed"] for one in found],
             "selected": selected,
@@ -213,8 +199,9 @@ def write(settings: Settings, found: list[dict[str, Any]]) -> None:
     lines = [
         "# Every term on Rotten Tomatoes, five seeds",
         "",
-        f"`make study`, {machine['date']}; {machine['cpu']}, {machine['threads']} threads, {machine['precision']}; "
-        f"torch {machine['torch']}. 1,000 rows a seed (800 train, 200 dev chooses), 1,000 test rows.",
+        f"`make study`, {described['date']}; {described['cpu']}, {described['threads']} threads, "
+        f"{described['precision']}; torch {described['torch']}. 1,000 rows a seed (800 train, 200 dev chooses), "
+        "1,000 test rows.",
         f"The selected term was {', '.join(selected)}. Intervals: {100 * evaluation.confidence:g} %, over test rows.",
         "",
         "| method | test accuracy | each seed | gain of value over it | trainable | seconds a seed |",
