@@ -80,21 +80,27 @@ class HeadSettings(Section):
     pooling: Literal["auto", "model", "mean", "cls"] = Field(
         "auto", description="model: the base's own head; auto: the base's own pooling configuration, else model"
     )
-    init: Literal["logistic_regression", "random"] = "logistic_regression"
+    init: Literal["random", "logistic_regression"] = Field(
+        "random", description="logistic_regression: fitted on what the head sees of the frozen base"
+    )
 
 
 class TrainingSettings(Section):
-    """One fine-tuning: optimiser, schedule, length."""
+    """One fine-tuning: optimiser, schedule, length.
 
-    epochs: int = Field(6, ge=1, le=1000)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    head_learning_rate: float | None = Field(None, gt=0, le=1, description="none: the same as learning_rate")
+    The head learns slower than the biases: a head that fits the frozen features first leaves the biases nothing to
+    learn but its mistakes.
+    """
+
+    epochs: int = Field(8, ge=1, le=1000)
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
+    head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="none: the same as learning_rate")
     schedule: Literal["linear", "constant"] = "linear"
-    warmup_fraction: float = Field(0.0, ge=0, lt=1)
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from zero")
     batch_size: int = Field(16, ge=1, le=4096)
     clip_norm: float = Field(1.0, gt=0)
     adam_epsilon: float = Field(1e-6, gt=0)
-    dropout: bool = Field(True, description="whether the base's own dropout is on while training")
+    dropout: bool = Field(False, description="whether the base's own dropout is on while training")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better dev metric before stopping; none: all"
     )

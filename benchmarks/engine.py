@@ -143,7 +143,7 @@ def comparisons(repetitions: int, rows_of_epoch: int) -> tuple[list[Comparison],
     folder = str(reference.folder)
     classifier = load_classifier(reference, ["negative", "positive"], compute=compute, pooling="model")
     rows = sample(classifier, "rotten_tomatoes", rows_of_epoch)
-    quiet: dict[str, Any] = {"metric": _accuracy, "progress": lambda line: None}
+    quiet: dict[str, Any] = {"metric": accuracy, "progress": lambda line: None}
     value = run_of(classifier, "value", ["value"])
     still = replace(value, settings=PLAIN.model_copy(update={"dropout": False}))
     everything = run_of(classifier, "all", None)
@@ -307,7 +307,7 @@ def _first(rows: LabelledRows, count: int) -> LabelledRows:
     return LabelledRows(part, rows.labels[:count])
 
 
-def _accuracy(probabilities: Any, labels: Any) -> float:
+def accuracy(probabilities: Any, labels: Any) -> float:
     return float((probabilities.argmax(-1) == labels).mean())
 
 

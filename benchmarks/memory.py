@@ -10,7 +10,7 @@ from beft.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.training import fit
 from benchmarks import peers
-from benchmarks.engine import PLAIN, SOURCE, _accuracy, run_of, sample
+from benchmarks.engine import PLAIN, SOURCE, accuracy, run_of, sample
 
 
 def main(kind: str) -> None:
@@ -24,7 +24,7 @@ def main(kind: str) -> None:
     before = psutil.Process().memory_info().rss
     if kind == "value":
         run = run_of(classifier, "value", ["value"])
-        fit(classifier, rows, None, [run], metric=_accuracy, progress=lambda line: None)
+        fit(classifier, rows, None, [run], metric=accuracy, progress=lambda line: None)
     else:
         peers.full_fine_tuning(classifier.model, rows, PLAIN)
     peak = next(

@@ -77,7 +77,8 @@ def test_train_terms_leaves_inert_sites_at_zero(sample):
 def test_head_starts_as_well_on_dev_as_a_linear_probe(family, sample):
     """At the first step the logits are those of a logistic regression on the features that the head sees."""
     classifier = tiny_classifier(family)
-    start = head_start(classifier, sample, Settings())
+    settings = Settings.from_mapping({"head": {"init": "logistic_regression"}})
+    start = head_start(classifier, sample, settings)
     assert f"{classifier.output_name}.weight" in start
     assert sample.dev is not None
     with Bank(classifier.model, {}, start), torch.no_grad():

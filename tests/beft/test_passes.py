@@ -11,11 +11,10 @@ from beft.errors import InputError
 from beft.files import read_json
 from beft.layouts import measure_layouts, one_layout
 from beft.runs import Run
-from beft.settings import TrainingSettings
 from beft.sites import BiasSite, find_sites, site_module
 from beft.training import fit
 from tests.conftest import from_config
-from tests.support.rows import random_rows, tiny_classifier
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 FAMILIES = ["bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama", "phi"]
 LONG = ["bert", "mpnet", "opt", "gpt2", "llama"]  # separate, relative positions, decoder, fused, grouped queries
@@ -32,7 +31,7 @@ def mixed_runs(classifier, *, add=False, dropout=False):
     def run(name, terms, seed, select="best", head="output", **settings):
         settings = {"epochs": 4, "learning_rate": 1e-2, "batch_size": 8, "dropout": dropout} | settings
         sites = find_sites(classifier.model, terms, add=add) if terms != [] else ()
-        return Run(name, sites, classifier.head_parameters(head), seed, TrainingSettings(**settings), select)
+        return Run(name, sites, classifier.head_parameters(head), seed, plain_settings(**settings), select)
 
     second = "query" if "query" in known else "output"
     return [
@@ -156,7 +155,7 @@ def test_sites_that_all_rows_share_are_trained_alone():
     path = "deberta.encoder.layer.0.attention.self."
     key = BiasSite("key", 0, path + "key_proj", "bias", 0, 32, False)
     value = BiasSite("value", 0, path + "value_proj", "bias", 0, 32, False)
-    settings = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8, dropout=False)
+    settings = plain_settings(epochs=2, learning_rate=1e-2, batch_size=8, dropout=False)
     rows = random_rows(40)
     head = classifier.head_parameters()
     runs = [

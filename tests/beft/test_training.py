@@ -17,10 +17,9 @@ from torch.nn import functional
 from beft.encoding import training_batches
 from beft.errors import BeftError, InputError
 from beft.runs import Run
-from beft.settings import TrainingSettings
 from beft.sites import find_sites
 from beft.training import fit
-from tests.support.rows import random_rows, tiny_classifier
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 
 def accuracy(probabilities, labels):
@@ -59,7 +58,7 @@ def plain_loop(model, terms, head, rows, settings, seed):
 @pytest.mark.parametrize("terms", [["value"], ["query", "value"]])
 def test_trains_what_a_plain_loop_trains(family, terms):
     classifier = tiny_classifier(family)
-    settings = TrainingSettings(epochs=4, learning_rate=1e-2, batch_size=8, dropout=False)
+    settings = plain_settings(epochs=4, learning_rate=1e-2, batch_size=8, dropout=False)
     rows = random_rows(110)
     expected = plain_loop(copy.deepcopy(classifier.model), terms, classifier.head_parameters(), rows, settings, seed=3)
     [result] = fit(classifier, rows, None, [run_of(classifier, terms, settings, select="last")], metric=accuracy)
@@ -77,7 +76,7 @@ def test_trains_what_a_plain_loop_trains(family, terms):
 def test_base_is_left_bit_for_bit():
     classifier = tiny_classifier(dtype=torch.float32)
     before = {name: value.clone() for name, value in classifier.model.state_dict().items()}
-    settings = TrainingSettings(epochs=2, learning_rate=1e-2)
+    settings = plain_settings(epochs=2, learning_rate=1e-2)
     fit(classifier, random_rows(40), random_rows(20, seed=1), [run_of(classifier, None, settings)], metric=accuracy)
     for name, value in classifier.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -87,7 +86,7 @@ def test_base_is_left_bit_for_bit():
 
 def test_keeps_the_epoch_that_is_best_on_dev():
     classifier = tiny_classifier()
-    settings = TrainingSettings(epochs=6, learning_rate=0.3, schedule="constant", dropout=False, batch_size=8)
+    settings = plain_settings(epochs=6, learning_rate=0.3, schedule="constant", dropout=False, batch_size=8)
     train, dev = random_rows(60), random_rows(40, seed=9)
     [result] = fit(classifier, train, dev, [run_of(classifier, ["value"], settings)], metric=accuracy)
     best = max(result.history, key=lambda record: (record["dev_metric"], -record["dev_loss"]))
@@ -102,7 +101,7 @@ def test_keeps_the_epoch_that_is_best_on_dev():
 
 def test_seed_decides_order_and_dropout():
     classifier = tiny_classifier(dtype=torch.float32)
-    settings = TrainingSettings(epochs=1, learning_rate=1e-2)
+    settings = plain_settings(epochs=1, learning_rate=1e-2)
     rows = random_rows(40)
 
     def delta_of(seed):
@@ -118,7 +117,7 @@ def test_seed_decides_order_and_dropout():
 
 def test_bf16_base_trains_fp32_vectors():
     classifier = tiny_classifier(dtype=torch.bfloat16)
-    settings = TrainingSettings(epochs=1, learning_rate=1e-2)
+    settings = plain_settings(epochs=1, learning_rate=1e-2)
     [result] = fit(
         classifier, random_rows(40), None, [run_of(classifier, ["value"], settings, select="last")], metric=accuracy
     )
@@ -127,7 +126,7 @@ def test_bf16_base_trains_fp32_vectors():
 
 def test_refuses_runs_that_cannot_be_right():
     classifier = tiny_classifier()
-    settings = TrainingSettings(epochs=1)
+    settings = plain_settings(epochs=1)
     rows = random_rows(20)
     with pytest.raises(InputError, match="same name"):
         fit(classifier, rows, rows, [run_of(classifier, None, settings)] * 2, metric=accuracy)
@@ -141,7 +140,7 @@ def test_says_when_the_loss_is_no_number():
     classifier = tiny_classifier(dtype=torch.float32)
     with torch.no_grad():
         classifier.output_layer.weight.fill_(float("inf"))
-    run = run_of(classifier, ["value"], TrainingSettings(epochs=1))
+    run = run_of(classifier, ["value"], plain_settings(epochs=1))
     with pytest.raises(BeftError, match="learning_rate"):
         fit(classifier, random_rows(20), random_rows(20), [run], metric=accuracy)
 
@@ -154,12 +153,11 @@ torch.set_num_threads(1)
 from safetensors.torch import save_file
 import beft.passes
 import beft.training
-from beft.settings import TrainingSettings
-from tests.support.rows import random_rows, tiny_classifier
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.beft.test_training import accuracy, run_of
 beft.passes.CHECKPOINT_SECONDS = 0.0 if sys.argv[3] == "often" else 30.0
 classifier = tiny_classifier(dtype=torch.float32)
-settings = TrainingSettings(epochs=40, learning_rate=1e-2, batch_size=8)
+settings = plain_settings(epochs=40, learning_rate=1e-2, batch_size=8)
 step = beft.passes.TrainingPass._step
 def logged(self, bank, alive):
     ended = step(self, bank, alive)
@@ -204,7 +202,7 @@ def test_a_killed_run_ends_with_the_bytes_of_one_left_alone(tmp_path, how, kill_
 
 def test_a_damaged_or_foreign_checkpoint_is_not_continued(tmp_path):
     classifier = tiny_classifier()
-    settings = TrainingSettings(epochs=2, learning_rate=1e-2, dropout=False)
+    settings = plain_settings(epochs=2, learning_rate=1e-2, dropout=False)
     rows = random_rows(40)
     run = run_of(classifier, ["value"], settings, select="last")
     [expected] = fit(classifier, rows, None, [run], metric=accuracy, checkpoints=tmp_path)
@@ -232,7 +230,7 @@ def test_checkpoints_are_written_between_epochs_when_epochs_are_long(tmp_path, m
 
     monkeypatch.setattr("beft.passes.write_checkpoint", note)
     classifier = tiny_classifier()
-    run = run_of(classifier, ["value"], TrainingSettings(epochs=1, batch_size=8), select="last")
+    run = run_of(classifier, ["value"], plain_settings(epochs=1, batch_size=8), select="last")
     time.sleep(0.01)
     fit(classifier, random_rows(40), None, [run], metric=accuracy, checkpoints=tmp_path)
     assert writes == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]
@@ -240,7 +238,7 @@ def test_checkpoints_are_written_between_epochs_when_epochs_are_long(tmp_path, m
 
 def test_numbers_of_the_history_are_those_of_the_model():
     classifier = tiny_classifier()
-    settings = TrainingSettings(epochs=2, learning_rate=1e-2, dropout=False, batch_size=8)
+    settings = plain_settings(epochs=2, learning_rate=1e-2, dropout=False, batch_size=8)
     train, dev = random_rows(40), random_rows(30, seed=4)
     [result] = fit(classifier, train, dev, [run_of(classifier, ["value"], settings, select="last")], metric=accuracy)
     model = copy.deepcopy(classifier.model)

@@ -1,12 +1,20 @@
 """Random labelled rows and classifiers for the tests of training."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from beft.classifier import Classifier
 from beft.encoding import Encoded
 from beft.runs import LabelledRows
+from beft.settings import TrainingSettings
 from tests.conftest import LABELS, PAD, VOCABULARY, build_tiny
+
+
+def plain_settings(**values: Any) -> TrainingSettings:
+    """What a plain loop does: one learning rate for all, no warm-up, the model's own dropout."""
+    return TrainingSettings(**{"head_learning_rate": None, "warmup_fraction": 0.0, "dropout": True, **values})
 
 
 def random_rows(rows: int, *, seed: int = 0, longest: int = 12, labels: int = LABELS) -> LabelledRows:
