@@ -29,6 +29,22 @@ STEPS = ("fetch", "validate_raw", "prepare", "validate", "probe", "score", "trai
 TRAINING = {"epochs": 2, "learning_rate": 0.02, "batch_size": 8}
 
 
+def run_steps(root, settings):
+    """Every step's folder by its key."""
+    folders: dict[str, Path] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name in STEPS:
+            step = find_step(name)
+            for dataset in settings.datasets if step.per_dataset else [None]:
+                key = name if dataset is None else f"{name}/{dataset}"
+                inputs = {given: folders[other] for given, other in input_keys(step, settings, dataset).items()}
+                folders[key] = root / "out" / key
+                folders[key].mkdir(parents=True)
+                step.function(settings, inputs, folders[key], dataset=dataset)
+    return folders
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     """Every step's folder by its key, and the settings."""
@@ -49,18 +65,7 @@ def chain(tmp_path_factory):
             "merge": {"scales": [0.25, 0.5, 1.0]},
         }
     )
-    folders: dict[str, Path] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for name in STEPS:
-            step = find_step(name)
-            for dataset in settings.datasets if step.per_dataset else [None]:
-                key = name if dataset is None else f"{name}/{dataset}"
-                inputs = {given: folders[other] for given, other in input_keys(step, settings, dataset).items()}
-                folders[key] = root / "out" / key
-                folders[key].mkdir(parents=True)
-                step.function(settings, inputs, folders[key], dataset=dataset)
-    return folders, settings, base
+    return run_steps(root, settings), settings, base
 
 
 def probabilities_of(adapter: Path, base: Path, prepared: Path, split: str = "test"):
@@ -193,3 +198,34 @@ def test_one_dataset_has_nothing_to_merge(chain, tmp_path):
     alone = settings.model_copy(update={"datasets": {"mine": settings.datasets["mine"]}})
     find_step("merge").function(alone, {"train/mine": folders["train/mine"]}, tmp_path)
     assert "only one dataset" in read_json(tmp_path / "merge.json")["note"]
+
+
+def test_the_papers_protocol_trains_on_the_whole_sample_and_chooses_nothing(tmp_path):
+    """No dev, the last epoch, and BERT's pooler bias with the head; the baselines still choose theirs on dev rows."""
+    base = save_base(tmp_path / "base", build_tiny("bert"))
+    small_workspace(tmp_path)
+    settings = PipelineSettings.from_mapping(
+        {
+            "protocol": "paper",
+            "base": {"source": str(base), "threads": 1, "precision": "fp32"},
+            "datasets": {"mine": {"size": 60, "max_length": 16}},
+            "split": {"test_rows": 40, "gate_rows": 40},
+            "probe": TRAINING,
+            "train": TRAINING,
+            "evaluate": {"resamples": 200},
+        }
+    )
+    folders = run_steps(tmp_path, settings)
+    for step in ("probe", "train"):
+        history = read_json(folders[f"{step}/mine"] / "history.json")
+        assert [set(epoch) for epoch in history] == [{"epoch", "step", "train_loss"}] * 2
+        assert history[0]["step"] == 8, "60 rows in batches of 8: train and dev together"
+    assert read_json(folders["probe/mine"] / "probe.json")["frozen_sites"] == []
+    adapter = Adapter.load(folders["train/mine"] / "adapter")
+    assert "bert.pooler.dense.bias" in adapter.head
+    assert adapter.provenance["best_epoch"] == 2
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert set(evaluation["tuning"]) == {"head_only", "logistic_regression"}
+    probabilities, labels = probabilities_of(folders["train/mine"] / "adapter", base, folders["prepare/mine"])
+    score = evaluation["splits"]["test"]["scores"][evaluation["target"]]["accuracy"]["value"]
+    assert score == pytest.approx((probabilities.argmax(1) == labels).mean())
