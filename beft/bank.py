@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from beft.errors import BeftError, InputError
 from beft.families import submodule
-from beft.layouts import FLAT, Layout, spread_rows
 from beft.names import known_name
+from beft.row_axes import FLAT, RowAxis, spread_rows
 from beft.sites import BiasSite, read_bias, site_module
 
 
@@ -36,8 +36,8 @@ class Bank:
         deltas: The change of each bias site: [width], or [vectors, width]; fp32 or wider; it may require a gradient.
         head: Full parameter names of the model to the tensors that stand in for them, each of the parameter's shape,
             or with an axis for the vectors before it.
-        layouts: With more than one vector: where the rows of a batch are in the output of each module that a site is
-            in (``beft.layouts``).
+        axes: With more than one vector: where the rows of a batch are in the output of each module that a site is
+            in (``beft.row_axes``).
 
     Raises:
         InputError: A site, a name, a shape or a type does not fit the model, a module is of a class that the bank
@@ -50,7 +50,7 @@ class Bank:
         deltas: Mapping[BiasSite, Tensor],
         head: Mapping[str, Tensor] | None = None,
         *,
-        layouts: Mapping[str, Layout] | None = None,
+        axes: Mapping[str, RowAxis] | None = None,
     ) -> None:
         self.model = model
         known = dict(model.named_parameters(remove_duplicate=False))
@@ -80,8 +80,8 @@ class Bank:
             self._replaced.setdefault(path, {})[parameter] = tensor
         for path in (*self._sites, *self._replaced):
             _check_class(path, submodule(model, path))
-        self._layouts = dict(layouts or {})
-        apart = [path for path in self._sites if self.vectors > 1 and self._layouts.get(path) is None]
+        self._axes = dict(axes or {})
+        apart = [path for path in self._sites if self.vectors > 1 and self._axes.get(path) is None]
         if apart:
             raise InputError(f"{apart[0]} does not keep the rows of a batch apart: it can hold one vector at a time.")
         self._attached: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
@@ -157,7 +157,7 @@ class Bank:
             pieces.append((_wide_bias(module, sites[-1], position, outputs), None))
         if self.vectors == 1:
             return _FORWARDS[type(module)](module, _Bias(pieces))
-        return _RowsForward(path, module, _Bias(pieces), self._choice, self._layouts[path])
+        return _RowsForward(path, module, _Bias(pieces), self._choice, self._axes[path])
 
 
 class _Choice:
@@ -229,12 +229,12 @@ class _LayerNormForward(_LinearForward):
 class _RowsForward:
     """A module whose rows each have a bias of their own: one product for all, then the bias of each row."""
 
-    def __init__(self, path: str, module: nn.Module, bias: _Bias, choice: _Choice, layout: Layout) -> None:
+    def __init__(self, path: str, module: nn.Module, bias: _Bias, choice: _Choice, axis: RowAxis) -> None:
         self.path = path
         self.module = module
         self.bias = bias
         self.choice = choice
-        self.layout = layout
+        self.axis = axis
 
     def __call__(self, input: Tensor) -> Tensor:
         module = self.module
@@ -243,12 +243,12 @@ class _RowsForward:
             output = F.layer_norm(input, module.normalized_shape, weight, None, module.eps)
         else:
             output = F.linear(input, weight.T if isinstance(module, Conv1D) else weight)
-        if self.layout == FLAT:
+        if self.axis == FLAT:
             rows = 0 if self.choice.rows is None else len(self.choice.rows)
         else:
-            assert self.layout is not None
-            rows = output.shape[self.layout]
-        bias = spread_rows(self.bias(weight.dtype)[self.choice.for_rows(rows, self.path)], output, self.layout)
+            assert self.axis is not None
+            rows = output.shape[self.axis]
+        bias = spread_rows(self.bias(weight.dtype)[self.choice.for_rows(rows, self.path)], output, self.axis)
         if bias is None:
             raise InputError(f"{self.path}: its output of shape {tuple(output.shape)} has no axis of {rows} rows.")
         return output.add_(bias)

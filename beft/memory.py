@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from beft.classifier import Classifier
-from beft.layouts import evaluating
+from beft.row_axes import evaluating
 from beft.runs import LabelledRows
 
 

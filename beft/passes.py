@@ -21,9 +21,9 @@ from beft.checkpoint import Position, random_state, read_checkpoint, set_random_
 from beft.classifier import Classifier
 from beft.encoding import sorted_batches, training_batches
 from beft.errors import BeftError
-from beft.layouts import Layout
 from beft.optimizer import StackedAdamW
 from beft.progress import Progress
+from beft.row_axes import RowAxis
 from beft.runs import LabelledRows, Metric, Run, RunResult, peak_memory
 from beft.stack import ParameterStack
 
@@ -42,7 +42,7 @@ class TrainingPass:
         dev: Chooses each run's epoch.
         runs: What is trained.
         metric: The dev metric.
-        layouts: Where the modules of the runs' sites keep the rows of a batch; needed for two runs or more.
+        axes: Where the modules of the runs' sites keep the rows of a batch; needed for two runs or more.
         checkpoint: The file in which an interrupted pass is found and continued.
         progress: Takes what there is to say.
     """
@@ -55,12 +55,12 @@ class TrainingPass:
         runs: Sequence[Run],
         metric: Metric,
         *,
-        layouts: Mapping[str, Layout] | None = None,
+        axes: Mapping[str, RowAxis] | None = None,
         checkpoint: Path | None = None,
         progress: Progress,
     ) -> None:
         self.classifier, self.train, self.dev, self.runs = classifier, train, dev, tuple(runs)
-        self.metric, self.layouts, self.path, self.progress = metric, layouts, checkpoint, progress
+        self.metric, self.axes, self.path, self.progress = metric, axes, checkpoint, progress
         self.stack = ParameterStack(
             classifier.model,
             [run.sites for run in runs],
@@ -96,7 +96,7 @@ class TrainingPass:
         self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
         saved = began
         try:
-            with Bank(self.classifier.model, self.stack.deltas, self.stack.head, layouts=self.layouts) as bank:
+            with Bank(self.classifier.model, self.stack.deltas, self.stack.head, axes=self.axes) as bank:
                 while alive := [run for run, position in enumerate(self.positions) if not position.stopped]:
                     ended = self._step(bank, alive)
                     if ended:

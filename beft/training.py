@@ -12,10 +12,10 @@ import torch
 from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
-from beft.layouts import Layout, measure_layouts, one_layout
 from beft.memory import available_bytes, bytes_of_pass, readable
 from beft.passes import TrainingPass
 from beft.progress import Progress
+from beft.row_axes import RowAxis, measure_row_axes, one_axis
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.sites import site_module
 
@@ -53,8 +53,8 @@ def fit(
         BeftError: The loss is no longer a number.
     """
     _check_runs(runs, dev)
-    layouts = _layouts(classifier, train, runs) if len(runs) > 1 else {}
-    plan = _plan(classifier, train, runs, layouts, checkpoints, progress, at_once)
+    axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
+    plan = _plan(classifier, train, runs, axes, checkpoints, progress, at_once)
     found: dict[str, RunResult] = {}
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]
@@ -66,7 +66,7 @@ def fit(
                 dev,
                 of_group,
                 metric,
-                layouts=layouts,
+                axes=axes,
                 checkpoint=_checkpoint(checkpoints, of_group),
                 progress=Progress(progress),
             ).results()
@@ -94,20 +94,20 @@ def _check_runs(runs: Sequence[Run], dev: LabelledRows | None) -> None:
             raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
 
 
-def _layouts(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> dict[str, Layout]:
+def _axes(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> dict[str, RowAxis]:
     """Where each module of the runs' sites keeps the rows of a batch; nowhere when two rows cannot tell."""
     modules = {site.module: site_module(classifier.model, site) for run in runs for site in run.sites}
     tokens = train.encoded.input_ids
     other = next((row for row in range(1, len(train)) if tokens[row] != tokens[0]), 0)
-    measured = measure_layouts(classifier, modules, train.encoded.batch([0, other], classifier.device))
-    return {name: one_layout(measured[name]) if measured else None for name in modules}
+    measured = measure_row_axes(classifier, modules, train.encoded.batch([0, other], classifier.device))
+    return {name: one_axis(measured[name]) if measured else None for name in modules}
 
 
 def _plan(
     classifier: Classifier,
     train: LabelledRows,
     runs: Sequence[Run],
-    layouts: dict[str, Layout],
+    axes: dict[str, RowAxis],
     checkpoints: Path | None,
     progress: Callable[[str], None],
     at_once: int | None,
@@ -121,7 +121,7 @@ def _plan(
         return plan
     groups: dict[object, list[int]] = {}
     for index, run in enumerate(runs):
-        alone = any(layouts[site.module] is None for site in run.sites)
+        alone = any(axes[site.module] is None for site in run.sites)
         # Dropout is on or off for the whole base, and so for a whole pass.
         key = ("alone", index) if alone else (run.settings.dropout, run.settings.rows_at_once)
         groups.setdefault(key, []).append(index)

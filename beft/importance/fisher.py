@@ -18,7 +18,7 @@ from torch.nn import functional
 from beft.errors import BeftError, InputError
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
-from beft.layouts import AnyClassifier, Batch, Layout, evaluating, measure_layouts, output_hooks, spread_rows
+from beft.row_axes import AnyClassifier, Batch, RowAxis, evaluating, measure_row_axes, output_hooks, spread_rows
 from beft.sites import BiasSite, site_module
 
 
@@ -59,19 +59,19 @@ def fisher_information(
         by_module.setdefault(site.module, []).append(site)
     modules = {site.module: site_module(model, site) for site in sites}
     sums = {name: torch.zeros(max(site.stop for site in of), dtype=torch.float64) for name, of in by_module.items()}
-    layouts: dict[str, list[Layout]] | None = None
+    axes: dict[str, list[RowAxis]] | None = None
     used: set[str] = set()
     examples = 0
     with evaluating(classifier), torch.enable_grad():
         for batch, given in batches:
             labels = torch.as_tensor(given)
             examples += len(labels)
-            if layouts is None and len(labels) > 1:
-                layouts = measure_layouts(classifier, modules, batch)
-            together = [name for name, uses in (layouts or {}).items() if uses and None not in uses]
+            if axes is None and len(labels) > 1:
+                axes = measure_row_axes(classifier, modules, batch)
+            together = [name for name, uses in (axes or {}).items() if uses and None not in uses]
             squares: dict[str, Tensor] = {}
             if together:
-                squares = _squared_gradients(classifier, _some(modules, together), batch, labels, layouts)
+                squares = _squared_gradients(classifier, _some(modules, together), batch, labels, axes)
                 _add(sums, squares)
             alone = [name for name in modules if name not in squares]
             for row in range(len(labels)) if alone else ():
@@ -95,15 +95,15 @@ def _squared_gradients(
     modules: Mapping[str, nn.Module],
     batch: Batch,
     labels: Tensor,
-    layouts: Mapping[str, Sequence[Layout]] | None = None,
+    axes: Mapping[str, Sequence[RowAxis]] | None = None,
 ) -> dict[str, Tensor]:
     """The squared gradients of each module's shift, summed over the rows of a batch.
 
     Args:
-        layouts: Where the rows are in each use of a module; None for a batch of one row.
+        axes: Where the rows are in each use of a module; None for a batch of one row.
 
     Returns:
-        An fp64 vector a module; modules that were not used, or whose output has another layout, are left out.
+        An fp64 vector a module; modules that were not used, or whose output has another axis, are left out.
     """
     rows = len(labels)
     shifts: dict[str, Tensor] = {}
@@ -116,8 +116,8 @@ def _squared_gradients(
             shape = (rows, output.shape[-1])
             shifts[name] = torch.zeros(shape, dtype=wide, device=output.device, requires_grad=True)
         use, uses[name] = uses[name], uses[name] + 1
-        layout = None if layouts is None else layouts[name][use] if use < len(layouts[name]) else None
-        spread = spread_rows(shifts[name], output, layout)
+        axis = None if axes is None else axes[name][use] if use < len(axes[name]) else None
+        spread = spread_rows(shifts[name], output, axis)
         if spread is None:
             misfits.add(name)
             return output

@@ -9,7 +9,7 @@ from beft.classifier import Classifier
 from beft.encoding import training_batches
 from beft.errors import InputError
 from beft.files import read_json
-from beft.layouts import measure_layouts, one_layout
+from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
 from beft.sites import BiasSite, find_sites, site_module
 from beft.training import fit
@@ -186,14 +186,14 @@ def bank_of(classifier, vectors, batch, *, add=True, requires_grad=False):
         for name in classifier.head_parameters("full")
     }
     modules = {site.module: site_module(model, site) for site in sites}
-    measured = measure_layouts(classifier, modules, batch)
+    measured = measure_row_axes(classifier, modules, batch)
     assert measured is not None
-    layouts = {name: one_layout(uses) for name, uses in measured.items()}
+    axes = {name: one_axis(uses) for name, uses in measured.items()}
     singles = [
         Bank(model, {s: d[at].detach() for s, d in deltas.items()}, {n: t[at] for n, t in head.items()})
         for at in range(vectors)
     ]
-    return Bank(model, deltas, head, layouts=layouts), singles
+    return Bank(model, deltas, head, axes=axes), singles
 
 
 @pytest.mark.parametrize("family", FAMILIES)

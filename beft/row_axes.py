@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
 
-Layout = int | None
+RowAxis = int | None
 """Where the rows are: on the axis of this number; ``FLAT``; or nowhere, and rows are computed one at a time."""
 
 FLAT = -1
@@ -29,16 +29,16 @@ class AnyClassifier(Protocol):
         """The logits."""
 
 
-def measure_layouts(
+def measure_row_axes(
     classifier: AnyClassifier, modules: Mapping[str, nn.Module], batch: Batch
-) -> dict[str, list[Layout]] | None:
+) -> dict[str, list[RowAxis]] | None:
     """Find, for each use of each module, where the rows of a batch are in its output; nothing of the model is changed.
 
     Shapes alone would mislead (a table of relative positions can be as long as a batch), so it is measured: the tokens
     of the second of two rows are replaced, and only that row's part of the output may change.
 
     Returns:
-        The layouts; None when all rows of the batch have the same tokens.
+        The axes; None when all rows of the batch have the same tokens.
     """
     ids = batch["input_ids"]
     other = next((row for row in range(1, len(ids)) if not torch.equal(ids[row], ids[0])), None)
@@ -48,11 +48,11 @@ def measure_layouts(
     changed = {**pair, "input_ids": ids[[0, 0]]}
     with torch.no_grad(), evaluating(classifier):
         first, second = (_outputs(classifier, modules, rows) for rows in (pair, changed))
-    return {name: [_layout(*uses) for uses in zip(first[name], second[name], strict=False)] for name in modules}
+    return {name: [_row_axis(*uses) for uses in zip(first[name], second[name], strict=False)] for name in modules}
 
 
-def _layout(first: Tensor, second: Tensor) -> Layout:
-    """The layout of an output with two rows, of which the second differs between ``first`` and ``second``."""
+def _row_axis(first: Tensor, second: Tensor) -> RowAxis:
+    """The axis of an output with two rows, of which the second differs between ``first`` and ``second``."""
     if first.shape != second.shape:
         return None
     views: list[tuple[int, Tensor, Tensor, int]] = [
@@ -61,10 +61,10 @@ def _layout(first: Tensor, second: Tensor) -> Layout:
     if first.dim() == 2 and first.shape[0] % 2 == 0:
         halves = (2, first.shape[0] // 2, first.shape[1])
         views.append((FLAT, first.reshape(halves), second.reshape(halves), 0))
-    for layout, one, two, axis in views:
+    for found, one, two, axis in views:
         same = torch.equal(one.select(axis, 0), two.select(axis, 0))
         if same and not torch.equal(one.select(axis, 1), two.select(axis, 1)):
-            return layout
+            return found
     return None
 
 
@@ -81,25 +81,25 @@ def _outputs(classifier: AnyClassifier, modules: Mapping[str, nn.Module], batch:
     return outputs
 
 
-def one_layout(uses: Sequence[Layout]) -> Layout:
-    """The layout that all uses of a module have; None where they differ or there are none."""
+def one_axis(uses: Sequence[RowAxis]) -> RowAxis:
+    """The axis that all uses of a module have; None where they differ or there are none."""
     return uses[0] if uses and all(use == uses[0] for use in uses) else None
 
 
-def spread_rows(shift: Tensor, output: Tensor, layout: Layout) -> Tensor | None:
-    """A shift [rows, width] in a shape that can be added to ``output``; None when the layout is another."""
+def spread_rows(shift: Tensor, output: Tensor, axis: RowAxis) -> Tensor | None:
+    """A shift [rows, width] in a shape that can be added to ``output``; None when the axis is another."""
     rows, width = shift.shape
     if rows == 1:
         return shift[0]
-    if layout is None:
+    if axis is None:
         return None
-    if layout == FLAT:
+    if axis == FLAT:
         tokens, rest = divmod(output.shape[0], rows)
         return shift.repeat_interleave(tokens, dim=0) if output.dim() == 2 and not rest else None
-    if layout >= output.dim() - 1 or output.shape[layout] != rows:
+    if axis >= output.dim() - 1 or output.shape[axis] != rows:
         return None
     shape = [1] * output.dim()
-    shape[layout], shape[-1] = rows, width
+    shape[axis], shape[-1] = rows, width
     return shift.view(shape)
 
 
