@@ -123,7 +123,7 @@ class Bank:
         """
         if len(vectors) and not 0 <= int(vectors.min()) <= int(vectors.max()) < self.vectors:
             raise InputError(f"the bank holds {self.vectors} vectors; they are numbered from 0.")
-        self._choice.of(vectors)
+        self._choice.of(vectors, next(self.model.parameters()).device)
         return self
 
     def detach(self) -> None:
@@ -169,15 +169,16 @@ class _Choice:
         self.places: Tensor | None = None
         self.most = 0
 
-    def of(self, rows: Tensor) -> None:
+    def of(self, rows: Tensor, device: torch.device) -> None:
         """Choose; rows of one vector also get places side by side, for products of one matrix a vector."""
+        rows = rows.cpu()  # counted here, so that a GPU is not waited for
         counts = torch.bincount(rows, minlength=self.vectors)
         self.most = int(counts.max()) if len(rows) else 0
         order = torch.argsort(rows, stable=True)
         starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         places = torch.empty_like(rows)
-        places[order] = rows[order] * self.most + torch.arange(len(rows), device=rows.device) - starts
-        self.rows, self.places = rows, places
+        places[order] = rows[order] * self.most + torch.arange(len(rows)) - starts
+        self.rows, self.places = rows.to(device), places.to(device)
 
     def for_rows(self, rows: int, path: str) -> Tensor:
         """The chosen vector of each row."""

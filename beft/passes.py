@@ -23,6 +23,7 @@ from beft.encoding import sorted_batches, training_batches
 from beft.errors import BeftError
 from beft.optimizer import StackedAdamW
 from beft.progress import Progress
+from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis
 from beft.runs import LabelledRows, Metric, Run, RunResult, peak_memory
 from beft.stack import ParameterStack
@@ -96,7 +97,11 @@ class TrainingPass:
         self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
         saved = began
         try:
-            with Bank(self.classifier.model, self.stack.deltas, self.stack.head, axes=self.axes) as bank:
+            model = self.classifier.model
+            with (
+                recomputed_layers(model, on=self.runs[0].settings.activation_checkpointing),
+                Bank(model, self.stack.deltas, self.stack.head, axes=self.axes) as bank,
+            ):
                 while alive := [run for run, position in enumerate(self.positions) if not position.stopped]:
                     ended = self._step(bank, alive)
                     if ended:
@@ -132,7 +137,7 @@ class TrainingPass:
         rows = np.concatenate(parts)
         device = self.classifier.device
         sizes = torch.tensor([len(part) for part in parts])
-        runs = torch.repeat_interleave(torch.tensor(alive), sizes).to(device)
+        runs = torch.repeat_interleave(torch.tensor(alive), sizes)
         shares = torch.repeat_interleave(1 / sizes.double(), sizes)
         losses = torch.zeros(len(self.runs), dtype=torch.float64)
         self.classifier.train(self.runs[0].settings.dropout)
@@ -143,7 +148,7 @@ class TrainingPass:
             logits = self.classifier(self.train.encoded.batch(rows[chosen], device))
             each = functional.cross_entropy(logits, labels, reduction="none")
             (each * shares[chosen].to(each)).sum().backward()
-            losses.index_add_(0, runs[chosen].cpu(), each.detach().double().cpu() * shares[chosen])
+            losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
         self._check(losses, alive)
         active = [run in alive for run in range(len(self.runs))]
         factors = [self._rate(run) if active[run] else 0.0 for run in range(len(self.runs))]
@@ -224,7 +229,7 @@ class TrainingPass:
         self.classifier.eval()
         encoded, labels = self.dev.encoded, torch.from_numpy(self.dev.labels)
         logits = torch.empty(len(runs), len(self.dev), len(self.classifier.labels), dtype=torch.float64)
-        of_rows = torch.tensor(list(runs), device=self.classifier.device)
+        of_rows = torch.tensor(list(runs))
         for batch in sorted_batches(encoded.lengths, max(1, _EVALUATED_AT_ONCE // len(runs))):
             bank.choose(of_rows.repeat_interleave(len(batch)))
             found = self.classifier(encoded.batch(np.tile(batch, len(runs)), self.classifier.device))

@@ -107,6 +107,9 @@ class TrainingSettings(Section):
     rows_at_once: int | None = Field(
         None, ge=1, description="larger batches are computed in parts whose gradients add up; none: at once"
     )
+    activation_checkpointing: bool = Field(
+        False, description="compute the layers' activations again instead of keeping them: less memory, more time"
+    )
 
 
 class ScoreSettings(Section):

@@ -11,8 +11,8 @@ import torch
 
 from beft.classifier import Classifier
 from beft.errors import InputError
+from beft.estimate import Estimate, available_bytes, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
-from beft.memory import available_bytes, bytes_of_pass, readable
 from beft.passes import TrainingPass
 from beft.progress import Progress
 from beft.row_axes import RowAxis, measure_row_axes, one_axis
@@ -54,7 +54,13 @@ def fit(
     """
     _check_runs(runs, dev)
     axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
-    plan = _plan(classifier, train, runs, axes, checkpoints, progress, at_once)
+    cost = estimate(classifier, train, max(run.settings.batch_size for run in runs))
+    seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
+    progress(
+        f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
+        f"and {readable_bytes(cost.saved_bytes)} for the activations of a batch of the longest rows"
+    )
+    plan = _plan(runs, axes, checkpoints, progress, at_once or _most_at_once(classifier, cost))
     found: dict[str, RunResult] = {}
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]
@@ -103,14 +109,17 @@ def _axes(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> d
     return {name: one_axis(measured[name]) if measured else None for name in modules}
 
 
+def _most_at_once(classifier: Classifier, cost: Estimate) -> int:
+    """How many runs fit into the free memory together."""
+    return max(1, int(_USABLE * available_bytes(classifier.device) / max(1, cost.saved_bytes)))
+
+
 def _plan(
-    classifier: Classifier,
-    train: LabelledRows,
     runs: Sequence[Run],
     axes: dict[str, RowAxis],
     checkpoints: Path | None,
     progress: Callable[[str], None],
-    at_once: int | None,
+    at_once: int,
 ) -> list[list[int]]:
     """Which runs share a pass, as numbers of runs; an interrupted plan is replayed."""
     if len(runs) == 1:
@@ -122,18 +131,12 @@ def _plan(
     groups: dict[object, list[int]] = {}
     for index, run in enumerate(runs):
         alone = any(axes[site.module] is None for site in run.sites)
-        # Dropout is on or off for the whole base, and so for a whole pass.
-        key = ("alone", index) if alone else (run.settings.dropout, run.settings.rows_at_once)
-        groups.setdefault(key, []).append(index)
-    if at_once is None:
-        one = bytes_of_pass(classifier, train, max(run.settings.batch_size for run in runs))
-        free = available_bytes(classifier.device)
-        at_once = max(1, int(_USABLE * free / max(1, one)))
-        progress(
-            f"{len(runs)} runs: about {readable(one)} for the activations of each, {readable(free)} free: "
-            f"{min(at_once, len(runs))} in one pass"
-        )
+        # How the base computes is the same for all runs of a pass.
+        settings = run.settings
+        shared = (settings.dropout, settings.rows_at_once, settings.activation_checkpointing)
+        groups.setdefault(("alone", index) if alone else shared, []).append(index)
     plan = [group[start : start + at_once] for group in groups.values() for start in range(0, len(group), at_once)]
+    progress(f"{len(runs)} runs in {len(plan)} {'pass' if len(plan) == 1 else 'passes'}")
     _write_plan(checkpoints, runs, plan)
     return plan
 

@@ -1,5 +1,7 @@
 """Law 3: many runs in one pass each give what they give alone. Law 4's part of the bank: any mix of rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from beft.bank import Bank
 from beft.classifier import Classifier
 from beft.encoding import training_batches
 from beft.errors import InputError
+from beft.estimate import estimate
 from beft.files import read_json
+from beft.recompute import recomputed_layers
 from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
 from beft.sites import BiasSite, find_sites, site_module
@@ -106,6 +110,25 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     for one, other in zip(whole, fit(classifier, train, dev, parts, metric=accuracy), strict=True):
         for site, delta in one.deltas.items():
             torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["bert", "opt", "gpt2", "llama"])
+def test_recomputed_activations_change_nothing_but_what_is_kept(family):
+    """Also with dropout, whose masks are drawn the same way again; a decoder's cache is not filled twice."""
+    classifier = tiny_classifier(family)
+    train, dev = random_rows(40), random_rows(20, seed=9)
+    runs = mixed_runs(classifier, add=True, dropout=True)[:3]
+    kept = fit(classifier, train, dev, runs, metric=accuracy)
+    again = [replace(run, settings=run.settings.model_copy(update={"activation_checkpointing": True})) for run in runs]
+    for one, other in zip(kept, fit(classifier, train, dev, again, metric=accuracy), strict=True):
+        for site, delta in one.deltas.items():
+            torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-12)
+    sizes = []
+    for on in (False, True):
+        with recomputed_layers(classifier.model, on=on):
+            sizes.append(estimate(classifier, train, 8).saved_bytes)
+    assert sizes[1] < sizes[0] / 2
+    assert not any("forward" in module.__dict__ for module in classifier.model.modules())
 
 
 def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):

@@ -1,0 +1,97 @@
+"""What a training will cost, measured on one batch before it starts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from beft.classifier import Classifier
+from beft.row_axes import evaluating
+from beft.runs import LabelledRows
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of one forward and backward pass over a batch.
+
+    Attributes:
+        saved_bytes: What autograd keeps for the backward pass, the base's own parameters not counted.
+        seconds: Wall time.
+        tokens: Tokens of the batch, padding included.
+    """
+
+    saved_bytes: int
+    seconds: float
+    tokens: int
+
+    def seconds_of(self, rows: LabelledRows, epochs: int) -> float:
+        """About how long some epochs over the rows take."""
+        return self.seconds / self.tokens * int(rows.encoded.lengths.sum()) * epochs
+
+
+def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate:
+    """Measure the batch of the longest rows, down to the embeddings, without dropout; nothing is changed.
+
+    Args:
+        rows: Rows of the batch.
+    """
+    longest = np.argsort(-train.encoded.lengths, kind="stable")[:rows]
+    batch = train.encoded.batch(longest, classifier.device)
+    own = {parameter.untyped_storage().data_ptr() for parameter in classifier.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    seconds = []
+    with evaluating(classifier), torch.enable_grad(), _gradients_below(classifier.model.get_input_embeddings()):
+        for _ in range(2):  # the first one also pays for what is set up once
+            kept.clear()
+            began = time.perf_counter()
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                logits = classifier(batch)
+            logits.sum().backward()
+            seconds.append(time.perf_counter() - began)
+    return Estimate(sum(kept.values()), min(seconds), int(batch["input_ids"].numel()))
+
+
+@contextmanager
+def _gradients_below(embeddings: nn.Module) -> Iterator[None]:
+    """The embeddings take a gradient, so that all that follows is kept, and computed backwards."""
+
+    def require(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_(True)
+
+    handle = embeddings.register_forward_hook(require)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def available_bytes(device: torch.device) -> int:
+    """The free memory of the GPU, or of the machine."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def readable_bytes(size: float) -> str:
+    """Bytes in MB or GB."""
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def readable_seconds(seconds: float) -> str:
+    """Seconds, or minutes where there are many."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
