@@ -125,7 +125,7 @@ class EvaluateSettings(Section):
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples")
-    batch_size: int = Field(64, ge=1, le=4096)
+    batch_size: int = Field(16, ge=1, le=4096, description="rows computed at once; a GPU likes more, a CPU not")
 
 
 class MergeSettings(Section):

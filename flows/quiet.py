@@ -26,3 +26,4 @@ def set_up_log() -> None:
         logging.getLogger(name).addFilter(_filter)
     for name in ("beft", "tasks", "flows"):
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it tells of every temporary folder
