@@ -68,7 +68,7 @@ def _gradients_below(embeddings: nn.Module) -> Iterator[None]:
     """The embeddings take a gradient, so that all that follows is kept, and computed backwards."""
 
     def require(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return output.detach().requires_grad_(True)
+        return output.detach().requires_grad_(True).clone()  # some models change it in place, which no leaf allows
 
     handle = embeddings.register_forward_hook(require)
     try:

@@ -15,6 +15,7 @@ from beft.estimate import Estimate, available_bytes, estimate, readable_bytes, r
 from beft.files import read_json, sha256_json, write_json
 from beft.passes import TrainingPass
 from beft.progress import Progress
+from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis, measure_row_axes, one_axis
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.sites import site_module
@@ -54,7 +55,8 @@ def fit(
     """
     _check_runs(runs, dev)
     axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
-    cost = estimate(classifier, train, max(run.settings.batch_size for run in runs))
+    with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
+        cost = estimate(classifier, train, max(_rows_at_once(run) for run in runs))
     seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
     progress(
         f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
@@ -107,6 +109,12 @@ def _axes(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> d
     other = next((row for row in range(1, len(train)) if tokens[row] != tokens[0]), 0)
     measured = measure_row_axes(classifier, modules, train.encoded.batch([0, other], classifier.device))
     return {name: one_axis(measured[name]) if measured else None for name in modules}
+
+
+def _rows_at_once(run: Run) -> int:
+    """The rows of a run that are computed at once."""
+    settings = run.settings
+    return min(settings.batch_size, settings.rows_at_once or settings.batch_size)
 
 
 def _most_at_once(classifier: Classifier, cost: Estimate) -> int:

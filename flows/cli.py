@@ -8,13 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beft.cli import app as science
-from beft.cli.options import PARAMS, Changes, parse_changes
+from beft.cli.options import PARAMS, Changes, Surroundings, parse_changes
 from tasks.environment import settle
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def start(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
-    context.obj = _read_settings
+    context.obj = Surroundings(_read_settings, _open_adapter)
 
 
 @app.command()
@@ -119,6 +120,17 @@ def _read_settings(path: Path, changes: Mapping[str, Any]) -> "PipelineSettings"
     from tasks.settings import PipelineSettings
 
     return PipelineSettings.read(path, changes)
+
+
+def _open_adapter(adapter: str) -> AbstractContextManager[Path]:
+    if not adapter.startswith("models:/"):
+        return nullcontext(Path(adapter))
+
+    from tasks.registered import registered_adapter
+    from tasks.settings import PipelineSettings
+
+    settings = _read_settings(PARAMS, {}) if PARAMS.exists() else PipelineSettings()
+    return registered_adapter(adapter, settings, Path.cwd())
 
 
 if __name__ == "__main__":

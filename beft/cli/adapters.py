@@ -9,14 +9,15 @@ from typing import Annotated
 
 import typer
 
-from beft.cli.options import BaseFolder, refuse_existing
+from beft.cli.options import BaseFolder, open_adapter, refuse_existing
 from beft.cli.output import print_table
 
 _PREDICTED_AT_ONCE = 1024
 
 
 def predict(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    context: typer.Context,
+    adapter: Annotated[str, typer.Argument(help="The adapter's folder, or models:/NAME@ALIAS of the registry.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: lines of stdin.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")] = False,
     base: BaseFolder = None,
@@ -31,7 +32,8 @@ def predict(
 
     if not texts and sys.stdin.isatty():
         raise InputError('there is no text: give some (beft predict ADAPTER "some text"), or pipe lines in')
-    predictor = Predictor(adapter, base=base)
+    with open_adapter(context, adapter) as folder:
+        predictor = Predictor(folder, base=base)
     truncated = 0
     for lines in _in_parts(texts or _stdin_lines(), _PREDICTED_AT_ONCE):
         first, second = _split_pairs(lines) if pairs else (lines, None)

@@ -1,6 +1,8 @@
 """Arguments and options that several commands take, and the settings that they make."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +11,20 @@ import typer
 if TYPE_CHECKING:
     from beft.settings import Settings
 
-ReadSettings = Callable[[Path, Mapping[str, Any]], "Settings"]
-"""Reads the settings of a command: from a file, with changes by dotted name."""
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What those who mount these commands bring to them.
+
+    Attributes:
+        read_settings: Reads the settings of a command, from a file, with changes by dotted name; it may know more
+            sections.
+        open_adapter: The folder of an adapter by what the user calls it, which need not be a path.
+    """
+
+    read_settings: Callable[[Path, Mapping[str, Any]], "Settings"]
+    open_adapter: Callable[[str], AbstractContextManager[Path]]
+
 
 PARAMS = Path("params.yaml")
 
@@ -22,14 +36,19 @@ BaseFolder = Annotated[str | None, typer.Option("--base", help="Where the base i
 
 
 def read_settings(context: typer.Context, params: Path, changes: Sequence[str] | None) -> "Settings":
-    """The settings of a command. Who mounts these commands can bring a reader that knows more sections."""
+    """The settings of a command."""
     from beft.settings import Settings
 
-    read: ReadSettings = context.obj or Settings.read
+    read = context.obj.read_settings if context.obj else Settings.read
     values = parse_changes(changes or ())
     if params == PARAMS and not params.exists():
         return Settings.from_mapping(nested(values))
     return read(params, values)
+
+
+def open_adapter(context: typer.Context, adapter: str) -> AbstractContextManager[Path]:
+    """The folder of an adapter, for the length of a block."""
+    return context.obj.open_adapter(adapter) if context.obj else nullcontext(Path(adapter))
 
 
 def parse_changes(changes: Iterable[str]) -> dict[str, Any]:

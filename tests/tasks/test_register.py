@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beft.errors import InputError
 from beft.evaluation import Evaluation, Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.prediction import Predictor
 from beft.settings import EvaluateSettings
-from tasks.connection import connect
+from flows.cli import status_of
+from tasks.connection import as_default, connect
 from tasks.journal import journal_of, read_journal
 from tasks.model_name import model_name
 from tasks.register import register, still_registered
+from tasks.registered import registered_adapter
+from tasks.settings import PipelineSettings
 from tasks.tracking import open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.tasks.test_tracking import log_all
@@ -279,6 +283,49 @@ def test_it_loads_in_a_fresh_process_where_beft_is_not_installed(
     for row, one in zip(found["data"], expected, strict=True):
         assert row[0] == one["label"]
         assert row[1:] == pytest.approx(list(one["probabilities"].values()), abs=1e-6)
+
+
+def test_beft_predicts_with_what_the_registry_holds(
+    certain: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = registered(certain, project)["name"]
+    monkeypatch.chdir(project)
+    for version in ("@champion", "/1"):
+        arguments = ["predict", f"models:/{name}{version}", "--base", str(certain.base), "--json", "a good film"]
+        assert status_of(arguments) == 0
+        said = json.loads(capsys.readouterr().out)
+        [expected] = Predictor(certain.inputs["train/films"] / "adapter", base=certain.base).predict(["a good film"])
+        assert said == {"text": "a good film", **expected}
+    for wrong in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/nothing@champion", "models:/"):
+        assert status_of(["predict", wrong, "a good film"]) == 2
+        assert f"{wrong} cannot be had from sqlite:" in capsys.readouterr().err
+    with (
+        pytest.raises(InputError, match="no adapter"),
+        registered_adapter(f"models:/{foreign_model(project)}/1", certain.settings, project),
+    ):
+        pass
+
+
+def foreign_model(project: Path) -> str:
+    """A registered model that is none of ours."""
+    import mlflow
+
+    (project / "nothing.py").write_text(
+        "import mlflow\n"
+        "class Nothing(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input, params=None):\n"
+        "        return model_input\n"
+        "mlflow.models.set_model(Nothing())\n"
+    )
+    with as_default(connect(PipelineSettings(), project)):
+        mlflow.set_experiment("beft")
+        mlflow.pyfunc.log_model(
+            name="nothing",
+            python_model=str(project / "nothing.py"),
+            registered_model_name="foreign",
+            pip_requirements=[],
+        )
+    return "foreign"
 
 
 def test_the_model_holds_the_adapter_alone_and_no_path_of_this_machine(certain: FinishedRun, project: Path) -> None:
