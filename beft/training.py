@@ -44,7 +44,8 @@ def fit(
         metric: The dev metric.
         checkpoints: A folder in which interrupted passes are found and continued.
         progress: Takes one line of text at a time; on a terminal a bar is shown beside.
-        at_once: The most runs of a pass; none: as many as a measured estimate of the memory allows.
+        at_once: The most runs of a pass; none: as many as an estimate of the memory allows, which is measured first
+            and told, with one of the time.
 
     Returns:
         The results in the order of the runs.
@@ -55,14 +56,16 @@ def fit(
     """
     _check_runs(runs, dev)
     axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
-    with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
-        cost = estimate(classifier, train, max(_rows_at_once(run) for run in runs))
-    seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
-    progress(
-        f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
-        f"and {readable_bytes(cost.saved_bytes)} for the activations of a batch of the longest rows"
-    )
-    plan = _plan(runs, axes, checkpoints, progress, at_once or _most_at_once(classifier, cost))
+    if at_once is None:
+        with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
+            cost = estimate(classifier, train, max(_rows_at_once(run) for run in runs))
+        seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
+        progress(
+            f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
+            f"and {readable_bytes(cost.saved_bytes)} for the activations of a batch of the longest rows"
+        )
+        at_once = _most_at_once(classifier, cost)
+    plan = _plan(runs, axes, checkpoints, progress, at_once)
     found: dict[str, RunResult] = {}
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]

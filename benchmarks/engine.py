@@ -150,7 +150,7 @@ def comparisons(repetitions: int, rows_of_epoch: int) -> tuple[list[Comparison],
     few = _first(rows, 64)
 
     def train(run: Run, of: LabelledRows = rows) -> Callable[[], Any]:
-        return lambda: fit(classifier, of, None, [run], **quiet)
+        return lambda: fit(classifier, of, None, [run], at_once=1, **quiet)
 
     def published(of: LabelledRows) -> Callable[[], None]:
         model = peers.load(folder, 2)
@@ -201,8 +201,8 @@ def comparisons(repetitions: int, rows_of_epoch: int) -> tuple[list[Comparison],
         ),
         compare(
             "12 runs one after the other against one pass (3 terms x 4 seeds)",
-            lambda: fit(classifier, some, None, twelve, **quiet),
-            lambda: [fit(classifier, some, None, [run], **quiet) for run in twelve],
+            lambda: fit(classifier, some, None, twelve, at_once=12, **quiet),
+            lambda: [fit(classifier, some, None, [run], at_once=1, **quiet) for run in twelve],
             asked="1.4x",
             repetitions=repetitions,
             examples=12 * len(some),
