@@ -27,11 +27,11 @@ from beft.adapter_record import (
     PeftPart,
     SitePart,
 )
-from beft.bank import Bank, FoldReport
+from beft.bank import Bank
 from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_bytes, write_json
-from beft.folding import fold_adapter
+from beft.folding import FoldReport, fold_adapter
 from beft.peft_format import (
     ModuleFacts,
     PeftPlan,

@@ -1,6 +1,8 @@
-"""A folded adapter: a plain transformers model with the biases and the head written into it."""
+"""Folding: a plain transformers model with the biases and the head of an adapter written into it."""
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from beft.adapter_checks import check_fits, listed
-from beft.bank import FoldReport, fold
+from beft.bank import Bank
 from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
+from beft.forwards import outputs_of, widened_sum
+from beft.sites import BiasSite, read_bias, site_module
 
 if TYPE_CHECKING:
     from beft.adapter import Adapter
@@ -20,6 +24,68 @@ FOLD_FILE = "beft_fold.json"
 
 # The settings of a transformers configuration that give a model without biases some.
 _BIAS_SETTINGS = (("attention_bias",), ("attention_bias", "mlp_bias"))
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What folding wrote, and how far the written values are from the exact sums.
+
+    Args:
+        dtype: The type in which each site's bias was written, by site name.
+        rounding: The greatest absolute error of each site's bias, by site name.
+        added: Paths of the modules that had no bias and now have one.
+    """
+
+    dtype: dict[str, str]
+    rounding: dict[str, float]
+    added: tuple[str, ...]
+
+    @property
+    def largest(self) -> float:
+        """The greatest absolute error of all."""
+        return max(self.rounding.values(), default=0.0)
+
+
+def fold(model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor] | None = None) -> FoldReport:
+    """Write the deltas (and the head) into the model's own parameters, for export; the model keeps its types.
+
+    Args:
+        model: The model, changed in place. Nothing is changed when an error is raised.
+        deltas: The change of each bias site, as for ``Bank``.
+        head: Parameters that replace the model's own, as for ``Bank``.
+
+    Raises:
+        InputError: As ``Bank``; or a bank is attached, whose deltas would then count twice.
+        BeftError: A sum is too large for the type of the model.
+    """
+    Bank(model, deltas, head).attach().detach()
+    sums: dict[BiasSite, Tensor] = {}
+    written: dict[BiasSite, Tensor] = {}
+    for site, delta in deltas.items():
+        module = site_module(model, site)
+        target: Tensor = module.weight if site.added else module.bias  # type: ignore[assignment]
+        sums[site] = widened_sum(read_bias(model, site), delta.detach())
+        written[site] = sums[site].to(target.dtype)
+        if not torch.isfinite(written[site]).all():
+            raise BeftError(f"{site.name}: the folded bias is not finite in {target.dtype}; fold into a wider type.")
+    added: dict[str, None] = {}
+    with torch.no_grad():
+        for site, values in written.items():
+            module = model.get_submodule(site.module)
+            if module.bias is None:
+                module.bias = nn.Parameter(values.new_zeros(outputs_of(module)), requires_grad=False)
+                added[site.module] = None
+            module.bias[site.start : site.stop] = values  # type: ignore[operator]
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, tensor in (head or {}).items():
+            parameters[name].copy_(tensor.detach())
+    return FoldReport(
+        dtype={site.name: str(values.dtype).removeprefix("torch.") for site, values in written.items()},
+        rounding={
+            site.name: float((sums[site] - values.to(sums[site].dtype)).abs().max()) for site, values in written.items()
+        },
+        added=tuple(added),
+    )
 
 
 def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> FoldReport:

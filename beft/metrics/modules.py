@@ -5,6 +5,7 @@ predictions to Arrow files in the home folder, where parallel processes wait for
 home fails; these modules keep them in memory and make no folder. Importing this module imports ``evaluate`` (seconds).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ Returns:
 """
 
 
-class LabelMetric(evaluate.Metric):  # type: ignore[misc]
+class LabelMetric(evaluate.Metric, ABC):  # type: ignore[misc]
     """What all metrics of label indices share: their features, memory instead of files, checked input."""
 
     def __init__(self, config_name: str | None = None, *, keep_in_memory: bool = True, **options: Any) -> None:
@@ -72,8 +73,9 @@ class LabelMetric(evaluate.Metric):  # type: ignore[misc]
             raise InputError(f"{self.name}: no rows")
         return {self.name: self._value(np.asarray(references), np.asarray(predictions))}
 
+    @abstractmethod
     def _value(self, truth: Any, predicted: Any) -> float:
-        raise NotImplementedError
+        """The metric of label indices, both of shape [rows]."""
 
 
 class Accuracy(LabelMetric):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beft.bank import Bank, fold
+from beft.bank import Bank
 from beft.errors import BeftError, InputError
+from beft.folding import fold
 from beft.sites import BiasSite, find_sites
 
 FAMILIES = ("bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama", "phi")
