@@ -21,7 +21,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui lint format study bench lock clean
+.PHONY: help environment run test ui lint format study recipes bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -48,6 +48,9 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
 	@$(BIN)/python -m benchmarks.terms_on_rotten_tomatoes $(ARGS)
+
+recipes: $(TESTS)  ## compare recipes for the value biases on dev alone over five draws (a quarter of an hour)
+	@$(BIN)/python -m benchmarks.recipes $(ARGS)
 
 bench: $(TESTS)  ## measure the training engine against its peers (about a quarter of an hour), into benchmarks/
 	@$(BIN)/python -m benchmarks.engine $(ARGS)

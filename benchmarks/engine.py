@@ -10,7 +10,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,18 +22,17 @@ from torch import nn
 from beft.adaptation import labelled
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
-from beft.datasets import find_dataset, load_split
-from beft.datasets.loaders import fetch_source
-from beft.datasets.preparation import prepare_source
+from beft.datasets import load_split
 from beft.device import resolve_compute, set_threads
 from beft.encoding import sorted_batches
 from beft.files import write_json, write_text
 from beft.importance import fisher_information
 from beft.runs import LabelledRows, Run
-from beft.settings import BaseSettings, Settings, TrainingSettings
+from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites import find_sites
 from beft.training import fit
 from benchmarks import machine, peers
+from benchmarks.prepared import prepared_data
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -113,13 +111,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def sample(classifier: Classifier, dataset: str, size: int, max_length: int = 128) -> LabelledRows:
     """Labelled rows of a dataset."""
-    settings = Settings().split
-    with tempfile.TemporaryDirectory() as folder:
-        raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
-        raw.mkdir()
-        prepared.mkdir()
-        fetch_source(find_dataset(dataset), raw, ROOT)
-        prepare_source(raw, prepared, size=size, settings=settings)
+    with prepared_data(dataset, size, SplitSettings()) as prepared:
         return labelled(classifier, load_split(prepared, "train"), max_length)
 
 

@@ -7,7 +7,6 @@ Writes benchmarks/terms_on_rotten_tomatoes.json and .md.
 
 import argparse
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from beft.adaptation import labelled, make_sample, run_probe, settings_of, train
 from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
-from beft.datasets import find_dataset, load_split, load_summary
-from beft.datasets.loaders import fetch_source
-from beft.datasets.preparation import prepare_source
+from beft.datasets import load_split, load_summary
 from beft.device import resolve_compute, set_threads
 from beft.evaluation import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
@@ -28,6 +25,7 @@ from beft.files import read_json, sha256_json, sha256_tree, write_json, write_te
 from beft.runs import RunResult
 from beft.settings import Settings
 from benchmarks import machine
+from benchmarks.prepared import prepared_data
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -43,12 +41,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
     own = settings.datasets[DATASET]
     compute = resolve_compute(settings.base)
     set_threads(compute)
-    with tempfile.TemporaryDirectory() as folder:
-        raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
-        raw.mkdir()
-        prepared.mkdir()
-        fetch_source(find_dataset(DATASET), raw, ROOT)
-        prepare_source(raw, prepared, size=own.size, settings=settings.split)
+    with prepared_data(DATASET, own.size, settings.split) as prepared:
         facts = load_summary(prepared)
         rows = {split: load_split(prepared, split) for split in ("train", "dev", "test")}
     classifier = load_classifier(
