@@ -14,6 +14,9 @@ from beft.errors import InputError
 # few enough that the order of training stays random.
 _BLOCK = 32
 
+_PADDING = 0.1
+"""The share of a step's tokens that may be padding."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -82,6 +85,28 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def parts_of_like_length(lengths: np.ndarray, *, least: int, most: int | None = None) -> list[np.ndarray]:
+    """Divide the rows of one step so that under a tenth of what is computed is padding.
+
+    Args:
+        lengths: Tokens of each row.
+        least: Fewer rows than this are not divided off, for small parts compute slowly: they may be padded more.
+        most: The most rows of a part.
+
+    Returns:
+        Positions of the rows: all of them in their own order, or several parts, sorted by length.
+    """
+    rows = len(lengths)
+    fewest = 1 if most is None else -(-rows // most)
+    order = np.argsort(lengths, kind="stable")
+    for count in range(fewest, max(fewest, rows // least) + 1):
+        parts = np.array_split(order, count)
+        padded = sum(len(part) * int(lengths[part].max()) for part in parts)
+        if 1 - lengths.sum() / padded < _PADDING:
+            break
+    return [np.arange(rows)] if len(parts) == 1 else parts
 
 
 def training_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beft.classifier import Classifier
+from beft.classifier import Batch, Classifier
 from beft.row_axes import evaluating
 from beft.runs import LabelledRows
 
@@ -20,9 +20,10 @@ class Estimate:
     """The cost of one forward and backward pass over a batch.
 
     Attributes:
-        saved_bytes: What autograd keeps for the backward pass, the base's own parameters not counted.
-        seconds: Wall time.
-        tokens: Tokens of the batch, padding included.
+        saved_bytes: What autograd keeps for the backward pass over the longest rows, the base's own parameters not
+            counted.
+        seconds: Wall time of a pass over rows of middle length.
+        tokens: Tokens of these rows, padding included.
     """
 
     saved_bytes: int
@@ -35,13 +36,17 @@ class Estimate:
 
 
 def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate:
-    """Measure the batch of the longest rows, down to the embeddings, without dropout; nothing is changed.
+    """Measure a batch of the longest rows and one of middle length, down to the embeddings; nothing is changed.
+
+    Dropout is off, so a training with dropout takes more of both.
 
     Args:
         rows: Rows of the batch.
     """
-    longest = np.argsort(-train.encoded.lengths, kind="stable")[:rows]
-    batch = train.encoded.batch(longest, classifier.device)
+    order = np.argsort(-train.encoded.lengths, kind="stable")
+    middle = max(0, (len(order) - rows) // 2)
+    longest = train.encoded.batch(order[:rows], classifier.device)
+    usual = train.encoded.batch(order[middle : middle + rows], classifier.device)
     own = {parameter.untyped_storage().data_ptr() for parameter in classifier.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -51,16 +56,19 @@ def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    seconds = []
+    def measure(batch: Batch) -> float:
+        kept.clear()
+        began = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            logits = classifier(batch)
+        logits.sum().backward()
+        return time.perf_counter() - began
+
     with evaluating(classifier), torch.enable_grad(), _gradients_below(classifier.model.get_input_embeddings()):
-        for _ in range(2):  # the first one also pays for what is set up once
-            kept.clear()
-            began = time.perf_counter()
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                logits = classifier(batch)
-            logits.sum().backward()
-            seconds.append(time.perf_counter() - began)
-    return Estimate(sum(kept.values()), min(seconds), int(batch["input_ids"].numel()))
+        measure(longest)  # which also pays for what is set up once
+        saved_bytes = sum(kept.values())
+        seconds = measure(usual)
+    return Estimate(saved_bytes, seconds, int(usual["input_ids"].numel()))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch.nn import functional
 from beft.bank import Bank
 from beft.checkpoint import Position, random_state, read_checkpoint, set_random_state, write_checkpoint
 from beft.classifier import Classifier
-from beft.encoding import sorted_batches, training_batches
+from beft.encoding import parts_of_like_length, sorted_batches, training_batches
 from beft.errors import BeftError
 from beft.optimizer import StackedAdamW
 from beft.progress import Progress
@@ -176,11 +176,10 @@ class TrainingPass:
 
     def _at_once(self, rows: np.ndarray) -> list[np.ndarray]:
         """Which of a step's rows are computed at once: all, or in parts of like length that add up to one gradient."""
-        most = self.runs[0].settings.rows_at_once
-        if most is None or len(rows) <= most:
-            return [np.arange(len(rows))]
-        order = np.argsort(self.train.encoded.lengths[rows], kind="stable")
-        return [order[start : start + most] for start in range(0, len(rows), most)]
+        settings = [run.settings for run in self.runs]
+        lengths = self.train.encoded.lengths[rows]
+        least = max(one.batch_size for one in settings)
+        return parts_of_like_length(lengths, least=least, most=settings[0].rows_at_once)
 
     def _check(self, losses: Tensor, alive: Sequence[int]) -> None:
         for run in alive:

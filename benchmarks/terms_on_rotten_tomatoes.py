@@ -83,7 +83,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
         classes=classes,
         metric=metric,
         search=HeadSearch.as_wide_as(training),
-        starts={"target": start},
+        starts={"logistic_regression": start},
         seed=seed,
     )
     probabilities["logistic_regression"] = regression.probabilities(features["test"].pooled)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.encoding import Encoded, sorted_batches, training_batches
+from beft.encoding import Encoded, parts_of_like_length, sorted_batches, training_batches
 
 
 @given(
@@ -34,6 +34,25 @@ def test_padding_is_under_a_tenth_of_the_tokens():
         batches = training_batches(lengths, 16, seed=0, epoch=epoch)
         padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
         assert 1 - lengths.sum() / padded < 0.1
+
+
+@given(
+    lengths=st.lists(st.integers(1, 128), min_size=1, max_size=60),
+    least=st.integers(1, 20),
+    most=st.none() | st.integers(1, 60),
+)
+def test_parts_hold_every_row_once_and_keep_to_their_bounds(lengths, least, most):
+    lengths = np.array(lengths)
+    parts = parts_of_like_length(lengths, least=least, most=most)
+    assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
+    if most is None:
+        assert len(parts) == 1 or min(map(len, parts)) >= least
+    else:
+        assert max(map(len, parts)) <= most
+    padded = sum(len(part) * lengths[part].max() for part in parts)
+    assert padded <= len(lengths) * lengths.max()
+    if len(parts) == 1:
+        assert list(parts[0]) == list(range(len(lengths))), "a whole step keeps its order"
 
 
 def test_order_differs_by_epoch_and_seed_and_is_the_same_everywhere():

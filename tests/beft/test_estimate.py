@@ -1,5 +1,7 @@
 """The estimate against what a batch really keeps and takes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,8 @@ def equal_rows(rows: int) -> LabelledRows:
     """Rows of one length."""
     found = random_rows(4 * rows, longest=12)
     lengths = np.full(len(found), 3, dtype=np.int64)
-    found.encoded.input_ids[:] = [ids[:3] for ids in found.encoded.input_ids]
-    return LabelledRows(
-        type(found.encoded)(found.encoded.input_ids, None, lengths, 0, found.encoded.pad_id), found.labels
-    )
+    encoded = replace(found.encoded, input_ids=[ids[:3] for ids in found.encoded.input_ids], lengths=lengths)
+    return LabelledRows(encoded, found.labels)
 
 
 def test_twice_the_rows_keep_twice_the_bytes():

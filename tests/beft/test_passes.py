@@ -8,7 +8,7 @@ import torch
 
 from beft.bank import Bank
 from beft.classifier import Classifier
-from beft.encoding import training_batches
+from beft.encoding import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.files import read_json
@@ -91,8 +91,7 @@ def test_how_runs_are_grouped_changes_no_result(at_once):
     classifier = tiny_classifier()
     train, dev = random_rows(60), random_rows(20, seed=9)
     runs = mixed_runs(classifier)[:5]
-    said = []
-    grouped = fit(classifier, train, dev, runs, metric=accuracy, at_once=at_once, progress=said.append)
+    grouped = fit(classifier, train, dev, runs, metric=accuracy, at_once=at_once)
     for one, other in zip(grouped, fit(classifier, train, dev, runs, metric=accuracy), strict=True):
         for site, delta in one.deltas.items():
             torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-9)
@@ -102,10 +101,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     classifier = tiny_classifier()
     train, dev = random_rows(60), random_rows(20, seed=9)
     runs = mixed_runs(classifier)[:3]
-    parts = [
-        Run(run.name, run.sites, run.head, run.seed, run.settings.model_copy(update={"rows_at_once": 3}))
-        for run in runs
-    ]
+    parts = [replace(run, settings=run.settings.model_copy(update={"rows_at_once": 3})) for run in runs]
     whole = fit(classifier, train, dev, runs, metric=accuracy)
     for one, other in zip(whole, fit(classifier, train, dev, parts, metric=accuracy), strict=True):
         for site, delta in one.deltas.items():
@@ -162,13 +158,19 @@ def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):
             assert torch.equal(delta, other.deltas[site])
 
 
-def test_little_is_padded_when_runs_are_computed_together():
-    """Batches of the runs have texts of about the same length at each step, so that they fit beside each other."""
+@pytest.mark.parametrize("runs", [2, 4, 12])
+def test_little_is_padded_when_runs_are_computed_together(runs):
+    """At each step the runs have texts of about the same length; where they do not, the step is computed in parts."""
     lengths = np.clip(np.random.default_rng(0).lognormal(3.2, 0.5, 800), 4, 128).astype(np.int64)
-    runs = [training_batches(lengths, 16, seed=seed, epoch=1) for seed in range(12)]
-    assert any(not np.array_equal(runs[0][at], runs[1][at]) for at in range(len(runs[0])))
-    padded = sum(12 * 16 * max(lengths[rows].max() for rows in step) for step in zip(*runs, strict=True))
-    assert 1 - 12 * lengths.sum() / padded < 0.15
+    batches = [training_batches(lengths, 16, seed=seed, epoch=1) for seed in range(runs)]
+    assert any(not np.array_equal(batches[0][at], batches[1][at]) for at in range(len(batches[0])))
+    padded = parts = 0
+    for step in zip(*batches, strict=True):
+        of_step = lengths[np.concatenate(step)]
+        for part in parts_of_like_length(of_step, least=16):
+            padded, parts = padded + len(part) * int(of_step[part].max()), parts + 1
+    assert 1 - runs * lengths.sum() / padded < 0.1
+    assert parts < 2 * len(batches[0]), "most steps are still computed whole"
 
 
 def test_sites_that_all_rows_share_are_trained_alone():
