@@ -26,6 +26,7 @@ from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis
 from beft.runs import LabelledRows, Metric, Run, RunResult, peak_memory
+from beft.schedule import chosen_epoch, rate_factor
 from beft.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
@@ -124,7 +125,7 @@ class TrainingPass:
             deltas={site: named[f"bias/{site.name}"] for site in spec.sites},
             head={name: named[f"head/{name}"] for name in spec.head},
             history=position.history,
-            best_epoch=_best_epoch(spec, position),
+            best_epoch=chosen_epoch(spec.select, position.history),
             steps=position.step,
             steps_here=steps_here,
             seconds=seconds,
@@ -190,14 +191,8 @@ class TrainingPass:
                 )
 
     def _rate(self, run: int) -> float:
-        """The share of the learning rate at a run's next step: a linear rise, then constant or a fall to zero."""
-        settings, step, total = self.runs[run].settings, self.positions[run].step, self.total_steps[run]
-        warmup = int(settings.warmup_fraction * total)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if settings.schedule == "constant":
-            return 1.0
-        return max(0.0, (total - step) / max(1, total - warmup))
+        """The share of the peak learning rate at a run's next step."""
+        return rate_factor(self.runs[run].settings, self.positions[run].step, self.total_steps[run])
 
     def _end_epoch(self, bank: Bank, runs: Sequence[int]) -> None:
         """Measure the runs whose epoch ended, keep the best parameters, and stop the runs that are done."""
@@ -211,7 +206,7 @@ class TrainingPass:
                 **measured,
             }
             position.history.append(record)
-            best = _best_epoch(spec, position)
+            best = chosen_epoch(spec.select, position.history)
             if best == position.epoch:
                 self.best[run] = self.stack.values[run]
             patience = spec.settings.patience
@@ -280,10 +275,3 @@ class TrainingPass:
             self.optimizer.square.copy_(tensors["square"])
         self.optimizer.steps = [position.step for position in self.positions]
         set_random_state(tensors, self.classifier.device)
-
-
-def _best_epoch(run: Run, position: Position) -> int:
-    if run.select == "last":
-        return int(position.history[-1]["epoch"])
-    best = max(position.history, key=lambda record: (record["dev_metric"], -record["dev_loss"], -record["epoch"]))
-    return int(best["epoch"])
