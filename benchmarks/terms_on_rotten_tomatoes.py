@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from beft.bank import Bank
@@ -25,7 +24,7 @@ from beft.files import read_json, sha256_json, sha256_tree, write_json, write_te
 from beft.runs import RunResult
 from beft.settings import Settings
 from benchmarks import machine
-from benchmarks.prepared import prepared_data
+from benchmarks.prepared import prepared_data, settings_on_disk
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -129,13 +128,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="run this seed alone and write no table")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    values = Settings.from_mapping(
-        {
-            name: value
-            for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items()
-            if name in Settings.model_fields
-        }
-    )
+    values = settings_on_disk()
     identity = sha256_json([values.model_dump(mode="json"), sha256_tree(ROOT / "beft", ".py")])[:16]
     folder = ROOT / "runs" / "study" / identity
     seeds = range(arguments.seeds) if arguments.only is None else [arguments.only]

@@ -1,0 +1,260 @@
+"""Whether the engine costs accuracy: five seeds in one pass against a plain loop, one run at a time: `make agreement`.
+
+Both sides train the value biases and the head on the same rows with the settings of params.yaml, from the same head a
+seed, to the last epoch on the whole sample; each shuffles the rows in its own way. SST-2 and RTE are read from the
+folder that BEFT_DATA_DIR names, and skipped without it. A dataset that is finished is kept in runs/agreement and not
+trained again. Writes benchmarks/agreement.json and .md.
+"""
+
+import argparse
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import t
+from torch import Tensor
+
+from beft.adaptation import dev_metric, labelled, make_sample, settings_of
+from beft.bank import Bank
+from beft.base import load_classifier, resolve_base
+from beft.classifier import Classifier
+from beft.datasets import load_split, load_summary
+from beft.device import resolve_compute, set_threads
+from beft.features import predict_probabilities
+from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.runs import LabelledRows, Run
+from beft.settings import DatasetSettings, Settings
+from beft.sites import find_sites
+from beft.training import fit
+from benchmarks import machine
+from benchmarks.glue import GLUE, VARIABLE, data_folder, glue_data, glue_identity
+from benchmarks.plain_loop import train_plainly
+from benchmarks.prepared import ROOT, prepared_data, settings_on_disk
+
+HERE = Path(__file__).parent
+DATASETS = {"rotten_tomatoes": None, "sst2": None, "rte": 10}
+"""The datasets, and the epochs of those that are not trained for as long as params.yaml says."""
+
+CONFIDENCE = 0.95
+_HEAD_SIZE = 0.02  # the standard deviation from which transformers draws a new head
+
+log = logging.getLogger("beft.agreement")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its t interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """The interval of two values or more."""
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread / len(values) ** 0.5
+        return cls(mean, mean - half, mean + half)
+
+    @property
+    def contains_zero(self) -> bool:
+        """Whether no difference is among the values that the interval allows."""
+        return self.low <= 0 <= self.high
+
+    def percent(self, sign: str = "") -> str:
+        """In percent, for a table."""
+        return f"{100 * self.mean:{sign}.1f} [{100 * self.low:{sign}.1f}, {100 * self.high:{sign}.1f}]"
+
+
+def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """Train both sides on a dataset; the evaluation accuracy of every seed, and how long each side took."""
+    own = settings.datasets[dataset]
+    training = settings_of(settings.train, settings, dataset)
+    compute = resolve_compute(settings.base)
+    set_threads(compute)
+    with _data(settings, dataset) as prepared:
+        facts = load_summary(prepared)
+        rows = {split: load_split(prepared, split) for split in ("train", "dev", "test")}
+    reference = resolve_base(settings.base.source)
+    ours, plain = (
+        load_classifier(reference, facts["labels"], compute=one, pooling=settings.head.pooling, seed=settings.seed)
+        for one in (compute, replace(compute, precision="fp32"))
+    )
+    metric = str(facts["metric"])
+    sample = make_sample(
+        ours, rows["train"], rows["dev"], max_length=own.max_length, metric=metric, protocol="paper"
+    ).train
+    test = labelled(ours, rows["test"], own.max_length)
+    heads = {seed: drawn_head(ours, ours.head_parameters(settings.head.train), seed) for seed in seeds}
+    sites = find_sites(ours.model, ["value"])
+
+    began = time.monotonic()
+    results = fit(
+        ours,
+        sample,
+        None,
+        [Run(f"seed {seed}", sites, tuple(head), seed, training, "last", head) for seed, head in heads.items()],
+        metric=dev_metric(metric, len(facts["labels"])),
+        at_once=len(seeds),
+    )
+    seconds = {"engine": time.monotonic() - began}
+    accuracy: dict[str, list[float]] = {"engine": [], "plain_loop": []}
+    for result in results:
+        with Bank(ours.model, result.deltas, result.head):
+            accuracy["engine"].append(accuracy_on(ours, test))
+    log.info("%s: engine %s, %.0f s", dataset, _each(accuracy["engine"]), seconds["engine"])
+
+    seconds["plain_loop"] = 0.0
+    biases = {site.module.rsplit(".", 1)[-1] for site in sites}
+    [last] = biases
+    for seed, head in heads.items():
+        began = time.monotonic()
+        trained = train_plainly(plain, sample, training, biases=f".{last}.bias", head=head, seed=seed)
+        seconds["plain_loop"] += time.monotonic() - began
+        accuracy["plain_loop"].append(accuracy_on(trained, test))
+        log.info("%s: plain loop, seed %d: %.1f %%", dataset, seed, 100 * accuracy["plain_loop"][-1])
+    return {
+        "dataset": dataset,
+        "title": facts["title"],
+        "seeds": list(seeds),
+        "rows": {"train": len(sample), "evaluation": len(test)},
+        "training": training.model_dump(mode="json"),
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "precision": {"engine": compute.precision, "plain_loop": "fp32"},
+    }
+
+
+def compared(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The intervals of a measured dataset, and whether both sides agree: their paired difference may be nothing."""
+    engine, plain = found["accuracy"]["engine"], found["accuracy"]["plain_loop"]
+    difference = Interval.of([one - other for one, other in zip(engine, plain, strict=True)])
+    return {
+        "engine": Interval.of(engine),
+        "plain_loop": Interval.of(plain),
+        "difference": difference,
+        "agree": difference.contains_zero,
+    }
+
+
+def drawn_head(classifier: Classifier, names: Sequence[str], seed: int) -> dict[str, Tensor]:
+    """A random head as transformers would draw it: where both sides of a seed start."""
+    generator = torch.Generator().manual_seed(seed)
+    named = dict(classifier.model.named_parameters())
+    return {
+        name: torch.zeros(named[name].shape)
+        if name.endswith(".bias")
+        else torch.randn(named[name].shape, generator=generator) * _HEAD_SIZE
+        for name in names
+    }
+
+
+def accuracy_on(classifier: Classifier, rows: LabelledRows) -> float:
+    """The share of rows whose label is predicted."""
+    predicted = predict_probabilities(classifier, rows.encoded).numpy().argmax(-1)
+    return float((predicted == rows.labels).mean())
+
+
+def write(found: Sequence[Mapping[str, Any]], skipped: Sequence[str], described: Mapping[str, Any], out: Path) -> None:
+    """The JSON and the table."""
+    intervals = [compared(one) for one in found]
+    write_json(
+        out / "agreement.json",
+        {
+            "command": "make agreement",
+            "machine": described,
+            "confidence": CONFIDENCE,
+            "datasets": [
+                {
+                    **one,
+                    "intervals": {name: asdict(of[name]) for name in ("engine", "plain_loop", "difference")},
+                    "agree": of["agree"],
+                }
+                for one, of in zip(found, intervals, strict=True)
+            ],
+            "skipped": list(skipped),
+        },
+    )
+    lines = [
+        "# The engine against a plain loop: accuracy",
+        "",
+        f"`make agreement`, {described['date']}; {described['cpu']}, {described['threads']} threads, engine in "
+        f"{described['precision']}, plain loop in fp32; torch {described['torch']}. Base {described['base']}. Value "
+        "biases and head, settings of params.yaml, whole sample, last epoch. The engine trains all seeds in one pass, "
+        "the plain loop (`torch.optim.AdamW` on the model's own parameters) one after the other. Intervals: "
+        f"{100 * CONFIDENCE:g} %, t, over seeds; the difference is paired by seed. Both sides agree when the interval "
+        "of the difference holds zero.",
+        "",
+        "| dataset | rows: train, evaluation | epochs | engine | each seed | plain loop | each seed | difference | | "
+        "seconds: engine, plain loop |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one, of in zip(found, intervals, strict=True):
+        accuracy, rows, seconds = one["accuracy"], one["rows"], one["seconds"]
+        lines.append(
+            f"| {one['dataset']} | {rows['train']:,}, {rows['evaluation']:,} | {one['training']['epochs']} "
+            f"| {of['engine'].percent()} | {_each(accuracy['engine'])} "
+            f"| {of['plain_loop'].percent()} | {_each(accuracy['plain_loop'])} "
+            f"| {of['difference'].percent('+')} | {'agree' if of['agree'] else '**do not agree**'} "
+            f"| {seconds['engine']:.0f}, {seconds['plain_loop']:.0f} |"
+        )
+    lines += ["", *skipped] if skipped else []
+    write_text(out / "agreement.md", "\n".join(lines) + "\n")
+    log.info("%s", "\n".join(lines))
+
+
+def _data(settings: Settings, dataset: str) -> Any:
+    size = settings.datasets[dataset].size
+    if dataset in GLUE:
+        return glue_data(dataset, size, draw=settings.split.draw)
+    return prepared_data(dataset, size, settings.split)
+
+
+def _each(values: Sequence[float]) -> str:
+    return ", ".join(f"{100 * value:.1f}" for value in values)
+
+
+def _finished(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What was measured before of the same settings, source and data, or is measured now."""
+    files = glue_identity(dataset) if dataset in GLUE else {}
+    asked = [settings.model_dump(mode="json"), list(seeds), files, sha256_tree(ROOT / "beft", ".py")]
+    path = ROOT / "runs" / "agreement" / sha256_json(asked)[:16] / f"{dataset}.json"
+    if not path.exists():
+        write_json(path, measure(settings, dataset, seeds))
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def main() -> None:
+    """Measure what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--seeds", type=int, default=5, help="two or more")
+    parser.add_argument("--epochs", type=int, help="of every dataset, instead of its own")
+    parser.add_argument("--rows", type=int, help="of every sample, instead of the regime low")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder to write into")
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("--seeds: an interval needs two seeds or more")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = settings_on_disk()
+    found, skipped = [], []
+    for dataset in arguments.datasets:
+        if dataset in GLUE and data_folder() is None:
+            skipped.append(f"{dataset} was skipped: {VARIABLE} is not set.")
+            log.info("%s", skipped[-1])
+            continue
+        own = DatasetSettings(size=arguments.rows or "low", epochs=arguments.epochs or DATASETS[dataset])
+        asked = settings.model_copy(update={"datasets": {dataset: own}})
+        found.append(_finished(asked, dataset, range(arguments.seeds)))
+    described = machine.describe(resolve_compute(settings.base)) | {"base": settings.base.source}
+    write(found, skipped, described, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
