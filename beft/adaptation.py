@@ -1,4 +1,4 @@
-"""The two trainings of an adaptation: the probe of all bias terms, and the target term.
+"""The two trainings of an adaptation: the probe of all bias terms, and the target term; and of weights beside them.
 
 Under ``protocol: beft`` the epoch is chosen on dev and inert sites stay frozen. Under ``protocol: paper`` the whole
 sample is trained on, the last epoch counts and every site is trained, as in the published code.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from beft.bank import Bank
-from beft.baselines import logistic_regression_head
+from beft.baselines import WeightMethod, WeightsResult, fit_weights, logistic_regression_head
 from beft.classifier import Classifier
 from beft.datasets import Rows
 from beft.encoding import Encoded, encode, sorted_batches
@@ -196,6 +196,29 @@ def train_terms(
     )
 
 
+def train_weights(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    method: WeightMethod,
+    *,
+    progress: Progress = log.info,
+) -> WeightsResult:
+    """Train weights of the base, and the head, on what the target term is trained on and as it is.
+
+    Args:
+        training: With a learning rate that suits weights; the biases' own is far too large for them.
+        method: Which weights.
+
+    Raises:
+        InputError: The method does not fit the base.
+    """
+    run = _run(classifier, sample, settings, training, method.name, (), head_start(classifier, sample, settings))
+    metric = dev_metric(sample.metric, len(classifier.labels))
+    return fit_weights(classifier, sample.train, sample.dev, run, method, metric=metric, progress=progress)
+
+
 def inert_components(
     classifier: Classifier, sites: Sequence[BiasSite], encoded: Encoded, seed: int
 ) -> dict[BiasSite, Tensor]:
@@ -230,7 +253,24 @@ def _fit(
     checkpoints: Path | None,
     progress: Progress,
 ) -> RunResult:
-    run = Run(
+    run = _run(classifier, sample, settings, training, name, sites, start)
+    metric = dev_metric(sample.metric, len(classifier.labels))
+    [result] = fit(
+        classifier, sample.train, sample.dev, [run], metric=metric, checkpoints=checkpoints, progress=progress
+    )
+    return result
+
+
+def _run(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    name: str,
+    sites: tuple[BiasSite, ...],
+    start: Mapping[str, Tensor],
+) -> Run:
+    return Run(
         name=name,
         sites=sites,
         head=classifier.head_parameters("paper" if settings.protocol == "paper" else settings.head.train),
@@ -239,11 +279,6 @@ def _fit(
         select="last" if sample.dev is None else "best",
         initial_head=start,
     )
-    metric = dev_metric(sample.metric, len(classifier.labels))
-    [result] = fit(
-        classifier, sample.train, sample.dev, [run], metric=metric, checkpoints=checkpoints, progress=progress
-    )
-    return result
 
 
 def _labelled_batches(

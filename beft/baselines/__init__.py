@@ -1,13 +1,38 @@
-"""The two cheap baselines that a target has to beat, tuned as fairly as the target is.
+"""What a target is measured against.
+
+Two cheap baselines that it has to beat, tuned as fairly as it is:
 
 - ``fit_logistic_regression``: on the base's frozen mean-pooled features, standardised, C chosen on dev.
 - ``fit_head_only``: the output layer alone, trained as the target trains it, on the frozen features that it sees.
 
 Both are functions of arrays: the base runs once to give the features, and is not needed again.
+
+And ``fit_weights``, which trains weights of the base as the target trains its biases: all of them (``FullFineTuning``),
+some drawn at random (``RandUniform``), or low-rank matrices beside them (``Lora``).
 """
 
+from beft.baselines.full import FullFineTuning
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.baselines.lora import Lora
+from beft.baselines.rand_uniform import RandUniform
+from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState
+from beft.baselines.weights import WeightsResult, attached_weights, fit_weights
 
-__all__ = ["HeadSearch", "LinearClassifier", "fit_head_only", "fit_logistic_regression", "logistic_regression_head"]
+__all__ = [
+    "FullFineTuning",
+    "HeadSearch",
+    "LinearClassifier",
+    "Lora",
+    "RandUniform",
+    "TrainedWeights",
+    "WeightMethod",
+    "WeightsResult",
+    "WeightsState",
+    "attached_weights",
+    "fit_head_only",
+    "fit_logistic_regression",
+    "fit_weights",
+    "logistic_regression_head",
+]
