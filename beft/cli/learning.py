@@ -27,7 +27,7 @@ def probe(
     from beft.files import whole_folder, write_json
     from beft.opened import open_classifier
 
-    settings, dataset = _settings_for(context, prepared, params, changes)
+    settings, dataset = settings_for(context, prepared, params, changes)
     refuse_existing(out)
     opened = open_classifier(settings, prepared, dataset)
     training = opened.training(settings.probe)
@@ -83,7 +83,7 @@ def train(
     from beft.settings import TERMS
 
     terms = tuple(known_name(name, TERMS, "bias term") for name in term)
-    settings, dataset = _settings_for(context, prepared, params, changes)
+    settings, dataset = settings_for(context, prepared, params, changes)
     refuse_existing(out)
     opened = open_classifier(settings, prepared, dataset)
     training = opened.training(settings.train)
@@ -98,7 +98,7 @@ def train(
     typer.echo(f'now: beft predict {out} "some text"')
 
 
-def _settings_for(
+def settings_for(
     context: typer.Context, prepared: Path, params: Path, changes: list[str] | None
 ) -> "tuple[Settings, str]":
     """The settings, with a section for the dataset of the prepared data; and that dataset's name."""
