@@ -40,6 +40,8 @@ class Layout:
         terms: The place of each bias term, relative to the layer.
         outside: The place of each bias term that the model has once, relative to the base model; a model may lack it.
         other: Projections of a layer that hold no bias term of ours, relative to the layer.
+        post_norm: Whether a layer's attention norm stands behind its attention, so that from there on each token is
+            computed by itself.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Layout:
     terms: Mapping[str, Place]
     outside: Mapping[str, Place] = field(default_factory=dict)
     other: tuple[str, ...] = ()
+    post_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ BERT = Layout(
         "output_norm": Place("output.LayerNorm"),
     },
     outside={"embedding_norm": Place("embeddings.LayerNorm")},
+    post_norm=True,
 )
 
 MPNET = Layout(
@@ -94,6 +98,7 @@ MPNET = Layout(
         "output_norm": Place("output.LayerNorm"),
     },
     outside={"embedding_norm": Place("embeddings.LayerNorm")},
+    post_norm=True,
 )
 
 DISTILBERT = Layout(
@@ -110,6 +115,7 @@ DISTILBERT = Layout(
         "output_norm": Place("output_layer_norm"),
     },
     outside={"embedding_norm": Place("embeddings.LayerNorm")},
+    post_norm=True,
 )
 
 OPT = Layout(

@@ -103,6 +103,28 @@ def spread_rows(shift: Tensor, output: Tensor, axis: RowAxis) -> Tensor | None:
     return shift.view(shape)
 
 
+def fits_rows(output: Tensor, rows: int, axis: RowAxis) -> bool:
+    """Whether the rows can be told apart in an output with this axis."""
+    if rows == 1:
+        return True
+    if axis is None:
+        return False
+    if axis == FLAT:
+        return output.dim() == 2 and output.shape[0] % rows == 0
+    return axis < output.dim() - 1 and output.shape[axis] == rows
+
+
+def sum_tokens(output: Tensor, rows: int, axis: RowAxis) -> Tensor:
+    """What ``spread_rows`` spreads, summed up again: [rows, width]."""
+    width = output.shape[-1]
+    if rows == 1:
+        return output.reshape(-1, width).sum(0, keepdim=True)
+    assert axis is not None
+    if axis == FLAT:
+        return output.view(rows, -1, width).sum(1)
+    return output.movedim(axis, 0).reshape(rows, -1, width).sum(1)
+
+
 @contextmanager
 def output_hooks(modules: Mapping[str, nn.Module], change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
     """Pass the output of every module through ``change(name, output)``."""

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.estimate import Estimate, available_bytes, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
+from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.passes import TrainingPass
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
@@ -56,6 +58,24 @@ def fit(
     """
     _check_runs(runs, dev)
     axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
+    longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
+    first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
+    with first_token_alone(classifier.model, on=first_token):
+        return _fit(classifier, train, dev, runs, metric, axes, checkpoints, progress, at_once)
+
+
+def _fit(
+    classifier: Classifier,
+    train: LabelledRows,
+    dev: LabelledRows | None,
+    runs: Sequence[Run],
+    metric: Metric,
+    axes: dict[str, RowAxis],
+    checkpoints: Path | None,
+    progress: Callable[[str], None],
+    at_once: int | None,
+) -> list[RunResult]:
+    """What ``fit`` does once it is known how the base is computed."""
     if at_once is None:
         with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
             cost = estimate(classifier, train, max(_rows_at_once(run) for run in runs))

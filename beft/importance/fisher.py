@@ -2,13 +2,14 @@
 
 The gradient is that of the log-likelihood of ONE example; squaring the gradient of a batch's mean loss would be
 something else. For a bias it is exact and cheap: an example's gradient of a bias is the sum, over its tokens, of the
-gradient at the output of the module that adds the bias. So every example of a batch gets a zero vector of its own,
-added to that output in each place where the module is used, and one backward pass gives the gradients of all of them.
+gradient at the output of the module that adds the bias, in each place where the module is used. One backward pass over
+a batch passes by all these gradients, of every example.
 
 Source: "BEFT: Bias-Efficient Fine-Tuning of Language Models", arXiv 2509.15974, section 2.2; taken before training.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,9 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beft.errors import BeftError, InputError
+from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
-from beft.row_axes import AnyClassifier, Batch, RowAxis, evaluating, measure_row_axes, output_hooks, spread_rows
+from beft.row_axes import (
+    AnyClassifier,
+    Batch,
+    RowAxis,
+    evaluating,
+    fits_rows,
+    measure_row_axes,
+    output_hooks,
+    sum_tokens,
+)
 from beft.sites import BiasSite, site_module
 
 
@@ -62,9 +73,12 @@ def fisher_information(
     axes: dict[str, list[RowAxis]] | None = None
     used: set[str] = set()
     examples = 0
-    with evaluating(classifier), torch.enable_grad():
+    with evaluating(classifier), _frozen(model), torch.enable_grad(), ExitStack() as stack:
         for batch, given in batches:
             labels = torch.as_tensor(given)
+            if not examples:
+                on = reads_first_token_alone(classifier, batch)
+                stack.enter_context(first_token_alone(model, on=on))
             examples += len(labels)
             if axes is None and len(labels) > 1:
                 axes = measure_row_axes(classifier, modules, batch)
@@ -97,7 +111,7 @@ def _squared_gradients(
     labels: Tensor,
     axes: Mapping[str, Sequence[RowAxis]] | None = None,
 ) -> dict[str, Tensor]:
-    """The squared gradients of each module's shift, summed over the rows of a batch.
+    """The squared gradients of each module's bias, summed over the rows of a batch.
 
     Args:
         axes: Where the rows are in each use of a module; None for a batch of one row.
@@ -106,41 +120,56 @@ def _squared_gradients(
         An fp64 vector a module; modules that were not used, or whose output has another axis, are left out.
     """
     rows = len(labels)
-    shifts: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+    roots: list[Tensor] = []
     uses = dict.fromkeys(modules, 0)
     misfits: set[str] = set()
 
-    def shift(name: str, output: Tensor) -> Tensor:
-        wide = torch.promote_types(output.dtype, torch.float32)
-        if name not in shifts:
-            shape = (rows, output.shape[-1])
-            shifts[name] = torch.zeros(shape, dtype=wide, device=output.device, requires_grad=True)
+    def watch(name: str, output: Tensor) -> Tensor:
         use, uses[name] = uses[name], uses[name] + 1
         axis = None if axes is None else axes[name][use] if use < len(axes[name]) else None
-        spread = spread_rows(shifts[name], output, axis)
-        if spread is None:
+        if not fits_rows(output, rows, axis):
             misfits.add(name)
             return output
-        # Zeros change nothing; in a narrow type the sum over tokens is still taken in the wide one.
-        return (output.to(wide) + spread).to(output.dtype)
+        if not output.requires_grad:  # nothing below it takes a gradient: here the backward pass ends
+            roots.append(output.detach().requires_grad_(True))
+            output = roots[-1].view_as(roots[-1])  # some models change it in place, which no leaf allows
+        wide = torch.promote_types(output.dtype, torch.float32)
+        if name not in gradients:
+            gradients[name] = torch.zeros(rows, output.shape[-1], dtype=wide, device=output.device)
 
-    with output_hooks(modules, shift):
+        def add(gradient: Tensor) -> None:
+            # In a narrow type the sum over tokens is still taken in the wide one.
+            gradients[name] += sum_tokens(gradient.to(wide), rows, axis)
+
+        output.register_hook(add)
+        return output
+
+    with output_hooks(modules, watch):
         logits = classifier(batch)
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise InputError(f"Fisher information needs logits of two labels or more, not of shape {tuple(logits.shape)}")
     loss = functional.cross_entropy(
         logits.to(torch.promote_types(logits.dtype, torch.float32)), labels.to(logits.device), reduction="sum"
     )
-    names = [name for name in shifts if name not in misfits]
-    if not loss.requires_grad:  # the loss depends on none of them
-        return {name: torch.zeros(shifts[name].shape[1], dtype=torch.float64) for name in names}
-    gradients = torch.autograd.grad(loss, [shifts[name] for name in names], allow_unused=True) if names else ()
+    if roots and loss.requires_grad:
+        torch.autograd.grad(loss, roots, allow_unused=True)
     return {
-        name: torch.zeros(shifts[name].shape[1], dtype=torch.float64)
-        if gradient is None
-        else gradient.double().square().sum(0).cpu()
-        for name, gradient in zip(names, gradients, strict=True)
+        name: gradient.double().square().sum(0).cpu() for name, gradient in gradients.items() if name not in misfits
     }
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter takes a gradient, so that the backward pass ends at the lowest output that is watched."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _some(modules: Mapping[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
