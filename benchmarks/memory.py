@@ -1,9 +1,6 @@
 """The memory that a training takes above its loaded base, in a process of its own: python -m benchmarks.memory KIND."""
 
 import sys
-from pathlib import Path
-
-import psutil
 
 from beft.base import load_classifier, resolve_base
 from beft.device import resolve_compute, set_threads
@@ -11,6 +8,7 @@ from beft.settings import BaseSettings
 from beft.training import fit
 from benchmarks import peers
 from benchmarks.engine import PLAIN, SOURCE, accuracy, run_of, sample
+from benchmarks.peak import ResidentPeak
 
 
 def main(kind: str) -> None:
@@ -20,19 +18,13 @@ def main(kind: str) -> None:
     reference = resolve_base(SOURCE)
     classifier = load_classifier(reference, ["negative", "positive"], compute=compute, pooling="model")
     rows = sample(classifier, "rotten_tomatoes", 200)
-    Path("/proc/self/clear_refs").write_text("5")  # the greatest resident size counts from here
-    before = psutil.Process().memory_info().rss
+    peak = ResidentPeak()
     if kind == "value":
         run = run_of(classifier, "value", ["value"])
         fit(classifier, rows, None, [run], metric=accuracy, progress=lambda line: None)
     else:
-        peers.full_fine_tuning(classifier.model, rows, PLAIN)
-    peak = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    sys.stdout.write(f"{(peak - before) / 1e6:.1f}\n")
+        peers.full_fine_tuning(classifier, rows, PLAIN, keep_base=False)
+    sys.stdout.write(f"{peak.above() / 1e6:.1f}\n")
 
 
 if __name__ == "__main__":
