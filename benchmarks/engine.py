@@ -150,7 +150,6 @@ def comparisons(repetitions: int, rows_of_epoch: int) -> tuple[list[Comparison],
 
     bf16 = compute.precision == "bf16"
     trainer = peers.peft_and_trainer(folder, rows, classifier.tokenizer, PLAIN, bf16=bf16)
-    full = peers.load(folder, 2)
     twelve = [
         run_of(classifier, f"{term} {seed}", [term], seed) for term in ("query", "key", "value") for seed in range(4)
     ]
@@ -208,9 +207,9 @@ def comparisons(repetitions: int, rows_of_epoch: int) -> tuple[list[Comparison],
             **against,
         ),
         compare(
-            "full fine-tuning, same batches, against value",
+            "full fine-tuning, same code, against value",
             train(value),
-            lambda: peers.full_fine_tuning(full, rows, PLAIN),
+            lambda: peers.full_fine_tuning(classifier, rows, PLAIN),
             asked="2x",
             **against,
         ),

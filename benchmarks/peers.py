@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
+from beft.baselines import FullFineTuning, fit_weights
 from beft.classifier import Classifier
-from beft.encoding import training_batches
-from beft.runs import LabelledRows
+from beft.runs import LabelledRows, Run
 from beft.settings import TrainingSettings
 from beft.sites import BiasSite
 
@@ -37,11 +37,19 @@ def published_protocol(model: Any, rows: LabelledRows, settings: TrainingSetting
     _plain_loop(model, rows, settings, _padded_batches(rows, settings))
 
 
-def full_fine_tuning(model: Any, rows: LabelledRows, settings: TrainingSettings) -> None:
-    """Every parameter, in beft's own batches of like length."""
-    model.requires_grad_(True)
-    batches = training_batches(rows.encoded.lengths, settings.batch_size, seed=0, epoch=1)
-    _plain_loop(model, rows, settings, [(dict(rows.encoded.batch(batch)), rows.labels[batch]) for batch in batches])
+def full_fine_tuning(
+    classifier: Classifier, rows: LabelledRows, settings: TrainingSettings, *, keep_base: bool = True
+) -> None:
+    """Every parameter, by beft's own code: the same batches, loss and precision, fp32 master weights.
+
+    Args:
+        keep_base: False gives the base up, as who trains all of it would: its memory is not counted against it.
+    """
+    run = Run("full", (), classifier.head_parameters("paper"), 0, settings, "last")
+    method = FullFineTuning(keep_base=keep_base)
+    fit_weights(
+        classifier, rows, None, run, method, metric=lambda probabilities, labels: 0.0, progress=lambda line: None
+    )
 
 
 def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: TrainingSettings, *, bf16: bool) -> Any:
