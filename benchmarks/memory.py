@@ -7,8 +7,8 @@ from beft.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.training import fit
 from benchmarks import peers
-from benchmarks.engine import PLAIN, SOURCE, accuracy, run_of, sample
 from benchmarks.peak import ResidentPeak
+from benchmarks.work import PLAIN, SOURCE, accuracy, run_of, sample
 
 
 def main(kind: str) -> None:

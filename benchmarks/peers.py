@@ -20,9 +20,10 @@ from beft.sites import BiasSite
 PADDED_TO = 128
 
 
-def load(folder: str, labels: int) -> Any:
-    """The base as `transformers` loads it, in fp32."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, dtype=torch.float32)
+def load(folder: str, labels: int, *, dropout: bool = True, dtype: torch.dtype = torch.float32) -> Any:
+    """The base as `transformers` loads it, with its own dropout or none."""
+    changes = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, dtype=dtype, **changes)
 
 
 def published_protocol(model: Any, rows: LabelledRows, settings: TrainingSettings, term: str = "value") -> None:
@@ -52,8 +53,11 @@ def full_fine_tuning(
     )
 
 
-def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: TrainingSettings, *, bf16: bool) -> Any:
+def peft_and_trainer(model: Any, rows: LabelledRows, tokenizer: Any, settings: TrainingSettings) -> Any:
     """PEFT's BEFT tuner under `transformers.Trainer`, grouped by length, with its fastest options.
+
+    Args:
+        model: The base; cast to bf16 where the machine computes it fast, which autocast would do at every step.
 
     Returns:
         The trainer; its ``train`` is what is timed.
@@ -63,8 +67,8 @@ def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: 
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    model = get_peft_model(
-        load(folder, int(rows.labels.max()) + 1),
+    tuned = get_peft_model(
+        model,
         BeftConfig(task_type=TaskType.SEQ_CLS, target_modules=["value"], modules_to_save=["classifier"]),
     )
     columns = {
@@ -72,6 +76,8 @@ def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: 
         "attention_mask": [[1] * len(ids) for ids in rows.encoded.input_ids],
         "labels": rows.labels.tolist(),
     }
+    if rows.encoded.type_ids is not None:
+        columns["token_type_ids"] = rows.encoded.type_ids
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         num_train_epochs=settings.epochs,
@@ -80,7 +86,6 @@ def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: 
         adam_epsilon=settings.adam_epsilon,
         max_grad_norm=settings.clip_norm,
         train_sampling_strategy="group_by_length",
-        bf16=bf16,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
@@ -89,7 +94,7 @@ def peft_and_trainer(folder: str, rows: LabelledRows, tokenizer: Any, settings: 
         seed=0,
     )
     return Trainer(
-        model=model,
+        model=tuned,
         args=arguments,
         train_dataset=Dataset.from_dict(columns),
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -122,11 +127,15 @@ def _padded_batches(rows: LabelledRows, settings: TrainingSettings) -> list[tupl
     for start in range(0, len(rows), settings.batch_size):
         chosen = order[start : start + settings.batch_size]
         ids = np.full((len(chosen), PADDED_TO), rows.encoded.pad_id)
-        mask = np.zeros_like(ids)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for at, row in enumerate(chosen):
             tokens = rows.encoded.input_ids[row]
             ids[at, : len(tokens)], mask[at, : len(tokens)] = tokens, 1
+            if rows.encoded.type_ids is not None:
+                types[at, : len(tokens)] = rows.encoded.type_ids[row]
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        if rows.encoded.type_ids is not None:
+            batch["token_type_ids"] = torch.from_numpy(types)
         batches.append((batch, rows.labels[chosen]))
     return batches
 
@@ -143,7 +152,8 @@ def _plain_loop(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(batches) * settings.epochs)
     for _ in range(settings.epochs):
         for batch, labels in batches:
-            loss = functional.cross_entropy(model(**batch).logits, torch.from_numpy(labels))
+            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+            loss = functional.cross_entropy(logits, torch.from_numpy(labels).to(logits.device))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)

@@ -21,7 +21,7 @@ from benchmarks.prepared import prepared_data
 HERE = Path(__file__).parent
 DATASET = "rotten_tomatoes"
 RECIPES: dict[str, dict[str, Any]] = {
-    "the default: a random head at a twentieth of the biases' rate": {},
+    "the default: a random head at a twentieth of the biases' rate, mean pooling": {},
     "a head that starts from logistic regression, one rate for all": {
         "head.init": "logistic_regression",
         "train.epochs": 4,
@@ -30,6 +30,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train.warmup_fraction": 0.0,
         "train.dropout": True,
     },
+    "the default, but a head as fast as the biases": {"train.head_learning_rate": None, "train.learning_rate": 0.005},
+    "the default, but the model's own pooler": {"head.pooling": "model"},
 }
 log = logging.getLogger("beft.recipes")
 
@@ -43,10 +45,10 @@ def on_dev(settings: Settings) -> dict[str, float]:
     return {"accuracy": chosen["dev_metric"], "cross_entropy": chosen["dev_loss"], "epoch": result.best_epoch}
 
 
-def settings_of(changes: dict[str, Any], draw: int) -> Settings:
+def settings_of(changes: dict[str, Any], draw: int, threads: int) -> Settings:
     """The settings of params.yaml with a recipe's changes, for one draw and its seed."""
     values = Settings().model_dump(mode="json")
-    for name, value in {**changes, "seed": draw, "split.draw": draw}.items():
+    for name, value in {**changes, "seed": draw, "split.draw": draw, "base.threads": threads}.items():
         *parents, last = name.split(".")
         section = values
         for parent in parents:
@@ -59,14 +61,17 @@ def main() -> None:
     """Train every recipe on every draw, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=5)
-    draws = range(parser.parse_args().draws)
+    parser.add_argument("--threads", type=int, default=Settings().base.threads)
+    arguments = parser.parse_args()
+    draws = range(arguments.draws)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     found: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in RECIPES}
     for draw in draws:
         for recipe, changes in RECIPES.items():
-            found[recipe].append(on_dev(settings_of(changes, draw)))
+            found[recipe].append(on_dev(settings_of(changes, draw, arguments.threads)))
             log.info("draw %d: %s: %s", draw, recipe, found[recipe][-1])
-    described = machine.describe(resolve_compute(Settings().base))
+    base = Settings().base.model_copy(update={"threads": arguments.threads})
+    described = machine.describe(resolve_compute(base))
     write_json(
         HERE / "recipes.json", {"command": "make recipes", "machine": described, "recipes": RECIPES, "dev": found}
     )
