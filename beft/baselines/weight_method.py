@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
+from beft.families import match_layout
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,26 @@ def wide(parameter: Tensor) -> torch.dtype:
 
 
 def used_parameters(classifier: Classifier, batch: Batch) -> dict[str, nn.Parameter]:
-    """The model's parameters that the logits depend on, in the model's order; a pooler may be unused, for example."""
+    """The model's parameters that the logits depend on, in the model's order; a pooler may be unused, for example.
+
+    Raises:
+        InputError: The base's weights are kept in a form that takes no gradient.
+    """
     named = dict(classifier.model.named_parameters())
-    with torch.enable_grad(), _requiring_gradients(named.values()):
-        found = torch.autograd.grad(classifier(batch).sum(), list(named.values()), allow_unused=True)
-    return {name: named[name] for name, gradient in zip(named, found, strict=True) if gradient is not None}
+    trainable = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
+    with torch.enable_grad(), _requiring_gradients(trainable.values()):
+        found = torch.autograd.grad(classifier(batch).sum(), list(trainable.values()), allow_unused=True)
+    used = {name: named[name] for name, gradient in zip(trainable, found, strict=True) if gradient is not None}
+    match = match_layout(classifier.model)
+    for layer in range(match.layers):
+        for place in match.layout.terms.values():
+            name = f"{match.module(place, layer)}.weight"
+            if name not in used:
+                raise InputError(
+                    f"{name} takes no gradient, so it cannot be trained: the base is quantised, or its weights are "
+                    "narrower than it computes; load it in fp32 or bf16, or train LoRA or bias terms"
+                )
+    return used
 
 
 def of_base(classifier: Classifier, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

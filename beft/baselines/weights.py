@@ -21,6 +21,7 @@ from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsSt
 from beft.classifier import Classifier
 from beft.encoding import parts_of_like_length, sorted_batches, training_batches
 from beft.errors import BeftError, InputError
+from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.optimizer import BETAS
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
@@ -108,11 +109,14 @@ def fit_weights(
     start = method.start(classifier, run.head, shortest, run.seed)
     named = dict(classifier.model.named_parameters())
     head = {
-        name: run.initial_head.get(name, named[name]).detach().to(classifier.device, wide(named[name]), copy=True)
+        name: run.initial_head.get(name, named[name]).detach().to(named[name].device, wide(named[name]), copy=True)
         for name in run.head
     }
+    longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
+    first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
     try:
         with (
+            first_token_alone(classifier.model, on=first_token),
             recomputed_layers(classifier.model, on=run.settings.activation_checkpointing),
             method.attached(classifier, start) as weights,
             Bank(classifier.model, {}, {name: value.requires_grad_(True) for name, value in head.items()}),
@@ -137,9 +141,11 @@ def fit_weights(
 @contextmanager
 def attached_weights(classifier: Classifier, method: WeightMethod, result: WeightsResult) -> Iterator[Classifier]:
     """Within the context the classifier predicts with what was trained; afterwards it is bit for bit as it was."""
-    head = {name: value.to(classifier.device) for name, value in result.head.items()}
-    with method.attached(classifier, result.state), Bank(classifier.model, {}, head):
-        yield classifier
+    with method.attached(classifier, result.state):
+        named = dict(classifier.model.named_parameters())
+        head = {name: value.to(named.get(name, value).device) for name, value in result.head.items()}
+        with Bank(classifier.model, {}, head):
+            yield classifier
 
 
 class _Training:

@@ -23,10 +23,9 @@ from beft.baselines.weight_method import used_parameters
 from beft.encoding import training_batches
 from beft.errors import BeftError, InputError
 from beft.features import predict_probabilities
-from beft.passes import TrainingPass
-from beft.progress import Progress
 from beft.runs import Run
 from beft.sites import find_sites
+from beft.training import fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 METHODS = {"full": FullFineTuning(), "rand_uniform": RandUniform(500), "lora": Lora()}
@@ -129,9 +128,7 @@ def test_biases_trained_as_weights_come_out_as_a_bias_run_trains_them():
     )
     found = train(classifier, OnlyValueBiases(), run, rows, dev)
     sites = find_sites(classifier.model, ["value"])
-    bias_run = replace(run, sites=sites)
-    # The pass itself: around it, fit may leave out what no head reads, and dropout's masks are then others.
-    [expected] = TrainingPass(classifier, rows, dev, [bias_run], accuracy, progress=Progress(quiet)).results()
+    [expected] = fit(classifier, rows, dev, [replace(run, sites=sites)], metric=accuracy, progress=quiet)
     assert (found.best_epoch, found.steps) == (expected.best_epoch, expected.steps)
     assert found.best_epoch < found.history[-1]["epoch"], "the case must be one in which the last epoch is not the best"
     for one, other in zip(found.history, expected.history, strict=True):
@@ -197,6 +194,17 @@ def test_rand_uniform_is_uniform_over_the_base():
         RandUniform(total + 1).start(classifier, head, batch, 0)
     with pytest.raises(InputError, match="1 or more"):
         RandUniform(0)
+
+
+def test_rand_uniform_draws_nothing_of_the_head():
+    """DistilBERT's head has a layer below its output layer, which a bias run leaves frozen."""
+    classifier = tiny_classifier("distilbert")
+    head, batch = classifier.head_parameters(), random_rows(1).encoded.batch([0])
+    total = sum(value.numel() for value in classifier.model.distilbert.parameters())
+    state = RandUniform(total).start(classifier, head, batch, 0)
+    assert state.parameters == total
+    assert not any("classifier" in name for name in state.values)
+    assert "pre_classifier.weight" in FullFineTuning().start(classifier, head, batch, 0).values
 
 
 @pytest.mark.parametrize("family", TARGETS)
@@ -315,6 +323,22 @@ def test_the_last_epoch_counts_without_dev():
     assert [sorted(record) for record in result.history] == [["epoch", "step", "train_loss"]] * 2
     assert result.seconds > 0
     assert result.peak_memory > 0
+
+
+def test_a_base_whose_weights_take_no_gradient_is_refused():
+    """Rather than training what is left of it and calling that full fine-tuning."""
+    batch = random_rows(1).encoded.batch([0])
+    narrow, quantised = tiny_classifier(dtype=torch.float32), tiny_classifier(dtype=torch.float32)
+    layer = narrow.model.bert.encoder.layer[1].attention.self.value
+    layer.forward = lambda input: functional.linear(input, layer.weight.detach(), layer.bias)
+    rounded = quantised.model.bert.encoder.layer[0].intermediate.dense
+    weight = rounded.weight.detach()
+    rounded.weight = torch.nn.Parameter((weight * 50).to(torch.int8), requires_grad=False)
+    rounded.forward = lambda input: functional.linear(input, weight, rounded.bias)
+    for classifier, named in ((narrow, "layer.1.attention.self.value"), (quantised, "layer.0.intermediate.dense")):
+        for method in (FullFineTuning(), RandUniform(5)):
+            with pytest.raises(InputError, match=rf"{named}.weight takes no gradient"):
+                method.start(classifier, classifier.head_parameters(), batch, 0)
 
 
 def test_bad_input_is_named():
