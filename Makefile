@@ -21,7 +21,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui lint format study recipes bench lock clean
+.PHONY: help environment run test ui lint format study recipes bench agreement growth gpu lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -54,6 +54,15 @@ recipes: $(TESTS)  ## compare recipes for the value biases on dev alone over fiv
 
 bench: $(TESTS)  ## measure the training engine against its peers (about a quarter of an hour), into benchmarks/
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
+	@$(BIN)/python -m benchmarks.agreement $(ARGS)
+
+growth: $(TESTS)  ## measure how time and memory grow with runs, tokens and model size (under ten minutes)
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+gpu: $(TESTS)  ## measure the engine on a GPU with large models of random weights; needs CUDA
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 lock:  ## make constraints.txt anew from an installation into an empty environment
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$(PYTHON)" -m venv "$$folder" && \

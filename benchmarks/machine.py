@@ -11,8 +11,9 @@ from beft.device import Compute
 
 
 def describe(compute: Compute) -> dict[str, Any]:
-    """Processor, versions, date, and what is computed with."""
+    """Processor, GPU, versions, date, and what is computed with."""
     return {
+        **({"gpu": torch.cuda.get_device_name()} if compute.device == "cuda" else {}),
         "cpu": cpu_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
