@@ -163,7 +163,8 @@ class TrainingPass:
             position.loss_sum += float(losses[run]) * len(part)
             if position.batch == self.steps_of_epoch[run]:
                 ended.append(run)
-        self.progress.step(len(rows), [self.positions[run].step for run in range(len(self.runs))], len(alive))
+        steps = [position.step for position in self.positions]
+        self.progress.step(len(rows), steps, len(alive), float(losses.sum()) / len(alive))
         return ended
 
     def _next_rows(self, run: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from beft.runs import Run
 LINE_SECONDS = 10.0
 """The time between two lines where there is no terminal."""
 
+_SMOOTH = 0.9  # the share of the losses before in the loss that is shown
+
 
 class Progress:
     """Tells how a pass goes on.
@@ -25,6 +27,8 @@ class Progress:
         self.say = say
         self._shows_bar = sys.stderr.isatty() if bar is None else bar
         self._bar: Any = None
+        self._loss: float | None = None
+        self._metrics: dict[str, float] = {}
 
     def start(
         self,
@@ -44,7 +48,7 @@ class Progress:
         """
         self._name = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
         self._total, self._first, self._began, self._told = list(total), sum(first), time.monotonic(), time.monotonic()
-        self._examples, self._alive = 0, len(runs)
+        self._examples, self._loss, self._metrics = 0, None, {}
         epochs = sorted({run.settings.epochs for run in runs})
         self.say(
             f"{self._name}: {_range(parameters)} trainable parameters, {rows} rows, {_range(epochs)} epochs, "
@@ -53,28 +57,32 @@ class Progress:
         if self._shows_bar:
             self._bar = tqdm(total=sum(total), initial=sum(first), desc=self._name, unit="step", leave=False)
 
-    def step(self, examples: int, steps: Sequence[int], alive: int) -> None:
+    def step(self, examples: int, steps: Sequence[int], alive: int, loss: float) -> None:
         """One step of the pass was taken.
 
         Args:
             examples: Rows of all runs in it.
             steps: Steps that each run has taken.
             alive: Runs that took part.
+            loss: The mean loss of these rows.
         """
         self._examples += examples
-        self._alive = alive
+        self._loss = loss if self._loss is None else _SMOOTH * self._loss + (1 - _SMOOTH) * loss
         now = time.monotonic()
         done = sum(steps) - self._first
         rate = self._examples / max(1e-9, now - self._began)
         if self._bar is not None:
-            self._bar.set_postfix({"examples/s": f"{rate:.0f}", "alive": alive}, refresh=False)
+            shown = {"examples/s": f"{rate:.0f}", "alive": alive, "loss": f"{self._loss:.3f}"}
+            if self._metrics:
+                shown["dev"] = _range(list(self._metrics.values()), ".3f")
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(sum(steps) - self._bar.n)
         elif now - self._told > LINE_SECONDS or done == 10 * len(steps):
             left = (now - self._began) / max(1, done) * (sum(self._total) - sum(steps))
             several = f", {alive} runs alive" if len(steps) > 1 else ""
             self.say(
                 f"{self._name}: step {sum(steps)}/{sum(self._total)}, {rate:.0f} examples/s{several}, "
-                f"about {left:.0f} s left"
+                f"loss {self._loss:.3f}, about {left:.0f} s left"
             )
             self._told = now
 
@@ -84,6 +92,8 @@ class Progress:
         Args:
             record: What was measured, by name.
         """
+        if "dev_metric" in record:
+            self._metrics[run.name] = record["dev_metric"]
         numbers = ", ".join(f"{key} {value:.4f}" for key, value in record.items() if isinstance(value, float))
         line = f"{run.name}: epoch {record['epoch']}/{run.settings.epochs}, {numbers}"
         if self._bar is None:
@@ -98,6 +108,6 @@ class Progress:
             self._bar = None
 
 
-def _range(values: Sequence[int]) -> str:
+def _range(values: Sequence[float], form: str = ",") -> str:
     low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"

@@ -199,8 +199,9 @@ class _Training:
         loss = 0.0
         lengths = self.train.encoded.lengths
         for rows in training_batches(lengths, settings.batch_size, seed=run.seed, epoch=epoch):
-            loss += self._step(rows) * len(rows)
-            self.progress.step(len(rows), [self.steps], 1)
+            of_step = self._step(rows)
+            loss += of_step * len(rows)
+            self.progress.step(len(rows), [self.steps], 1, of_step)
         record = {"epoch": epoch, "step": self.steps, "train_loss": loss / len(self.train), **self._measure()}
         self.history.append(record)
         self.progress.epoch(run, record)
