@@ -61,6 +61,11 @@ def test_what_is_run_elsewhere_is_run_there() -> None:
             assert re.search(rf"\b{re.escape(command)}\b", (ROOT / path).read_text()), where
 
 
+def test_the_python_block_is_run_by_ci() -> None:
+    [_] = blocks("python")
+    assert re.search(r"^  readme_python$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
