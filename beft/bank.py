@@ -1,6 +1,7 @@
 """The bank: puts trained vectors behind frozen modules, and takes them off bit for bit.
 
-A module that is touched gets a ``forward`` of its own (an instance attribute) that computes ``W x + (bias + delta)``.
+A module that is touched gets a ``forward`` of its own (an instance attribute) that computes ``W x + (bias + delta)``,
+inside of accelerate's hooks where the model is spread over several devices.
 No parameter of the base is written or replaced, so that taking the attribute off gives back the base as it was.
 
 A bank may hold many vectors for each site (of many runs, or many adapters). Each row of a batch is then computed with
@@ -16,17 +17,12 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.families import submodule
-from beft.forwards import (
-    FORWARDS,
-    BankedBias,
-    Choice,
-    HeadForward,
-    HeadsForward,
-    RowsForward,
-    outputs_of,
-    wide_bias,
-)
+from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, outputs_of, wide_bias
+from beft.frozen_forwards import ONE_VECTOR, rows_forward
+from beft.frozen_linear import FrozenLinear
+from beft.moved import MovedBias, MovedChoice, MovedHead
 from beft.names import known_name
+from beft.placement import attach_forward, attached_forward, detach_forward, input_device, module_device
 from beft.row_axes import RowAxis
 from beft.sites import BiasSite, site_module
 
@@ -87,6 +83,12 @@ class Bank:
             self._replaced.setdefault(path, {})[parameter] = tensor
         for path in (*self._sites, *self._replaced):
             _check_class(path, submodule(model, path))
+        for path in self._replaced:
+            if isinstance(submodule(model, path), FrozenLinear):
+                raise InputError(
+                    f"head {path}: it is quantised, and what is trained of a head must not be; use head.train: output, "
+                    "or a base that is quantised without its head and pooler (base.quantization does so)"
+                )
         self._axes = dict(axes or {})
         apart = [path for path in self._sites if self.vectors > 1 and self._axes.get(path) is None]
         if apart:
@@ -105,17 +107,14 @@ class Bank:
         for path in (*self._sites, *self._replaced):
             module = submodule(self.model, path)
             assert module is not None
-            if "forward" in module.__dict__:
+            if attached_forward(module) is not None:
                 raise InputError(f"{path}: a bank (or another tool's forward) is attached already; detach it first.")
             if path in self._sites:
                 forwards[path] = (module, self._with_deltas(path, module))
             else:
-                for parameter, tensor in self._replaced[path].items():
-                    _check_device(f"{path}.{parameter}", tensor, module)
-                kind = HeadForward if self.vectors == 1 else HeadsForward
-                forwards[path] = (module, kind(path, module, self._replaced[path], self._choice))
+                forwards[path] = (module, self._with_head(path, module))
         for module, forward in forwards.values():
-            module.forward = forward
+            attach_forward(module, forward)
         self._attached = forwards
         return self
 
@@ -130,14 +129,14 @@ class Bank:
         """
         if len(vectors) and not 0 <= int(vectors.min()) <= int(vectors.max()) < self.vectors:
             raise InputError(f"the bank holds {self.vectors} vectors; they are numbered from 0.")
-        self._choice.of(vectors, next(self.model.parameters()).device)
+        self._choice.of(vectors, input_device(self.model))
         return self
 
     def detach(self) -> None:
         """Give back the base bit for bit; nothing happens when the bank is not attached."""
         for module, forward in self._attached.values():
-            if module.__dict__.get("forward") is forward:
-                del module.__dict__["forward"]
+            if attached_forward(module) is forward:
+                detach_forward(module)
         self._attached = {}
 
     def __enter__(self) -> Self:
@@ -162,9 +161,25 @@ class Bank:
         outputs = outputs_of(module)
         if position < outputs:
             pieces.append((wide_bias(module, sites[-1], position, outputs), None))
+        device = module_device(module)
+        elsewhere = any(self.deltas[site].device != device for site in sites)
+        bias = MovedBias(pieces, device) if elsewhere else BankedBias(pieces)
         if self.vectors == 1:
-            return FORWARDS[type(module)](module, BankedBias(pieces))
-        return RowsForward(path, module, BankedBias(pieces), self._choice, self._axes[path])
+            return ONE_VECTOR[type(module)](module, bias)
+        return rows_forward(module)(path, module, bias, self._choice_on(device), self._axes[path])
+
+    def _with_head(self, path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        replaced, device = self._replaced[path], module_device(module)
+        for parameter, tensor in replaced.items():
+            _check_device(f"{path}.{parameter}", tensor, module)
+        kind: type[HeadForward] = HeadForward if self.vectors == 1 else HeadsForward
+        choice = self._choice_on(device)
+        if any(tensor.device != device for tensor in replaced.values()):
+            return MovedHead(lambda moved: kind(path, module, moved, choice), replaced, device)
+        return kind(path, module, replaced, choice)
+
+    def _choice_on(self, device: torch.device) -> Choice:
+        return self._choice if device == input_device(self.model) else MovedChoice(self._choice, device)
 
 
 def _count_vectors(deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> int:
@@ -195,12 +210,13 @@ def _check_delta(model: nn.Module, site: BiasSite, delta: Tensor, vectors: int) 
 
 def _check_class(path: str, module: nn.Module | None) -> None:
     # The exact class: a class made from nn.Linear (a quantised one, for example) computes in another way.
-    if type(module) not in FORWARDS:
-        known = ", ".join(kind.__name__ for kind in FORWARDS)
+    if type(module) not in ONE_VECTOR:
+        known = ", ".join(kind.__name__ for kind in ONE_VECTOR)
         raise InputError(f"{path} is a {type(module).__name__}; a bank can stand behind {known}.")
 
 
 def _check_device(name: str, tensor: Tensor, module: nn.Module) -> None:
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    if tensor.device != weight.device:
-        raise InputError(f"{name} is on {tensor.device}, but the model is on {weight.device}.")
+    device = module_device(module)
+    # A module with a hook of accelerate is one of a model on several devices: the vectors are moved to it.
+    if tensor.device != device and not hasattr(module, "_hf_hook"):
+        raise InputError(f"{name} is on {tensor.device}, but the model is on {device}.")

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from beft.classifier import Classifier
 from beft.device import Compute
 from beft.errors import InputError
 from beft.files import read_json, sha256_file, sha256_json
+from beft.loading import load_model
 
 _WEIGHTS = ("*.safetensors",)
 _IDENTITY = (*_WEIGHTS, "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
@@ -123,16 +122,18 @@ def load_classifier(
 ) -> Classifier:
     """Load a base for classification: frozen, in evaluation mode, its head drawn from ``seed``.
 
-    The base is cast once, here. The process's random state is left as it was.
+    The base is cast once, here; its weights go from the file straight to the device. The process's random state is
+    left as it was.
 
     Args:
         labels: The names of the classes, in the order of the logits.
         pooling: ``auto`` takes the base's own pooling configuration (``1_Pooling/config.json``), else ``model``.
 
     Raises:
-        InputError: The folder holds no model that transformers can load as a sequence classifier, or not all of it.
+        InputError: The folder holds no model that transformers can load as a sequence classifier, or not all of it, or
+            it is quantised and cannot be computed here.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     pooling = base_pooling(reference.folder) if pooling == "auto" else pooling
@@ -140,19 +141,7 @@ def load_classifier(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model: Any
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                reference.folder,
-                num_labels=len(labels),
-                dtype=compute.dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
+        model, found = load_model(reference.folder, len(labels), compute, seed)
         tokenizer = AutoTokenizer.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -167,7 +156,7 @@ def load_classifier(
     # A head of another number of labels is drawn anew, like one that is missing.
     drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
     _check_drawn(model, drawn, reference)
-    return Classifier(model.to(compute.device), tokenizer, reference, tuple(labels), pooling, drawn)
+    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn)
 
 
 def _check_drawn(model: Any, drawn: Sequence[str], reference: BaseReference) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
+from beft.placement import input_device
 
 if TYPE_CHECKING:
     from beft.base import BaseReference
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, Tensor]
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
-_HEADS = ("classifier", "pre_classifier", "score")
+HEADS = ("classifier", "pre_classifier", "score")
 
 
 class Classifier(nn.Module):
@@ -56,9 +57,8 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the base is."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        """Where a batch goes, and where the logits come back: that of the embeddings, where the base is on several."""
+        return input_device(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits in fp32 or wider, of shape [rows, labels]."""
@@ -67,7 +67,7 @@ class Classifier(nn.Module):
         else:
             dropout = getattr(self.model, "dropout", None)
             pooled = self.pooled(batch, self.pooling)
-            logits = self.output_layer(dropout(pooled) if isinstance(dropout, nn.Dropout) else pooled)
+            logits = self.output_layer(dropout(pooled) if isinstance(dropout, nn.Dropout) else pooled).to(self.device)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         hidden: Tensor = self.model.base_model(**batch).last_hidden_state
         if pooling == "cls":
             return hidden[:, 0]
-        mask = batch["attention_mask"].unsqueeze(-1)
+        mask = batch["attention_mask"].to(hidden.device).unsqueeze(-1)
         wide = hidden if hidden.dtype == torch.float64 else hidden.float()
         return (wide * mask).sum(1) / mask.sum(1)
 
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
             return features
         # A decoder scores every token and takes the last one that is no padding.
         positions = torch.arange(features.shape[1], device=features.device)
-        last = (batch["attention_mask"] * positions).argmax(1)
+        last = (batch["attention_mask"].to(features.device) * positions).argmax(1)
         return features[torch.arange(len(features), device=features.device), last]
 
     def head_parameters(self, train: str = "output") -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Classifier(nn.Module):
         named = dict(self.model.named_parameters())
         output = tuple(name for name in named if name.startswith(f"{self.output_name}."))
         if train == "full" and self.pooling == "model":
-            return tuple(name for name in named if name.split(".", 1)[0] in _HEADS or ".pooler." in f".{name}")
+            return tuple(name for name in named if name.split(".", 1)[0] in HEADS or ".pooler." in f".{name}")
         if train == "paper" and self.pooling == "model":
             return (*(name for name in named if name.endswith("pooler.dense.bias")), *output)
         return output
@@ -117,7 +117,7 @@ def _output_layer(model: nn.Module, labels: int) -> tuple[str, nn.Linear]:
     layers = [
         (name, module)
         for name, module in model.named_modules()
-        if name.split(".", 1)[0] in _HEADS and isinstance(module, nn.Linear) and module.out_features == labels
+        if name.split(".", 1)[0] in HEADS and isinstance(module, nn.Linear) and module.out_features == labels
     ]
     if not layers:
         heads = ", ".join(name for name, _ in model.named_children())

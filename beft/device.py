@@ -6,18 +6,20 @@ from pathlib import Path
 import torch
 
 from beft.errors import InputError
-from beft.settings import BaseSettings
+from beft.settings import BaseSettings, DeviceMap, Quantization
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The resolved device, precision and number of CPU threads of a step."""
+    """How a step computes: resolved device, precision, number of CPU threads, and the form and places of the base."""
 
     device: str
     precision: str
     threads: int
+    quantization: Quantization = "none"
+    device_map: DeviceMap = "none"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -26,7 +28,16 @@ class Compute:
 
     def to_json(self) -> dict[str, str | int]:
         """The JSON form that is stored with every step and adapter."""
-        return {"device": self.device, "precision": self.precision, "threads": self.threads}
+        stored: dict[str, str | int] = {
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+        }
+        if self.quantization != "none":
+            stored["quantization"] = self.quantization
+        if self.device_map != "none":
+            stored["device_map"] = self.device_map
+        return stored
 
 
 def resolve_compute(settings: BaseSettings) -> Compute:
@@ -41,7 +52,7 @@ def resolve_compute(settings: BaseSettings) -> Compute:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if device == "cuda" or _cpu_multiplies_bf16() else "fp32"
-    return Compute(device, precision, settings.threads)
+    return Compute(device, precision, settings.threads, settings.quantization, settings.device_map)
 
 
 def set_threads(compute: Compute) -> None:

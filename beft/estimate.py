@@ -86,10 +86,15 @@ def _gradients_below(embeddings: nn.Module) -> Iterator[None]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """The free memory of the GPU, or of the machine."""
+    """The free memory of the GPU, or of the machine.
+
+    Args:
+        device: Of the base's inputs. Where the base is spread over several GPUs, the least free of them counts.
+    """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        used = [gpu for gpu in gpus if torch.cuda.memory_allocated(gpu)]
+        return int(min(torch.cuda.mem_get_info(gpu)[0] for gpu in used or [device]))
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -15,6 +15,8 @@ from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from beft.forwards import outputs_of, widened_sum
+from beft.placement import is_spread
+from beft.quantized import quantized_layers
 from beft.sites import BiasSite, read_bias, site_module
 
 if TYPE_CHECKING:
@@ -55,9 +57,11 @@ def fold(model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str,
         head: Parameters that replace the model's own, as for ``Bank``.
 
     Raises:
-        InputError: As ``Bank``; or a bank is attached, whose deltas would then count twice.
+        InputError: As ``Bank``; or a bank is attached, whose deltas would then count twice; or the base is quantised or
+            spread over several devices.
         BeftError: A sum is too large for the type of the model.
     """
+    _check_plain(model)
     Bank(model, deltas, head).attach().detach()
     sums: dict[BiasSite, Tensor] = {}
     written: dict[BiasSite, Tensor] = {}
@@ -88,6 +92,20 @@ def fold(model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str,
     )
 
 
+def _check_plain(model: nn.Module) -> None:
+    """Refuse a model that is not all there, in a type that biases can be written in."""
+    if quantized_layers(model):
+        raise InputError(
+            "a quantised base cannot be folded: its biases belong to rounded weights. Load it with base.quantization: "
+            "none and fold over that, or use the adapter as it is"
+        )
+    if is_spread(model):
+        raise InputError(
+            "a base that is spread over devices cannot be folded; load it with base.device_map: none and "
+            "base.device: cpu"
+        )
+
+
 def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> FoldReport:
     """Write a folder that ``AutoModelForSequenceClassification.from_pretrained`` loads, with the adapter's logits.
 
@@ -108,6 +126,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     if folder.exists():
         raise InputError(f"{folder} is there already; name a new folder for the folded model")
     check_fits(adapter, classifier)
+    _check_plain(classifier.model)
     device = classifier.device
     model: Any = copy.deepcopy(classifier.model)
     deltas = {site: delta.to(device) for site, delta in adapter.deltas.items()}

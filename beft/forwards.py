@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
+from beft.placement import module_device, parameter_value
 from beft.row_axes import FLAT, RowAxis, spread_rows
 from beft.sites import BiasSite
 
@@ -187,12 +188,15 @@ def wide_bias(module: nn.Module, site: BiasSite, start: int, stop: int) -> Tenso
     """Components start to stop of the module's own bias, widened; zeros where it has none."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     if site.added:
-        return torch.zeros(stop - start, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
-    bias: Tensor = module.bias  # type: ignore[assignment]
-    return bias.detach()[start:stop].to(torch.promote_types(bias.dtype, torch.float32))
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return torch.zeros(stop - start, dtype=wide, device=module_device(module))
+    bias = parameter_value(module, "bias")
+    return bias[start:stop].to(torch.promote_types(bias.dtype, torch.float32))
 
 
 def outputs_of(module: nn.Module) -> int:
     """How many outputs a module with a weight has."""
+    if isinstance(module, nn.Linear):
+        return module.out_features  # a quantised weight has another shape
     weight: Tensor = module.weight  # type: ignore[assignment]
     return weight.shape[-1] if type(module) is Conv1D else weight.shape[0]

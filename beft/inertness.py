@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from beft.bank import Bank
+from beft.classifier import HEADS
 from beft.errors import BeftError, InputError
+from beft.frozen_linear import WidenedLinear, become
+from beft.placement import attached_forward, input_device, load_outside_of_modes, shared_by_hooks
 from beft.sites import BiasSite, find_sites
 
 DRAWS = 4
@@ -24,7 +27,8 @@ DRAWS = 4
 Logits = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
 FP64_PARAMETERS = 400_000_000
-"""Up to so many parameters a model is measured in an fp64 copy (8 bytes each); a larger one in an fp32 copy."""
+"""Up to so many parameters a model is measured in an fp64 copy (8 bytes each). Of a larger one the copy is fp32, and
+shares the weights of the linear layers, which are widened one at a time; quantised weights are always shared."""
 
 FLAT = {torch.float64: 1e-9, torch.float32: 1e-5}
 """A component is a candidate when its gradient is at most this share of the largest one of a value bias. Rounding
@@ -95,7 +99,7 @@ class _Measurement:
         self.dtype = dtype
         self.generator = torch.Generator().manual_seed(seed)
         self.function = logits
-        self.device = next(self.twin.parameters()).device
+        self.device = input_device(self.twin)
         self.control = find_sites(self.twin, ["value"], add=True)
         self.tolerance = TOLERANCE[dtype]
 
@@ -188,15 +192,39 @@ class _Wide(TorchFunctionMode):
 
 
 def _copy_as(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy in eval mode, its floating-point parameters and buffers in ``dtype``."""
-    attached = [path for path, module in model.named_modules() if "forward" in module.__dict__]
+    """A copy in eval mode that computes in ``dtype``: its floating-point parameters and buffers are widened.
+
+    Shared with the model are quantised weights, weights that accelerate keeps elsewhere, and in fp32 those of linear
+    layers, of which a copy might not fit.
+    """
+    attached = [path for path, module in model.named_modules() if attached_forward(module) is not None]
     if attached:
         raise InputError(f"{attached[0]}: a bank is attached; detach it before inertness is measured.")
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(shared): shared for shared in shared_by_hooks(model)}
+    widened = [] if dtype == torch.float64 else _narrow_linear_layers(model)
+    for path in widened:
+        weight = model.get_submodule(path).weight
+        memo[id(weight)] = weight
     for parameter in model.parameters():
-        if parameter.is_floating_point():
+        if not parameter.is_floating_point():
+            memo[id(parameter)] = parameter
+        elif id(parameter) not in memo:
             memo[id(parameter)] = nn.Parameter(parameter.detach().to(dtype, copy=True), requires_grad=False)
     for buffer in model.buffers():
         if buffer.is_floating_point():
             memo[id(buffer)] = buffer.detach().to(dtype, copy=True)
-    return copy.deepcopy(model, memo).eval()
+    twin = copy.deepcopy(model, memo).eval()
+    for path in widened:
+        become(twin.get_submodule(path), WidenedLinear)
+    load_outside_of_modes(twin)
+    return twin
+
+
+def _narrow_linear_layers(model: nn.Module) -> list[str]:
+    """The linear layers below the head, whose weights are many and narrower than fp32."""
+    narrow = (torch.bfloat16, torch.float16)
+    return [
+        path
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear and module.weight.dtype in narrow and path.split(".", 1)[0] not in HEADS
+    ]

@@ -28,12 +28,15 @@ def recomputed_layers(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     cached = getattr(config, "use_cache", None)
     if cached is not None:
         config.use_cache = False  # type: ignore[union-attr]  # a cache would be filled twice
+    before = [layer.__dict__.get("forward") for layer in layers]  # accelerate's hook, where there is one
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, before, strict=True):
             del layer.__dict__["forward"]
+            if forward is not None:
+                layer.forward = forward
         if cached is not None:
             config.use_cache = cached  # type: ignore[union-attr]

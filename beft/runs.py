@@ -90,8 +90,8 @@ class RunResult:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the GPU's greatest allocation, or the process's greatest resident size."""
+    """Bytes: the greatest allocation of each GPU, added up, or the process's greatest resident size."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return sum(int(torch.cuda.max_memory_allocated(each)) for each in range(torch.cuda.device_count()))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

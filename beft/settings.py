@@ -27,6 +27,8 @@ Term = Literal[
 ]
 TERMS: tuple[str, ...] = get_args(Term)
 Method = Literal["projection_ratio", "magnitude", "fisher"]
+Quantization = Literal["none", "int8", "int4"]
+DeviceMap = Literal["none", "auto"]
 MergeMethod = Literal["mean", "task_arithmetic"]
 
 
@@ -48,6 +50,15 @@ class BaseSettings(Section):
         "auto", description="auto: bf16 where the device computes it fast (AMX, AVX512-bf16, GPU), else fp32"
     )
     threads: int = Field(2, ge=1, le=256, description="CPU threads; stored with the adapter, never inherited")
+    quantization: Quantization = Field(
+        "none",
+        description="int8, int4: the base's linear layers are kept in so many bits (needs beft[quantization]); a base "
+        "that is quantised already is taken as it is",
+    )
+    device_map: DeviceMap = Field(
+        "none",
+        description="auto: a base larger than one GPU is spread over all of them, then memory, then disk",
+    )
     add_biases: bool = Field(False, description="add zero biases to projections of the base that have none")
 
 

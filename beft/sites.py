@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from beft.errors import InputError
 from beft.families import Match, Place, is_projection, match_layout, submodule, width
 from beft.names import known_name
+from beft.placement import module_device, parameter_value
 from beft.settings import TERMS
 
 CAN_BE_ADDED = ("query", "key", "value", "attention_output", "intermediate", "output")
@@ -104,10 +105,11 @@ def read_bias(model: nn.Module, site: BiasSite) -> Tensor:
     if bias is None:
         weight = module.weight
         assert isinstance(weight, Tensor)
-        return torch.zeros(site.width, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
-    assert isinstance(bias, Tensor)
-    wide = torch.promote_types(bias.dtype, torch.float32)
-    return bias.detach()[site.start : site.stop].to(wide, copy=True)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return torch.zeros(site.width, dtype=wide, device=module_device(module))
+    value = parameter_value(module, site.parameter)
+    wide = torch.promote_types(value.dtype, torch.float32)
+    return value[site.start : site.stop].to(wide, copy=True)
 
 
 def site_module(model: nn.Module, site: BiasSite) -> nn.Module:

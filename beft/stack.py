@@ -10,6 +10,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from beft.placement import input_device
 from beft.sites import BiasSite
 
 
@@ -38,8 +39,7 @@ class ParameterStack:
         starts: Sequence[Mapping[str, Tensor]],
     ) -> None:
         named = dict(model.named_parameters())
-        first = next(iter(named.values()))
-        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        dtype = torch.float64 if next(iter(named.values())).dtype == torch.float64 else torch.float32
         every_site = tuple(dict.fromkeys(site for of_run in sites for site in of_run))
         every_head = tuple(dict.fromkeys(name for of_run in heads for name in of_run))
         shapes: dict[str, tuple[int, ...]] = {f"bias/{site.name}": (site.width,) for site in every_site}
@@ -51,7 +51,7 @@ class ParameterStack:
             start, stop = stop, stop + prod(shape)
             self._columns[name] = slice(start, stop)
         # The runs are the inner axis in memory: a range of columns is then one dense block.
-        self.values = torch.zeros(stop, len(sites), dtype=dtype, device=first.device).T
+        self.values = torch.zeros(stop, len(sites), dtype=dtype, device=input_device(model)).T
         self.gradient = torch.zeros_like(self.values)
         self.trained = torch.zeros_like(self.values, dtype=torch.bool)
         for run, (of_run, names, start_of) in enumerate(zip(sites, heads, starts, strict=True)):

@@ -1,0 +1,54 @@
+"""What a bank gives to a module on another device than the trained vectors."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from beft.forwards import BankedBias, Choice
+
+
+class MovedBias(BankedBias):
+    """The bias of a module on another device than the deltas."""
+
+    def __init__(self, pieces: list[tuple[Tensor | None, Tensor | None]], device: torch.device) -> None:
+        super().__init__(pieces)
+        self.device = device
+
+    def __call__(self, dtype: torch.dtype) -> Tensor:
+        # The deltas change at each step: they are moved when they are used.
+        here = [(base, None if delta is None else delta.to(self.device)) for base, delta in self.pieces]
+        return BankedBias(here)(dtype)
+
+
+class MovedChoice(Choice):
+    """A choice as a module on another device sees it."""
+
+    def __init__(self, choice: Choice, device: torch.device) -> None:
+        self.choice = choice
+        self.device = device
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self.__dict__["choice"], name)
+        return value.to(self.__dict__["device"]) if isinstance(value, Tensor) else value
+
+
+class MovedHead:
+    """A module whose parameters are replaced by tensors on another device.
+
+    Args:
+        make: From the tensors, moved, to the module's forward.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Mapping[str, Tensor]], Callable[[Tensor], Tensor]],
+        replaced: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        self.make = make
+        self.replaced = dict(replaced)
+        self.device = device
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return self.make({name: tensor.to(self.device) for name, tensor in self.replaced.items()})(input)
