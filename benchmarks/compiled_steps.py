@@ -43,9 +43,9 @@ class StepClock(Progress):
         self.seconds: list[float] = []
         self._last = time.perf_counter()
 
-    def step(self, examples: int, steps: Sequence[int], alive: int) -> None:
+    def step(self, examples: int, steps: Sequence[int], alive: int, loss: float) -> None:
         """One step of the pass was taken."""
-        super().step(examples, steps, alive)
+        super().step(examples, steps, alive, loss)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
