@@ -8,15 +8,13 @@ trained again. Writes benchmarks/agreement.json and .md.
 
 import argparse
 import logging
-import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import t
 from torch import Tensor
 
 from beft.adaptation import dev_metric, labelled, make_sample, settings_of
@@ -33,6 +31,7 @@ from beft.sites import find_sites
 from beft.training import fit
 from benchmarks import machine
 from benchmarks.glue import GLUE, VARIABLE, data_folder, glue_data, glue_identity
+from benchmarks.intervals import CONFIDENCE, Interval
 from benchmarks.plain_loop import train_plainly
 from benchmarks.prepared import ROOT, prepared_data, settings_on_disk
 
@@ -40,35 +39,9 @@ HERE = Path(__file__).parent
 DATASETS = {"rotten_tomatoes": None, "sst2": None, "rte": 10}
 """The datasets, and the epochs of those that are not trained for as long as params.yaml says."""
 
-CONFIDENCE = 0.95
 _HEAD_SIZE = 0.02  # the standard deviation from which transformers draws a new head
 
 log = logging.getLogger("beft.agreement")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds and its t interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Interval":
-        """The interval of two values or more."""
-        mean, spread = statistics.mean(values), statistics.stdev(values)
-        half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread / len(values) ** 0.5
-        return cls(mean, mean - half, mean + half)
-
-    @property
-    def contains_zero(self) -> bool:
-        """Whether no difference is among the values that the interval allows."""
-        return self.low <= 0 <= self.high
-
-    def percent(self, sign: str = "") -> str:
-        """In percent, for a table."""
-        return f"{100 * self.mean:{sign}.1f} [{100 * self.low:{sign}.1f}, {100 * self.high:{sign}.1f}]"
 
 
 def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
