@@ -4,7 +4,7 @@ Needs torch, transformers, tokenizers, safetensors, pydantic, PyYAML and the bas
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from beft.encoding import encode
 from beft.errors import InputError
 from beft.features import predict_probabilities
 from beft.names import known_name
-from beft.settings import BaseSettings
+from beft.settings import BaseSettings, Quantization
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Predictions:
 class Predictor:
     """A saved adapter on its base, ready to predict. It computes in fp32 unless told otherwise.
 
+    A base that was quantised for the training is quantised here too: the adapter has learnt to make up for that.
+
     Args:
         folder: The adapter's folder.
         base: Where the base is, as in ``base.source``; none: found by the portable id that the adapter holds. Its hash
@@ -71,8 +73,8 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         self.batch_size = batch_size
-        self.compute = _compute(device, precision)
         self.adapter = Adapter.load(Path(folder))
+        self.compute = replace(_compute(device, precision), quantization=trained_quantization(self.adapter))
         reference = _find_base(self.adapter, base)
         self.classifier = load_classifier(
             reference, self.adapter.labels, compute=self.compute, pooling=self.adapter.pooling
@@ -108,6 +110,18 @@ class Predictor:
         encoded = encode(self.classifier.tokenizer, texts, pairs, max_length=self.adapter.max_length)
         probabilities = predict_probabilities(self.classifier, encoded, batch_size=self.batch_size)
         return Predictions(self.labels, probabilities, encoded.truncated)
+
+
+def trained_quantization(adapter: Adapter) -> Quantization:
+    """How the base was quantised while the adapter was trained.
+
+    Raises:
+        InputError: In a way that is not known here.
+    """
+    found = adapter.provenance.get("compute", {}).get("quantization", "none")
+    known_name(found, get_args(Quantization), "quantization")
+    quantization: Quantization = found
+    return quantization
 
 
 def _compute(device: str, precision: str) -> Compute:

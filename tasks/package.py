@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.prediction import trained_quantization
 from tasks.step import JSON
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,9 +28,10 @@ LIBRARIES = (
 EXAMPLE = "This is a text to classify."
 
 
-def requirements(base_id: str) -> list[str]:
+def requirements(base_id: str, *, quantized: bool = False) -> list[str]:
     """What to install where the model is loaded: the libraries as they are here, and the base's own package."""
-    pinned = [f"{name}=={version(name).split('+')[0]}" for name in LIBRARIES]
+    needed = [*LIBRARIES, "accelerate", "bitsandbytes"] if quantized else LIBRARIES
+    pinned = [f"{name}=={version(name).split('+')[0]}" for name in needed]
     return [*pinned, base_id.removeprefix("pypi:")] if base_id.startswith("pypi:") else pinned
 
 
@@ -55,7 +57,7 @@ def save_model(
         artifacts={"adapter": adapter_folder.resolve().as_uri()},
         model_config={"base": None, "device": "auto", "precision": "fp32"},
         mlflow_model=model,
-        pip_requirements=requirements(adapter.base_id),
+        pip_requirements=requirements(adapter.base_id, quantized=trained_quantization(adapter) != "none"),
         signature=_signature(adapter.labels, columns),
         input_example=pd.DataFrame({column: [EXAMPLE] for column in columns}),
         metadata=dict(metadata),

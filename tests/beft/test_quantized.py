@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute, resolve_compute
+from beft.encoding import encode
 from beft.errors import InputError
 from beft.estimate import estimate
+from beft.features import predict_probabilities
 from beft.files import read_json, write_json
 from beft.folding import fold
 from beft.importance.fisher import fisher_information
 from beft.inertness import inert_terms, measure_inertness
+from beft.prediction import Predictor
 from beft.quantized import quantized_layers
 from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
@@ -235,6 +239,24 @@ def test_a_quantised_base_is_not_folded(tiny: Tiny, tmp_path: Path) -> None:
     with adapter.attached(classifier):
         assert not torch.equal(classifier(batch_of_texts()), before)
     assert torch.equal(classifier(batch_of_texts()), before)
+
+
+@pytest.mark.parametrize("quantization", WIDTHS)
+def test_an_adapter_is_predicted_with_over_the_base_that_it_was_trained_over(
+    quantization: Quantization, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    classifier = load(folder, quantization)
+    compute = {"compute": Compute("cpu", "fp32", 1, quantization).to_json()}
+    adapter = replace(make_adapter(classifier), provenance=compute)
+    adapter.save(tmp_path / "adapter")
+    with adapter.bank(classifier):
+        expected = predict_probabilities(classifier, encode(tiny_tokenizer(), TEXTS, max_length=24))
+    found = Predictor(tmp_path / "adapter", base=folder).answer(TEXTS).probabilities
+    assert torch.equal(found, expected)
+    replace(adapter, provenance={}).save(tmp_path / "plain")
+    over_plain = Predictor(tmp_path / "plain", base=folder).answer(TEXTS).probabilities
+    assert not torch.allclose(over_plain, expected, atol=1e-4), "a base that is not quantised predicts otherwise"
 
 
 @pytest.mark.parametrize("quantization", WIDTHS)
