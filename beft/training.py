@@ -24,8 +24,9 @@ from beft.sites import site_module
 
 log = logging.getLogger("beft.training")
 
-_USABLE = 0.7
-"""The share of the free memory that a pass may use."""
+_USABLE = 0.5
+"""The share of the free memory that the kept activations of a pass may take: with what the backward pass needs beside
+them it takes up to 1.6 times as much (benchmarks/growth.md)."""
 
 
 def fit(

@@ -237,7 +237,10 @@ def table(found: list[Comparison], about: dict[str, Any], memory: dict[str, floa
         "",
         "| operations | share of the CPU time |",
         "|---|---|",
-        *(f"| {kind} | {100 * part:.1f} % |" for kind, part in about["time_of_a_step"].items()),
+        *(
+            f"| {kind} | {100 * part:.1f} % |"
+            for kind, part in sorted(about["time_of_a_step"].items(), key=lambda item: -item[1])
+        ),
         "",
         f"A large matrix product reaches {peak:.0f} GFLOP/s here. In its linear layers one run of value does "
         f"{ours * rate:.0f}, {100 * ours * rate / peak:.0f} % of that; the published protocol, whose products are "
