@@ -97,11 +97,7 @@ class HeadSettings(Section):
 
 
 class TrainingSettings(Section):
-    """One fine-tuning: optimiser, schedule, length.
-
-    The head learns slower than the biases: a head that fits the frozen features first leaves the biases nothing to
-    learn but its mistakes.
-    """
+    """One fine-tuning: optimiser, schedule, length; the defaults are compared with others in benchmarks/recipes.md."""
 
     epochs: int = Field(8, ge=1, le=1000)
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
