@@ -51,6 +51,13 @@ def test_heads_that_read_other_tokens_are_found_out(family, pooling):
     assert torch.equal(classifier(batch_of()), before)
 
 
+@pytest.mark.parametrize(("family", "pooling"), [("bert", "mean"), ("bert", "model")])
+def test_a_head_of_zeros_hides_nothing(family, pooling):
+    classifier = tiny_classifier(family, pooling=pooling)
+    classifier.output_layer.weight.data.zero_()
+    assert reads_first_token_alone(classifier, batch_of()) == (pooling == "model")
+
+
 def test_a_training_ends_where_it_would_end_with_all_tokens(monkeypatch):
     """Seven runs that differ in everything, in one pass, with and without what no head reads."""
     train, dev = random_rows(60), random_rows(20, seed=9)
