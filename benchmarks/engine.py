@@ -121,6 +121,7 @@ class Bench:
             value,
             lambda: peers.full_fine_tuning(self.classifier, rows, PLAIN),
             asked="2x",
+            note="full fine-tuning has three matrix products where value has two",
             **against,
         )
         sites = find_sites(self.classifier.model)
@@ -137,6 +138,7 @@ class Bench:
             fisher,
             lambda: peers.fisher_loop(self.classifier, some, sites),
             asked="20x",
+            note="both sides have the same matrix products",
             their_examples=len(some),
             **against,
         )
@@ -193,7 +195,7 @@ def unread_parameters(classifier: Classifier) -> int:
 def memory_above_the_base() -> dict[str, float]:
     """Megabytes of the process above the loaded base, at most, of value and of full fine-tuning: a process for each."""
     found = {}
-    for kind in ("value", "full"):
+    for kind in ("value", "full", "value+dropout", "full+dropout"):
         command = [sys.executable, "-m", "benchmarks.memory", kind]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
@@ -210,7 +212,7 @@ def table(found: list[Comparison], about: dict[str, Any], memory: dict[str, floa
     ours = 4 * about["computed_parameters"] * about["tokens_a_row"] / 1e9
     theirs = 4 * about["linear_parameters"] * peers.PADDED_TO / 1e9
     peak = about["gemm_gflops"]
-    share = memory["value"] / memory["full"]
+    share, with_dropout = (memory[f"value{of}"] / memory[f"full{of}"] for of in ("", "+dropout"))
     lines = [
         "# The training engine against its peers",
         "",
@@ -229,7 +231,8 @@ def table(found: list[Comparison], about: dict[str, Any], memory: dict[str, floa
         ),
         "",
         f"Memory above the loaded base: value {memory['value']:.0f} MB, full fine-tuning {memory['full']:.0f} MB: "
-        f"{share:.2f} of it (asked: at most 0.5).",
+        f"{share:.2f} of it (asked: at most 0.5). With dropout, whose masks both keep: {memory['value+dropout']:.0f} "
+        f"and {memory['full+dropout']:.0f} MB, {with_dropout:.2f}.",
         "",
         "## Where a step's time goes",
         "",

@@ -1,6 +1,10 @@
-"""The memory that a training takes above its loaded base, in a process of its own: python -m benchmarks.memory KIND."""
+"""The memory that a training takes above its loaded base, in a process of its own: python -m benchmarks.memory KIND.
+
+KIND is value or full, without dropout, or with it: value+dropout, full+dropout.
+"""
 
 import sys
+from dataclasses import replace
 
 from beft.base import load_classifier, resolve_base
 from beft.device import resolve_compute, set_threads
@@ -18,12 +22,14 @@ def main(kind: str) -> None:
     reference = resolve_base(SOURCE)
     classifier = load_classifier(reference, ["negative", "positive"], compute=compute, pooling="model")
     rows = sample(classifier, "rotten_tomatoes", 200)
+    method, _, dropout = kind.partition("+")
+    settings = PLAIN.model_copy(update={"dropout": bool(dropout)})
     peak = ResidentPeak()
-    if kind == "value":
-        run = run_of(classifier, "value", ["value"])
+    if method == "value":
+        run = replace(run_of(classifier, "value", ["value"]), settings=settings)
         fit(classifier, rows, None, [run], metric=accuracy, progress=lambda line: None)
     else:
-        peers.full_fine_tuning(classifier, rows, PLAIN, keep_base=False)
+        peers.full_fine_tuning(classifier, rows, settings, keep_base=False)
     sys.stdout.write(f"{peak.above() / 1e6:.1f}\n")
 
 
