@@ -24,7 +24,7 @@ class FullFineTuning(WeightMethod):
 
     name = "full"
     learning_rate = 5e-5
-    """The greatest of the rates that the authors of BERT searched (arXiv 1810.04805, A.3)."""
+    """A usual one, not tuned here."""
 
     def __init__(self, *, keep_base: bool = True) -> None:
         self.keep_base = keep_base

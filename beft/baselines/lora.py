@@ -34,7 +34,7 @@ class Lora(WeightMethod):
 
     name = "lora"
     learning_rate = 5e-4
-    """Of the authors, for RoBERTa base."""
+    """A usual one, not tuned here."""
 
     def __init__(self, rank: int = 8, alpha: int = 16, terms: Sequence[str] = ADAPTED) -> None:
         if rank < 1 or alpha < 1:

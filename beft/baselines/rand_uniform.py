@@ -29,7 +29,7 @@ class RandUniform(WeightMethod):
 
     name = "rand_uniform"
     learning_rate = 1e-3
-    """The greatest of the rates that the authors of BitFit searched."""
+    """A usual one, not tuned here."""
 
     def __init__(self, weights: int) -> None:
         if weights < 1:

@@ -6,7 +6,7 @@ never written.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.families import match_layout
+from beft.gradients import taking_gradients
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def used_parameters(classifier: Classifier, batch: Batch) -> dict[str, nn.Parame
     """
     named = dict(classifier.model.named_parameters())
     trainable = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
-    with torch.enable_grad(), _requiring_gradients(trainable.values()):
+    with torch.enable_grad(), taking_gradients(trainable.values(), on=True):
         found = torch.autograd.grad(classifier(batch).sum(), list(trainable.values()), allow_unused=True)
     used = {name: named[name] for name, gradient in zip(trainable, found, strict=True) if gradient is not None}
     match = match_layout(classifier.model)
@@ -189,15 +190,3 @@ def of_base(classifier: Classifier, parameters: Mapping[str, nn.Parameter]) -> d
     """Those of the parameters that are the pre-trained base's, not the head's on top of it."""
     inside = {id(parameter) for parameter in classifier.model.base_model.parameters()}
     return {name: parameter for name, parameter in parameters.items() if id(parameter) in inside}
-
-
-@contextmanager
-def _requiring_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    parameters = list(parameters)
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)

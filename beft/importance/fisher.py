@@ -8,8 +8,8 @@ a batch passes by all these gradients, of every example.
 Source: "BEFT: Bias-Efficient Fine-Tuning of Language Models", arXiv 2509.15974, section 2.2; taken before training.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from beft.errors import BeftError, InputError
 from beft.first_token import first_token_alone, reads_first_token_alone
+from beft.gradients import taking_gradients
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
 from beft.row_axes import (
@@ -73,7 +74,9 @@ def fisher_information(
     axes: dict[str, list[RowAxis]] | None = None
     used: set[str] = set()
     examples = 0
-    with evaluating(classifier), _frozen(model), torch.enable_grad(), ExitStack() as stack:
+    # No parameter takes a gradient: the backward pass ends at the lowest output that is watched.
+    floating = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    with evaluating(classifier), taking_gradients(floating, on=False), torch.enable_grad(), ExitStack() as stack:
         for batch, given in batches:
             labels = torch.as_tensor(given)
             if not examples:
@@ -157,19 +160,6 @@ def _squared_gradients(
     return {
         name: gradient.double().square().sum(0).cpu() for name, gradient in gradients.items() if name not in misfits
     }
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter takes a gradient, so that the backward pass ends at the lowest output that is watched."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _some(modules: Mapping[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
