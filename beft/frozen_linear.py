@@ -4,6 +4,7 @@ The weight is widened for each product and let go of after it, in the backward p
 nor an input is kept between the two passes, and a row of a batch is computed without regard to the others.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class FrozenLinear(nn.Linear):
+class FrozenLinear(nn.Linear, ABC):
     """A linear layer that gives its weight in the type of its input, and takes no gradient of it."""
 
+    @abstractmethod
     def weight_as(self, dtype: torch.dtype) -> Tensor:
         """The weight in a type, [outputs, inputs]; made anew at each call."""
-        raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
         """The product with the weight, and the layer's own bias, in the type of the input."""
