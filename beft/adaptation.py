@@ -158,8 +158,8 @@ def run_probe(
             classifier, _labelled_batches(classifier, sample.train, training.batch_size), sites
         )
     trained = tuple(site for site in sites if site not in frozen)
-    result = _fit(classifier, sample, settings, training, "probe", trained, start, checkpoints, progress)
-    result = with_frozen(result, frozen)
+    run = _run(classifier, sample, settings, training, "probe", trained, start)
+    result = with_frozen(_fit(classifier, sample, run, checkpoints, progress), frozen)
     before = {site: read_bias(model, site).cpu() for site in sites}
     after = {site: before[site] + result.deltas[site] for site in sites}
     return Probe(Evidence(before, after, information, inert), frozen, result)
@@ -191,9 +191,8 @@ def train_terms(
     trained = tuple(site for site in sites if site not in frozen)
     start = head_start(classifier, sample, settings)
     name = "+".join(terms)
-    return with_frozen(
-        _fit(classifier, sample, settings, training, name, trained, start, checkpoints, progress), frozen
-    )
+    run = _run(classifier, sample, settings, training, name, trained, start)
+    return with_frozen(_fit(classifier, sample, run, checkpoints, progress), frozen)
 
 
 def train_weights(
@@ -242,18 +241,7 @@ def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:
     return replace(result, deltas={**result.deltas, **zeros})
 
 
-def _fit(
-    classifier: Classifier,
-    sample: Sample,
-    settings: Settings,
-    training: TrainingSettings,
-    name: str,
-    sites: tuple[BiasSite, ...],
-    start: Mapping[str, Tensor],
-    checkpoints: Path | None,
-    progress: Progress,
-) -> RunResult:
-    run = _run(classifier, sample, settings, training, name, sites, start)
+def _fit(classifier: Classifier, sample: Sample, run: Run, checkpoints: Path | None, progress: Progress) -> RunResult:
     metric = dev_metric(sample.metric, len(classifier.labels))
     [result] = fit(
         classifier, sample.train, sample.dev, [run], metric=metric, checkpoints=checkpoints, progress=progress
