@@ -16,6 +16,9 @@ TESTS := .venv/stamp-dev-$(KEY)
 # What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
 ARGS ?=
 
+# Tests run in as many processes as there are cores, four at most; those that start servers run one after the other.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+
 # A Python 3.11 under whatever name it has; name another with: make run PYTHON=/path/to/python3.11
 PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
@@ -32,7 +35,7 @@ run: $(RUNS)  ## build the environment once, then run the main job with params.y
 	@$(BIN)/beft run $(ARGS)
 
 test: $(TESTS)  ## build what the tests need, then run them all
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 ui: $(RUNS)  ## open the MLflow and Prefect pages on this machine; Ctrl-C stops both
 	@$(BIN)/beft ui $(ARGS)

@@ -12,7 +12,7 @@ import pytest
 from tasks.environment import QUIET, TOOLS
 
 PARTS = {"unit and laws": 6, "servers": 5, "end to end": 10}
-"""The parts of the suite and the minutes that each may take on two slow cores."""
+"""The parts of the suite and the minutes that each may take on two slow cores, added up over processes."""
 
 _seconds: Counter[str] = Counter()
 
@@ -21,10 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Settle the environment before any test imports a tool that reads it."""
     for name, value in (QUIET | TOOLS).items():
         os.environ.setdefault(name, value)
-    if "PREFECT_HOME" not in os.environ:
+    if "PREFECT_HOME" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # one a process
         home = tempfile.mkdtemp(prefix="beft-tests-prefect-")
         os.environ["PREFECT_HOME"] = home
         atexit.register(shutil.rmtree, home, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, one of them takes all that start servers or the whole flow."""
+    for item in items:
+        if item.get_closest_marker("server") or item.get_closest_marker("end_to_end"):
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
