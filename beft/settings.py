@@ -26,7 +26,7 @@ Term = Literal[
     "final_norm",
 ]
 TERMS: tuple[str, ...] = get_args(Term)
-Method = Literal["projection_ratio", "magnitude", "fisher"]
+Method = Literal["projection_ratio", "magnitude", "magnitude_l2", "fisher"]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
 MergeMethod = Literal["mean", "task_arithmetic"]

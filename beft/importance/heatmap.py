@@ -28,9 +28,18 @@ SYMBOLS = {
 }
 """The symbols that the paper gives the bias terms."""
 
+METHOD_NAMES = {
+    "projection_ratio": "Projection ratio",
+    "magnitude": "Magnitude",
+    "magnitude_l2": r"Magnitude $\ell_2$",
+    "fisher": "Fisher",
+}
+"""The names of the importance methods in pictures; another method is drawn under its own name."""
+
 _FORMULAS = {
     "projection_ratio": r"$1 - b\cdot b^{\prime}\,/\,\max(\|b\|^2, \|b^{\prime}\|^2)$",
     "magnitude": r"mean $|b^{\prime} - b|$",
+    "magnitude_l2": r"root mean square of $b^{\prime} - b$",
     "fisher": r"mean $(\partial\,\log p\,/\,\partial b)^2$",
 }
 _FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
@@ -40,6 +49,8 @@ _COLOURS = ("#f7fafc", "#d7e6f0", "#a3c7de", "#5f9fc6", "#2a72a8", "#124a7d", "#
 _DASH = "\N{EN DASH}"
 _NUMBERED = 12
 """Up to so many layers each cell shows its number."""
+_ACROSS = 3
+"""Up to so many panels stand in one row; more stand in two."""
 
 _ROW, _GAP, _MEAN = 0.34, 0.14, 0.62
 """Inches: the height of a row, the space between blocks of cells, the width of the column of means."""
@@ -55,9 +66,9 @@ def draw_heatmap(
 ) -> None:
     """Draw importance tables side by side and write the picture; the same tables give the same bytes.
 
-    Each method has its own scale of colours, from 0 to its highest score that is not inert. Inert terms are hatched,
-    cells without a direction hold a dash, the target term is outlined, and a term that the model has once, outside of
-    its layers, has a mean only.
+    More than three stand in two rows. Each method has its own scale of colours, from 0 to its highest score that is
+    not inert. Inert terms are hatched, cells without a direction hold a dash, the target term is outlined, and a term
+    that the model has once, outside of its layers, has a mean only.
 
     Args:
         tables: One or more tables over the same terms.
@@ -131,23 +142,27 @@ class _Grid:
 
 
 def _figure(grid: _Grid, selection: Selection | None, title: str | None) -> "Figure":
-    """Lay the panels out, in inches: names of the terms, one panel a method, and the key below."""
+    """Lay the panels out, in inches: names of the terms, the panels of the methods, and the key below."""
     from matplotlib.figure import Figure
 
     names, between, right = 1.75, 0.3, 0.15
-    above, below = (1.2 if title else 0.85), 1.0
+    above, head, below, scale = (0.55 if title else 0.2), 0.65, 0.42, 0.58
     count = len(grid.tables)
-    width = max(names + count * grid.width + (count - 1) * between + right, 6.4)
-    height = above + grid.height * _ROW + below
+    across = count if count <= _ACROSS else math.ceil(count / 2)
+    block = head + grid.height * _ROW + scale
+    width = max(names + across * grid.width + (across - 1) * between + right, 6.4)
+    height = above + math.ceil(count / across) * block + below
     figure = Figure(figsize=(width, height), facecolor="white")
     if title:
         figure.text(0.2 / width, 1 - 0.32 / height, title, fontsize=13, weight="bold", color=_INK, va="center")
     for at, table in enumerate(grid.tables):
-        left = names + at * (grid.width + between)
-        axes = figure.add_axes((left / width, below / height, grid.width / width, grid.height * _ROW / height))
+        down, place = divmod(at, across)
+        left = names + place * (grid.width + between)
+        bottom = height - above - down * block - head - grid.height * _ROW
+        axes = figure.add_axes((left / width, bottom / height, grid.width / width, grid.height * _ROW / height))
         axes.set(xlim=(0, grid.width), ylim=(grid.height, 0))
         axes.set_axis_off()
-        if at == 0:
+        if place == 0:
             _name_rows(axes, grid, selection)
         _panel(axes, grid, table, selection)
     key = figure.add_axes((0, 0, 1, 0.42 / height))
@@ -249,7 +264,7 @@ class _Row:
 
 def _head(axes: "Axes", grid: _Grid, table: Importance, exponent: int, *, chooses: bool) -> None:
     """The method's name and formula, and the numbers of the layers."""
-    name = table.method.replace("_", " ").capitalize()
+    name = METHOD_NAMES.get(table.method, table.method.replace("_", " ").capitalize())
     title = axes.text(0, -1.72, name, size=11, weight="bold", color=_INK, va="center")
     if chooses:
         axes.annotate(

@@ -10,7 +10,7 @@ from beft.importance.result import Importance, in_order
 from beft.names import known_name
 
 # Where projection ratio has nothing to compare with, these methods choose, the first that was computed.
-_WITHOUT_DIRECTION = ("fisher", "magnitude")
+_WITHOUT_DIRECTION = ("fisher", "magnitude", "magnitude_l2")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def choose_target(
     """Choose the candidate with the highest mean score that is not inert.
 
     Projection ratio compares with the direction that a bias had before training. Where a candidate was added, or was
-    zero before training, it cannot choose: Fisher does (or magnitude, where Fisher was not computed).
+    zero before training, it cannot choose: Fisher does (or a magnitude, where Fisher was not computed).
 
     Args:
         tables: The importance tables that were computed.

@@ -61,7 +61,7 @@ def test_the_json_form_holds_what_is_named() -> None:
     assert selected(SETTINGS, ("seed", "datasets.{dataset}.size", "score.methods"), "imdb") == {
         "seed": 3,
         "datasets": {"imdb": {"size": 300}},
-        "score": {"methods": ["projection_ratio", "magnitude", "fisher"]},
+        "score": {"methods": ["projection_ratio", "magnitude", "magnitude_l2", "fisher"]},
     }
 
 

@@ -93,6 +93,18 @@ def test_all_zero_scores_can_be_drawn(tmp_path: Path) -> None:
     assert "0.000" in drawn(tmp_path, [Importance("magnitude", {"value": [0.0, 0.0]})])
 
 
+def test_many_methods_stand_in_two_rows(tmp_path: Path) -> None:
+    tables = [Importance(name, RATIO.scores) for name in ("projection_ratio", "magnitude", "magnitude_l2", "fisher")]
+    shapes = {}
+    for count in (3, 4):
+        draw_heatmap(tables[:count], tmp_path / f"{count}.svg")
+        root = ElementTree.fromstring((tmp_path / f"{count}.svg").read_bytes())
+        _, _, width, height = (float(number) for number in root.attrib["viewBox"].split())
+        shapes[count] = (width, height, words(tmp_path / f"{count}.svg").count("query"))
+    assert shapes[4][0] < shapes[3][0] and shapes[4][1] > 1.5 * shapes[3][1]
+    assert (shapes[3][2], shapes[4][2]) == (1, 2), "each row of panels names the terms"
+
+
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no importance table"):
         draw_heatmap([], tmp_path / "a.png")

@@ -41,7 +41,12 @@ def test_each_method_gets_only_what_its_signature_names() -> None:
         "information": {SITE: torch.tensor([4.0, 6.0])},
     }
     measured = {name: score(name, **evidence).scores["value"] for name in methods()}
-    assert measured == {"projection_ratio": (1.0,), "magnitude": (1.0,), "fisher": (5.0,)}
+    assert measured == {
+        "projection_ratio": (1.0,),
+        "magnitude": (1.0,),
+        "magnitude_l2": (1.0,),
+        "fisher": (5.0,),
+    }
 
 
 def test_a_new_method_is_one_function(clean_registry: None) -> None:
