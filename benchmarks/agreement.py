@@ -8,7 +8,6 @@ trained again. Writes benchmarks/agreement.json and .md.
 
 import argparse
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ log = logging.getLogger("beft.agreement")
 
 
 def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """Train both sides on a dataset; the evaluation accuracy of every seed, and how long each side took."""
+    """Train both sides on a dataset; the evaluation accuracy of every seed."""
     own = settings.datasets[dataset]
     training = settings_of(settings.train, settings, dataset)
     compute = resolve_compute(settings.base)
@@ -66,7 +65,6 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
     heads = {seed: drawn_head(ours, ours.head_parameters(settings.head.train), seed) for seed in seeds}
     sites = find_sites(ours.model, ["value"])
 
-    began = time.monotonic()
     results = fit(
         ours,
         sample,
@@ -75,20 +73,16 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
         metric=dev_metric(metric, len(facts["labels"])),
         at_once=len(seeds),
     )
-    seconds = {"engine": time.monotonic() - began}
     accuracy: dict[str, list[float]] = {"engine": [], "plain_loop": []}
     for result in results:
         with Bank(ours.model, result.deltas, result.head):
             accuracy["engine"].append(accuracy_on(ours, test))
-    log.info("%s: engine %s, %.0f s", dataset, _each(accuracy["engine"]), seconds["engine"])
+    log.info("%s: engine %s", dataset, _each(accuracy["engine"]))
 
-    seconds["plain_loop"] = 0.0
     biases = {site.module.rsplit(".", 1)[-1] for site in sites}
     [last] = biases
     for seed, head in heads.items():
-        began = time.monotonic()
         trained = train_plainly(plain, sample, training, biases=f".{last}.bias", head=head, seed=seed)
-        seconds["plain_loop"] += time.monotonic() - began
         accuracy["plain_loop"].append(accuracy_on(trained, test))
         log.info("%s: plain loop, seed %d: %.1f %%", dataset, seed, 100 * accuracy["plain_loop"][-1])
     return {
@@ -98,7 +92,6 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
         "rows": {"train": len(sample), "evaluation": len(test)},
         "training": training.model_dump(mode="json"),
         "accuracy": accuracy,
-        "seconds": seconds,
         "precision": {"engine": compute.precision, "plain_loop": "fp32"},
     }
 
@@ -163,18 +156,16 @@ def write(found: Sequence[Mapping[str, Any]], skipped: Sequence[str], described:
         f"{100 * CONFIDENCE:g} %, t, over seeds; the difference is paired by seed. Both sides agree when the interval "
         "of the difference holds zero.",
         "",
-        "| dataset | rows: train, evaluation | epochs | engine | each seed | plain loop | each seed | difference | | "
-        "seconds: engine, plain loop |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| dataset | rows: train, evaluation | epochs | engine | each seed | plain loop | each seed | difference | |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one, of in zip(found, intervals, strict=True):
-        accuracy, rows, seconds = one["accuracy"], one["rows"], one["seconds"]
+        accuracy, rows = one["accuracy"], one["rows"]
         lines.append(
             f"| {one['dataset']} | {rows['train']:,}, {rows['evaluation']:,} | {one['training']['epochs']} "
             f"| {of['engine'].percent()} | {_each(accuracy['engine'])} "
             f"| {of['plain_loop'].percent()} | {_each(accuracy['plain_loop'])} "
-            f"| {of['difference'].percent('+')} | {'agree' if of['agree'] else '**do not agree**'} "
-            f"| {seconds['engine']:.0f}, {seconds['plain_loop']:.0f} |"
+            f"| {of['difference'].percent('+')} | {'agree' if of['agree'] else '**do not agree**'} |"
         )
     lines += ["", *skipped] if skipped else []
     write_text(out / "agreement.md", "\n".join(lines) + "\n")

@@ -2,7 +2,7 @@
 
 Both sides of a row are timed in turns, in one process, after one round that does not count; what is written is the
 ratio of the medians, with the smallest and the largest ratio of a pair. Writes benchmarks/engine.json and .md.
-The rows on RTE are measured where BEFT_DATA_DIR names a folder with RTE/train.tsv.
+The rows on SST-2 and RTE are measured where BEFT_DATA_DIR names the folder that holds them.
 """
 
 import argparse
@@ -160,6 +160,7 @@ def opened(repetitions: int, rows_of_epoch: int) -> Bench:
     classifier = load_classifier(reference, ["negative", "positive"], compute=compute, pooling="model")
     rows = {"rotten_tomatoes": sample(classifier, "rotten_tomatoes", rows_of_epoch)}
     if data_folder() is not None:
+        rows["sst2"] = first_rows(glue_rows(classifier, "sst2", "low", 128), 320)
         rows["rte"] = first_rows(glue_rows(classifier, "rte", "low", 128), 160)
     return Bench(compute, str(reference.folder), classifier, rows, repetitions)
 
