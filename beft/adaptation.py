@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from beft.evidence import Evidence
 from beft.features import extract_features
 from beft.importance import fisher_information
 from beft.inertness import measure_inertness
+from beft.learning_rates import at_each_rate, best_on_dev
 from beft.metrics import score
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.settings import Settings, TrainingSettings
@@ -95,8 +97,10 @@ def joined(first: Rows, second: Rows) -> Rows:
 def settings_of(section: TrainingSettings, settings: Settings, dataset: str) -> TrainingSettings:
     """A training section with what the dataset's own settings replace."""
     own = settings.datasets[dataset]
-    changes = {"epochs": own.epochs, "learning_rate": own.learning_rate}
-    return section.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
+    if own.learning_rate is not None:
+        changes |= {"learning_rate": own.learning_rate, "learning_rates": ()}
+    return section.model_copy(update=changes)
 
 
 def dev_metric(name: str, labels: int) -> Metric:
@@ -207,7 +211,8 @@ def train_weights(
     """Train weights of the base, and the head, on what the target term is trained on and as it is.
 
     Args:
-        training: With a learning rate that suits weights; the biases' own is far too large for them.
+        training: With a learning rate (or several, which are trained one after another) that suits weights; the
+            biases' own is far too large for them.
         method: Which weights.
 
     Raises:
@@ -215,7 +220,11 @@ def train_weights(
     """
     run = _run(classifier, sample, settings, training, method.name, (), head_start(classifier, sample, settings))
     metric = dev_metric(sample.metric, len(classifier.labels))
-    return fit_weights(classifier, sample.train, sample.dev, run, method, metric=metric, progress=progress)
+    results = [
+        fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
+        for one in at_each_rate(run)
+    ]
+    return best_on_dev(run, results, progress)
 
 
 def inert_components(
@@ -243,10 +252,9 @@ def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:
 
 def _fit(classifier: Classifier, sample: Sample, run: Run, checkpoints: Path | None, progress: Progress) -> RunResult:
     metric = dev_metric(sample.metric, len(classifier.labels))
-    [result] = fit(
-        classifier, sample.train, sample.dev, [run], metric=metric, checkpoints=checkpoints, progress=progress
-    )
-    return result
+    runs = at_each_rate(run)
+    results = fit(classifier, sample.train, sample.dev, runs, metric=metric, checkpoints=checkpoints, progress=progress)
+    return best_on_dev(run, results, progress)
 
 
 def _run(

@@ -56,7 +56,7 @@ class Opened:
         """A training section with what the dataset's own settings replace."""
         return settings_of(section, self.settings, self.dataset)
 
-    def adapter(self, result: RunResult, terms: tuple[str, ...], section: TrainingSettings) -> Adapter:
+    def adapter(self, result: RunResult, terms: tuple[str, ...]) -> Adapter:
         """The adapter of a training, with where it came from."""
         return Adapter.trained(
             self.classifier,
@@ -69,7 +69,8 @@ class Opened:
             provenance={
                 "protocol": self.settings.protocol,
                 "seed": self.settings.seed,
-                "training": section.model_dump(mode="json"),
+                "training": result.run.settings.model_dump(mode="json"),
+                **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
                 "best_epoch": result.best_epoch,
                 "steps": result.steps,
                 "rows": self.facts["rows"],
@@ -98,6 +99,8 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str) -> Opened:
 def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:
     """What a training did, as JSON: the same for the same adapter."""
     return {
+        "learning_rate": result.run.settings.learning_rate,
+        **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
         "best_epoch": result.best_epoch,
         "steps": result.steps,
         "bias_parameters": adapter.bias_parameters,

@@ -76,6 +76,8 @@ class RunResult:
         steps_here: Of these, the steps made by this call; fewer when a checkpoint was continued.
         seconds: Wall time of this call's training; of a pass of many runs, the run's share by steps.
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
+        tried: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
+            best_epoch); ``seconds`` is then what all of them took.
     """
 
     run: Run
@@ -87,6 +89,7 @@ class RunResult:
     steps_here: int
     seconds: float
     peak_memory: int
+    tried: tuple[dict[str, Any], ...] = ()
 
 
 def peak_memory(device: torch.device) -> int:

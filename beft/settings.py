@@ -5,10 +5,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from beft.errors import InputError, SettingsError
 from beft.names import unknown_name
@@ -70,7 +70,7 @@ class DatasetSettings(Section):
     )
     max_length: int = Field(128, ge=4, le=8192, description="tokens a text is cut to")
     epochs: int | None = Field(None, ge=1, le=1000, description="epochs of probe and train; none: their own setting")
-    learning_rate: float | None = Field(None, gt=0, description="replaces that of probe and train for this dataset")
+    learning_rate: float | None = Field(None, gt=0, description="replaces those of probe and train for this dataset")
 
 
 class SplitSettings(Section):
@@ -101,6 +101,9 @@ class TrainingSettings(Section):
 
     epochs: int = Field(8, ge=1, le=1000)
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="tried as runs of one pass, the best on dev counts; none: learning_rate alone"
+    )
     head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="none: the same as learning_rate")
     schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from zero")
@@ -158,6 +161,15 @@ class Settings(Section):
     train: TrainingSettings = TrainingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     merge: MergeSettings = MergeSettings()
+
+    @model_validator(mode="after")
+    def _rates_need_dev(self) -> Self:
+        named = [name for name in ("probe", "train") if getattr(self, name).learning_rates]
+        if self.protocol == "paper" and named:
+            raise ValueError(
+                f"{named[0]}.learning_rates are chosen on dev, which protocol: paper has not; name one learning_rate"
+            )
+        return self
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

@@ -30,7 +30,7 @@ def probe(
     training = opened.training(settings.probe)
     found = run_probe(opened.classifier, sample, settings, training, checkpoints=checkpoints)
     terms = tuple(sorted({site.term for site in found.evidence.before}, key=TERMS.index))
-    adapter = opened.adapter(found.result, terms, training)
+    adapter = opened.adapter(found.result, terms)
     found.evidence.save(out)
     write_json(out / "history.json", found.result.history)
     adapter.save(out / "adapter")

@@ -191,8 +191,12 @@ def _tables(results: DatasetResults, settings: PipelineSettings) -> list[dict[st
 
 
 def _tuning(results: DatasetResults) -> list[str]:
-    """One sentence a baseline: what was searched, and what dev chose."""
+    """One sentence a method that was searched for: what was tried, and what dev chose."""
     sentences = []
+    if rates := results.train.get("learning_rates_tried"):
+        chosen = results.train["learning_rate"]
+        name = title(results.train["target"])
+        sentences.append(f"{name}: the best on dev of {len(rates)} learning rates ({chosen:.3g})")
     for name, found in results.extra.get("tuning", {}).items():
         tried = len(found.get("candidates", []))
         chosen = [f"{key.replace('_', ' ')} {found[key]:.3g}" for key in ("C", "learning_rate") if key in found]

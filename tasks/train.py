@@ -40,7 +40,7 @@ def train(
         inert=Evidence.load(inputs["probe"]).inert,
         checkpoints=checkpoints,
     )
-    adapter = opened.adapter(result, (target,), training)
+    adapter = opened.adapter(result, (target,))
     adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
     draw_curves({target: result.history}, out / "curves.png", metric=sample.metric, best={target: result.best_epoch})
@@ -54,6 +54,7 @@ def train(
         "steps": result.steps,
         "steps_here": result.steps_here,
         "best_epoch": result.best_epoch,
+        "learning_rate": result.run.settings.learning_rate,
         "adapter_sha256": adapter.sha256,
     }
 

@@ -53,7 +53,9 @@ class HeadSearch:
     @classmethod
     def as_wide_as(cls, training: TrainingSettings) -> Self:
         """The target's optimiser and schedule, with its learning rates and length among the ones tried."""
-        rates = {*cls.learning_rates, training.learning_rate, training.head_learning_rate or training.learning_rate}
+        of_biases = training.learning_rates or (training.learning_rate,)
+        of_head = (training.head_learning_rate,) if training.head_learning_rate else ()
+        rates = {*cls.learning_rates, *of_biases, *of_head}
         return cls(
             learning_rates=tuple(sorted(rates)),
             epochs=tuple(sorted({training.epochs, max(32, 2 * training.epochs)})),

@@ -47,6 +47,7 @@ class WeightsResult:
         model_parameters: Parameters of the model, head included, without what a method put beside them.
         seconds: Wall time of the training.
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
+        tried: Where the learning rate was chosen on dev: what each one gave, as in ``beft.runs.RunResult``.
     """
 
     run: Run
@@ -58,6 +59,7 @@ class WeightsResult:
     model_parameters: int
     seconds: float
     peak_memory: int
+    tried: tuple[dict[str, Any], ...] = ()
 
     @property
     def head_parameters(self) -> int:

@@ -88,7 +88,7 @@ def train(
     opened = open_classifier(settings, prepared, dataset)
     training = opened.training(settings.train)
     result = train_terms(opened.classifier, opened.sample(), settings, training, terms, progress=progress)
-    adapter = opened.adapter(result, terms, training)
+    adapter = opened.adapter(result, terms)
     adapter.save(out)
     best = result.history[result.best_epoch - 1]
     typer.echo(

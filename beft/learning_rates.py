@@ -1,0 +1,75 @@
+"""Learning rates that are tried side by side: each is a run of its own, and the best on dev is the one that counts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from beft.baselines import WeightsResult
+from beft.errors import InputError
+from beft.runs import Run, RunResult
+
+log = logging.getLogger("beft.training")
+
+Result = TypeVar("Result", RunResult, WeightsResult)
+
+
+def at_each_rate(run: Run) -> list[Run]:
+    """The run at each of its settings' ``learning_rates``, or the run itself where they name none.
+
+    Raises:
+        InputError: Rates are named for a run that has no dev split to choose with.
+    """
+    rates = tuple(dict.fromkeys(run.settings.learning_rates))
+    if not rates:
+        return [run]
+    if run.select != "best":
+        raise InputError(
+            f"run {run.name!r} names {len(rates)} learning rates, but there is no dev split to choose one with "
+            "(protocol: paper); name a single learning_rate"
+        )
+    return [
+        replace(
+            run,
+            name=run.name if len(rates) == 1 else f"{run.name}@{rate:g}",
+            settings=run.settings.model_copy(update={"learning_rate": rate, "learning_rates": ()}),
+        )
+        for rate in rates
+    ]
+
+
+def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], None] = log.info) -> Result:
+    """The result with the best dev metric; lower dev loss decides between equals, then the order.
+
+    Args:
+        run: What was asked for; the result carries its name.
+        results: Of ``at_each_rate(run)``, in its order.
+        progress: Is told of the choice.
+
+    Returns:
+        The chosen result, with all that was tried, and the seconds that all of it took.
+    """
+    if len(results) == 1:
+        return replace(results[0], run=replace(results[0].run, name=run.name))
+    tried = tuple(_on_dev(result) for result in results)
+    best = max(range(len(tried)), key=lambda at: (tried[at]["dev_metric"], -tried[at]["dev_loss"], -at))
+    chosen = results[best]
+    listed = ", ".join(f"{one['learning_rate']:g}: {one['dev_metric']:.4f}" for one in tried)
+    progress(f"{run.name}: learning rate {chosen.run.settings.learning_rate:g} is the best on dev ({listed})")
+    return replace(
+        chosen,
+        run=replace(chosen.run, name=run.name),
+        tried=tried,
+        seconds=sum(result.seconds for result in results),
+    )
+
+
+def _on_dev(result: RunResult | WeightsResult) -> dict[str, Any]:
+    """What a rate gave, at its best epoch."""
+    record = next(one for one in result.history if one["epoch"] == result.best_epoch)
+    return {
+        "learning_rate": result.run.settings.learning_rate,
+        "dev_metric": record["dev_metric"],
+        "dev_loss": record["dev_loss"],
+        "best_epoch": result.best_epoch,
+    }
