@@ -1,8 +1,10 @@
 """Intervals over rows: resample the rows, compute the metric on each resample, take percentiles.
 
-Rows with the same truth and the same predictions are alike to every metric of labels, so drawing rows with replacement
-is the same as drawing how often each GROUP of alike rows occurs: one multinomial draw a resample, whatever the number
-of rows. All methods are resampled together, which makes every difference of two of them a paired one.
+What is drawn with replacement is a UNIT: a row, or where rows belong together (the answers of one question) the whole
+group, for such rows are no independent observations. Rows with the same true label and the same predicted ones are
+alike to every metric of labels, so drawing rows is the same as drawing how often each kind of alike rows occurs: one
+multinomial draw a resample, whatever the number of rows. All methods are resampled together, which makes every
+difference of two of them a paired one.
 
 Percentile, not BCa: the paired differences decide promotions, and there percentile kept its promise better. On
 simulated data (two methods, 1,000 data sets a case, 95 %) with 50 and 200 rows and many rows that differ, percentile
@@ -15,14 +17,15 @@ gain also asks for an exchange test, which is exact when the two methods are int
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beft.errors import InputError
 from beft.metrics import MetricKind
-from beft.metrics.counts import label_counts
+from beft.metrics.weighed import Weighed
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -31,30 +34,46 @@ _NUMBERS_AT_ONCE = 4_000_000
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
-class RowGroups:
-    """The distinct kinds of rows of a split.
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What is drawn of a split, with the truth and every run's predictions.
 
     Attributes:
-        truth: True label index [groups].
-        predicted: Predicted label index of every run [runs, groups].
-        counts: How many rows are of each group [groups].
-        labels: How many labels there are.
+        truth: True label indices or values [rows], or the accepted answers of each row.
+        predicted: Predicted label indices, values or texts of every run (a method, or one seed of it) [runs][rows].
+        counts: How often each unit occurs in the split [units].
+        unit: The unit of each row [rows]; none: every row is one.
+        labels: How many labels there are; 0 where predictions are no labels.
     """
 
-    truth: Integers
-    predicted: Integers
+    truth: Any
+    predicted: Sequence[Any]
     counts: Integers
-    labels: int
+    unit: Integers | None = None
+    labels: int = 0
+    _weighed: dict[str, list[Weighed]] = field(default_factory=dict, repr=False)
 
     @property
-    def rows(self) -> int:
-        """How many rows there are."""
+    def total(self) -> int:
+        """How many units there are, alike ones counted as often as they occur."""
         return int(self.counts.sum())
 
+    @property
+    def width(self) -> int:
+        """How many numbers a metric needs at most at a time for one resample."""
+        rows = len(self.truth) if self.unit is not None or not self.labels else 0
+        return max(len(self.counts), self.labels, 4 * rows)
 
-def group_rows(truth: Integers, predicted: Integers, labels: int) -> RowGroups:
-    """Group alike rows.
+    def weighed(self, kind: MetricKind) -> list[Weighed]:
+        """The metric of every run; made once."""
+        if kind.name not in self._weighed:
+            made = [kind.weighed(self.truth, run, self.unit, self.labels) for run in self.predicted]
+            self._weighed[kind.name] = made
+        return self._weighed[kind.name]
+
+
+def group_rows(truth: Integers, predicted: Integers, labels: int) -> Units:
+    """Group rows that are alike to every metric of labels.
 
     Args:
         truth: True label index [rows].
@@ -72,40 +91,51 @@ def group_rows(truth: Integers, predicted: Integers, labels: int) -> RowGroups:
     if table.min() < 0 or table.max() >= labels:
         raise InputError(f"label indices must lie in 0 to {labels - 1}, got {table.min()} to {table.max()}")
     groups, counts = np.unique(table, axis=1, return_counts=True)
-    return RowGroups(groups[0], groups[1:], counts.astype(np.int64), labels)
+    return Units(groups[0], list(groups[1:]), counts.astype(np.int64), labels=labels)
 
 
-def metric_values(groups: RowGroups, kind: MetricKind, weights: Floats) -> Floats:
-    """The metric of every run under row weights.
+def single_units(truth: Any, predicted: Sequence[Any], unit: Integers | None = None, labels: int = 0) -> Units:
+    """Units that each occur once: the rows, or the groups that they belong to.
 
     Args:
-        weights: How often each group occurs [..., groups].
+        truth: As in ``Units``.
+        predicted: As in ``Units``.
+        unit: The number of the group of each row [rows], all from 0 on; none: every row is a unit.
+        labels: How many labels there are, for metrics of labels.
+    """
+    units = len(truth) if unit is None else int(unit.max()) + 1
+    return Units(truth, predicted, np.ones(units, dtype=np.int64), unit, labels)
+
+
+def metric_values(units: Units, kind: MetricKind, weights: Floats) -> Floats:
+    """The metric of every run under weights.
+
+    Args:
+        weights: How often each unit occurs [..., units].
 
     Returns:
         [..., runs]
     """
-    return np.stack(
-        [kind.from_counts(label_counts(groups.truth, run, weights, groups.labels)) for run in groups.predicted], axis=-1
-    )
+    return np.stack([run(weights) for run in units.weighed(kind)], axis=-1)
 
 
 def bootstrap(
-    groups: RowGroups, kinds: Sequence[MetricKind], *, resamples: int, generator: np.random.Generator
+    units: Units, kinds: Sequence[MetricKind], *, resamples: int, generator: np.random.Generator
 ) -> dict[str, Floats]:
-    """Compute metrics on resamples of the rows, the same resamples for every run and metric.
+    """Compute metrics on resamples of the units, the same resamples for every run and metric.
 
     Args:
-        resamples: How often the rows are drawn with replacement.
+        resamples: How often the units are drawn with replacement.
 
     Returns:
         The metric's name -> its value for every resample and run [resamples, runs].
     """
     parts: dict[str, list[Floats]] = {kind.name: [] for kind in kinds}
-    share = groups.counts / groups.rows
-    for count in _portions(resamples, max(len(share), groups.labels)):
-        weights = generator.multinomial(groups.rows, share, size=count).astype(np.float64)
+    share = units.counts / units.total
+    for count in _portions(resamples, units.width):
+        weights = generator.multinomial(units.total, share, size=count).astype(np.float64)
         for kind in kinds:
-            parts[kind.name].append(metric_values(groups, kind, weights))
+            parts[kind.name].append(metric_values(units, kind, weights))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
@@ -121,7 +151,7 @@ def percentile_interval(values: Floats, confidence: float) -> tuple[float, float
 
 
 def exchange_test(
-    groups: RowGroups,
+    units: Units,
     kind: MetricKind,
     first: Sequence[int],
     second: Sequence[int],
@@ -131,36 +161,29 @@ def exchange_test(
 ) -> float:
     """The one-sided p-value of "the first method is better than the second", by exchanging their predictions.
 
-    Were the two methods interchangeable, swapping their predictions on any rows would change nothing but chance. The
+    Were the two methods interchangeable, swapping their predictions on any units would change nothing but chance. The
     p-value is the share of random swaps whose difference is at least the one seen (itself counted), so it is exact for
-    every metric and any number of rows, and never 0. For accuracy it is McNemar's test. Runs are compared in pairs
+    every metric and any number of units, and never 0. For accuracy it is McNemar's test. Runs are compared in pairs
     (seed by seed); a method with one run stands against every run of the other.
 
     Args:
-        first: Which runs of ``groups`` are the first method's.
+        first: Which runs of ``units`` are the first method's.
         second: Which runs are the second method's.
 
     Raises:
         InputError: Both have several runs, and not the same number.
     """
-    pairs = _paired_runs(first, second)
-    truth = np.concatenate([groups.truth, groups.truth])
-    one = [np.concatenate([groups.predicted[a], groups.predicted[b]]) for a, b in pairs]
-    other = [np.concatenate([groups.predicted[b], groups.predicted[a]]) for a, b in pairs]
+    runs = units.weighed(kind)
+    pairs = [(runs[a].beside(runs[b]), runs[b].beside(runs[a])) for a, b in _paired_runs(first, second)]
 
     def difference(swapped: Floats) -> Floats:
-        weights = np.concatenate([groups.counts - swapped, swapped], axis=-1)
-        gains = [
-            kind.from_counts(label_counts(truth, a, weights, groups.labels))
-            - kind.from_counts(label_counts(truth, b, weights, groups.labels))
-            for a, b in zip(one, other, strict=True)
-        ]
-        return np.asarray(np.mean(gains, axis=0))
+        weights = np.concatenate([units.counts - swapped, swapped], axis=-1)
+        return np.asarray(np.mean([one(weights) - other(weights) for one, other in pairs], axis=0))
 
-    seen = float(difference(np.zeros(len(groups.counts))))
+    seen = float(difference(np.zeros(len(units.counts))))
     as_large = 0
-    for count in _portions(resamples, max(2 * len(groups.counts), groups.labels)):
-        swapped = generator.binomial(groups.counts, 0.5, size=(count, len(groups.counts))).astype(np.float64)
+    for count in _portions(resamples, 2 * units.width):
+        swapped = generator.binomial(units.counts, 0.5, size=(count, len(units.counts))).astype(np.float64)
         as_large += int((difference(swapped) >= seen - _ROUNDING).sum())
     return (1 + as_large) / (1 + resamples)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from beft.bootstrap import RowGroups, bootstrap, exchange_test, group_rows, percentile_interval
+from beft.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval
 from beft.errors import InputError
 from beft.metrics import MetricKind, combined, known_metric
 from beft.names import known_name
@@ -266,7 +266,7 @@ def _score(runs: list[float], draws: Floats, confidence: float) -> Score:
 
 
 def _gain(
-    groups: RowGroups,
+    groups: Units,
     kind: MetricKind,
     draws: Floats,
     target_runs: list[int],

@@ -1,60 +1,55 @@
-"""The metrics of classification: their names, their vectorised form, and their form as ``evaluate`` metrics.
+"""The metrics: their names, their vectorised form, and their form as ``evaluate`` metrics.
 
-A metric has two forms that must agree (a test compares them on every resample):
+A metric compares predictions with a ``Truth``: probabilities with true labels, numbers with true values, or texts with
+accepted answers (``known_metric(name).takes`` says which). It has two forms that must agree (a test compares them on
+resamples):
 
-- ``metric(name)`` gives an ``evaluate.Metric`` that computes with scikit-learn, without a hub and without cache files;
-- ``known_metric(name).from_counts`` computes the same number for thousands of resamples at once, for the intervals.
+- ``metric(name)`` gives an ``evaluate.Metric`` that computes with scikit-learn and SciPy, without a hub and without
+  cache files;
+- ``known_metric(name).weighed`` computes the same number for thousands of resamples at once, for the intervals.
 
-Only the first form imports ``evaluate``, which takes seconds, and only when it is called.
+``score_predictions`` is the one call for training and evaluation. Only the first form imports ``evaluate``, which takes
+seconds, and only when it is called.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beft.errors import InputError
-from beft.metrics.counts import LabelCounts, accuracy, f1, label_counts, macro_f1, matthews
+from beft.metrics.counts import accuracy, f1, macro_f1, matthews
+from beft.metrics.drop import drop_exact_match, drop_f1
+from beft.metrics.kinds import GroupExactMatchKind, LabelKind, MetricKind, TextKind, ValueKind
+from beft.metrics.texts import checked_texts, squad_exact_match, squad_f1
+from beft.metrics.truth import Truth
+from beft.metrics.values import Spearman, pearson
 from beft.names import known_name
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-__all__ = ["METRICS", "MetricKind", "combined", "known_metric", "metric", "score"]
+    Predictions = ArrayLike | Sequence[str]
 
-
-@dataclass(frozen=True)
-class MetricKind:
-    """One metric.
-
-    Attributes:
-        name: How settings, tables and files call it.
-        title: How people read it.
-        from_counts: Its value [...] from label counts [..., labels]; never NaN.
-        lowest: The worst value that it can take.
-        labels: How many labels it asks for; none: any number.
-    """
-
-    name: str
-    title: str
-    from_counts: "Callable[[LabelCounts], NDArray[np.float64]]"
-    lowest: float = 0.0
-    labels: int | None = None
-
-    def check_labels(self, labels: int) -> None:
-        """Raise an InputError when the metric is not defined for so many labels."""
-        if self.labels is not None and labels != self.labels:
-            raise InputError(f"{self.name} is for {self.labels} labels, not {labels}; use macro_f1 instead")
-
+__all__ = ["METRICS", "MetricKind", "Truth", "combined", "known_metric", "metric", "score", "score_predictions"]
 
 METRICS: dict[str, MetricKind] = {
     kind.name: kind
     for kind in (
-        MetricKind("accuracy", "Accuracy", accuracy),
-        MetricKind("f1", "F1 of the second label", f1, labels=2),
-        MetricKind("macro_f1", "Macro F1", macro_f1),
-        MetricKind("matthews", "Matthews correlation", matthews, lowest=-1.0),
+        LabelKind(name="accuracy", title="Accuracy", from_counts=accuracy),
+        LabelKind(name="f1", title="F1 of the second label", from_counts=f1, labels=2),
+        LabelKind(name="macro_f1", title="Macro F1", from_counts=macro_f1),
+        LabelKind(name="matthews", title="Matthews correlation", from_counts=matthews, lowest=-1.0),
+        LabelKind(name="multirc_f1", title="F1 over all answers", from_counts=f1, labels=2),
+        GroupExactMatchKind(name="multirc_exact_match", title="Questions answered wholly right", labels=2),
+        ValueKind(name="pearson", title="Pearson correlation", correlation=pearson, lowest=-1.0),
+        ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0),
+        TextKind(name="squad_exact_match", title="Exact match", row_score=squad_exact_match),
+        TextKind(name="squad_f1", title="F1 of words", row_score=squad_f1),
+        TextKind(name="record_exact_match", title="Exact match", row_score=squad_exact_match),
+        TextKind(name="record_f1", title="F1 of words", row_score=squad_f1),
+        TextKind(name="drop_exact_match", title="Exact match of spans", row_score=drop_exact_match),
+        TextKind(name="drop_f1", title="F1 of spans and numbers", row_score=drop_f1),
     )
 }
 
@@ -71,7 +66,8 @@ def known_metric(name: str) -> MetricKind:
 def metric(name: str, **options: Any) -> Any:
     """Make the ``evaluate.Metric`` of that name; it works without network and writes no file.
 
-    Its ``compute(predictions=…, references=…)`` takes label indices and returns ``{name: value}``.
+    Its ``compute(predictions=…, references=…)`` returns ``{name: value}``. It takes label indices for a metric of
+    labels (and ``groups=…`` for one of groups), numbers for one of values, texts and lists of answers for one of texts.
 
     Args:
         options: Passed to ``evaluate.Metric``, for example ``keep_in_memory=False`` with ``num_process``.
@@ -97,8 +93,42 @@ def combined(names: Sequence[str]) -> Any:
     return evaluate.combine(modules)
 
 
+def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> float:
+    """The value of a metric for one set of predictions, by its vectorised form; never NaN.
+
+    Args:
+        predictions: Probabilities [rows, labels] for a metric of labels, of which the greatest counts (the first of
+            equals); numbers [rows] for one of values; texts for one of texts. Numbers that are not finite, as a
+            training that went astray may give, score 0.
+
+    Raises:
+        InputError: An unknown metric, a truth without what the metric compares with, predictions of the wrong shape, or
+            labels that the metric is not defined for.
+    """
+    kind = known_metric(name)
+    true, labels, predicted = kind.of_truth(truth), 0, predictions
+    if kind.takes == "texts":
+        predicted = checked_texts(predictions)
+        shape: tuple[int, ...] = (len(predicted),)
+    else:
+        predicted = np.asarray(predictions, dtype=np.float64)
+        shape = predicted.shape
+    if shape[:1] != (truth.rows,) or len(shape) != (2 if kind.takes == "labels" else 1) or 0 in shape:
+        raise InputError(f"{name}: predictions of shape {list(shape)} for {truth.rows} rows")
+    if kind.takes == "labels":
+        predicted, labels = np.asarray(predicted).argmax(-1), shape[1]
+        kind.check_labels(labels)
+        if true.min() < 0 or true.max() >= labels:
+            raise InputError(f"{name}: true labels of {true.min()} to {true.max()} for predictions of {labels} labels")
+    elif kind.takes == "values" and not np.isfinite(predicted).all():
+        return 0.0
+    unit = truth.group_of_row()
+    units = truth.rows if unit is None else int(unit.max()) + 1
+    return float(kind.weighed(true, predicted, unit, labels)(np.ones(units)))
+
+
 def score(name: str, truth: "ArrayLike", predicted: "ArrayLike", labels: int) -> float:
-    """The value of a metric for one set of predictions, by its vectorised form.
+    """The value of a metric of labels for one set of predicted labels, by its vectorised form.
 
     Args:
         truth: True label indices [rows].
@@ -106,9 +136,9 @@ def score(name: str, truth: "ArrayLike", predicted: "ArrayLike", labels: int) ->
         labels: How many labels there are.
 
     Raises:
-        InputError: An unknown metric, or one that is not defined for so many labels.
+        InputError: An unknown metric, one that is not of labels, or one that is not defined for so many labels.
     """
     kind = known_metric(name)
     kind.check_labels(labels)
-    truth = np.asarray(truth)
-    return float(kind.from_counts(label_counts(truth, np.asarray(predicted), np.ones(len(truth)), labels)))
+    true = kind.of_truth(Truth(labels=truth))
+    return float(kind.weighed(true, np.asarray(predicted), labels=labels)(np.ones(len(true))))

@@ -29,9 +29,19 @@ def label_counts(truth: NDArray[np.int64], predicted: NDArray[np.int64], weights
         weights: How often each row occurs [..., rows]; the leading axes are resamples.
         labels: How many labels there are.
     """
-    true_of = np.eye(labels)[truth]
-    predicted_of = np.eye(labels)[predicted]
-    return LabelCounts(weights @ (true_of * predicted_of), weights @ predicted_of, weights @ true_of)
+    return LabelCounts(*np.split(weights @ label_parts(truth, predicted, labels), 3, axis=-1))
+
+
+def label_parts(truth: NDArray[np.int64], predicted: NDArray[np.int64], labels: int) -> Floats:
+    """What each row adds to the counts [rows, 3 * labels]: to hits, to predictions, to truths.
+
+    Args:
+        truth: True label indices [rows].
+        predicted: Predicted label indices [rows].
+        labels: How many labels there are.
+    """
+    true_of, predicted_of = np.eye(labels)[truth], np.eye(labels)[predicted]
+    return np.concatenate([true_of * predicted_of, predicted_of, true_of], axis=1)
 
 
 def accuracy(counts: LabelCounts) -> Floats:

@@ -1,0 +1,137 @@
+"""The kinds of metrics: of labels, of groups of labels, of values, of texts.
+
+Each says what it takes of a truth and of predictions, and makes of one run's predictions a ``Weighed`` metric, which is
+computed under many weightings of the rows (or groups of rows) at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from beft.errors import InputError
+from beft.metrics.counts import LabelCounts, label_parts
+from beft.metrics.groups import group_exact_match
+from beft.metrics.texts import RowScore
+from beft.metrics.truth import Truth
+from beft.metrics.weighed import Floats, Integers, Sums, Weighed, added_by_unit, mean_of
+
+Taken = Literal["labels", "values", "texts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricKind(ABC):
+    """One metric.
+
+    Attributes:
+        name: How settings, tables and files call it.
+        title: How people read it.
+        lowest: The worst value that it can take; the best is 1.
+        labels: How many labels it asks for; none: any number.
+        takes: What it compares: ``labels`` (predictions are probabilities [rows, labels]), ``values`` (numbers [rows])
+            or ``texts`` (one text a row).
+        grouped: Whether it is not defined without groups of rows.
+    """
+
+    name: str
+    title: str
+    lowest: float = 0.0
+    labels: int | None = None
+    takes: ClassVar[Taken]
+    grouped: ClassVar[bool] = False
+
+    @abstractmethod
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Weighed:
+        """The metric of one run, to be computed under weights.
+
+        Args:
+            truth: True label indices or values [rows], or the accepted answers of each row.
+            predicted: Predicted label indices or values [rows], or texts.
+            unit: The number of the unit of each row [rows], all from 0 on; none: every row is a unit.
+            labels: How many labels there are, for a metric of labels.
+        """
+
+    @property
+    def sign(self) -> str:
+        """What stands behind the value times 100, as tables of GLUE show all metrics: shares are in percent."""
+        return " %" if self.lowest == 0 else ""
+
+    def check_labels(self, labels: int) -> None:
+        """Raise an InputError when the metric is not defined for so many labels."""
+        if self.labels is not None and labels != self.labels:
+            raise InputError(f"{self.name} is for {self.labels} labels, not {labels}; use macro_f1 instead")
+
+    def of_truth(self, truth: Truth) -> Any:
+        """What the metric compares with: label indices, values, or the answers of each row.
+
+        Raises:
+            InputError: The truth lacks it, or lacks the groups that the metric is of.
+        """
+        needed = "answers" if self.takes == "texts" else self.takes
+        found = getattr(truth, needed)
+        if found is None:
+            known = " and ".join(name for name in ("labels", "values", "answers") if getattr(truth, name) is not None)
+            raise InputError(f"{self.name} compares with true {needed}; these rows have {known}")
+        if self.grouped and truth.groups is None:
+            raise InputError(f"{self.name} needs to know which rows belong together: give the truth its groups")
+        if self.takes == "texts":
+            return found
+        return np.asarray(found, dtype=np.int64 if self.takes == "labels" else np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelKind(MetricKind):
+    """A metric of label indices that needs three counts of each label; see ``counts``."""
+
+    from_counts: Callable[[LabelCounts], Floats]
+    takes = "labels"
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
+        """The metric of one run, from weighted counts."""
+        return Sums(added_by_unit(label_parts(truth, predicted, labels), unit), self._of_sums)
+
+    def _of_sums(self, sums: Floats) -> Floats:
+        return self.from_counts(LabelCounts(*np.split(sums, 3, axis=-1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupExactMatchKind(MetricKind):
+    """The share of groups all of whose rows are right."""
+
+    takes = "labels"
+    grouped = True
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
+        """The metric of one run; the units are the groups."""
+        return group_exact_match(truth, predicted, np.arange(len(truth)) if unit is None else unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueKind(MetricKind):
+    """A correlation of predicted and true values; see ``values``."""
+
+    correlation: Callable[[Floats, Floats, Integers | None], Weighed]
+    takes = "values"
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Weighed:
+        """The metric of one run."""
+        return self.correlation(truth, predicted, unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextKind(MetricKind):
+    """The mean over rows of how right a text is; see ``texts`` and ``drop``."""
+
+    row_score: RowScore
+    takes = "texts"
+
+    def row_scores(self, answers: Sequence[Sequence[str]], predicted: Sequence[str]) -> Floats:
+        """The score of each row [rows], 0 to 1."""
+        return np.array([self.row_score(text, of_row) for text, of_row in zip(predicted, answers, strict=True)])
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
+        """The metric of one run."""
+        scores = mean_of(self.row_scores(truth, predicted))
+        return Sums(added_by_unit(scores.parts, unit), scores.value)

@@ -1,0 +1,58 @@
+"""What is true of the rows of a split, whatever the task: labels, values or answers; and which rows belong together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from beft.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is true of rows; at least one of labels, values and answers.
+
+    Attributes:
+        labels: True label indices [rows].
+        values: True numbers [rows], of a regression.
+        answers: The accepted answers of each row [rows][1 or more]; an answer of several spans has one on each line.
+        groups: The name of what each row belongs to [rows], for example MultiRC's question; such rows are resampled
+            together.
+
+    Raises:
+        InputError: Nothing, different numbers of rows, values that are not finite, or a row without an answer.
+    """
+
+    labels: "ArrayLike | None" = None
+    values: "ArrayLike | None" = None
+    answers: Sequence[Sequence[str]] | None = None
+    groups: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if not given.keys() - {"groups"}:
+            raise InputError("a truth needs labels, values or answers")
+        rows = {name: len(value) for name, value in given.items()}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{count} {name}" for name, count in rows.items())
+            raise InputError(f"a truth must have the same number of rows in all its parts, not {counts}")
+        if self.values is not None and not np.isfinite(np.asarray(self.values, dtype=np.float64)).all():
+            raise InputError("some true values are not finite")
+        for row, answers in enumerate(self.answers or ()):
+            if isinstance(answers, str) or not len(answers) or not all(isinstance(one, str) for one in answers):
+                raise InputError(f"the answers of row {row} must be a list of one or more texts, not {answers!r}")
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return next(len(value) for value in vars(self).values() if value is not None)
+
+    def group_of_row(self) -> "NDArray[np.int64] | None":
+        """The number of the group of each row [rows], from 0 in the order of the groups' names; none without groups."""
+        if self.groups is None:
+            return None
+        return np.unique(np.asarray(self.groups), return_inverse=True)[1].astype(np.int64)
