@@ -7,8 +7,9 @@ Two cheap baselines that it has to beat, tuned as fairly as it is:
 
 Both are functions of arrays: the base runs once to give the features, and is not needed again.
 
-And ``fit_weights``, which trains weights of the base as the target trains its biases: all of them (``FullFineTuning``),
-some drawn at random (``RandUniform``), or low-rank matrices beside them (``Lora``).
+And ``fit_weights``, which trains weights as the target trains its biases: all of the base (``FullFineTuning``), some
+drawn at random (``RandUniform``), low-rank matrices beside its projections (``Lora``), keys and values before its own
+(``Prefix``), or low-rank changes of its value biases (``LowRankValue``).
 """
 
 from beft.baselines.full import FullFineTuning
@@ -16,6 +17,8 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.baselines.lora import Lora
+from beft.baselines.low_rank_value import LowRankValue
+from beft.baselines.prefix import Prefix
 from beft.baselines.rand_uniform import RandUniform
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState
 from beft.baselines.weights import WeightsResult, attached_weights, fit_weights
@@ -25,6 +28,8 @@ __all__ = [
     "HeadSearch",
     "LinearClassifier",
     "Lora",
+    "LowRankValue",
+    "Prefix",
     "RandUniform",
     "TrainedWeights",
     "WeightMethod",

@@ -100,10 +100,12 @@ class WeightMethod(ABC):
     Attributes:
         name: What users call it.
         learning_rate: A usual one, for who names none.
+        recomputable: Whether a layer may be computed a second time for the backward pass (activation checkpointing).
     """
 
     name: ClassVar[str]
     learning_rate: ClassVar[float]
+    recomputable: ClassVar[bool] = True
 
     @abstractmethod
     def start(self, classifier: Classifier, head: Sequence[str], batch: Batch, seed: int) -> WeightsState:

@@ -98,13 +98,16 @@ def fit_weights(
         progress: Takes one line of text at a time; on a terminal a bar is shown beside.
 
     Raises:
-        InputError: A run with bias sites, ``best`` without a dev split, or a method that does not fit the base.
+        InputError: A run with bias sites, ``best`` without a dev split, or a method that does not fit the base or the
+            settings.
         BeftError: The loss is no longer a number.
     """
     if run.sites:
         raise InputError(f"run {run.name!r} names bias sites; a training of weights takes none, use fit for biases")
     if run.select == "best" and dev is None:
         raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
+    if run.settings.activation_checkpointing and not method.recomputable:
+        raise InputError(f"{method.name} fills a cache once, so train.activation_checkpointing must be false for it")
     began = time.monotonic()
     model_parameters = sum(parameter.numel() for parameter in classifier.model.parameters())
     shortest = train.encoded.batch([int(train.encoded.lengths.argmin())], classifier.device)
