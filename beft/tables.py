@@ -28,13 +28,13 @@ class Estimate:
 
     Attributes:
         value: The number itself.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval; None where there is none (one seed, say).
+        high: Upper end of the interval; None where there is none.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 Cell = str | int | float | Estimate | None
@@ -62,6 +62,8 @@ class Column:
         if isinstance(cell, str):
             return cell
         if isinstance(cell, Estimate):
+            if cell.low is None or cell.high is None:
+                return self._number(cell.value)
             return f"{self._number(cell.value)} [{self._number(cell.low)}, {self._number(cell.high)}]"
         return self._number(cell)
 
@@ -238,7 +240,7 @@ class Table:
 
 def _numbers(cell: Cell) -> list[float]:
     if isinstance(cell, Estimate):
-        return [cell.value, cell.low, cell.high]
+        return [number for number in (cell.value, cell.low, cell.high) if number is not None]
     return [cell] if isinstance(cell, int | float) else []
 
 

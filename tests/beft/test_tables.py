@@ -127,6 +127,7 @@ def test_the_terminal_takes_no_text_as_markup() -> None:
         (Column("x", signed=True), 3, "+3"),
         (Column("x"), True, "yes"),
         (Column("x"), None, "\N{EN DASH}"),
+        (Column("x", digits=1), Estimate(1.26), "1.3"),
     ],
 )
 def test_numbers_as_people_read_them(column: Column, cell: Cell, text: str) -> None:

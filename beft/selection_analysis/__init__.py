@@ -1,0 +1,34 @@
+"""How good a selection of the bias term was: pure functions over records of scores and accuracies.
+
+Nothing here trains or reads a file. Every function starts from ``TermRecord``, one record a bias term, seed and cell
+(base, dataset, regime, and learning rate and epochs where they vary), and gives a result with ``to_json`` and tables:
+
+* ``stability``: do two seeds rank the terms alike?
+* ``agreement``: do higher-ranked terms do better when they are trained?
+* ``regret``: what does the selected term lose against the best, and what would chance or "always value" lose?
+* ``gaps``: does the gap in importance follow the gap in accuracy, over learning rates, epochs or regimes?
+* ``carry_over``: what does a selection lose on another data set or model?
+"""
+
+from beft.selection_analysis.agreement import Agreement, agreement
+from beft.selection_analysis.carry_over import CarryOver, carry_over
+from beft.selection_analysis.gaps import Gaps, gaps
+from beft.selection_analysis.records import CANDIDATES, REGIMES, TermRecord
+from beft.selection_analysis.regret import Regret, regret
+from beft.selection_analysis.stability import Stability, stability
+
+__all__ = [
+    "CANDIDATES",
+    "REGIMES",
+    "Agreement",
+    "CarryOver",
+    "Gaps",
+    "Regret",
+    "Stability",
+    "TermRecord",
+    "agreement",
+    "carry_over",
+    "gaps",
+    "regret",
+    "stability",
+]
