@@ -53,7 +53,6 @@ def merge_table(folder: Path) -> dict[str, Any]:
                 ],
             }
             for method, tried in found["tried"].items()
-            if tried
         ],
         "notes": notes,
         "comparisons": [

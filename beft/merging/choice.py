@@ -10,7 +10,7 @@ from typing import Any
 from beft.adapter import Adapter
 from beft.errors import InputError
 from beft.merging.dev import DevRows, DevScore
-from beft.merging.merged import Merged, merge
+from beft.merging.merged import Merged, check_one_base, merge
 from beft.merging.registry import options
 from beft.merging.searched_weights import Score, Weights, search_weights
 from beft.opened import Opened
@@ -74,16 +74,14 @@ def choose_merges(
             without dev rows or with too small a budget.
     """
     given = dict(given or {})
+    check_one_base(adapters)
     if open_dataset is None and SEARCHED in settings.methods:
         raise InputError(f"{SEARCHED} needs dev rows to search on, and there are none")
-    candidates: dict[str, list[Merged]] = {
-        method: [
-            merge(method, adapters, **each)
-            for each in (_grid(method, settings, given) if open_dataset is not None else [given])
-        ]
-        for method in settings.methods
-        if method != SEARCHED
-    }
+    candidates: dict[str, list[Merged]] = {}
+    for method in settings.methods:
+        if method != SEARCHED:
+            grid = [given] if open_dataset is None else _grid(method, settings, given)
+            candidates[method] = [merge(method, adapters, **each) for each in grid]
     compared = [merged for merges in candidates.values() if len(merges) > 1 for merged in merges]
     choices: dict[str, Choice] = {method: Choice(merges[0]) for method, merges in candidates.items()}
     if open_dataset is not None and (compared or SEARCHED in settings.methods):
