@@ -14,11 +14,11 @@ from beft.merging.merged import Merged, check_one_base, merge
 from beft.merging.registry import options
 from beft.merging.searched_weights import Score, Weights, search_weights
 from beft.opened import Opened
-from beft.settings import MergeSettings
+from beft.settings import MergeMethod, MergeSettings
 
 log = logging.getLogger("beft.merging")
 
-SEARCHED = "searched_weights"
+SEARCHED: MergeMethod = "searched_weights"
 _TRIED = {"scale": "scales", "density": "densities", "drop_rate": "drop_rates"}
 """Option of a merge method -> the setting that names the values to try."""
 
@@ -77,7 +77,7 @@ def choose_merges(
     check_one_base(adapters)
     if open_dataset is None and SEARCHED in settings.methods:
         raise InputError(f"{SEARCHED} needs dev rows to search on, and there are none")
-    candidates: dict[str, list[Merged]] = {}
+    candidates: dict[MergeMethod, list[Merged]] = {}
     for method in settings.methods:
         if method != SEARCHED:
             grid = [given] if open_dataset is None else _grid(method, settings, given)
