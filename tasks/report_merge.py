@@ -23,8 +23,8 @@ def merge_table(folder: Path) -> dict[str, Any]:
             own = found["matrix"][name]["scores"][name][metric]["value"]
             cells.append(
                 {
-                    **{key: percent(score[key], metric) for key in ("value", "low", "high")},
-                    "difference": points(score["value"] - own, metric) if row != name else "",
+                    **{key: percent(score[key]) for key in ("value", "low", "high")},
+                    "difference": points(score["value"] - own) if row != name else "",
                     "own": row == name,
                     "share": f"{min(1.0, abs(score['value'] - own) / 0.2):.3f}",
                     "worse": score["value"] < own,
