@@ -47,7 +47,7 @@ def merge_table(folder: Path) -> dict[str, Any]:
                         "how": _how(one, names),
                         "relative": f"{100 * one['relative']:.1f} %",
                         "loss": f"{one['loss']:.4f}",
-                        "values": [percent(one["by_dataset"][name], metrics[name]) for name in names],
+                        "values": [percent(one["by_dataset"][name]) for name in names],
                     }
                     for one in sorted(tried, key=lambda one: (-one["relative"], one["loss"]))
                 ],
