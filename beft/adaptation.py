@@ -6,7 +6,7 @@ sample is trained on, the last epoch counts and every site is trained, as in the
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from beft.bank import Bank
 from beft.baselines import WeightMethod, WeightsResult, fit_weights, logistic_regression_head
 from beft.classifier import Classifier
 from beft.datasets import Rows
-from beft.encoding import Encoded, encode, sorted_batches
+from beft.encoding import Encoded, sorted_batches
 from beft.evidence import Evidence
+from beft.examples import Predictions
 from beft.features import extract_features
 from beft.importance import fisher_information
 from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
-from beft.metrics import score
+from beft.measuring import score_rows
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.settings import Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
@@ -72,26 +73,23 @@ def make_sample(
 ) -> Sample:
     """Encode the sample; under ``protocol: paper`` train and dev are one and nothing is left to choose with."""
     if protocol == "paper":
-        return Sample(labelled(classifier, joined(train, dev), max_length), None, metric)
-    return Sample(labelled(classifier, train, max_length), labelled(classifier, dev, max_length), metric)
+        return Sample(labelled(classifier, joined(train, dev), max_length, training=True), None, metric)
+    return Sample(labelled(classifier, train, max_length, training=True), labelled(classifier, dev, max_length), metric)
 
 
-def labelled(classifier: Classifier, rows: Rows, max_length: int) -> LabelledRows:
-    """Encode rows for a classifier."""
-    encoded = encode(classifier.tokenizer, rows.texts, rows.pairs, max_length=max_length)
-    return LabelledRows(encoded, np.array(rows.labels, dtype=np.int64))
+def labelled(classifier: Classifier, rows: Rows, max_length: int, *, training: bool = False) -> LabelledRows:
+    """Encode rows for a classifier, in its shape; ``training`` leaves out what only predictions need."""
+    return classifier.shape.examples(classifier.tokenizer, rows, max_length, training=training)
 
 
 def joined(first: Rows, second: Rows) -> Rows:
     """The rows of both, in this order."""
-    pairs = None if first.pairs is None or second.pairs is None else [*first.pairs, *second.pairs]
-    return replace(
-        first,
-        ids=[*first.ids, *second.ids],
-        texts=[*first.texts, *second.texts],
-        pairs=pairs,
-        labels=[*first.labels, *second.labels],
-    )
+
+    def both(name: str) -> Any:
+        one, other = getattr(first, name), getattr(second, name)
+        return None if one is None or other is None else [*one, *other]
+
+    return replace(first, **{field.name: both(field.name) for field in fields(Rows)})
 
 
 def settings_of(section: TrainingSettings, settings: Settings, dataset: str) -> TrainingSettings:
@@ -103,9 +101,14 @@ def settings_of(section: TrainingSettings, settings: Settings, dataset: str) -> 
     return section.model_copy(update=changes)
 
 
-def dev_metric(name: str, labels: int) -> Metric:
-    """A metric as ``fit`` takes it."""
-    return lambda probabilities, truth: score(name, truth, probabilities.argmax(-1), labels)
+def dev_metric(name: str, rows: LabelledRows | None) -> Metric:
+    """A metric over some rows, as ``fit`` takes it; without rows (there is no dev) it is never asked."""
+
+    def measure(predictions: Predictions, _: Any) -> float:
+        assert rows is not None
+        return score_rows(name, predictions, rows)
+
+    return measure
 
 
 def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
@@ -219,7 +222,7 @@ def train_weights(
         InputError: The method does not fit the base.
     """
     run = _run(classifier, sample, settings, training, method.name, (), head_start(classifier, sample, settings))
-    metric = dev_metric(sample.metric, len(classifier.labels))
+    metric = dev_metric(sample.metric, sample.dev)
     results = [
         fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
         for one in at_each_rate(run)
@@ -251,7 +254,7 @@ def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:
 
 
 def _fit(classifier: Classifier, sample: Sample, run: Run, checkpoints: Path | None, progress: Progress) -> RunResult:
-    metric = dev_metric(sample.metric, len(classifier.labels))
+    metric = dev_metric(sample.metric, sample.dev)
     runs = at_each_rate(run)
     results = fit(classifier, sample.train, sample.dev, runs, metric=metric, checkpoints=checkpoints, progress=progress)
     return best_on_dev(run, results, progress)
@@ -279,8 +282,8 @@ def _run(
 
 def _labelled_batches(
     classifier: Classifier, rows: LabelledRows, batch_size: int
-) -> "list[tuple[Mapping[str, Tensor], Tensor]]":
+) -> "list[tuple[Mapping[str, Tensor], Tensor, Tensor]]":
     return [
-        (rows.encoded.batch(batch, classifier.device), torch.from_numpy(rows.labels[batch]))
-        for batch in sorted_batches(rows.encoded.lengths, batch_size)
+        (rows.batch(batch, classifier.device), rows.targets(batch), rows.sizes_of(batch))
+        for batch in sorted_batches(rows.lengths, batch_size)
     ]

@@ -1,6 +1,5 @@
 """A frozen base with a classification head: from a batch of tokens to logits."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,11 +7,11 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.placement import input_device
+from beft.row_axes import Batch as Batch
+from beft.shapes import Classification, Shape
 
 if TYPE_CHECKING:
     from beft.base import BaseReference
-
-Batch = Mapping[str, Tensor]
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
 HEADS = ("classifier", "pre_classifier", "score")
@@ -29,6 +28,7 @@ class Classifier(nn.Module):
         pooling: ``model`` (the model's own head), ``mean`` (mean of the last hidden states over the tokens of the
             text), ``cls`` (the first token's). With ``mean`` and ``cls`` only the head's output layer is used.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
+        shape: What its outputs mean; none: classification.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         labels: tuple[str, ...],
         pooling: str = "model",
         drawn: tuple[str, ...] = (),
+        shape: Shape | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
@@ -47,13 +48,14 @@ class Classifier(nn.Module):
         self.labels = labels
         self.pooling = pooling
         self.drawn = drawn
-        self.output_name, self.output_layer = _output_layer(model, len(labels))
+        self.shape = shape or Classification()
+        self.output_name, self.output_layer = _output_layer(model, self.shape.outputs(len(labels)))
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
 
     def over(self, model: Any) -> "Classifier":
         """The same classifier over another copy of its model."""
-        return Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn)
+        return Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +63,7 @@ class Classifier(nn.Module):
         return input_device(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits in fp32 or wider, of shape [rows, labels]."""
+        """The outputs of each sequence (logits, a value or a score) in fp32 or wider, [sequences, outputs]."""
         if self.pooling == "model":
             logits: Tensor = self.model(**batch).logits
         else:
@@ -113,13 +115,13 @@ class Classifier(nn.Module):
         return output
 
 
-def _output_layer(model: nn.Module, labels: int) -> tuple[str, nn.Linear]:
+def _output_layer(model: nn.Module, outputs: int) -> tuple[str, nn.Linear]:
     layers = [
         (name, module)
         for name, module in model.named_modules()
-        if name.split(".", 1)[0] in HEADS and isinstance(module, nn.Linear) and module.out_features == labels
+        if name.split(".", 1)[0] in HEADS and isinstance(module, nn.Linear) and module.out_features == outputs
     ]
     if not layers:
         heads = ", ".join(name for name, _ in model.named_children())
-        raise InputError(f"no classification head with {labels} outputs in {type(model).__name__} (it has: {heads})")
+        raise InputError(f"no classification head with {outputs} outputs in {type(model).__name__} (it has: {heads})")
     return layers[-1]

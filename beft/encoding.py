@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.classifier import Batch
 from beft.errors import InputError
+from beft.row_axes import Batch
 
 # Rows are sorted by length within blocks of this many batches: enough to keep padding under 10 % of the tokens,
 # few enough that the order of training stays random.
@@ -27,6 +27,7 @@ class Encoded:
         type_ids: The segment of each token, where the tokenizer gives one.
         lengths: Tokens a row, int64.
         truncated: How many texts were longer than the maximal length.
+        answers: For a language model: how many tokens at the end of each text are the answer, int64.
     """
 
     input_ids: list[list[int]]
@@ -35,16 +36,18 @@ class Encoded:
     truncated: int
     pad_id: int
     pad_left: bool = False
+    answers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
-        """The padded tensors of some rows, each of shape [rows, longest row]."""
+        """The padded tensors of some rows, each [rows, longest row]; ``answer_mask`` where there are answers."""
         width = int(self.lengths[rows].max())
         ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)
         types = np.zeros((len(rows), width), dtype=np.int64)
+        answered = np.zeros((len(rows), width), dtype=np.int64)
         for at, row in enumerate(rows):
             length = int(self.lengths[row])
             span = slice(width - length, width) if self.pad_left else slice(0, length)
@@ -52,9 +55,13 @@ class Encoded:
             mask[at, span] = 1
             if self.type_ids is not None:
                 types[at, span] = self.type_ids[row]
+            if self.answers is not None:
+                answered[at, span.stop - int(self.answers[row]) : span.stop] = 1
         tensors = {"input_ids": ids, "attention_mask": mask}
         if self.type_ids is not None:
             tensors["token_type_ids"] = types
+        if self.answers is not None:
+            tensors["answer_mask"] = answered
         return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
 
 

@@ -44,13 +44,13 @@ def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate
     keeps, so that the estimate itself takes little memory.
 
     Args:
-        rows: Rows of the batch.
+        rows: Examples of the batch.
     """
-    order = np.argsort(-train.encoded.lengths, kind="stable")
+    order = np.argsort(-train.lengths, kind="stable")
     middle = max(0, (len(order) - rows) // 2)
     few = min(rows, _MEASURED)
-    longest = train.encoded.batch(order[:few], classifier.device)
-    usual = train.encoded.batch(order[middle : middle + rows], classifier.device)
+    longest = train.batch(order[:few], classifier.device)
+    usual = train.batch(order[middle : middle + rows], classifier.device)
     own = {parameter.untyped_storage().data_ptr() for parameter in classifier.model.parameters()}
     kept: dict[int, int] = {}
 

@@ -1,8 +1,9 @@
 """One pass: many runs over one frozen base, each step one forward and one backward for all of them.
 
 At each step every run that is still alive gives its own next batch. The rows of all batches go through the base
-together, each with its run's vectors; the loss is the sum over runs of each run's mean, so that a run's gradient is
-what it would be alone. Clipping, optimiser state, schedule, dev metric and early stop are each run's own.
+together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples, so that a
+run's gradient is what it would be alone. Clipping, optimiser state, schedule, dev metric and early stop are each run's
+own.
 """
 
 import hashlib
@@ -14,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from beft.bank import Bank
 from beft.checkpoint import Position, random_state, read_checkpoint, set_random_state, write_checkpoint
 from beft.classifier import Classifier
-from beft.encoding import parts_of_like_length, sorted_batches, training_batches
+from beft.encoding import parts_of_like_length, training_batches
 from beft.errors import BeftError
+from beft.measuring import measure_runs
 from beft.optimizer import StackedAdamW
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
@@ -31,8 +32,6 @@ from beft.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
 """The longest time that a killed pass has to train again."""
-
-_EVALUATED_AT_ONCE = 64
 
 
 class TrainingPass:
@@ -144,10 +143,11 @@ class TrainingPass:
         self.classifier.train(self.runs[0].settings.dropout)
         self.stack.gradient.zero_()
         for chosen in self._at_once(rows):
-            bank.choose(runs[chosen])
-            labels = torch.from_numpy(self.train.labels[rows[chosen]]).to(device)
-            logits = self.classifier(self.train.encoded.batch(rows[chosen], device))
-            each = functional.cross_entropy(logits, labels, reduction="none")
+            sequences = self.train.sizes_of(rows[chosen])
+            bank.choose(runs[chosen].repeat_interleave(sequences))
+            outputs = self.classifier(self.train.batch(rows[chosen], device))
+            targets = self.train.targets(rows[chosen]).to(device)
+            each = self.classifier.shape.losses(outputs, targets, sequences)
             (each * shares[chosen].to(each)).sum().backward()
             losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
         self._check(losses, alive)
@@ -172,14 +172,14 @@ class TrainingPass:
         position, spec = self.positions[run], self.runs[run]
         if not self.batches[run]:
             self.batches[run] = training_batches(
-                self.train.encoded.lengths, spec.settings.batch_size, seed=spec.seed, epoch=position.epoch
+                self.train.lengths, spec.settings.batch_size, seed=spec.seed, epoch=position.epoch
             )
         return self.batches[run][position.batch]
 
     def _at_once(self, rows: np.ndarray) -> list[np.ndarray]:
         """Which of a step's rows are computed at once: all, or in parts of like length that add up to one gradient."""
         settings = [run.settings for run in self.runs]
-        lengths = self.train.encoded.lengths[rows]
+        lengths = self.train.lengths[rows]
         least = max(one.batch_size for one in settings)
         return parts_of_like_length(lengths, least=least, most=settings[0].rows_at_once)
 
@@ -217,25 +217,10 @@ class TrainingPass:
             self.batches[run] = []
             self.progress.epoch(spec, record)
 
-    @torch.no_grad()
     def _evaluate(self, bank: Bank, runs: Sequence[int]) -> list[dict[str, float]]:
         """Dev loss and dev metric of some runs, all in one pass over dev."""
         assert self.dev is not None
-        self.classifier.eval()
-        encoded, labels = self.dev.encoded, torch.from_numpy(self.dev.labels)
-        logits = torch.empty(len(runs), len(self.dev), len(self.classifier.labels), dtype=torch.float64)
-        of_rows = torch.tensor(list(runs))
-        for batch in sorted_batches(encoded.lengths, max(1, _EVALUATED_AT_ONCE // len(runs))):
-            bank.choose(of_rows.repeat_interleave(len(batch)))
-            found = self.classifier(encoded.batch(np.tile(batch, len(runs)), self.classifier.device))
-            logits[:, torch.from_numpy(batch)] = found.double().cpu().view(len(runs), len(batch), -1)
-        return [
-            {
-                "dev_loss": float(functional.cross_entropy(of_run, labels)),
-                "dev_metric": float(self.metric(torch.softmax(of_run, -1).numpy(), self.dev.labels)),
-            }
-            for of_run in logits
-        ]
+        return measure_runs(self.classifier, self.dev, self.metric, runs, choose=bank.choose)
 
     def _dropout_seed(self) -> int:
         """The run's own seed, or one made of all seeds: the masks of a pass are drawn for all its rows together."""
@@ -247,6 +232,7 @@ class TrainingPass:
     def _identity(self) -> dict[str, Any]:
         """What the pass was asked to do: which runs, in which order, on which rows."""
         return {
+            "shape": self.classifier.shape.to_json(),
             "runs": [run.identity() for run in self.runs],
             "lengths": self.train.encoded.lengths.tolist(),
             "labels": self.train.labels.tolist(),

@@ -6,27 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from beft.encoding import Encoded
+from beft.examples import LabelledRows as LabelledRows
 from beft.settings import TrainingSettings
 from beft.sites import BiasSite
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""From probabilities [rows, labels] and labels [rows] to a number, more is better."""
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Encoded rows and their labels, int64, of shape [rows]."""
-
-    encoded: Encoded
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.encoded)
+Metric = Callable[[Any, Any], float]
+"""From predictions (``beft.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
         sample,
         None,
         [Run(f"seed {seed}", sites, tuple(head), seed, training, "last", head) for seed, head in heads.items()],
-        metric=dev_metric(metric, len(facts["labels"])),
+        metric=dev_metric(metric, None),
         at_once=len(seeds),
     )
     accuracy: dict[str, list[float]] = {"engine": [], "plain_loop": []}

@@ -45,16 +45,19 @@ _NAMES: dict[str, dict[str, str]] = {
 }
 
 
-def build_tiny(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> Any:
+def build_tiny(
+    family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, causal: bool = False, **overrides: Any
+) -> Any:
     """A tiny random sequence-classification model of a family, in eval mode, its biases not zero.
 
     Args:
         family: One of FAMILIES.
         seed: Seed of the weights; the global generator is left as it was.
         dtype: Type of the parameters.
+        causal: Whether it is a language model, without a head.
         overrides: Entries of the family's configuration, under the names of BERT's or its own.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     values: dict[str, Any] = {
         "vocab_size": VOCABULARY,
@@ -77,7 +80,7 @@ def build_tiny(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
     config = AutoConfig.for_model(family, **{names.get(name, name): value for name, value in values.items()})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = (AutoModelForCausalLM if causal else AutoModelForSequenceClassification).from_config(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith(".bias"):

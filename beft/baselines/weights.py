@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from beft.bank import Bank
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.classifier import Classifier
-from beft.encoding import parts_of_like_length, sorted_batches, training_batches
+from beft.encoding import parts_of_like_length, training_batches
 from beft.errors import BeftError, InputError
 from beft.first_token import first_token_alone, reads_first_token_alone
+from beft.measuring import measure_runs
 from beft.optimizer import BETAS
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
@@ -29,8 +29,6 @@ from beft.runs import LabelledRows, Metric, Run, peak_memory
 from beft.schedule import chosen_epoch, rate_factor
 
 log = logging.getLogger("beft.training")
-
-_EVALUATED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ class _Training:
         """Train and measure one epoch, and keep it if it is the best; whether it is the last one."""
         run, settings = self.run, self.run.settings
         loss = 0.0
-        lengths = self.train.encoded.lengths
+        lengths = self.train.lengths
         for rows in training_batches(lengths, settings.batch_size, seed=run.seed, epoch=epoch):
             of_step = self._step(rows)
             loss += of_step * len(rows)
@@ -225,11 +223,12 @@ class _Training:
         settings, device = self.run.settings, self.classifier.device
         self.classifier.train(settings.dropout)
         total = 0.0
-        lengths = self.train.encoded.lengths[rows]
+        lengths = self.train.lengths[rows]
         for part in parts_of_like_length(lengths, least=settings.batch_size, most=settings.rows_at_once):
-            labels = torch.from_numpy(self.train.labels[rows[part]]).to(device)
-            logits = self.classifier(self.train.encoded.batch(rows[part], device))
-            loss = functional.cross_entropy(logits, labels, reduction="sum") / len(rows)
+            outputs = self.classifier(self.train.batch(rows[part], device))
+            targets = self.train.targets(rows[part]).to(device)
+            each = self.classifier.shape.losses(outputs, targets, self.train.sizes_of(rows[part]))
+            loss = each.sum() / len(rows)
             loss.backward()
             total += float(loss.detach())
         if not np.isfinite(total):
@@ -248,18 +247,6 @@ class _Training:
         self.steps += 1
         return total
 
-    @torch.no_grad()
     def _measure(self) -> dict[str, float]:
         """Dev loss and dev metric; nothing where there is no dev split."""
-        if self.dev is None:
-            return {}
-        self.classifier.eval()
-        encoded = self.dev.encoded
-        logits = torch.empty(len(self.dev), len(self.classifier.labels), dtype=torch.float64)
-        for rows in sorted_batches(encoded.lengths, _EVALUATED_AT_ONCE):
-            found = self.classifier(encoded.batch(rows, self.classifier.device))
-            logits[torch.from_numpy(rows)] = found.double().cpu()
-        return {
-            "dev_loss": float(functional.cross_entropy(logits, torch.from_numpy(self.dev.labels))),
-            "dev_metric": float(self.metric(torch.softmax(logits, -1).numpy(), self.dev.labels)),
-        }
+        return {} if self.dev is None else measure_runs(self.classifier, self.dev, self.metric)[0]

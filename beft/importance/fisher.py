@@ -3,7 +3,8 @@
 The gradient is that of the log-likelihood of ONE example; squaring the gradient of a batch's mean loss would be
 something else. For a bias it is exact and cheap: an example's gradient of a bias is the sum, over its tokens, of the
 gradient at the output of the module that adds the bias, in each place where the module is used. One backward pass over
-a batch passes by all these gradients, of every example.
+a batch passes by all these gradients, of every example. Those of an example's several sequences (the choices of a
+question) are added up before they are squared.
 
 Source: "BEFT: Bias-Efficient Fine-Tuning of Language Models", arXiv 2509.15974, section 2.2; taken before training.
 """
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from beft.errors import BeftError, InputError
 from beft.first_token import first_token_alone, reads_first_token_alone
@@ -31,6 +31,7 @@ from beft.row_axes import (
     output_hooks,
     sum_tokens,
 )
+from beft.shapes import Classification, Shape
 from beft.sites import BiasSite, site_module
 
 
@@ -45,17 +46,20 @@ def fisher(information: Vectors) -> Importance:
 
 
 def fisher_information(
-    classifier: AnyClassifier, batches: Iterable[tuple[Batch, Any]], sites: Sequence[BiasSite]
+    classifier: AnyClassifier,
+    batches: Iterable[tuple[Batch, Any] | tuple[Batch, Any, Tensor]],
+    sites: Sequence[BiasSite],
 ) -> dict[BiasSite, Tensor]:
-    """The mean over examples of the squared gradient of the example's cross-entropy loss, without dropout.
+    """The mean over examples of the squared gradient of the example's loss, without dropout.
 
     Nothing of the model is changed: neither its parameters, nor their gradients, nor which modules train.
 
     Args:
-        classifier: From a batch to logits of shape [rows, labels]; its attribute ``model`` holds the modules that the
-            sites name. It is called in evaluation mode.
-        batches: Pairs of a batch (tensors whose first axis is the row, ``input_ids`` among them) and its labels, as
-            integers of shape [rows].
+        classifier: From a batch to outputs of shape [sequences, outputs]; its attribute ``model`` holds the modules
+            that the sites name. It is called in evaluation mode. The loss is that of its ``shape``; cross-entropy of
+            logits where it has none.
+        batches: A batch (tensors whose first axis is the sequence, ``input_ids`` among them), the targets of its
+            examples, and how many sequences each example has; without them each has one.
         sites: The bias sites, those to be added included.
 
     Returns:
@@ -77,23 +81,27 @@ def fisher_information(
     # No parameter takes a gradient: the backward pass ends at the lowest output that is watched.
     floating = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     with evaluating(classifier), taking_gradients(floating, on=False), torch.enable_grad(), ExitStack() as stack:
-        for batch, given in batches:
+        for batch, given, *sizes_given in batches:
             labels = torch.as_tensor(given)
+            sizes = sizes_given[0] if sizes_given else torch.ones(len(labels), dtype=torch.int64)
             if not examples:
                 on = reads_first_token_alone(classifier, batch)
                 stack.enter_context(first_token_alone(model, on=on))
             examples += len(labels)
-            if axes is None and len(labels) > 1:
+            if axes is None and len(batch["input_ids"]) > 1:
                 axes = measure_row_axes(classifier, modules, batch)
             together = [name for name, uses in (axes or {}).items() if uses and None not in uses]
             squares: dict[str, Tensor] = {}
             if together:
-                squares = _squared_gradients(classifier, _some(modules, together), batch, labels, axes)
+                squares = _squared_gradients(classifier, _some(modules, together), batch, labels, sizes, axes)
                 _add(sums, squares)
             alone = [name for name in modules if name not in squares]
+            stops = sizes.cumsum(0)
             for row in range(len(labels)) if alone else ():
-                one = {name: tensor[row : row + 1] for name, tensor in batch.items()}
-                squares_of_one = _squared_gradients(classifier, _some(modules, alone), one, labels[row : row + 1])
+                of_row = slice(int(stops[row] - sizes[row]), int(stops[row]))
+                one = {name: tensor[of_row] for name, tensor in batch.items()}
+                example = labels[row : row + 1], sizes[row : row + 1]
+                squares_of_one = _squared_gradients(classifier, _some(modules, alone), one, *example)
                 _add(sums, squares_of_one)
                 used.update(squares_of_one)
             used.update(squares)
@@ -112,17 +120,20 @@ def _squared_gradients(
     modules: Mapping[str, nn.Module],
     batch: Batch,
     labels: Tensor,
+    sizes: Tensor,
     axes: Mapping[str, Sequence[RowAxis]] | None = None,
 ) -> dict[str, Tensor]:
-    """The squared gradients of each module's bias, summed over the rows of a batch.
+    """The squared gradients of each module's bias, summed over the examples of a batch.
 
     Args:
-        axes: Where the rows are in each use of a module; None for a batch of one row.
+        sizes: How many sequences each example has.
+        axes: Where the sequences are in each use of a module; None for a batch of one example, of which the gradient
+            is all that there is.
 
     Returns:
         An fp64 vector a module; modules that were not used, or whose output has another axis, are left out.
     """
-    rows = len(labels)
+    rows = 1 if axes is None else len(batch["input_ids"])
     gradients: dict[str, Tensor] = {}
     roots: list[Tensor] = []
     uses = dict.fromkeys(modules, 0)
@@ -149,17 +160,24 @@ def _squared_gradients(
         return output
 
     with output_hooks(modules, watch):
-        logits = classifier(batch)
-    if logits.dim() != 2 or logits.shape[1] < 2:
-        raise InputError(f"Fisher information needs logits of two labels or more, not of shape {tuple(logits.shape)}")
-    loss = functional.cross_entropy(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)), labels.to(logits.device), reduction="sum"
-    )
+        outputs = classifier(batch)
+    shape: Shape = getattr(classifier, "shape", Classification())
+    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    loss = shape.losses(outputs, labels.to(outputs.device), sizes).sum()
     if roots and loss.requires_grad:
         torch.autograd.grad(loss, roots, allow_unused=True)
+    owners = torch.zeros(1, dtype=torch.int64) if axes is None else torch.arange(len(sizes)).repeat_interleave(sizes)
     return {
-        name: gradient.double().square().sum(0).cpu() for name, gradient in gradients.items() if name not in misfits
+        name: _of_examples(gradient, owners, len(sizes)).square().sum(0).cpu()
+        for name, gradient in gradients.items()
+        if name not in misfits
     }
+
+
+def _of_examples(gradient: Tensor, owners: Tensor, examples: int) -> Tensor:
+    """Gradients [sequences, width], fp64, added up over the sequences of each example."""
+    wide = gradient.double()
+    return wide.new_zeros(examples, wide.shape[1]).index_add_(0, owners.to(wide.device), wide)
 
 
 def _some(modules: Mapping[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:

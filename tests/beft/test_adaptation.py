@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from beft.adaptation import Sample, dev_metric, head_start, run_probe, settings_of, train_terms
 from beft.bank import Bank
+from beft.runs import LabelledRows
 from beft.settings import Settings, TrainingSettings
 from beft.sites import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
@@ -97,4 +98,5 @@ def test_settings_of_a_dataset_replace_those_of_the_section():
 
 def test_dev_metric_takes_the_most_probable_label():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    assert dev_metric("accuracy", 2)(probabilities, np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    rows = LabelledRows(random_rows(3).encoded, np.array([0, 1, 1]))
+    assert dev_metric("accuracy", rows)(probabilities, rows.labels) == pytest.approx(2 / 3)

@@ -1,0 +1,125 @@
+"""Labelled examples: each is one sequence of tokens, or several (its candidates), with one target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beft.encoding import Encoded
+from beft.metrics import Truth
+from beft.row_axes import Batch
+
+Predictions = NDArray[np.float64] | list[str]
+"""Probabilities [examples, labels or choices], values [examples], or texts: as the metrics take them."""
+
+
+class AnyRows(Protocol):
+    """Rows of text, as ``beft.datasets.Rows`` holds them; what a shape does not need may be missing."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The text of each row."""
+
+    @property
+    def pairs(self) -> Sequence[str] | None:
+        """The second text of each row, or None."""
+
+    @property
+    def labels(self) -> Sequence[Any]:
+        """The label, value or number of the right choice of each row; empty where there is none."""
+
+    @property
+    def choices(self) -> Sequence[Sequence[str]] | None:
+        """The choices of each row, or None."""
+
+    @property
+    def answers(self) -> Sequence[Sequence[str]] | None:
+        """The right answers of each row, or None."""
+
+    @property
+    def groups(self) -> Sequence[str] | None:
+        """What each row belongs to, or None."""
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Encoded examples and their targets.
+
+    Attributes:
+        encoded: The sequences, those of an example one after the other.
+        labels: The target of each example: int64 numbers of labels or of the right sequence, or fp64 values.
+        sizes: How many sequences each example has, int64; None: one each.
+        source: The rows that the examples were made of; None for examples made without text.
+        prompts: For each example what an answer is generated from; None where none is.
+    """
+
+    encoded: Encoded
+    labels: np.ndarray
+    sizes: np.ndarray | None = None
+    source: AnyRows | None = None
+    prompts: Encoded | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of the longest sequence of each example, int64."""
+        lengths = self.encoded.lengths
+        return lengths if self.sizes is None else np.asarray(np.maximum.reduceat(lengths, self._starts))
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        assert self.sizes is not None
+        return np.asarray(np.cumsum(self.sizes) - self.sizes)
+
+    @property
+    def truth(self) -> Truth:
+        """What predictions are compared with: of the rows that the examples were made of, or the labels alone."""
+        if self.source is None:
+            return Truth(values=self.labels) if self.labels.dtype == np.float64 else Truth(labels=self.labels)
+        labelled = len(self.source.labels) > 0
+        values = labelled and self.labels.dtype == np.float64
+        return Truth(
+            labels=self.source.labels if labelled and not values else None,
+            values=self.source.labels if values else None,
+            answers=self.source.answers,
+            groups=self.source.groups,
+        )
+
+    def sizes_of(self, examples: np.ndarray) -> Tensor:
+        """How many sequences each of some examples has, int64."""
+        if self.sizes is None:
+            return torch.ones(len(examples), dtype=torch.int64)
+        return torch.from_numpy(self.sizes[examples])
+
+    def sequences(self, examples: np.ndarray) -> np.ndarray:
+        """The numbers of the sequences of some examples, in the order of the examples."""
+        if self.sizes is None:
+            return examples
+        return np.concatenate([np.arange(start, start + size) for start, size in self._spans(examples)])
+
+    def _spans(self, examples: np.ndarray) -> list[tuple[int, int]]:
+        assert self.sizes is not None
+        return list(zip(self._starts[examples].tolist(), self.sizes[examples].tolist(), strict=True))
+
+    def batch(self, examples: np.ndarray, device: torch.device | str = "cpu") -> Batch:
+        """The padded tensors of all sequences of some examples."""
+        return self.encoded.batch(self.sequences(examples), device)
+
+    def targets(self, examples: np.ndarray) -> Tensor:
+        """The targets of some examples."""
+        return torch.from_numpy(self.labels[examples])
+
+
+def side_by_side(scores: Tensor, sizes: Tensor) -> Tensor:
+    """One score a sequence as one row an example, [examples, most sequences]; minus infinity where there is none."""
+    sizes = sizes.to(scores.device)
+    most = int(sizes.max())
+    there = torch.arange(most, device=scores.device) < sizes[:, None]
+    return scores.new_full(there.shape, -torch.inf).masked_scatter(there, scores)

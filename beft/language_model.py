@@ -1,0 +1,90 @@
+"""A frozen causal language model without a head: from a batch of tokens to the log-likelihood of its answers."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from beft.classifier import Classifier
+from beft.errors import InputError
+from beft.placement import input_device
+from beft.row_axes import Batch
+from beft.shapes import Shape
+
+if TYPE_CHECKING:
+    from beft.base import BaseReference
+
+
+class LanguageModel(Classifier):
+    """A ``…ForCausalLM`` model in the place of a classifier: its output is a score of each sequence.
+
+    The score is the mean log-likelihood of the answer's tokens, given all before them: length-normalised, as in
+    "Language Models are Few-Shot Learners" (arXiv 2005.14165, section 2.4).
+
+    Args:
+        model: The transformers model; all of it is frozen here.
+        tokenizer: Its tokenizer.
+        reference: Where the base came from; None for a model made in memory.
+        labels: Names of the classes; none for rows with choices or answers of their own.
+        shape: ``candidates`` or ``language_model``.
+
+    Raises:
+        InputError: The model has no output embeddings.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, reference: "BaseReference | None", labels: tuple[str, ...], shape: Shape
+    ) -> None:
+        nn.Module.__init__(self)
+        if model.get_output_embeddings() is None:
+            raise InputError(f"{type(model).__name__} is no language model: it has no output embeddings")
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.reference = reference
+        self.labels = labels
+        self.pooling = "model"
+        self.drawn = ()
+        self.shape = shape
+
+    def over(self, model: Any) -> "LanguageModel":
+        """The same over another copy of its model."""
+        return LanguageModel(model, self.tokenizer, self.reference, self.labels, self.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where a batch goes, and where the scores come back."""
+        return input_device(self.model)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean log-likelihood of each sequence's answer, in fp32 or wider, [sequences, 1].
+
+        Args:
+            batch: With ``answer_mask``, 1 at the tokens of the answers, which never start a sequence.
+        """
+        inputs = dict(batch)
+        rows, positions = inputs.pop("answer_mask").nonzero(as_tuple=True)
+        expected = batch["input_ids"][rows, positions]
+
+        def before_answers(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            # The vocabulary is large: logits are made where an answer's token is predicted, and nowhere else.
+            hidden, device = args[0], args[0].device
+            return hidden[rows.to(device), positions.to(device) - 1].unsqueeze(0), *args[1:]
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(before_answers)
+        try:
+            logits: Tensor = self.model(**inputs, use_cache=False).logits[0].to(self.device)
+        finally:
+            hook.remove()
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        each = torch.log_softmax(wide, -1).gather(1, expected[:, None])[:, 0]
+        sums = each.new_zeros(len(batch["input_ids"])).index_add(0, rows, each)
+        means: Tensor = sums / torch.bincount(rows, minlength=len(sums)).to(sums)
+        return means[:, None]
+
+    def head_features(self, batch: Batch) -> Tensor:
+        """What there is in the place of a head's features: the scores."""
+        return self.forward(batch)
+
+    def head_parameters(self, train: str = "output") -> tuple[str, ...]:
+        """None: there is no head."""
+        return ()

@@ -1,0 +1,113 @@
+"""What a frozen classifier gives for many examples: the outputs of their sequences, and what is predicted from them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.classifier import Classifier
+from beft.encoding import Encoded, sorted_batches
+from beft.examples import LabelledRows, Predictions
+from beft.generation import Choose, generate_answers
+from beft.metrics import known_metric, score_predictions
+from beft.runs import Metric
+
+_EVALUATED_AT_ONCE = 64
+
+
+@torch.no_grad()
+def sequence_outputs(
+    classifier: Classifier,
+    encoded: Encoded,
+    *,
+    batch_size: int = _EVALUATED_AT_ONCE,
+    runs: Sequence[int] = (0,),
+    choose: Choose | None = None,
+) -> Tensor:
+    """The outputs of every sequence under every run, fp64, [runs, sequences, outputs], in the sequences' own order.
+
+    Args:
+        batch_size: Sequences computed at once, those of all runs counted.
+        runs: Numbers of the vectors of an attached bank.
+        choose: The bank's; None where it has but one vector, or there is none.
+    """
+    classifier.eval()
+    found: Tensor | None = None
+    of_rows = torch.tensor(list(runs))
+    for batch in sorted_batches(encoded.lengths, max(1, batch_size // len(runs))):
+        if choose is not None:
+            choose(of_rows.repeat_interleave(len(batch)))
+        outputs = classifier(encoded.batch(np.tile(batch, len(runs)), classifier.device)).double().cpu()
+        if found is None:
+            found = torch.empty(len(runs), len(encoded), outputs.shape[-1], dtype=torch.float64)
+        found[:, torch.from_numpy(batch)] = outputs.view(len(runs), len(batch), -1)
+    assert found is not None  # encode() refuses an empty list of texts
+    return found
+
+
+def measure_runs(
+    classifier: Classifier,
+    rows: LabelledRows,
+    metric: Metric,
+    runs: Sequence[int] = (0,),
+    *,
+    choose: Choose | None = None,
+) -> list[dict[str, float]]:
+    """Dev loss and dev metric of some runs over labelled rows."""
+    outputs = sequence_outputs(classifier, rows.encoded, runs=runs, choose=choose)
+    predictions = _predictions(classifier, rows, outputs, _EVALUATED_AT_ONCE, runs, choose)
+    return [
+        {
+            "dev_loss": classifier.shape.mean_loss(of_run, rows),
+            "dev_metric": float(metric(predicted, rows.labels)),
+        }
+        for of_run, predicted in zip(outputs, predictions, strict=True)
+    ]
+
+
+def predict_rows(classifier: Classifier, rows: LabelledRows, *, batch_size: int = _EVALUATED_AT_ONCE) -> Predictions:
+    """What is predicted for every example, in the form of the metrics: probabilities, values or texts."""
+    outputs = None
+    if not classifier.shape.generates:
+        outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size)
+    return _predictions(classifier, rows, outputs, batch_size, (0,), None)[0]
+
+
+def _predictions(
+    classifier: Classifier,
+    rows: LabelledRows,
+    outputs: Tensor | None,
+    batch_size: int,
+    runs: Sequence[int],
+    choose: Choose | None,
+) -> list[Predictions]:
+    """The predictions of every run, generated where the shape generates."""
+    shape = classifier.shape
+    if outputs is not None and not shape.generates:
+        return [shape.predictions(of_run, rows) for of_run in outputs]
+    assert rows.prompts is not None  # the shape that generates makes them
+    return [
+        *generate_answers(
+            classifier, rows.prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size, runs=runs, choose=choose
+        )
+    ]
+
+
+def score_rows(name: str, predictions: Predictions, rows: LabelledRows) -> float:
+    """The value of a metric for the predictions of rows.
+
+    Raises:
+        InputError: There is no such metric, or it does not fit the predictions.
+    """
+    return score_predictions(name, as_metric_takes(name, predictions, rows), rows.truth)
+
+
+def as_metric_takes(name: str, predictions: Predictions, rows: LabelledRows) -> Predictions:
+    """Predictions in the form that a metric takes: of ranked choices, a metric of texts gets the best one's text."""
+    if known_metric(name).takes != "texts" or isinstance(predictions, list):
+        return predictions
+    choices = None if rows.source is None else rows.source.choices
+    if choices is None:
+        return predictions
+    return [of_row[best] for of_row, best in zip(choices, predictions.argmax(-1).tolist(), strict=True)]

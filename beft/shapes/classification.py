@@ -1,0 +1,41 @@
+"""Sequence classification: a head with one output a label, cross-entropy."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from beft.encoding import encode
+from beft.errors import InputError
+from beft.examples import AnyRows, LabelledRows, Predictions
+from beft.shapes.shape import Shape, as_array, labels_or_zeros
+
+
+class Classification(Shape):
+    """One sequence an example; predicts the probability of every label."""
+
+    name = "classification"
+
+    def outputs(self, labels: int) -> int:
+        """One a label."""
+        return labels
+
+    def examples(self, tokenizer: Any, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
+        """Each text, or pair of texts, cut to the maximal length."""
+        encoded = encode(tokenizer, rows.texts, rows.pairs, max_length=max_length)
+        return LabelledRows(encoded, labels_or_zeros(rows), source=rows)
+
+    def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+        """Cross-entropy.
+
+        Raises:
+            InputError: There is but one output.
+        """
+        if outputs.dim() != 2 or outputs.shape[1] < 2:
+            raise InputError(f"classification needs outputs of two labels or more, not of shape {tuple(outputs.shape)}")
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+        """Probabilities, [rows, labels]."""
+        return as_array(torch.softmax(outputs, -1))

@@ -1,0 +1,33 @@
+"""Regression: a head with one output, squared error."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from beft.encoding import encode
+from beft.examples import AnyRows, LabelledRows, Predictions
+from beft.shapes.shape import Shape, as_array, labels_or_zeros
+
+
+class Regression(Shape):
+    """One sequence an example; predicts a value."""
+
+    name = "regression"
+
+    def outputs(self, labels: int) -> int:
+        """One."""
+        return 1
+
+    def examples(self, tokenizer: Any, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
+        """Each text, or pair of texts, cut to the maximal length."""
+        encoded = encode(tokenizer, rows.texts, rows.pairs, max_length=max_length)
+        return LabelledRows(encoded, labels_or_zeros(rows, np.float64), source=rows)
+
+    def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+        """The squared error: twice the negative logarithm of a normal likelihood of variance 1."""
+        return (outputs[:, 0] - targets.to(outputs)).square()
+
+    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+        """Values, [rows]."""
+        return as_array(outputs[:, 0])

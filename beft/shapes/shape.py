@@ -1,0 +1,113 @@
+"""What a task shape knows: how rows become examples, what their loss is, and what is predicted from the outputs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.errors import InputError
+from beft.examples import AnyRows, LabelledRows, Predictions
+
+BETWEEN_SPANS = " | "
+"""What stands between the spans of one answer where they are written in a line; in data each has its own line."""
+
+
+class Shape(ABC):
+    """A task shape. An example is one sequence of tokens or several; the model gives outputs for each sequence.
+
+    Attributes:
+        name: How settings and adapters call it.
+        has_head: Whether the outputs are those of a head; else they are log-likelihoods of a language model.
+    """
+
+    name: ClassVar[str]
+    has_head: ClassVar[bool] = True
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of a generated answer at most; 0 where it predicts from the outputs."""
+        return 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether it predicts by generating text, rather than from the outputs."""
+        return self.new_tokens > 0
+
+    @abstractmethod
+    def outputs(self, labels: int) -> int:
+        """How many outputs the model has for a sequence, with so many labels."""
+
+    @abstractmethod
+    def examples(self, tokenizer: Any, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
+        """Encode rows; those without labels get targets of 0.
+
+        Args:
+            tokenizer: Of the base.
+            max_length: Tokens that a sequence is cut to.
+            training: Whether they are trained on: what only predictions need is then left out.
+
+        Raises:
+            InputError: The rows lack something that the shape needs.
+        """
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
+        """The loss of each example, [examples]: the negative logarithm of a likelihood, without its constants.
+
+        Args:
+            outputs: [sequences, outputs], fp32 or wider.
+            targets: [examples], as in ``LabelledRows.labels``, on the device of the outputs.
+            sizes: How many sequences each example has.
+        """
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+        """What is predicted for every example, from the outputs of all sequences, [sequences, outputs]."""
+
+    def mean_loss(self, outputs: Tensor, rows: LabelledRows) -> float:
+        """The mean loss of all examples, from the outputs of all sequences."""
+        every = np.arange(len(rows))
+        return float(self.losses(outputs, rows.targets(every), rows.sizes_of(every)).mean())
+
+    def to_json(self) -> dict[str, Any]:
+        """Its name, and what else predicting needs; ``beft.shapes.read_shape`` reads it."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` gave.
+
+        Raises:
+            InputError: Something in it is wrong.
+        """
+        return cls()
+
+
+def labels_or_zeros(rows: AnyRows, dtype: type[np.int64] | type[np.float64] = np.int64) -> np.ndarray:
+    """The rows' labels; zeros for rows without labels."""
+    return np.array(rows.labels, dtype=dtype) if len(rows.labels) else np.zeros(len(rows.texts), dtype=dtype)
+
+
+def choices_of(rows: AnyRows, shape: str) -> list[list[str]]:
+    """The choices of every row.
+
+    Raises:
+        InputError: There are none, or a row has none, or its label is none of them.
+    """
+    if rows.choices is None:
+        raise InputError(f"the shape {shape!r} needs the choices of each row, and these rows have none")
+    for row, choices in enumerate(rows.choices):
+        if not choices:
+            raise InputError(f"row {row} has no choice")
+        if len(rows.labels) and not 0 <= rows.labels[row] < len(choices):
+            raise InputError(f"row {row} has the label {rows.labels[row]}, but {len(choices)} choices (from 0)")
+    return [list(choices) for choices in rows.choices]
+
+
+def as_array(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """A tensor as an fp64 array."""
+    array: np.ndarray[Any, np.dtype[np.float64]] = tensor.detach().to("cpu", torch.float64).numpy()
+    return array
