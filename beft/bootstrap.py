@@ -64,6 +64,24 @@ class Units:
         rows = len(self.truth) if self.unit is not None or not self.labels else 0
         return max(len(self.counts), self.labels, 4 * rows)
 
+    def drawn(self, resamples: int, generator: np.random.Generator) -> Floats:
+        """How often each unit occurs in resamples [resamples, units]."""
+        if self.counts.max() > 1:
+            share = self.counts / self.total
+            return generator.multinomial(self.total, share, size=resamples).astype(np.float64)
+        # Where no units are alike, counting drawn indices takes a tenth of a multinomial's time.
+        index = generator.integers(0, self.total, size=(resamples, self.total))
+        index += self.total * np.arange(resamples)[:, None]
+        counts = np.bincount(index.ravel(), minlength=index.size)
+        return counts.reshape(index.shape).astype(np.float64)
+
+    def swapped(self, resamples: int, generator: np.random.Generator) -> Floats:
+        """How many of each unit are swapped, each with a chance of one half [resamples, units]."""
+        size = (resamples, len(self.counts))
+        if self.counts.max() > 1:
+            return generator.binomial(self.counts, 0.5, size=size).astype(np.float64)
+        return generator.integers(0, 2, size=size).astype(np.float64)
+
     def weighed(self, kind: MetricKind) -> list[Weighed]:
         """The metric of every run; made once."""
         if kind.name not in self._weighed:
@@ -131,9 +149,8 @@ def bootstrap(
         The metric's name -> its value for every resample and run [resamples, runs].
     """
     parts: dict[str, list[Floats]] = {kind.name: [] for kind in kinds}
-    share = units.counts / units.total
     for count in _portions(resamples, units.width):
-        weights = generator.multinomial(units.total, share, size=count).astype(np.float64)
+        weights = units.drawn(count, generator)
         for kind in kinds:
             parts[kind.name].append(metric_values(units, kind, weights))
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -183,7 +200,7 @@ def exchange_test(
     seen = float(difference(np.zeros(len(units.counts))))
     as_large = 0
     for count in _portions(resamples, 2 * units.width):
-        swapped = generator.binomial(units.counts, 0.5, size=(count, len(units.counts))).astype(np.float64)
+        swapped = units.swapped(count, generator)
         as_large += int((difference(swapped) >= seen - _ROUNDING).sum())
     return (1 + as_large) / (1 + resamples)
 

@@ -1,7 +1,8 @@
 """The evaluation: every metric of every method with an interval, and the target's gain over each baseline.
 
-Predictions are made once, as probabilities; everything here is computed from them, in memory. The intervals are over
-rows, for the runs (seeds) at hand; the spread over runs stands beside them.
+Predictions are made once, as probabilities, values or texts; everything here is computed from them, in memory. The
+intervals are over rows (over whole groups of rows where rows belong together), for the runs (seeds) at hand; the spread
+over runs stands beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from beft.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval
+from beft.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval, single_units
 from beft.errors import InputError
-from beft.metrics import MetricKind, combined, known_metric
+from beft.metrics import MetricKind, Truth, combined, known_metric
+from beft.metrics.texts import checked_texts
 from beft.names import known_name
 from beft.settings import EvaluateSettings
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Predictions = ArrayLike | Sequence[str] | Sequence[Sequence[str]]
 
 
 class Record(BaseModel):
@@ -136,17 +139,18 @@ class Method:
     """What one method predicted.
 
     Attributes:
-        probabilities: Split -> probability of every label, [rows, labels], or [runs, rows, labels] for several seeds.
+        predictions: Split -> what it predicted: the probability of every label [rows, labels], a value [rows] or a text
+            [rows]; for several seeds one more axis before, [runs, rows, labels] or [runs, rows].
         cost: What it cost, if that is known.
     """
 
-    probabilities: Mapping[str, ArrayLike]
+    predictions: Mapping[str, Predictions]
     cost: Cost | None = None
 
 
 def evaluate_methods(
     methods: Mapping[str, Method],
-    truth: Mapping[str, Sequence[int]],
+    truth: Mapping[str, Sequence[int] | Truth],
     *,
     target: str,
     baselines: Sequence[str],
@@ -156,26 +160,31 @@ def evaluate_methods(
 ) -> Evaluation:
     """Evaluate every method on every split, and compare the target with each baseline on the same rows.
 
-    The predicted label is the most probable one (the first of equals). Values come from the ``evaluate`` metrics,
-    intervals from a bootstrap over rows that all methods of a split share.
+    The predicted label is the most probable one (the first of equals). Scores come from the ``evaluate`` metrics,
+    intervals from a bootstrap over rows, or over groups of rows where the truth has groups, that all methods of a split
+    share. A correlation is 0 where the truth or the predictions are constant, in a resample too.
 
     Args:
         methods: Name -> what it predicted. The target and the baselines on every split of ``truth``; another method
             may lack a split, and is not part of it then.
-        truth: Split -> true label indices [rows].
+        truth: Split -> true label indices [rows], or a ``Truth``.
         target: The method whose gains are computed.
         baselines: The methods that it is compared with.
-        metrics: Names of metrics; the first is the headline.
+        metrics: Names of metrics; the first is the headline. All take the same: labels, values or texts.
         settings: Confidence and number of resamples; none: the defaults.
         seed: Of the resampling.
 
     Raises:
-        InputError: Unknown names, a missing split, probabilities that are none or of the wrong shape, labels outside.
+        InputError: Unknown names, a missing split, metrics of different kinds, predictions of another kind or of the
+            wrong shape, probabilities that are none, labels outside.
     """
     settings = settings or EvaluateSettings()
     if not metrics:
         raise InputError("no metric to evaluate")
     kinds = [known_metric(name) for name in dict.fromkeys(metrics)]
+    if len({kind.takes for kind in kinds}) > 1:
+        listed = ", ".join(f"{kind.name} takes {kind.takes}" for kind in kinds)
+        raise InputError(f"the metrics of one evaluation must take the same predictions; {listed}")
     for name in (target, *baselines):
         known_name(name, methods, "method")
     if target in baselines:
@@ -183,15 +192,13 @@ def evaluate_methods(
     if not truth:
         raise InputError("no split to evaluate")
     splits = {}
-    for split, labels_of_rows in truth.items():
-        true = np.asarray(labels_of_rows, dtype=np.int64)
-        predicted, labels = _predicted_labels(methods, split, len(true), required={target, *baselines})
-        for kind in kinds:
-            kind.check_labels(labels)
+    for split, true in truth.items():
+        of_rows = true if isinstance(true, Truth) else Truth(labels=true)
+        predicted, labels = _predicted(methods, split, of_rows.rows, kinds, required={target, *baselines})
         splits[split] = _evaluate_split(
-            true,
+            of_rows,
             predicted,
-            labels,
+            _units(of_rows, kinds, [run for runs in predicted.values() for run in runs], labels),
             kinds=kinds,
             target=target,
             baselines=list(baselines),
@@ -211,9 +218,9 @@ def evaluate_methods(
 
 
 def _evaluate_split(
-    truth: Integers,
-    predicted: dict[str, Integers],
-    labels: int,
+    truth: Truth,
+    predicted: dict[str, list[Any]],
+    units: Units,
     *,
     kinds: list[MetricKind],
     target: str,
@@ -225,11 +232,13 @@ def _evaluate_split(
     for name, runs in predicted.items():
         start = sum(len(others) for others in runs_of.values())
         runs_of[name] = list(range(start, start + len(runs)))
-    groups = group_rows(truth, np.concatenate(list(predicted.values())), labels)
-    draws = bootstrap(groups, kinds, resamples=settings.resamples, generator=np.random.default_rng(entropy))
+    draws = bootstrap(units, kinds, resamples=settings.resamples, generator=np.random.default_rng(entropy))
     modules = combined([kind.name for kind in kinds])
+    true = kinds[0].of_truth(truth)
+    groups = {"groups": truth.groups} if any(kind.grouped for kind in kinds) else {}
     values = {
-        name: [modules.compute(predictions=run, references=truth) for run in runs] for name, runs in predicted.items()
+        name: [modules.compute(predictions=run, references=true, **groups) for run in runs]
+        for name, runs in predicted.items()
     }
     scores = {
         name: {
@@ -243,7 +252,7 @@ def _evaluate_split(
     gains = {
         name: {
             kind.name: _gain(
-                groups,
+                units,
                 kind,
                 draws[kind.name],
                 runs_of[target],
@@ -257,7 +266,7 @@ def _evaluate_split(
         }
         for name in baselines
     }
-    return SplitEvaluation(rows=len(truth), scores=scores, gains=gains)
+    return SplitEvaluation(rows=truth.rows, scores=scores, gains=gains)
 
 
 def _score(runs: list[float], draws: Floats, confidence: float) -> Score:
@@ -266,7 +275,7 @@ def _score(runs: list[float], draws: Floats, confidence: float) -> Score:
 
 
 def _gain(
-    groups: Units,
+    units: Units,
     kind: MetricKind,
     draws: Floats,
     target_runs: list[int],
@@ -279,7 +288,7 @@ def _gain(
     differences = draws[:, target_runs].mean(1) - draws[:, baseline_runs].mean(1)
     differences[np.abs(differences) < 1e-12] = 0.0
     low, high = percentile_interval(differences, settings.confidence)
-    p_value = exchange_test(groups, kind, target_runs, baseline_runs, resamples=settings.resamples, generator=generator)
+    p_value = exchange_test(units, kind, target_runs, baseline_runs, resamples=settings.resamples, generator=generator)
     count = max(len(target.runs), len(baseline.runs))
     runs = [target.runs[i % len(target.runs)] - baseline.runs[i % len(baseline.runs)] for i in range(count)]
     return Gain(
@@ -298,32 +307,78 @@ def _spread(runs: Sequence[float]) -> float | None:
     return float(np.std(runs, ddof=1)) if len(runs) > 1 else None
 
 
-def _predicted_labels(
-    methods: Mapping[str, Method], split: str, rows: int, *, required: set[str]
-) -> tuple[dict[str, Integers], int]:
-    """The predicted label of every method on the split, run and row [runs, rows], and the number of labels."""
-    predicted: dict[str, Integers] = {}
+def _units(truth: Truth, kinds: Sequence[MetricKind], runs: list[Any], labels: int) -> Units:
+    """What a resample of the split draws.
+
+    Raises:
+        InputError: The truth lacks what a metric compares with, there are no rows, or label indices lie outside.
+    """
+    true, *_ = (kind.of_truth(truth) for kind in kinds)
+    unit = truth.group_of_row()
+    if labels:
+        alike = group_rows(true, np.stack(runs), labels)
+        return alike if unit is None else single_units(true, runs, unit, labels)
+    return single_units(true, runs, unit)
+
+
+def _predicted(
+    methods: Mapping[str, Method], split: str, rows: int, kinds: Sequence[MetricKind], *, required: set[str]
+) -> tuple[dict[str, list[Any]], int]:
+    """What every method predicted on the split, run by run, as the metrics compare it; and the number of labels.
+
+    A run is label indices [rows], values [rows] or a list of texts; the number of labels is 0 for the latter two.
+    """
+    predicted: dict[str, list[Any]] = {}
     widths: dict[str, int] = {}
     for name, method in methods.items():
-        if split not in method.probabilities:
+        if split not in method.predictions:
             if name not in required:
                 continue
             raise InputError(f"method {name!r} has no predictions on split {split!r}")
-        probabilities = np.asarray(method.probabilities[split], dtype=np.float64)
-        if probabilities.ndim == 2:
-            probabilities = probabilities[None]
-        where = f"method {name!r}, split {split!r}"
-        if probabilities.ndim != 3 or probabilities.shape[1] != rows or 0 in probabilities.shape:
-            raise InputError(f"{where}: probabilities of shape {probabilities.shape} for {rows} rows")
-        if not np.isfinite(probabilities).all():
-            raise InputError(f"{where}: some probabilities are not finite")
-        if probabilities.min() < 0 or np.abs(probabilities.sum(-1) - 1).max() > 1e-3:
-            raise InputError(f"{where}: each row's probabilities must be 0 or more and sum to 1")
-        predicted[name] = probabilities.argmax(-1)
-        widths[name] = probabilities.shape[2]
+        given, where = method.predictions[split], f"method {name!r}, split {split!r}"
+        if kinds[0].takes == "texts":
+            predicted[name], widths[name] = _text_runs(given, rows, where), 0
+        elif kinds[0].takes == "values":
+            predicted[name], widths[name] = list(_runs(given, rows, where, "values", axes=2)), 0
+        else:
+            probabilities = _runs(given, rows, where, "probabilities", axes=3)
+            if probabilities.min() < 0 or np.abs(probabilities.sum(-1) - 1).max() > 1e-3:
+                raise InputError(f"{where}: each row's probabilities must be 0 or more and sum to 1")
+            predicted[name], widths[name] = list(probabilities.argmax(-1)), probabilities.shape[2]
     if len(set(widths.values())) != 1:
         raise InputError(f"split {split!r}: the methods know different numbers of labels: {widths}")
-    return predicted, next(iter(widths.values()))
+    labels = next(iter(widths.values()))
+    if labels:
+        for kind in kinds:
+            kind.check_labels(labels)
+    return predicted, labels
+
+
+def _runs(given: Any, rows: int, where: str, what: str, *, axes: int) -> Floats:
+    """Numbers with an axis of runs before the one of rows."""
+    try:
+        numbers = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {what} must be numbers, the same number of them in every row") from None
+    if numbers.ndim == axes - 1:
+        numbers = numbers[None]
+    if numbers.ndim != axes or numbers.shape[1] != rows or 0 in numbers.shape:
+        raise InputError(f"{where}: {what} of shape {numbers.shape} for {rows} rows")
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{where}: some {what} are not finite")
+    return numbers
+
+
+def _text_runs(given: Any, rows: int, where: str) -> list[list[str]]:
+    """Texts of every run, from those of one run or of several."""
+    several = isinstance(given, Sequence) and len(given) > 0 and not isinstance(given[0], str)
+    try:
+        runs = [checked_texts(run) for run in (given if several else [given])]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not rows or any(len(run) != rows for run in runs):
+        raise InputError(f"{where}: {' and '.join(str(len(run)) for run in runs)} texts for {rows} rows")
+    return runs
 
 
 def _sentence(metric: str, baseline: str, gain: Gain, confidence: float) -> str:

@@ -52,11 +52,12 @@ def measure_runs(
     metric: Metric,
     runs: Sequence[int] = (0,),
     *,
+    batch_size: int = _EVALUATED_AT_ONCE,
     choose: Choose | None = None,
 ) -> list[dict[str, float]]:
-    """Dev loss and dev metric of some runs over labelled rows."""
-    outputs = sequence_outputs(classifier, rows.encoded, runs=runs, choose=choose)
-    predictions = _predictions(classifier, rows, outputs, _EVALUATED_AT_ONCE, runs, choose)
+    """Dev loss and dev metric of some runs over labelled rows; the other arguments are those of the outputs."""
+    outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size, runs=runs, choose=choose)
+    predictions = _predictions(classifier, rows, outputs, batch_size, runs, choose)
     return [
         {
             "dev_loss": classifier.shape.mean_loss(of_run, rows),

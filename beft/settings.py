@@ -29,7 +29,7 @@ TERMS: tuple[str, ...] = get_args(Term)
 Method = Literal["projection_ratio", "magnitude", "magnitude_l2", "fisher"]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
-MergeMethod = Literal["mean", "task_arithmetic"]
+MergeMethod = Literal["mean", "task_arithmetic", "ties", "dare", "searched_weights"]
 
 
 class Section(BaseModel):
@@ -139,10 +139,21 @@ class EvaluateSettings(Section):
 
 
 class MergeSettings(Section):
-    """Which merges of the datasets' adapters are made."""
+    """Which merges of the datasets' adapters are made; what stands several times is chosen on dev, never on test."""
 
-    methods: tuple[MergeMethod, ...] = get_args(MergeMethod)
-    scales: tuple[float, ...] = Field((0.3, 0.5, 0.7, 1.0), description="scales tried on dev by task arithmetic")
+    methods: tuple[MergeMethod, ...] = Field(("mean", "task_arithmetic", "ties", "dare"), min_length=1)
+    scales: tuple[float, ...] = Field(
+        (0.3, 0.5, 0.7, 1.0), min_length=1, description="scales tried by task_arithmetic, ties and dare"
+    )
+    densities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.2,), min_length=1, description="shares of the components that ties keeps"
+    )
+    drop_rates: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        (0.5,), min_length=1, description="probabilities with which dare drops a component"
+    )
+    search_budget: int = Field(
+        32, ge=4, le=10_000, description="how many weights searched_weights tries; each costs a pass over all dev rows"
+    )
 
 
 class Settings(Section):

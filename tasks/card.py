@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from beft.evaluation import Evaluation
+from beft.metrics import METRICS
+from tasks.formatting import percent, points
 from tasks.results import DatasetResults
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
@@ -68,18 +70,13 @@ def licence_of(results: DatasetResults) -> str:
     return "; ".join(said)
 
 
-def percent(value: float) -> str:
-    """A metric in points, with one decimal."""
-    return f"{100 * value:.1f}"
-
-
 def _headline(results: DatasetResults, title: str) -> str:
     """The first line, which lists of versions show alone: plain text."""
     evaluation, metric = results.evaluation, results.metric
     test = evaluation.splits["test"]
     score = test.scores[evaluation.target][metric]
     return (
-        f"{percent(score.value)} % {metric} on {test.rows:,} test rows of {title} "
+        f"{percent(score.value)}{METRICS[metric].sign} {metric} on {test.rows:,} test rows of {title} "
         f"({100 * evaluation.confidence:g} % interval {percent(score.low)} to {percent(score.high)})."
     )
 
@@ -95,9 +92,7 @@ def _comparison(evaluation: Evaluation) -> str:
         line = f"- {shown}: {percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
         if method in test.gains:
             gain = test.gains[method][metric]
-            line += (
-                f"; the target's gain {100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-            )
+            line += f"; the target's gain {points(gain.difference)} ({points(gain.low)} to {points(gain.high)})"
         lines.append(line)
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets import dataset_problems, find_dataset
-from beft.datasets.description import HubSource
+from beft.datasets.sources import HubSource
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json, sha256_tree
 from tasks.environment import stay_offline

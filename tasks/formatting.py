@@ -5,8 +5,6 @@ TITLES = {
     "logistic_regression": "logistic regression",
     "all_biases": "all bias terms",
 }
-NO_METRIC_OF_SHARES = {"matthews"}
-"""Metrics that are shown as they are, not in percent."""
 
 
 def title(method: str) -> str:
@@ -14,19 +12,14 @@ def title(method: str) -> str:
     return TITLES.get(method, method.replace("_", " "))
 
 
-def factor(metric: str) -> int:
-    """What a metric is multiplied with before it is drawn."""
-    return 1 if metric in NO_METRIC_OF_SHARES else 100
+def percent(value: float) -> str:
+    """A metric as people read it, times 100 with one decimal; ``MetricKind.sign`` says whether it is in percent."""
+    return f"{100 * value:.1f}"
 
 
-def percent(value: float, metric: str = "accuracy") -> str:
-    """A metric as people read it: in percent with one decimal, or as it is."""
-    return f"{value:.3f}" if metric in NO_METRIC_OF_SHARES else f"{100 * value:.1f}"
-
-
-def points(value: float, metric: str = "accuracy") -> str:
-    """A difference of a metric, with its sign."""
-    return f"{value:+.3f}" if metric in NO_METRIC_OF_SHARES else f"{100 * value:+.1f}"
+def points(value: float) -> str:
+    """A difference of a metric, times 100, with its sign."""
+    return f"{100 * value:+.1f}"
 
 
 def quantity(size: float | None) -> str:

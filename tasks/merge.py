@@ -6,20 +6,19 @@ Every column is a dataset, measured on its test split with its own head.
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.nn import functional
 
-from beft.adaptation import dev_metric
 from beft.adapter import Adapter
 from beft.datasets import Split
 from beft.evaluation import Method, SplitEvaluation, evaluate_methods
 from beft.features import Floats, predict_probabilities
 from beft.files import read_json, write_json
 from beft.merging import Merged, compare_all
-from beft.merging import merge as merge_adapters
+from beft.merging.choice import choose_merges
+from beft.merging.dev import with_merged
 from beft.opened import Opened, open_classifier
 from beft.sites import read_bias
 from tasks.predictions import read_predictions
@@ -38,7 +37,7 @@ def merge(
     """Merge the adapters of all datasets by every method, and evaluate each merged one on every dataset.
 
     Raises:
-        InputError: The adapters have different bases.
+        InputError: The adapters have different bases, or weights are to be searched and there are no dev rows.
     """
     names = list(settings.datasets)
     if len(names) == 1:
@@ -46,10 +45,13 @@ def merge(
         write_json(out / "merge.json", {"datasets": names, "note": note})
         return {"note": note}
     adapters = {name: Adapter.load(inputs[f"train/{name}"] / "adapter") for name in names}
-    merged, tried = _merge(settings, inputs, adapters)
+    # The paper's protocol has no dev split, so there is nothing to choose with.
+    open_dataset = None if settings.protocol == "paper" else partial(_open, settings, inputs)
+    choices = choose_merges(settings.merge, adapters, open_dataset, seed=settings.seed, progress=log.info)
+    merged = {method: choice.merged for method, choice in choices.items()}
     for method, result in merged.items():
-        for name, adapter in adapters.items():
-            _with(adapter, result, adapters).save(out / "merged" / method / name)
+        for name in names:
+            with_merged(adapters, name, result).save(out / "merged" / method / name)
     matrix = {name: _column(settings, inputs, name, adapters, merged) for name in names}
     opened = _open(settings, inputs, names[0])
     sites = {site for adapter in adapters.values() for site in adapter.deltas}
@@ -60,7 +62,9 @@ def merge(
         "matrix": {name: column.model_dump(mode="json") for name, column in matrix.items()},
         "metrics": {name: next(iter(column.scores[NONE])) for name, column in matrix.items()},
         "recipes": {method: result.recipe() for method, result in merged.items()},
-        "scales_tried": tried,
+        "tried": {
+            method: [one.to_json() for one in choice.tried] for method, choice in choices.items() if choice.tried
+        },
         "comparisons": [pair.to_json() for pair in compare_all(adapters, before=before)],
     }
     write_json(out / "merge.json", found)
@@ -72,55 +76,6 @@ def merge(
         for method in merged
         for name in names
     }
-
-
-def _merge(
-    settings: PipelineSettings, inputs: Mapping[str, Path], adapters: Mapping[str, Adapter]
-) -> tuple[dict[str, Merged], list[dict[str, JSON]]]:
-    """The merged biases by method, and what dev said of each scale of task arithmetic."""
-    merged: dict[str, Merged] = {}
-    tried: list[dict[str, JSON]] = []
-    for method in settings.merge.methods:
-        if method == "task_arithmetic":
-            # The paper's protocol has no dev split, so there is nothing to choose a scale with.
-            scales = (1.0,) if settings.protocol == "paper" else settings.merge.scales
-            candidates = {scale: merge_adapters(method, adapters, scale=scale) for scale in scales}
-            tried = _on_dev(settings, inputs, adapters, candidates) if len(candidates) > 1 else []
-            best = max(tried, key=lambda one: (one["metric"], -one["loss"]))["scale"] if tried else scales[0]
-            merged[method] = candidates[best]
-        else:
-            merged[method] = merge_adapters(method, adapters)
-    return merged, tried
-
-
-def _on_dev(
-    settings: PipelineSettings,
-    inputs: Mapping[str, Path],
-    adapters: Mapping[str, Adapter],
-    candidates: Mapping[float, Merged],
-) -> list[dict[str, JSON]]:
-    """Each scale's metric and loss on every dataset's dev split, and their means over the datasets."""
-    found: dict[float, dict[str, tuple[float, float]]] = {scale: {} for scale in candidates}
-    for name, adapter in adapters.items():
-        opened = _open(settings, inputs, name)
-        rows = opened.rows("dev")
-        metric = dev_metric(opened.metric, rows)
-        log.info("merge: %d scales on %d dev rows of %s", len(candidates), len(rows), name)
-        for scale, result in candidates.items():
-            probabilities = _probabilities(opened, _with(adapter, result, adapters), "dev")
-            loss = functional.nll_loss(
-                torch.from_numpy(probabilities).clamp_min(1e-12).log(), torch.from_numpy(rows.labels)
-            )
-            found[scale][name] = metric(probabilities, rows.labels), float(loss)
-    return [
-        {
-            "scale": scale,
-            "metric": float(np.mean([value for value, _ in by_dataset.values()])),
-            "loss": float(np.mean([loss for _, loss in by_dataset.values()])),
-            "by_dataset": {name: value for name, (value, _) in by_dataset.items()},
-        }
-        for scale, by_dataset in found.items()
-    ]
 
 
 def _column(
@@ -144,7 +99,7 @@ def _column(
         for other, adapter in adapters.items()
         if other != name
     }
-    rows |= {method: _with(own, result, adapters) for method, result in merged.items()}
+    rows |= {method: with_merged(adapters, name, result) for method, result in merged.items()}
     known: dict[str, Floats] = {}
     for row, adapter in rows.items():
         if adapter.sha256 not in known:  # two merges can be the same biases
@@ -162,12 +117,6 @@ def _column(
         seed=settings.seed,
     )
     return evaluation.splits["test"]
-
-
-def _with(own: Adapter, result: Merged, adapters: Mapping[str, Adapter]) -> Adapter:
-    """A dataset's head with merged biases."""
-    others = [adapter for adapter in adapters.values() if adapter is not own]
-    return own.with_deltas(result.deltas, beside=others, provenance={"merge": result.recipe()})
 
 
 def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> Opened:

@@ -2,45 +2,90 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from beft.errors import InputError
 from beft.files import write_bytes
+from beft.metrics import Truth
+
+Predictions = NDArray[np.float64] | Sequence[str]
 
 
 def write_predictions(
     path: Path,
     ids: Mapping[str, Sequence[str]],
-    truth: Mapping[str, NDArray[np.int64]],
-    probabilities: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    truth: Mapping[str, NDArray[np.int64] | Truth],
+    predictions: Mapping[str, Mapping[str, Predictions]],
 ) -> None:
-    """Write one row a method, split and text: method, split, id, label, predicted, probabilities (a list).
+    """Write one row a method, split and text: method, split, id, then the truth, then what was predicted.
+
+    The truth is what there is of ``label``, ``value``, ``answers`` (a list) and ``group``. What was predicted is in
+    ``predicted``: the index of the most probable label, a value, or a text; beside a label stand the ``probabilities``
+    (a list).
 
     Args:
         ids: Split -> the ids of its rows.
-        truth: Split -> their label indices.
-        probabilities: Method -> split -> [rows, labels].
+        truth: Split -> their label indices, or a ``Truth``.
+        predictions: Method -> split -> probabilities [rows, labels], values [rows], or texts.
     """
-    columns: dict[str, list[object]] = {
-        name: [] for name in ("method", "split", "id", "label", "predicted", "probabilities")
-    }
-    for method, by_split in probabilities.items():
-        for split, values in by_split.items():
-            columns["method"] += [method] * len(values)
-            columns["split"] += [split] * len(values)
-            columns["id"] += ids[split]
-            columns["label"] += truth[split].tolist()
-            columns["predicted"] += values.argmax(-1).tolist()
-            columns["probabilities"] += values.tolist()
+    columns: dict[str, list[Any]] = {}
+    for method, by_split in predictions.items():
+        for split, predicted in by_split.items():
+            part = {
+                "method": [method] * len(predicted),
+                "split": [split] * len(predicted),
+                "id": list(ids[split]),
+                **_true_columns(truth[split]),
+                **_predicted_columns(predicted),
+            }
+            for name, values in part.items():
+                columns.setdefault(name, []).extend(values)
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table(columns), sink, compression="zstd", store_schema=False)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def read_predictions(path: Path, method: str, split: str) -> NDArray[np.float64]:
-    """The probabilities [rows, labels] of one method on one split, in the order of the split's rows."""
+def read_predictions(path: Path, method: str, split: str) -> NDArray[np.float64] | list[str]:
+    """What one method predicted on one split, in the order of the split's rows, in the form in which it was written.
+
+    Returns:
+        Probabilities [rows, labels], values [rows], or texts.
+
+    Raises:
+        InputError: There are no predictions of that method on that split.
+    """
     table = parquet.read_table(path, filters=[("method", "=", method), ("split", "=", split)])
-    return np.array(table["probabilities"].to_pylist(), dtype=np.float64)
+    if not len(table):
+        raise InputError(f"{path}: no predictions of {method!r} on split {split!r}")
+    predicted = table["probabilities" if "probabilities" in table.column_names else "predicted"].to_pylist()
+    if isinstance(predicted[0], str):
+        return [str(text) for text in predicted]
+    return np.array(predicted, dtype=np.float64)
+
+
+def _true_columns(truth: NDArray[np.int64] | Truth) -> dict[str, list[Any]]:
+    if not isinstance(truth, Truth):
+        return {"label": truth.tolist()}
+    columns: dict[str, list[Any]] = {}
+    if truth.labels is not None:
+        columns["label"] = np.asarray(truth.labels, dtype=np.int64).tolist()
+    if truth.values is not None:
+        columns["value"] = np.asarray(truth.values, dtype=np.float64).tolist()
+    if truth.answers is not None:
+        columns["answers"] = [list(answers) for answers in truth.answers]
+    if truth.groups is not None:
+        columns["group"] = list(truth.groups)
+    return columns
+
+
+def _predicted_columns(predicted: Predictions) -> dict[str, list[Any]]:
+    if not isinstance(predicted, np.ndarray):
+        return {"predicted": list(predicted)}
+    if predicted.ndim == 1:
+        return {"predicted": predicted.tolist()}
+    return {"predicted": predicted.argmax(-1).tolist(), "probabilities": predicted.tolist()}

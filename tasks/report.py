@@ -12,7 +12,7 @@ from beft.files import read_json, write_text
 from beft.metrics import METRICS
 from tasks.card import licence_of, short
 from tasks.flat_settings import ELSEWHERE, flat
-from tasks.formatting import duration, factor, percent, points, quantity, small, title
+from tasks.formatting import duration, percent, points, quantity, small, title
 from tasks.model_name import model_name
 from tasks.report_merge import merge_table
 from tasks.report_pictures import curve_pictures, gain_picture, order, score_picture
@@ -85,17 +85,17 @@ def _dataset(results: DatasetResults, settings: PipelineSettings) -> dict[str, A
         "target": target,
         "metric": METRICS[metric].title,
         "metrics": [METRICS[name].title for name in evaluation.metrics],
-        "percent": "" if factor(metric) == 1 else " %",
+        "sign": METRICS[metric].sign,
         "test_rows": test.rows,
         "gate_rows": evaluation.splits["gate"].rows,
-        "score": _score(test.scores[target][metric], metric),
+        "score": _score(test.scores[target][metric]),
         "best_baseline": title(best),
-        "gain": _gain(test.gains[best][metric], metric),
+        "gain": _gain(test.gains[best][metric]),
         "passed": decision.passed,
         "gate": [
             {
                 "baseline": title(name),
-                **_gain(evaluation.splits["gate"].gains[name][metric], metric),
+                **_gain(evaluation.splits["gate"].gains[name][metric]),
             }
             for name in evaluation.baselines
         ],
@@ -126,27 +126,27 @@ def _method(results: DatasetResults, method: str) -> dict[str, Any]:
     return {
         "name": title(method),
         "target": method == evaluation.target,
-        "scores": [_score(test.scores[method][metric], metric) for metric in evaluation.metrics],
-        "gain": _gain(gains[results.metric], results.metric) if gains else None,
+        "scores": [_score(test.scores[method][metric]) for metric in evaluation.metrics],
+        "gain": _gain(gains[results.metric]) if gains else None,
         "cost": _cost(cost) if cost else None,
     }
 
 
-def _score(score: Score, metric: str) -> dict[str, Any]:
+def _score(score: Score) -> dict[str, Any]:
     return {
-        "value": percent(score.value, metric),
-        "low": percent(score.low, metric),
-        "high": percent(score.high, metric),
-        "spread": percent(score.spread, metric) if score.spread is not None else None,
+        "value": percent(score.value),
+        "low": percent(score.low),
+        "high": percent(score.high),
+        "spread": percent(score.spread) if score.spread is not None else None,
         "runs": len(score.runs),
     }
 
 
-def _gain(gain: Gain, metric: str) -> dict[str, Any]:
+def _gain(gain: Gain) -> dict[str, Any]:
     return {
-        "difference": points(gain.difference, metric),
-        "low": points(gain.low, metric),
-        "high": points(gain.high, metric),
+        "difference": points(gain.difference),
+        "low": points(gain.low),
+        "high": points(gain.high),
         "p_value": f"{gain.p_value:.4f}",
         "certain": gain.certain,
         "positive": gain.difference > 0,

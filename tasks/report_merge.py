@@ -23,23 +23,37 @@ def merge_table(folder: Path) -> dict[str, Any]:
             own = found["matrix"][name]["scores"][name][metric]["value"]
             cells.append(
                 {
-                    **{key: percent(score[key], metric) for key in ("value", "low", "high")},
-                    "difference": points(score["value"] - own, metric) if row != name else "",
+                    **{key: percent(score[key]) for key in ("value", "low", "high")},
+                    "difference": points(score["value"] - own) if row != name else "",
                     "own": row == name,
                     "share": f"{min(1.0, abs(score['value'] - own) / 0.2):.3f}",
                     "worse": score["value"] < own,
                 }
             )
         kind = "none" if row == "none" else "single" if row in names else "merged"
-        options = found["recipes"].get(row, {}).get("options", {})
-        note = ", ".join(f"{key} {value:g}" for key, value in options.items() if isinstance(value, int | float))
+        note = _how(found["recipes"][row], names) if kind == "merged" else ""
         rows.append({"name": _merge_title(row, kind), "kind": kind, "cells": cells, "note": note})
     notes = list(dict.fromkeys(note for recipe in found["recipes"].values() for note in recipe["notes"]))
     return {
         "note": None,
         "datasets": [{"name": name, "metric": METRICS[metrics[name]].title} for name in names],
         "rows": rows,
-        "scales": found["scales_tried"],
+        "tried": [
+            {
+                "method": method.replace("_", " "),
+                "datasets": names,
+                "rows": [
+                    {
+                        "how": _how(one, names),
+                        "relative": f"{100 * one['relative']:.1f} %",
+                        "loss": f"{one['loss']:.4f}",
+                        "values": [percent(one["by_dataset"][name]) for name in names],
+                    }
+                    for one in sorted(tried, key=lambda one: (-one["relative"], one["loss"]))
+                ],
+            }
+            for method, tried in found["tried"].items()
+        ],
         "notes": notes,
         "comparisons": [
             {
@@ -52,6 +66,15 @@ def merge_table(folder: Path) -> dict[str, Any]:
             for pair in found["comparisons"]
         ],
     }
+
+
+def _how(made: dict[str, Any], names: list[str]) -> str:
+    """The options of a merge, and its weights where they differ."""
+    options = [f"{key.replace('_', ' ')} {value}" for key, value in made["options"].items()]
+    weights = [made["weights"][name] for name in names]
+    if len(set(weights)) > 1 or weights[0] != 1:
+        options.append("weights " + ", ".join(f"{weight:g}" for weight in weights))
+    return ", ".join(options)
 
 
 def _merge_title(row: str, kind: str) -> str:

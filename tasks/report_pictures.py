@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from beft.metrics import METRICS
 from tasks.drawing import Curve, Interval, curves, intervals
-from tasks.formatting import TITLES, factor, percent, points, title
+from tasks.formatting import TITLES, percent, points, title
 from tasks.results import DatasetResults
 
 COLOURS = {"head_only": "other", "logistic_regression": "third", "all_biases": "second"}
@@ -23,31 +23,29 @@ def score_picture(results: DatasetResults) -> Markup:
     """Every method on test."""
     evaluation, metric = results.evaluation, results.metric
     scores = evaluation.splits["test"].scores
-    by = factor(metric)
     rows = []
     for method in order(results):
         score = scores[method][metric]
-        text = f"{percent(score.value, metric)}  [{percent(score.low, metric)}, {percent(score.high, metric)}]"
+        text = f"{percent(score.value)}  [{percent(score.low)}, {percent(score.high)}]"
         colour = COLOURS.get(method, "accent")
-        rows.append(Interval(title(method), by * score.value, by * score.low, by * score.high, text, colour))
+        rows.append(Interval(title(method), 100 * score.value, 100 * score.low, 100 * score.high, text, colour))
     return intervals(rows, title=f"{METRICS[metric].title} on test, with intervals")
 
 
 def gain_picture(results: DatasetResults) -> Markup:
     """The target's gain over each baseline, on test and on gate."""
     evaluation, metric = results.evaluation, results.metric
-    by = factor(metric)
     rows = []
     for split in ("test", "gate"):
         for baseline in evaluation.baselines:
             gain = evaluation.splits[split].gains[baseline][metric]
-            text = f"{points(gain.difference, metric)}  [{points(gain.low, metric)}, {points(gain.high, metric)}]"
+            text = f"{points(gain.difference)}  [{points(gain.low)}, {points(gain.high)}]"
             rows.append(
                 Interval(
                     f"{split}: over {title(baseline)}",
-                    by * gain.difference,
-                    by * gain.low,
-                    by * gain.high,
+                    100 * gain.difference,
+                    100 * gain.low,
+                    100 * gain.high,
                     text,
                     COLOURS.get(baseline, "other"),
                 )
@@ -59,7 +57,6 @@ def curve_pictures(results: DatasetResults) -> list[dict[str, Any]]:
     """Loss, and the dev metric, by epoch, of probe and target."""
     named = (("probe", TITLES["all_biases"], "second"), ("train", results.evaluation.target, "accent"))
     best = {"probe": results.probe.get("best_epoch"), "train": results.train.get("best_epoch")}
-    by = factor(results.metric)
     losses, quality = [], []
     for step, name, colour in named:
         history = results.histories[step]
@@ -67,7 +64,7 @@ def curve_pictures(results: DatasetResults) -> list[dict[str, Any]]:
             line = [(float(epoch["epoch"]), float(epoch[key])) for epoch in history if key in epoch]
             if line:
                 losses.append(Curve(f"{name}, {suffix}", line, colour, best[step], dashed=suffix == "train"))
-        line = [(float(epoch["epoch"]), by * float(epoch["dev_metric"])) for epoch in history if "dev_metric" in epoch]
+        line = [(float(epoch["epoch"]), 100 * float(epoch["dev_metric"])) for epoch in history if "dev_metric" in epoch]
         if line:
             quality.append(Curve(name, line, colour, best[step]))
     pictures = [("Loss (dashed: on train)", losses), (f"{METRICS[results.metric].title} on dev", quality)]

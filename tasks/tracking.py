@@ -32,6 +32,8 @@ NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run."""
 
 _HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
+_PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped")
+_MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 
 def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> str:
@@ -210,9 +212,8 @@ def _log_datasets(
         if "folder" in data and summary.is_file():
             prepared = read_json(summary)
             source |= prepared["source"]
-            profile = {key: prepared[key] for key in ("version", "metric", "rows", "balance", "dropped")}
-            columns = {"id": "string", "text": "string", "text_pair": "string", "label": "integer"}
-            schema = json.dumps({"mlflow_colspec": [{"name": key, "type": of} for key, of in columns.items()]})
+            profile = {key: prepared[key] for key in _PROFILE if key in prepared}
+            schema = json.dumps({"mlflow_colspec": _columns(summary.parent)})
             connection.client.log_artifact(parent, str(summary), f"data/{name}")
         dataset = Dataset(
             name,
@@ -224,6 +225,19 @@ def _log_datasets(
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
     connection.client.log_inputs(parent, datasets=inputs)
+
+
+def _columns(prepared: Path) -> list[dict[str, JSON]]:
+    """The columns of prepared data in MLflow's words; which there are depends on the shape of the data."""
+    from pyarrow import parquet, types
+
+    found: list[dict[str, JSON]] = []
+    for column in parquet.read_schema(prepared / "train.parquet"):
+        if types.is_list(column.type):
+            found.append({"name": column.name, "type": "array", "items": {"type": "string"}})
+        else:
+            found.append({"name": column.name, "type": _MLFLOW_TYPES.get(str(column.type), "string")})
+    return found
 
 
 def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JSON]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,6 +251,49 @@ def test_merge_with_weights_and_scale(beft: Beft, made: Path, tmp_path: Path) ->
         torch.testing.assert_close(merged.deltas[site], 0.5 * delta - second.deltas[site])
 
 
+def test_merge_by_ties_with_options(beft: Beft, made: Path, tmp_path: Path) -> None:
+    """Each adapter is trimmed by itself; PEFT elects and averages what is left."""
+    from peft.utils.merge_utils import ties
+
+    from beft.adapter import Adapter
+
+    arguments = ("--method", "ties", "--option", "density=0.25", "--option", "scale=0.5")
+    assert beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged", *arguments).status == 0
+    adapters = [Adapter.load(made / name / "adapter").deltas for name in ("first", "second")]
+    sites = sorted({*adapters[0], *adapters[1]})
+    trimmed = []
+    for deltas in adapters:
+        smallest = (
+            torch.cat(list(deltas.values())).abs().sort(descending=True).values[sum(map(len, deltas.values())) // 4]
+        )
+        parts = [deltas.get(site, torch.zeros(site.width)) for site in sites]
+        trimmed.append(torch.cat([part.where(part.abs() > smallest, 0.0) for part in parts]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = 0.5 * ties(trimmed, torch.ones(2), density=1.0)
+    merged = Adapter.load(tmp_path / "merged" / "second").deltas
+    torch.testing.assert_close(torch.cat([merged[site] for site in sites]), expected)
+
+
+def test_merge_chooses_on_dev(beft: Beft, tmp_path: Path) -> None:
+    from beft.files import read_json
+
+    for term in ("value", "query"):
+        assert beft("train", "prepared", "--term", term, "--out", tmp_path / term).status == 0
+    prepared = ("--prepared", "prepared", "--prepared", "prepared", "--base", "base")
+    for method, number in (("dare", 4), ("searched_weights", 32)):
+        out = tmp_path / method
+        answer = beft("merge", tmp_path / "value", tmp_path / "query", "--out", out, "--method", method, *prepared)
+        assert answer.status == 0, answer.err
+        found = read_json(out / "merge.json")
+        assert len(found["tried"]) == number
+        assert f"{number} merges on 20 dev rows" in answer.err, "the cost is said before"
+        best = max(found["tried"], key=lambda one: (one["relative"], -one["loss"]))
+        assert (best["options"], best["weights"]) == (found["recipe"]["options"], found["recipe"]["weights"])
+    row = json.loads(beft("predict", out / "value", "--base", "base", "--json", TEXTS[0]).out)
+    assert sum(row["probabilities"].values()) == pytest.approx(1)
+
+
 def test_export_is_a_plain_model_with_the_same_answers(beft: Beft, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -375,7 +419,14 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("merge first/adapter stranger --out out", "different bases"),
         ("merge first/adapter second/adapter --method maen --out out", "Did you mean 'mean'"),
         ("merge first/adapter second/adapter --scale 2 --out out", "option"),
-        ("merge first/adapter second/adapter --weight 1 --out out", "1 weights"),
+        ("merge first/adapter second/adapter --weight 1 --out out", "1 times --weight"),
+        ("merge first/adapter second/adapter --prepared prepared --out out", "1 times --prepared"),
+        ("merge first/adapter second/adapter --method ties --option density=2 --out out", "density"),
+        ("merge first/adapter second/adapter --method ties --option density=high --out out", "must be a number"),
+        ("merge first/adapter second/adapter --method ties --option densty=0.5 --out out", "Did you mean 'density'"),
+        ("merge first/adapter second/adapter --method ties --option density --out out", "--option density=0.2"),
+        ("merge first/adapter second/adapter --method dare --option draw=0.5 --out out", "a whole number"),
+        ("merge first/adapter second/adapter --method searched_weights --out out", "--prepared"),
         ("merge first/adapter second/adapter --weight -1 --weight 1 --out out", "negative"),
         ("merge first/adapter second/adapter --out base", "there already"),
         ("export first/adapter --base other --out out", "base"),

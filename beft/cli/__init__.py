@@ -6,10 +6,11 @@ Nothing slow is imported before a command runs, so that ``beft --help`` answers 
 import typer
 
 from beft.cli import datasets
-from beft.cli.adapters import export, merge, predict
+from beft.cli.adapters import export, predict
 from beft.cli.baselines import baseline
 from beft.cli.inspection import inspect
 from beft.cli.learning import probe, score, train
+from beft.cli.merging import merge
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 app.command()(inspect)

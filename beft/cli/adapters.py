@@ -1,4 +1,4 @@
-"""predict, merge, export: what is done with saved adapters."""
+"""predict, export: what is done with one saved adapter."""
 
 import json
 import sys
@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from beft.cli.options import BaseFolder, open_adapter, refuse_existing
-from beft.cli.output import print_table
 
 _PREDICTED_AT_ONCE = 1024
 
@@ -50,53 +49,6 @@ def predict(
         typer.echo(f"{truncated} texts were longer than {limit} tokens and were cut", err=True)
 
 
-def merge(
-    adapters: Annotated[list[Path], typer.Argument(help="Two adapters' folders or more, of one base.")],
-    out: Annotated[Path, typer.Option(help="The folder that gets one merged adapter for each head.")],
-    method: Annotated[str, typer.Option(help="mean or task_arithmetic.")] = "mean",
-    scale: Annotated[float | None, typer.Option(help="Of task_arithmetic: multiplies the sum.")] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="One an adapter, in their order; none: all 1.")] = None,
-) -> None:
-    """Merge the bias changes of adapters.
-
-    Heads are never merged: the folder gets one adapter for each given, with the merged biases and its own head.
-    """
-    import warnings
-
-    from beft.adapter import Adapter
-    from beft.errors import InputError
-    from beft.files import whole_folder, write_json
-    from beft.merging import compare_all
-    from beft.merging import merge as merge_adapters
-
-    if len(adapters) < 2:
-        raise InputError("a merge needs two adapters or more")
-    if weight and len(weight) != len(adapters):
-        raise InputError(f"there are {len(adapters)} adapters but {len(weight)} weights; give --weight once for each")
-    names = _names_of(adapters)
-    loaded = {name: Adapter.load(path) for name, path in zip(names, adapters, strict=True)}
-    weights = dict(zip(names, weight, strict=True)) if weight else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say is in the notes, printed below
-        given = {} if scale is None else {"scale": scale}
-        merged = merge_adapters(method, loaded, weights=weights, **given)
-    comparisons = compare_all(loaded)
-    refuse_existing(out)
-    with whole_folder(out) as folder:
-        for name, adapter in loaded.items():
-            beside = [other for other in loaded.values() if other is not adapter]
-            adapter.with_deltas(merged.deltas, beside=beside, provenance=merged.recipe()).save(folder / name)
-        described = {"recipe": merged.recipe(), "comparisons": [each.to_json() for each in comparisons]}
-        write_json(folder / "merge.json", described)
-    for note in merged.notes:
-        typer.echo(note, err=True)
-    print_table(
-        ["first", "second", "cosine", "sign conflict"],
-        [[each.first, each.second, _number(each.cosine), _number(each.sign_conflict)] for each in comparisons],
-    )
-    typer.echo(f"\n{', '.join(str(out / name) for name in names)}: the merged biases, each with its own head")
-
-
 def export(
     adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
     out: Annotated[Path, typer.Option(help="The new folder of the model.")],
@@ -116,20 +68,6 @@ def export(
     classifier = load_classifier(reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling)
     report = loaded.fold(classifier, out)
     typer.echo(f"{out}: a model that plain transformers loads; largest rounding of a bias {report.largest:.2g}")
-
-
-def _names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each adapter: the part of its path in which it first differs from all others."""
-    resolved = [path.resolve().parts for path in paths]
-    for at in range(1, max(map(len, resolved)) + 1):
-        names = [parts[-at] if at <= len(parts) else "" for parts in resolved]
-        if len(set(names)) == len(names) and all(names):
-            return names
-    return [f"adapter-{number}" for number in range(1, len(paths) + 1)]
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
 
 
 def _stdin_lines() -> Iterator[str]:

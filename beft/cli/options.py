@@ -51,8 +51,11 @@ def open_adapter(context: typer.Context, adapter: str) -> AbstractContextManager
     return context.obj.open_adapter(adapter) if context.obj else nullcontext(Path(adapter))
 
 
-def parse_changes(changes: Iterable[str]) -> dict[str, Any]:
+def parse_changes(changes: Iterable[str], *, option: str = "--set", example: str = "train.epochs=3") -> dict[str, Any]:
     """``NAME=VALUE`` texts as dotted names to values; a value is read as YAML.
+
+    Args:
+        option: The option that they were given with, and ``example`` a value of it: for the messages.
 
     Raises:
         InputError: A text without ``=``, or a value that is no YAML.
@@ -65,11 +68,11 @@ def parse_changes(changes: Iterable[str]) -> dict[str, Any]:
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals or not name.strip():
-            raise InputError(f"--set {change!r}: write NAME=VALUE, for example --set train.epochs=3")
+            raise InputError(f"{option} {change!r}: write NAME=VALUE, for example {option} {example}")
         try:
             values[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise InputError(f"--set {change!r}: {value!r} is no YAML value") from None
+            raise InputError(f"{option} {change!r}: {value!r} is no YAML value") from None
     return values
 
 

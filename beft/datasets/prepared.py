@@ -1,4 +1,8 @@
-"""Prepared data on disk: a Parquet file for each split, with the columns id, text, text_pair, label; ``data.json``."""
+"""Prepared data on disk: a Parquet file for each split, and ``data.json``.
+
+Every split has the columns id, text and text_pair; beside them those that the shape of the data has: label, choices,
+answers, group.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +18,17 @@ from beft.names import known_name
 Split = Literal["train", "dev", "gate", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
 SUMMARY = "data.json"
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("text", pa.string()), ("text_pair", pa.string()), ("label", pa.int32())],
-)
+_TEXTS = pa.list_(pa.string())
+_TYPES: dict[str, tuple[pa.DataType, ...]] = {
+    "id": (pa.string(),),
+    "text": (pa.string(),),
+    "text_pair": (pa.string(),),
+    "label": (pa.int32(), pa.float64()),
+    "choices": (_TEXTS,),
+    "answers": (_TEXTS,),
+    "group": (pa.string(),),
+}
+_ALWAYS = ("id", "text", "text_pair")
 
 
 @dataclass(frozen=True)
@@ -26,10 +38,11 @@ class Rows:
     Attributes:
         ids: One a row, unique in the dataset, made of a hash of the text.
         pairs: The second text of each row; None for a dataset of single texts.
-        labels: The number of each row's label.
-        choices: The choices of each row, where rows have choices.
-        answers: The right answers of each row, where there are such texts.
-        groups: What each row belongs to, where rows belong together.
+        labels: Classification: the number of each row's label. Regression: its value. Multiple choice: the number of
+            the (first) right choice. Empty for generation.
+        choices: Of multiple choice: the choices of each row.
+        answers: Of generation, and of multiple choice with several right choices: the right answers of each row.
+        groups: The group of each row, where rows belong together.
     """
 
     ids: list[str]
@@ -45,9 +58,19 @@ class Rows:
 
 
 def save_split(folder: Path, split: str, rows: Rows) -> None:
-    """Write ``SPLIT.parquet``."""
+    """Write ``SPLIT.parquet``, with the columns that the rows have."""
     pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
-    write_table(folder / f"{split}.parquet", pa.table([rows.ids, rows.texts, pairs, rows.labels], schema=SCHEMA))
+    columns: dict[str, Any] = {"id": rows.ids, "text": rows.texts, "text_pair": pairs}
+    if rows.labels:
+        columns["label"] = rows.labels
+    columns |= {
+        name: values
+        for name, values in (("choices", rows.choices), ("answers", rows.answers), ("group", rows.groups))
+        if values is not None
+    }
+    values = any(isinstance(label, float) for label in rows.labels)
+    schema = pa.schema([(name, _TYPES[name][-1 if name == "label" and values else 0]) for name in columns])
+    write_table(folder / f"{split}.parquet", pa.table(list(columns.values()), schema=schema))
 
 
 def load_split(folder: Path, split: str) -> Rows:
@@ -58,15 +81,32 @@ def load_split(folder: Path, split: str) -> Rows:
     """
     path = folder / f"{known_name(split, SPLITS, 'split')}.parquet"
     table = read_table(path)
-    if table.schema.remove_metadata() != SCHEMA:
+    known = [name for name in _TYPES if name in _ALWAYS or name in table.column_names]
+    if table.column_names != known or not all(_is_one_of(table[name].type, _TYPES[name]) for name in known):
         raise InputError(f"{path} is not a split that 'prepare' wrote: its columns are {', '.join(table.column_names)}")
     columns = table.to_pydict()
     single = table["text_pair"].null_count == len(table)
-    return Rows(columns["id"], columns["text"], None if single else columns["text_pair"], columns["label"])
+    return Rows(
+        columns["id"],
+        columns["text"],
+        None if single else columns["text_pair"],
+        columns.get("label", []),
+        columns.get("choices"),
+        columns.get("answers"),
+        columns.get("group"),
+    )
+
+
+def _is_one_of(found: pa.DataType, known: tuple[pa.DataType, ...]) -> bool:
+    """Whether a column's type is one of those known; what the items of a list are called does not matter."""
+    return found in known or (pa.types.is_list(found) and pa.list_(found.value_type) in known)
 
 
 def load_summary(folder: Path) -> dict[str, Any]:
     """Read ``data.json``, which says what the splits are and where they came from.
+
+    What is said only where it is not the usual is there always: ``shape`` (else classification), ``metrics`` (else the
+    metric alone), ``prompt`` (else None).
 
     Raises:
         InputError: The folder holds no prepared data.
@@ -77,4 +117,5 @@ def load_summary(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no prepared data: there is no valid {SUMMARY} in it") from None
     if not isinstance(summary, dict) or "dataset" not in summary:
         raise InputError(f"{folder / SUMMARY} is not what 'prepare' wrote")
-    return summary
+    usual = {"shape": "classification", "metrics": [summary.get("metric")], "prompt": None}
+    return {**usual, **summary}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from beft.datasets.description import DatasetError, Description, FileSource, Format, canonical
+from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.loaders import RECORD
 from beft.datasets.parquet import read_table
+from beft.datasets.sources import FileSource, Format
 from beft.errors import InputError
 from beft.files import read_json
 from beft.names import unknown_name

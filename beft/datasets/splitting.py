@@ -1,10 +1,13 @@
 """Divide the rows of a dataset, once and for all: by hashes of their texts, never by their order.
 
-Rows are given by the key of their text and the number of their label. Every choice below takes, for each label, the
-rows whose keyed hash is smallest, so that it is the same for every order of the rows, and as random as the hash.
+Rows are given by the key of their text, their label and their stratum. Every choice below takes, for each stratum, the
+rows whose keyed hash is smallest, so that it is the same for every order of the rows, and as random as the hash. Rows
+that belong together go together: then whole groups are taken, in the order of the keyed hash of their name, and nothing
+is stratified.
 """
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,27 +42,33 @@ class Splits:
 
 def split_rows(
     keys: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[float],
     own_test: Sequence[bool],
     *,
     size: int | None,
     settings: SplitSettings,
+    strata: Sequence[int] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Splits:
     """Divide rows into train, dev, gate and test.
 
     Test is the dataset's own evaluation split, whole. Without one it is ``test_rows`` rows, stratified, all copies of a
     text together (where copies do not fit, a few rows fewer). From what is left, each text once: ``gate_rows`` rows,
-    then the sample of ``size`` rows, and of it ``dev_fraction`` as dev; all of them stratified.
+    then the sample of ``size`` rows, and of it ``dev_fraction`` as dev; all of them stratified. Of groups, as many are
+    taken as fit: a split has fewer rows than asked for, by less than one group.
 
     Args:
         keys: ``text_key`` of each row.
-        labels: The number of each row's label.
+        labels: Each row's label, a number or a value: copies of a text that differ in it contradict each other.
         own_test: Whether a row is of the dataset's own evaluation split.
         size: Rows of the sample that train and dev share; None for all that are left.
+        strata: The number of each row's stratum; none: of each row's label.
+        groups: The name of each row's group, where rows belong together.
 
     Raises:
         TooFewRows: There are not enough rows.
     """
+    stratum = [int(label) for label in labels] if strata is None else strata
     copies: dict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(keys)), key=lambda row: labels[row]):
         copies[keys[row]].append(row)
@@ -67,10 +76,17 @@ def split_rows(
     def ordered(rows: Iterable[int], purpose: str) -> list[int]:
         return sorted(rows, key=lambda row: (_keyed_hash(purpose, keys[row]), labels[row], row))
 
+    def take(rows: Iterable[int], purpose: str, total: int) -> tuple[list[int], list[int]]:
+        if groups is None:
+            return _stratified(ordered(rows, purpose), stratum, total)
+        return _whole_groups(ordered(rows, purpose), groups, purpose, total)
+
     if any(own_test):
         test = [row for row, own in enumerate(own_test) if own]
+    elif groups is None:
+        test = _whole_texts(copies, stratum, settings.test_rows)
     else:
-        test = _whole_texts(copies, labels, settings.test_rows)
+        test, _ = take(range(len(keys)), "test", settings.test_rows)
     test_keys = {keys[row] for row in test}
     in_test = set(test)
     seen_in_test = [row for row in range(len(keys)) if keys[row] in test_keys and row not in in_test]
@@ -94,13 +110,12 @@ def split_rows(
             f"gate ({settings.gate_rows:,} rows) and the sample ({asked} rows) need {wanted:,} rows, but of "
             f"{len(keys):,} only {len(left):,} are left after test ({len(test):,}), duplicates and conflicts"
         )
-    gate, left = _stratified(ordered(left, "gate"), labels, settings.gate_rows)
-    sample_order = ordered(left, f"sample {settings.draw}")
-    sample, unused = _stratified(sample_order, labels, len(left) if size is None else size)
+    gate, left = take(left, "gate", settings.gate_rows)
+    sample, unused = take(left, f"sample {settings.draw}", len(left) if size is None else size)
     dev_rows = max(1, round(settings.dev_fraction * len(sample)))
-    dev, _ = _stratified(ordered(sample, f"dev {settings.draw}"), labels, dev_rows)
+    dev, _ = take(sample, f"dev {settings.draw}", dev_rows)
     in_dev = set(dev)
-    return Splits(
+    splits = Splits(
         train=[row for row in sample if row not in in_dev],
         dev=dev,
         gate=gate,
@@ -110,6 +125,16 @@ def split_rows(
         seen_in_test=seen_in_test,
         unused=unused,
     )
+    empty = [name for name in ("train", "dev", "gate", "test") if not getattr(splits, name)]
+    if groups is not None and empty:
+        raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together")
+    return splits
+
+
+def deciles(values: Sequence[float]) -> list[int]:
+    """The tenth of all rows that each value lies in, 0 to 9, equal values in the same: the strata of a regression."""
+    ranks = sorted(values)
+    return [10 * bisect_left(ranks, value) // len(values) for value in values]
 
 
 def quotas(counts: Sequence[int], total: int) -> list[int]:
@@ -139,6 +164,18 @@ def _stratified(ordered: list[int], labels: Sequence[int], total: int) -> tuple[
         else:
             rest.append(row)
     return taken, rest
+
+
+def _whole_groups(ordered: list[int], groups: Sequence[str], purpose: str, total: int) -> tuple[list[int], list[int]]:
+    """The rows of the first groups, in the order of the hash of their names, until one does not fit; and the rest."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for row in ordered:
+        members[groups[row]].append(row)
+    names = sorted(members, key=lambda name: (_keyed_hash(purpose, name), name))
+    taken: list[int] = []
+    while names and len(taken) + len(members[names[0]]) <= total:
+        taken += members[names.pop(0)]
+    return taken, [row for name in names for row in members[name]]
 
 
 def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int) -> list[int]:

@@ -60,16 +60,41 @@ def weighted_sum(adapters: Sequence[Weighted]) -> dict[str, Tensor]:
     ordered = in_order(adapters)
     merged = {}
     for name in sorted({name for deltas, _ in ordered for name in deltas}):
-        total, dtype = None, torch.float32
-        for tensor, weight in _at(name, ordered):
-            part = tensor.detach().cpu().double() * weight
-            total = part if total is None else total + part
-            dtype = torch.promote_types(dtype, tensor.dtype)
-        if total is not None:
-            merged[name] = total.to(dtype)
-            if not torch.isfinite(merged[name]).all():
-                raise InputError(f"the merged change at {name} is too large for {dtype}: use smaller weights")
+        parts = [tensor.detach().cpu().double() * weight for tensor, weight in _at(name, ordered)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        merged[name] = as_wide_as(name, total, ordered)
     return merged
+
+
+def as_wide_as(name: str, values: Tensor, adapters: Sequence[Weighted]) -> Tensor:
+    """Values in the widest type that the adapters have at the site ``name``, at least fp32.
+
+    Raises:
+        InputError: A value is too large for the type.
+    """
+    dtype = torch.float32
+    for tensor, _ in _at(name, adapters):
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    cast = values.to(dtype)
+    if not torch.isfinite(cast).all():
+        raise InputError(f"the merged change at {name} is too large for {dtype}: use smaller weights")
+    return cast
+
+
+def shares(weights: Sequence[float], method: str) -> list[float]:
+    """The weights of a mean, divided by the largest, so that neither their size nor their sum can overflow.
+
+    Raises:
+        InputError: A weight is negative, or all of them are zero.
+    """
+    if any(weight < 0 for weight in weights):
+        raise InputError(f"{method} has no negative weights, but these are {list(weights)}; use task_arithmetic")
+    largest = max(weights, default=0.0)
+    if weights and largest == 0:
+        raise InputError(f"the weights of {method} must not all be zero")
+    return [weight / largest for weight in weights]
 
 
 def _at(name: str, adapters: Sequence[Weighted]) -> Iterator[tuple[Tensor, float]]:

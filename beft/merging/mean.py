@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from beft.errors import InputError
-from beft.merging.deltas import Weighted, weighted_sum
+from beft.merging.deltas import Weighted, shares, weighted_sum
 from beft.merging.registry import merge_method
 
 
@@ -25,12 +24,6 @@ def mean(adapters: Sequence[Weighted]) -> dict[str, Tensor]:
     Raises:
         InputError: There are none, they do not fit together, a weight is negative, or all weights are zero.
     """
-    weights = [weight for _, weight in adapters]
-    if any(weight < 0 for weight in weights):
-        raise InputError(f"a mean has no negative weights, but these are {weights}; use task_arithmetic")
-    largest = max(weights, default=0.0)
-    if adapters and largest == 0:
-        raise InputError("the weights of a mean must not all be zero")
-    shares = [weight / largest for weight in weights]
-    total = math.fsum(shares)
-    return weighted_sum([(deltas, share / total) for (deltas, _), share in zip(adapters, shares, strict=True)])
+    weights = shares([weight for _, weight in adapters], "mean")
+    total = math.fsum(weights)
+    return weighted_sum([(deltas, weight / total) for (deltas, _), weight in zip(adapters, weights, strict=True)])

@@ -49,10 +49,16 @@ def merge_deltas(name: str, adapters: Sequence[Weighted], **given: Any) -> dict[
     """Merge changes with the method ``name`` and the options ``given``.
 
     Raises:
-        InputError: The method or an option is unknown, or the changes do not fit together.
+        InputError: The method or an option is unknown, an option is no number where it must be one, or the changes do
+            not fit together.
     """
     known = options(name)
-    for option in given:
+    for option, value in given.items():
         if option not in known:
             raise InputError(unknown_name(option, known, f"option of the merge method {name!r}"))
+        default = known[option]
+        kinds = (int,) if type(default) is int else (int, float) if type(default) is float else (object,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
+            kind = "a whole number" if kinds == (int,) else "a number"
+            raise InputError(f"the option {option} of the merge method {name!r} must be {kind}, not {value!r}")
     return _METHODS[name](adapters, **given)

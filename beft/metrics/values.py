@@ -71,7 +71,7 @@ class Spearman:
         """The correlation [...] under weights [..., units]."""
         order = np.argsort(self.truth, kind="stable")
         rows = order if self.unit is None else self.unit[order]
-        weights = weights[..., rows]
+        weights = np.take(weights, rows, axis=-1)
         true = _ranks(self.truth[order], weights)
         guess = _ranks(self.predicted[order], weights)
         sums = [
@@ -91,8 +91,10 @@ class Spearman:
 def _ranks(values: Floats, weights: Floats) -> Floats:
     """The rank of every value [..., rows] under weights [..., rows], less the mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    of_value = weights[..., np.argsort(place, kind="stable")]
+    of_value = np.take(weights, np.argsort(place, kind="stable"), axis=-1)
     if len(counts) < len(values):
         of_value = np.add.reduceat(of_value, np.cumsum(counts) - counts, axis=-1)
     upto = np.cumsum(of_value, axis=-1)
-    return np.asarray((upto - of_value / 2 - upto[..., -1:] / 2)[..., place])
+    middle = (upto[..., -1:] + of_value) / -2
+    middle += upto
+    return np.take(middle, place, axis=-1)

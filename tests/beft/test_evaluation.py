@@ -67,7 +67,7 @@ def test_values_are_scikit_learn_s(
     for split, labels in truth.items():
         assert evaluation.splits[split].rows == ROWS[split]
         for name, method in methods.items():
-            runs = np.asarray(method.probabilities[split]).reshape(-1, ROWS[split], 2).argmax(-1)
+            runs = np.asarray(method.predictions[split]).reshape(-1, ROWS[split], 2).argmax(-1)
             for metric, function in functions.items():
                 expected = [float(function(labels, run)) for run in runs]
                 found = evaluation.splits[split].scores[name][metric]
@@ -81,7 +81,7 @@ def test_gains_are_paired(evaluation: Evaluation, methods: dict[str, Method], tr
     """The interval of an accuracy gain is the normal one of the per-row differences, not of two separate samples."""
     gain = evaluation.splits["test"].gains["logistic_regression"]["accuracy"]
     right = {
-        name: (np.asarray(methods[name].probabilities["test"]).reshape(-1, 300, 2).argmax(-1) == truth["test"]).mean(0)
+        name: (np.asarray(methods[name].predictions["test"]).reshape(-1, 300, 2).argmax(-1) == truth["test"]).mean(0)
         for name in ("value", "logistic_regression")
     }
     differences = right["value"] - right["logistic_regression"]
@@ -198,7 +198,7 @@ def test_only_target_and_baselines_must_be_on_every_split(
     evaluation: Evaluation, methods: dict[str, Method], truth: dict[str, np.ndarray]
 ) -> None:
     def evaluate(without_gate: str) -> Evaluation:
-        part = Method({"test": methods[without_gate].probabilities["test"]})
+        part = Method({"test": methods[without_gate].predictions["test"]})
         return evaluate_methods(
             {**methods, without_gate: part},
             truth,

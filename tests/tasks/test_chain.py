@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score
 
 from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
@@ -62,7 +63,12 @@ def chain(tmp_path_factory):
             "probe": TRAINING,
             "train": TRAINING,
             "evaluate": {"resamples": 200},
-            "merge": {"scales": [0.25, 0.5, 1.0]},
+            "merge": {
+                "methods": ["mean", "task_arithmetic", "ties", "dare", "searched_weights"],
+                "scales": [0.25, 0.5, 1.0],
+                "densities": [0.2, 0.6],
+                "search_budget": 12,
+            },
         }
     )
     return run_steps(root, settings), settings, base
@@ -137,17 +143,34 @@ def test_mean_is_the_mean_of_the_biases_under_the_datasets_own_head(chain):
         assert all(torch.equal(merged.head[name], value) for name, value in own.head.items())
 
 
-def test_scale_is_the_best_on_dev(chain):
+def test_options_and_weights_are_the_best_on_dev(chain):
+    """By the mean of the metrics, each divided by that of the dataset's own adapter."""
     folders, _, base = chain
     found = read_json(folders["merge"] / "merge.json")
-    tried = {one["scale"]: one for one in found["scales_tried"]}
-    assert set(tried) == {0.25, 0.5, 1.0}
-    chosen = found["recipes"]["task_arithmetic"]["options"]["scale"]
-    assert tried[chosen]["metric"] == max(one["metric"] for one in tried.values())
-    probabilities, labels = probabilities_of(
-        folders["merge"] / "merged" / "task_arithmetic" / "mine", base, folders["prepare/mine"], "dev"
-    )
-    assert tried[chosen]["by_dataset"]["mine"] == pytest.approx((probabilities.argmax(1) == labels).mean())
+    assert {method: len(tried) for method, tried in found["tried"].items()} == {
+        "task_arithmetic": 3,
+        "ties": 6,
+        "dare": 3,
+        "searched_weights": 12,
+    }
+    metrics = {"mine": accuracy_score, "turned": partial(f1_score, average="macro")}
+
+    def on_dev(adapter, dataset):
+        probabilities, labels = probabilities_of(adapter, base, folders[f"prepare/{dataset}"], "dev")
+        return metrics[dataset](labels, probabilities.argmax(1))
+
+    for method in ("task_arithmetic", "ties", "dare", "searched_weights"):
+        recipe = found["recipes"][method]
+        [chosen] = [
+            one
+            for one in found["tried"][method]
+            if one["options"] == recipe["options"] and one["weights"] == recipe["weights"]
+        ]
+        assert chosen["relative"] == max(one["relative"] for one in found["tried"][method])
+        values = {name: on_dev(folders["merge"] / "merged" / method / name, name) for name in metrics}
+        assert chosen["by_dataset"] == pytest.approx(values)
+        own = {name: on_dev(folders[f"train/{name}"] / "adapter", name) for name in metrics}
+        assert chosen["relative"] == pytest.approx(np.mean([values[name] / own[name] for name in metrics]))
 
 
 def test_comparison_is_the_cosine_of_the_deltas(chain):
@@ -162,7 +185,7 @@ def test_comparison_is_the_cosine_of_the_deltas(chain):
 
 
 def test_test_and_gate_rows_choose_nothing(chain, tmp_path):
-    """With every test and gate label turned round, the same term, adapter, epoch and merge scale are chosen."""
+    """With every test and gate label turned round, the same term, adapter, epoch and merges are chosen."""
     folders, settings, _ = chain
     again = dict(folders)
     for dataset in settings.datasets:
@@ -189,7 +212,7 @@ def test_test_and_gate_rows_choose_nothing(chain, tmp_path):
         assert first["tuning"]["logistic_regression"]["C"] == second["tuning"]["logistic_regression"]["C"]
         assert first["splits"]["test"] != second["splits"]["test"], "the turned labels were read"
     first, second = (read_json(all_["merge"] / "merge.json") for all_ in (folders, again))
-    assert first["scales_tried"] == second["scales_tried"]
+    assert first["tried"] == second["tried"]
     assert first["recipes"] == second["recipes"]
 
 

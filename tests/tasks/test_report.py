@@ -171,8 +171,8 @@ def test_a_picture_without_any_spread_is_drawn() -> None:
 
 
 def test_numbers_read_well() -> None:
-    assert (percent(0.785), percent(0.5, "matthews")) == ("78.5", "0.500")
-    assert (points(0.023), points(-0.02, "matthews")) == ("+2.3", "-0.020")
+    assert (percent(0.785), percent(-0.5)) == ("78.5", "-50.0")
+    assert (points(0.023), points(-0.02)) == ("+2.3", "-2.0")
     assert (quantity(512), quantity(9216), quantity(569868288), quantity(None)) == ("512 B", "9.2 kB", "569.9 MB", "—")
     assert (duration(2.34), duration(125.2)) == ("2.3 s", "2 min 05 s")
     assert json.dumps(report_step.sections)

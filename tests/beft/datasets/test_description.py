@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from beft.datasets import DatasetError, Description, dataset_problems, find_dataset, known_datasets
-from beft.datasets.description import HubSource, PackageSource, canonical
+from beft.datasets.description import canonical
+from beft.datasets.sources import HubSource, PackageSource
 from beft.errors import InputError
 from beft.settings import Settings
 from tests.beft.datasets.small import describe
@@ -77,7 +78,7 @@ def test_every_problem_of_a_description_is_said_at_once(tmp_path: Path) -> None:
     assert "metrc: unknown setting 'metrc'. Did you mean 'metric'?" in told
     assert "metric: unknown value 'acuracy'. Did you mean 'accuracy'?" in told
     assert "tets: unknown setting 'tets'. Did you mean 'test'?" in told
-    assert "columns.label: it is missing" in told
+    assert "columns: classification needs the column 'label'" in told
     assert "version: " in told
     assert raised.value.exit_status == 2
 

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from beft.errors import InputError
 from beft.merging import content_hash, merge_deltas, merge_method, methods, options, registry
+from beft.merging.dare import dare
 from beft.merging.mean import mean
+from beft.merging.searched_weights import searched_weights
 from beft.merging.task_arithmetic import task_arithmetic
+from beft.merging.ties import ties
 from beft.settings import MergeMethod
 
 torch.set_num_threads(1)
@@ -38,7 +41,7 @@ def deltas(draw: st.DrawFn, dtype: torch.dtype | None = None, whole: bool = Fals
 
 weights = st.floats(0.01, 10)
 several = st.lists(st.tuples(deltas(), weights), min_size=1, max_size=4)
-METHODS: list[Callable[..., Deltas]] = [mean, task_arithmetic]
+METHODS: list[Callable[..., Deltas]] = [mean, task_arithmetic, ties, dare, searched_weights]
 
 
 def assert_equal(first: Deltas, second: Deltas) -> None:
@@ -103,14 +106,18 @@ def test_mean_of_any_number_alike_is_each_of_them_in_fp32(changes: Deltas, share
     assert_equal(mean([(changes, share) for share in shares]), dict(sorted(changes.items())))
 
 
-@given(several, st.sampled_from([2.0**-40, 0.5, 4.0, 2.0**60]))
-def test_mean_does_not_depend_on_the_size_of_the_weights(adapters: list[tuple[Deltas, float]], factor: float) -> None:
-    assert_equal(mean(adapters), mean([(changes, factor * weight) for changes, weight in adapters]))
+@pytest.mark.parametrize("method", [mean, ties])
+@given(adapters=several, factor=st.sampled_from([2.0**-40, 0.5, 4.0, 2.0**60]))
+def test_a_mean_does_not_depend_on_the_size_of_the_weights(
+    method: Callable[..., Deltas], adapters: list[tuple[Deltas, float]], factor: float
+) -> None:
+    assert_equal(method(adapters), method([(changes, factor * weight) for changes, weight in adapters]))
 
 
-@given(deltas())
-def test_task_arithmetic_of_one_with_scale_one_is_itself(changes: Deltas) -> None:
-    assert_equal(task_arithmetic([(changes, 1.0)], scale=1.0), dict(sorted(changes.items())))
+@pytest.mark.parametrize("method", [task_arithmetic, searched_weights])
+@given(changes=deltas())
+def test_one_with_weight_one_is_itself(method: Callable[..., Deltas], changes: Deltas) -> None:
+    assert_equal(method([(changes, 1.0)]), dict(sorted(changes.items())))
 
 
 @given(several, deltas(whole=True, dtype=torch.float32), weights, st.floats(-2, 2))
@@ -169,7 +176,7 @@ def test_the_inputs_are_left_alone(method: Callable[..., Deltas]) -> None:
         ([({"a": torch.ones(2)}, float("inf"))], "finite number"),
         ([({"a": torch.tensor([float("inf")])}, 1.0)], "not finite numbers at a"),
         ([({"a": torch.ones(2)}, 1.0), ({"a": torch.ones(3)}, 1.0)], r"different shapes at a: \(2,\) and \(3,\)"),
-        ([({"a": torch.full((1,), 3e38)}, 2.0), ({"a": torch.full((1,), 3e38, dtype=torch.float64)}, 1.0)], None),
+        ([({"a": torch.full((1,), 1e38)}, 2.0), ({"a": torch.full((1,), 1e38, dtype=torch.float64)}, 1.0)], None),
     ],
 )
 def test_what_does_not_fit_is_an_error(
@@ -187,10 +194,13 @@ def test_a_sum_too_large_for_its_type_is_an_error() -> None:
         task_arithmetic([({"a": torch.full((1,), 3e38)}, 1.0)], scale=10.0)
 
 
+@pytest.mark.parametrize("method", [mean, ties])
 @pytest.mark.parametrize("shares", [(-1.0, 2.0), (0.0, 0.0)])
-def test_a_mean_needs_weights_that_are_not_negative_nor_all_zero(shares: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="mean"):
-        mean([({"a": torch.ones(1)}, share) for share in shares])
+def test_a_mean_needs_weights_that_are_not_negative_nor_all_zero(
+    method: Callable[..., Deltas], shares: tuple[float, float]
+) -> None:
+    with pytest.raises(InputError, match=f"{method.__name__} (has no negative weights|must not all be zero)"):
+        method([({"a": torch.ones(1)}, share) for share in shares])
 
 
 def test_every_method_of_the_settings_is_there_and_no_other() -> None:
@@ -200,6 +210,9 @@ def test_every_method_of_the_settings_is_there_and_no_other() -> None:
 def test_the_signature_is_the_schema() -> None:
     assert options("mean") == {}
     assert options("task_arithmetic") == {"scale": 1.0}
+    assert options("ties") == {"density": 0.2, "scale": 1.0}
+    assert options("dare") == {"drop_rate": 0.5, "scale": 1.0, "draw": 0}
+    assert options("searched_weights") == {}
     with pytest.raises(InputError, match=r"unknown option.*'scala'.*Did you mean 'scale'"):
         merge_deltas("task_arithmetic", [({"a": torch.ones(1)}, 1.0)], scala=2.0)
     with pytest.raises(InputError, match="Did you mean 'task_arithmetic'"):

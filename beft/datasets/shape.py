@@ -1,0 +1,108 @@
+"""The shapes that data can have: which columns each of them needs, and which metrics can measure it."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from beft.settings import Section
+
+ShapeName = Literal["classification", "regression", "multiple_choice", "generation"]
+MetricName = Literal[
+    "accuracy",
+    "f1",
+    "macro_f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "multirc_f1",
+    "multirc_exact_match",
+    "squad_exact_match",
+    "squad_f1",
+    "drop_f1",
+    "drop_exact_match",
+    "record_f1",
+    "record_exact_match",
+]
+METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
+
+_NEEDED = {
+    "classification": ("label",),
+    "regression": ("label",),
+    "multiple_choice": ("choices",),
+    "generation": ("answers",),
+}
+_ALLOWED = {
+    "classification": ("label",),
+    "regression": ("label",),
+    "multiple_choice": ("choices", "label", "answers"),
+    "generation": ("answers",),
+}
+
+
+class Columns(Section):
+    """The names that the source gives the columns.
+
+    Attributes:
+        text_pair: The second text, where the dataset has one.
+        label: Classification: the label's value. Regression: a number. Multiple choice: the number of the right choice,
+            counted from 0.
+        choices: Of multiple choice: a column that holds a list of texts, or a list of columns that hold one text each.
+        answers: Of generation, and of multiple choice with several right choices: a column that holds a list of texts,
+            each of them right.
+        group: Rows with the same value belong together: they are never divided between splits.
+    """
+
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+    choices: str | tuple[str, ...] | None = Field(None, union_mode="left_to_right")
+    answers: str | None = None
+    group: str | None = None
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """The source's name of each column that the dataset has; choices that stand in several columns are missing."""
+        return {role: name for role, name in self.model_dump().items() if isinstance(name, str)}
+
+    @property
+    def choice_columns(self) -> tuple[str, ...]:
+        """The columns that hold one choice each; none where one column holds them all."""
+        return self.choices if isinstance(self.choices, tuple) else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column of the source that is read."""
+        return (*self.by_role.values(), *self.choice_columns)
+
+    def misfit(self, shape: ShapeName) -> str | None:
+        """What is wrong with these columns for a shape; None where nothing is."""
+        given = [role for role in ("label", "choices", "answers") if getattr(self, role) is not None]
+        missing = [role for role in _NEEDED[shape] if role not in given]
+        if missing:
+            return f"{shape} needs the column {missing[0]!r}"
+        foreign = [role for role in given if role not in _ALLOWED[shape]]
+        if foreign:
+            return f"{shape} has no column {foreign[0]!r}"
+        if shape == "multiple_choice" and not {"label", "answers"} & set(given):
+            return (
+                "multiple_choice needs the column 'label' (the number of the right choice) or 'answers' (their texts)"
+            )
+        if isinstance(self.choices, tuple) and len(self.choices) < 2:
+            return "choices: name the one column that holds lists, or at least 2 columns"
+        return None
+
+
+def fitting_metrics(shape: ShapeName, columns: Columns, labels: int) -> tuple[MetricName, ...]:
+    """The metrics that can measure a dataset, the usual headline first."""
+    if shape == "regression":
+        return ("pearson", "spearman")
+    if shape == "generation":
+        return ("squad_f1", "squad_exact_match", "drop_f1", "drop_exact_match")
+    if shape == "multiple_choice":
+        return ("accuracy", "record_f1", "record_exact_match") if columns.answers else ("accuracy",)
+    names: list[MetricName] = ["accuracy", "macro_f1", "matthews"]
+    if labels == 2:
+        names.append("f1")
+        if columns.group:
+            names += ["multirc_f1", "multirc_exact_match"]
+    return tuple(names)

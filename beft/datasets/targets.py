@@ -1,0 +1,177 @@
+"""What the rows of a raw file are to be answered with, checked: a label, a value, choices, answers, and their group."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from beft.datasets.description import Description, canonical
+from beft.datasets.normalisation import normalised
+from beft.datasets.reading import RawFile
+
+_SHOWN = 5
+
+
+class Target(NamedTuple):
+    """What a row is to be answered with.
+
+    Attributes:
+        label: The number of the label or of the (first) right choice, or the value; 0 where the shape has none.
+    """
+
+    label: int | float
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    group: str = ""
+
+
+def checked_targets(file: RawFile, description: Description, problems: list[str]) -> list[Target | None]:
+    """The target of each row of a file; None where it is not what the description says, and a problem said."""
+    columns = description.columns
+    rows = len(file.numbers)
+    choices = _choices(file, description, problems) if columns.choices else [()] * rows
+    answers = _lists(file, columns.answers, problems) if columns.answers else [()] * rows
+    groups = _groups(file, columns.group, problems) if columns.group else [""] * rows
+    labels: Sequence[int | float | None]
+    if description.shape == "classification":
+        labels = _labels(file, description, problems)
+    elif description.shape == "regression":
+        labels = _values(file, description, problems)
+    elif description.shape == "multiple_choice":
+        labels = _right_choices(file, description, choices, answers, problems)
+    else:
+        labels = [0] * rows
+    return [
+        None if None in (label, choice, answer, group) else Target(label, choice, answer, group)  # type: ignore[arg-type]
+        for label, choice, answer, group in zip(labels, choices, answers, groups, strict=True)
+    ]
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """The first few of some rows' numbers, and how many there are."""
+    shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
+    if len(numbers) == 1:
+        return f"row {shown}"
+    return f"{len(numbers):,} rows: {shown}" + (", …" if len(numbers) > _SHOWN else "")
+
+
+def _labels(file: RawFile, description: Description, problems: list[str]) -> list[int | None]:
+    """The number of each row's label; None where its value is none of the declared ones."""
+    numbers = description.label_numbers
+    column = str(description.columns.label)
+    outside: dict[str, list[int]] = defaultdict(list)
+    labels: list[int | None] = []
+    for number, value in zip(file.numbers, file.columns[column], strict=True):
+        label = None if value is None else numbers.get(canonical(value))
+        if label is None:
+            outside["nothing" if value is None else repr(value)].append(number)
+        labels.append(label)
+    declared = ", ".join(f"{value} ({name})" for name, group in description.labels.items() for value in group)
+    for text, where in list(outside.items())[:_SHOWN]:
+        problems.append(
+            f"{file.name}, column {column!r}: {text} is none of the labels {declared}; it stands in {listed(where)}"
+        )
+    if len(outside) > _SHOWN:
+        problems.append(f"{file.name}: {len(outside) - _SHOWN:,} more values that are none of the labels")
+    return labels
+
+
+def _values(file: RawFile, description: Description, problems: list[str]) -> list[float | None]:
+    """The value of each row; None where it is no number, or outside of the declared range."""
+    column = str(description.columns.label)
+    least, most = description.label_range or (-math.inf, math.inf)
+    values = [number_of(value) for value in file.columns[column]]
+    foreign = [number for number, value in zip(file.numbers, values, strict=True) if value is None]
+    outside = [
+        number
+        for number, value in zip(file.numbers, values, strict=True)
+        if value is not None and not least <= value <= most
+    ]
+    if foreign:
+        problems.append(f"{file.name}, column {column!r}: no number in {listed(foreign)}")
+    if outside:
+        problems.append(f"{file.name}, column {column!r}: outside of {least:g} to {most:g} in {listed(outside)}")
+    return [value if value is not None and least <= value <= most else None for value in values]
+
+
+def number_of(value: Any) -> float | None:
+    """The finite number that a value is or spells; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _choices(file: RawFile, description: Description, problems: list[str]) -> list[tuple[str, ...] | None]:
+    columns = description.columns
+    if isinstance(columns.choices, str):
+        rows = _lists(file, columns.choices, problems)
+    else:
+        texts = zip(*(file.columns[name] for name in columns.choice_columns), strict=True)
+        rows = [tuple(row) if all(isinstance(text, str) for text in row) else None for row in texts]
+        foreign = [number for number, row in zip(file.numbers, rows, strict=True) if row is None]
+        if foreign:
+            problems.append(f"{file.name}, columns {', '.join(columns.choice_columns)}: no text in {listed(foreign)}")
+    few = [number for number, row in zip(file.numbers, rows, strict=True) if row is not None and len(row) < 2]
+    if few:
+        problems.append(f"{file.name}: fewer than 2 choices in {listed(few)}")
+    return rows
+
+
+def _lists(file: RawFile, column: str, problems: list[str]) -> list[tuple[str, ...] | None]:
+    """The texts that each row of a column holds; None where they are no list of texts, or one of them is blank."""
+    rows: list[tuple[str, ...] | None] = []
+    foreign: list[int] = []
+    empty: list[int] = []
+    for number, value in zip(file.numbers, file.columns[column], strict=True):
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+            foreign.append(number)
+            rows.append(None)
+        elif not value or not all(normalised(text) for text in value):
+            empty.append(number)
+            rows.append(None)
+        else:
+            rows.append(tuple(value))
+    if foreign:
+        problems.append(f"{file.name}, column {column!r}: no list of texts in {listed(foreign)}")
+    if empty:
+        problems.append(f"{file.name}, column {column!r}: empty, or with a blank text, in {listed(empty)}")
+    return rows
+
+
+def _right_choices(
+    file: RawFile,
+    description: Description,
+    choices: Sequence[tuple[str, ...] | None],
+    answers: Sequence[tuple[str, ...] | None],
+    problems: list[str],
+) -> list[int | None]:
+    """The number of the (first) right choice of each row; None where there is no such choice."""
+    column = description.columns.label
+    given = [None] * len(file.numbers) if column is None else [number_of(value) for value in file.columns[column]]
+    labels: list[int | None] = []
+    outside: list[int] = []
+    for number, value, of_row, right in zip(file.numbers, given, choices, answers, strict=True):
+        if column is None:
+            found = [at for at, choice in enumerate(of_row or ()) if choice in (right or ())]
+        else:
+            found = [at for at in range(len(of_row or ())) if at == value]
+        if not found and of_row is not None and right is not None:
+            outside.append(number)
+        labels.append(found[0] if found else None)
+    if outside:
+        what = "none of the answers is a choice" if column is None else f"column {column!r} is no number of a choice"
+        problems.append(f"{file.name}: {what} in {listed(outside)}")
+    return labels
+
+
+def _groups(file: RawFile, column: str, problems: list[str]) -> list[str | None]:
+    """The name of each row's group; train and test number their groups anew, so that the split is part of the name."""
+    values = [None if value is None else canonical(value) for value in file.columns[column]]
+    blank = [number for number, value in zip(file.numbers, values, strict=True) if not value]
+    if blank:
+        problems.append(f"{file.name}, column {column!r}: blank in {listed(blank)}")
+    return [f"{file.split} {value}" if value else None for value in values]

@@ -1,0 +1,108 @@
+"""How good merges are on the dev rows of every dataset: what chooses their options and weights, and never test rows."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from beft.adaptation import dev_metric
+from beft.adapter import Adapter
+from beft.measuring import measure_runs
+from beft.merging.merged import Merged
+from beft.opened import Opened
+from beft.runs import LabelledRows
+
+
+@dataclass(frozen=True)
+class DevScore:
+    """A merge on dev.
+
+    Attributes:
+        by_dataset: The metric of each dataset.
+        relative: The mean over the datasets of the metric relative to that of the dataset's own adapter, see
+            ``relative_to``.
+        loss: The mean over the datasets of the mean loss of a row; decides between equal metrics.
+    """
+
+    by_dataset: Mapping[str, float]
+    relative: float
+    loss: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better."""
+        return self.relative, -self.loss
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as JSON values."""
+        return {"relative": self.relative, "loss": self.loss, "by_dataset": dict(self.by_dataset)}
+
+
+def relative_to(own: float, value: float) -> float:
+    """A metric divided by that of a dataset's own adapter.
+
+    Where its own adapter is at zero or below (a correlation can be), one plus the difference, which needs no division.
+    """
+    return value / own if own > 0 else 1.0 + value - own
+
+
+@dataclass
+class DevRows:
+    """The dev rows of every dataset under its own head; a dataset is opened for each call, one after the other.
+
+    Args:
+        adapters: The datasets' own adapters.
+        open_dataset: Opens the classifier of a dataset on its rows.
+        planned: How many merges will be measured in all, for the message about the cost.
+        progress: Gets a line a dataset before its merges are measured.
+    """
+
+    adapters: Mapping[str, Adapter]
+    open_dataset: Callable[[str], Opened]
+    planned: int
+    progress: Callable[[str], None]
+    _own: dict[str, float] = field(default_factory=dict)
+
+    def measure(self, merges: Sequence[Merged]) -> list[DevScore]:
+        """The score of each merge."""
+        found: list[dict[str, tuple[float, float]]] = [{} for _ in merges]
+        for name in self.adapters:
+            opened = self.open_dataset(name)
+            rows = opened.rows("dev")
+            if name not in self._own:
+                self._own[name] = self._measure_own(opened, rows, name)
+            for result, merged in zip(found, merges, strict=True):
+                result[name] = _measured(opened, rows, with_merged(self.adapters, name, merged))
+        return [
+            DevScore(
+                by_dataset={name: metric for name, (metric, _) in result.items()},
+                relative=fmean(relative_to(self._own[name], metric) for name, (metric, _) in result.items()),
+                loss=fmean(loss for _, loss in result.values()),
+            )
+            for result in found
+        ]
+
+    def _measure_own(self, opened: Opened, rows: LabelledRows, name: str) -> float:
+        start = time.perf_counter()
+        metric, _ = _measured(opened, rows, self.adapters[name])
+        seconds = self.planned * (time.perf_counter() - start)
+        self.progress(f"merge: {self.planned} merges on {len(rows)} dev rows of {name} take about {seconds:.0f} s")
+        return metric
+
+
+def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> Adapter:
+    """The adapter ``name`` with its own head and merged biases."""
+    own = adapters[name]
+    beside = [adapter for other, adapter in adapters.items() if other != name]
+    # How the base was quantised stays part of it: an adapter has learnt to make up for that.
+    kept = {key: own.provenance[key] for key in ("compute",) if key in own.provenance}
+    return own.with_deltas(merged.deltas, beside=beside, provenance={**kept, "merge": merged.recipe()})
+
+
+def _measured(opened: Opened, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
+    """The metric, and the mean loss of a row."""
+    metric = dev_metric(opened.metric, rows)
+    with adapter.attached(opened.classifier):
+        [found] = measure_runs(opened.classifier, rows, metric, batch_size=opened.settings.evaluate.batch_size)
+    return found["dev_metric"], found["dev_loss"]
