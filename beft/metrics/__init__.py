@@ -23,7 +23,7 @@ from beft.metrics.drop import drop_exact_match, drop_f1
 from beft.metrics.kinds import GroupExactMatchKind, LabelKind, MetricKind, TextKind, ValueKind
 from beft.metrics.texts import checked_texts, squad_exact_match, squad_f1
 from beft.metrics.truth import Truth
-from beft.metrics.values import Spearman, pearson
+from beft.metrics.values import Pearson, Spearman
 from beft.names import known_name
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ METRICS: dict[str, MetricKind] = {
         LabelKind(name="matthews", title="Matthews correlation", from_counts=matthews, lowest=-1.0),
         LabelKind(name="multirc_f1", title="F1 over all answers", from_counts=f1, labels=2),
         GroupExactMatchKind(name="multirc_exact_match", title="Questions answered wholly right", labels=2),
-        ValueKind(name="pearson", title="Pearson correlation", correlation=pearson, lowest=-1.0),
+        ValueKind(name="pearson", title="Pearson correlation", correlation=Pearson, lowest=-1.0),
         ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0),
         TextKind(name="squad_exact_match", title="Exact match", row_score=squad_exact_match),
         TextKind(name="squad_f1", title="F1 of words", row_score=squad_f1),

@@ -4,25 +4,86 @@ Both are 0 where the truth or the predictions are constant, for a correlation is
 says the same of every row has found nothing.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 
-from beft.metrics.weighed import Floats, Integers, Sums, added_by_unit
+from beft.metrics.weighed import Floats, Integers, added_by_unit
 
 _ROUNDING = 1e-12
 """Below this share of the second moment a variance is nothing but rounding."""
 
 
-def pearson(truth: Floats, predicted: Floats, unit: Integers | None = None) -> Sums:
-    """The Pearson correlation of true and predicted values [rows], from weighted sums.
+@dataclass(frozen=True, eq=False)
+class Correlation(ABC):
+    """A correlation of one run's predictions with the truth.
+
+    Attributes:
+        truth: True values [rows].
+        predicted: Predicted values [rows].
+        unit: The unit of each row [rows], all from 0 on; none: every row is one.
+    """
+
+    truth: Floats
+    predicted: Floats
+    unit: Integers | None = None
+
+    @abstractmethod
+    def __call__(self, weights: Floats) -> Floats:
+        """The correlation [...] under weights [..., units]."""
+
+    def beside(self, other: Self) -> Self:
+        """The units of both runs."""
+        unit = None
+        if self.unit is not None and other.unit is not None:
+            unit = np.concatenate([self.unit, other.unit + self.unit.max() + 1])
+        truth = np.concatenate([self.truth, other.truth])
+        return type(self)(truth, np.concatenate([self.predicted, other.predicted]), unit)
+
+
+class Pearson(Correlation):
+    """The Pearson correlation, from weighted sums.
 
     The sums are of distances from the median, which keeps the variance of a resample from being lost in rounding.
     """
-    true, guess = _centred(truth), _centred(predicted)
-    parts = np.stack([np.ones_like(true), true, guess, true * true, guess * guess, true * guess], axis=1)
-    return Sums(added_by_unit(parts, unit), _correlation_of_sums)
+
+    def __call__(self, weights: Floats) -> Floats:
+        """The correlation [...] under weights [..., units]."""
+        rows, true, guess, true_true, guess_guess, true_guess = np.moveaxis(weights @ self._parts, -1, 0)
+        variances = [
+            np.where(square - value**2 / rows > _ROUNDING * square, square - value**2 / rows, 0.0)
+            for value, square in ((true, true_true), (guess, guess_guess))
+        ]
+        return _ratio(true_guess - true * guess / rows, *variances)
+
+    @cached_property
+    def _parts(self) -> Floats:
+        """What each unit adds to the six sums [units, 6]."""
+        true, guess = _centred(self.truth), _centred(self.predicted)
+        parts = np.stack([np.ones_like(true), true, guess, true * true, guess * guess, true * guess], axis=1)
+        return added_by_unit(parts, self.unit)
+
+
+class Spearman(Correlation):
+    """The Spearman correlation: the Pearson correlation of ranks, where equal values share the mean of their ranks.
+
+    A resample has ranks of its own. They need no sorting: the rank of a value is the weight of all smaller ones and
+    half of its own, so one cumulative sum over values in their order gives the ranks of every resample. Weights are
+    whole numbers, so that all sums are exact, and a constant is known by a variance of exactly 0.
+    """
+
+    def __call__(self, weights: Floats) -> Floats:
+        """The correlation [...] under weights [..., units]."""
+        weights = weights if self.unit is None else np.take(weights, self.unit, axis=-1)
+        true, guess = _ranks(self.truth, weights), _ranks(self.predicted, weights)
+        covariance, *variances = (
+            np.einsum("...r,...r,...r->...", weights, one, other)
+            for one, other in ((true, guess), (true, true), (guess, guess))
+        )
+        return _ratio(covariance, *variances)
 
 
 def _centred(values: Floats) -> Floats:
@@ -32,60 +93,11 @@ def _centred(values: Floats) -> Floats:
     return distances / largest if largest > 0 else distances
 
 
-def _correlation_of_sums(sums: Floats) -> Floats:
-    rows, true, guess, true_true, guess_guess, true_guess = np.moveaxis(sums, -1, 0)
-    covariance = true_guess - true * guess / rows
-    variances = [
-        np.where(square - value**2 / rows > _ROUNDING * square, square - value**2 / rows, 0.0)
-        for value, square in ((true, true_true), (guess, guess_guess))
-    ]
-    return correlation(covariance, *variances)
-
-
-def correlation(covariance: Floats, first: Floats, second: Floats) -> Floats:
+def _ratio(covariance: Floats, first: Floats, second: Floats) -> Floats:
     """Covariance over the root of two variances, within -1 and 1; 0 where a variance is 0."""
     varied = np.sqrt(first) * np.sqrt(second)
     shares = np.divide(covariance, varied, out=np.zeros_like(covariance), where=varied > 0)
     return np.asarray(np.clip(shares, -1.0, 1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class Spearman:
-    """The Spearman correlation: the Pearson correlation of ranks, where equal values share the mean of their ranks.
-
-    A resample has ranks of its own. They need no sorting: the rank of a value is the weight of all smaller ones and
-    half of its own, so one cumulative sum over values in their order gives the ranks of every resample. Weights are
-    whole numbers, so that all sums are exact, and a constant is known by a variance of exactly 0.
-
-    Attributes:
-        truth: True values [rows].
-        predicted: Predicted values [rows].
-        unit: The unit of each row [rows]; none: every row is one.
-    """
-
-    truth: Floats
-    predicted: Floats
-    unit: Integers | None = None
-
-    def __call__(self, weights: Floats) -> Floats:
-        """The correlation [...] under weights [..., units]."""
-        order = np.argsort(self.truth, kind="stable")
-        rows = order if self.unit is None else self.unit[order]
-        weights = np.take(weights, rows, axis=-1)
-        true = _ranks(self.truth[order], weights)
-        guess = _ranks(self.predicted[order], weights)
-        sums = [
-            np.einsum("...r,...r,...r->...", weights, a, b) for a, b in ((true, guess), (true, true), (guess, guess))
-        ]
-        return correlation(*sums)
-
-    def beside(self, other: "Spearman") -> "Spearman":
-        """The units of both runs."""
-        joined = partial(np.concatenate, axis=0)
-        unit = None
-        if self.unit is not None and other.unit is not None:
-            unit = joined([self.unit, other.unit + int(self.unit.max()) + 1])
-        return Spearman(joined([self.truth, other.truth]), joined([self.predicted, other.predicted]), unit)
 
 
 def _ranks(values: Floats, weights: Floats) -> Floats:
