@@ -209,6 +209,7 @@ def train_weights(
     training: TrainingSettings,
     method: WeightMethod,
     *,
+    start: Mapping[str, Tensor] | None = None,
     progress: Progress = log.info,
 ) -> WeightsResult:
     """Train weights of the base, and the head, on what the target term is trained on and as it is.
@@ -217,11 +218,13 @@ def train_weights(
         training: With a learning rate (or several, which are trained one after another) that suits weights; the
             biases' own is far too large for them.
         method: Which weights.
+        start: Where the head starts; None: as the settings say.
 
     Raises:
         InputError: The method does not fit the base.
     """
-    run = _run(classifier, sample, settings, training, method.name, (), head_start(classifier, sample, settings))
+    start = head_start(classifier, sample, settings) if start is None else start
+    run = _run(classifier, sample, settings, training, method.name, (), start)
     metric = dev_metric(sample.metric, sample.dev)
     results = [
         fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)

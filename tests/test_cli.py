@@ -334,41 +334,48 @@ POOLER = 32 * 32 + 32
     [
         ("full", EMBEDDINGS + 2 * LAYER + POOLER),
         ("rand_uniform", 64),
-        ("rand_uniform --term intermediate", 96),
+        ("rand_uniform --weights-of intermediate", 96),
         ("rand_uniform --weights 300", 300),
         ("lora --rank 2", 2 * 2 * 2 * (32 + 32)),
     ],
 )
-def test_baseline_trains_weights(beft: Beft, made: Path, arguments: str, weights: int) -> None:
+def test_measure_trains_weights(beft: Beft, made: Path, arguments: str, weights: int) -> None:
     before = everything(made)
     method, *options = arguments.split()
-    answer = beft("baseline", method, "prepared", *options, "--set", "train.epochs=2", "--json")
+    answer = beft("measure", method, "prepared", *options, "--set", "train.epochs=2", "--json")
     assert answer.status == 0, answer.err
-    found = json.loads(answer.out)
-    assert found["weights"] == weights
-    assert found["trainable_parameters"] == weights + 2 * 32 + 2
-    assert found["share"] == found["trainable_parameters"] / found["model_parameters"]
+    facts = json.loads(answer.out)
+    [found], [row] = facts["runs"], facts["methods"]
+    assert found["trained_parameters"] == weights
+    assert found["trainable_parameters"] == row["trainable_parameters"] == weights + 2 * 32 + 2
+    assert found["percent"] == 100 * found["trainable_parameters"] / found["model_parameters"]
     assert [record["epoch"] for record in found["history"]] == [1, 2]
     dev = [(record["dev_metric"], -record["dev_loss"]) for record in found["history"]]
     assert found["best_epoch"] == 1 + dev.index(max(dev))
     assert found["training"]["learning_rate"] in (5e-5, 1e-3, 5e-4), "not that of the biases"
-    accuracy = found["test"]["accuracy"]
+    accuracy = found["scores"]["test"]["accuracy"]
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    assert found["test"]["rows"] == 40
+    assert (row["value"], row["low"], row["high"]) == (accuracy["value"], accuracy["low"], accuracy["high"])
     assert everything(made) == before
 
 
-def test_baseline_learns_and_says_so(beft: Beft) -> None:
+def test_measure_puts_methods_side_by_side(beft: Beft) -> None:
     """The labels of the made-up films follow from single words, so that any training but a dead one finds them."""
-    answer = beft("baseline", "full", "prepared", "--learning-rate", "0.01", "--set", "train.epochs=3")
+    asked = "full, value,key,prefix"
+    answer = beft("measure", asked, "prepared", "--seeds", "2", "--learning-rate", "0.01", "--set", "train.epochs=3")
     assert answer.status == 0, answer.err
-    assert "epoch 3/3" in answer.err
-    table, facts = answer.out.split("\n\n")
-    assert [line.split()[0] for line in table.splitlines()] == ["epoch", "1", "2", "3"]
-    assert "dev accuracy" in table
-    assert "full: 22,336 weights and 66 head parameters trained, 100 % of the model's 22,402" in facts
-    assert "learning rate 0.01" in facts and "peak memory" in facts
-    assert "test accuracy 1.0000 [1.0000, 1.0000] (95 %, 40 rows)" in facts
+    assert "4 runs in 1 pass" in answer.err and "epoch 3/3" in answer.err
+    lines = answer.out.splitlines()
+    [full] = [line for line in lines if "full" in line]
+    assert full.split()[:4] == ["full", "2", "22402", "100"]
+    assert full.split()[-3:] == ["1.0000", "[1.0000,", "1.0000]"]
+    [key] = [line for line in lines if "key" in line]
+    assert key.split()[:6] == ["key", "(inert:", "head", "alone)", "2", "66"]
+    assert [line.split()[0] for line in lines if line.split()[1:2] == ["2"]] == ["value", "prefix", "full"]
+    assert "the mean over seeds with its t interval, 95 %" in answer.out
+    assert "films on sha256:" in answer.out
+    written = beft("measure", "head_only", "prepared", "--markdown")
+    assert "| head_only | 1 | 66 |" in written.out
 
 
 def test_without_params_the_defaults_hold(
@@ -441,13 +448,15 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("train prepared --term value --out out --set train.epochs", "NAME=VALUE"),
         ("train prepared --term value --out out --set base.device=cuda", "cuda"),
         ("train prepared --term value --out out --params nowhere.yaml", "nowhere.yaml"),
-        ("baseline fll prepared", "Did you mean 'full'"),
-        ("baseline lora base", "no prepared data"),
-        ("baseline lora prepared --rank 0", "rank 0"),
-        ("baseline full prepared --learning-rate 0", "--learning-rate 0.0"),
-        ("baseline rand_uniform prepared --weights 0", "1 or more"),
-        ("baseline rand_uniform prepared --weights 99999999", "but the base has"),
-        ("baseline rand_uniform prepared --term valeu", "Did you mean 'value'"),
+        ("measure value,fll prepared", "Did you mean 'full'"),
+        ("measure lora base", "no prepared data"),
+        ("measure lora prepared --rank 0", "rank 0"),
+        ("measure full prepared --learning-rate 0", "a learning rate of 0.0"),
+        ("measure rand_uniform prepared --weights 0", "1 or more"),
+        ("measure rand_uniform prepared --weights 99999999", "but the base has"),
+        ("measure rand_uniform prepared --weights-of valeu", "Did you mean 'value'"),
+        ("measure value prepared --seeds 0", "--seeds"),
+        ("measure value,query prepared --set base.source=./bare", "base.add_biases"),
         ("run --params nowhere.yaml", "nowhere.yaml"),
         ("run --set datasets.flims.size=10", "Did you mean 'films'"),
         ("run --set base.source=./nowhere", "nowhere is no model folder"),

@@ -1,0 +1,115 @@
+"""measure: methods side by side, what each trains, takes and gives."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beft.cli.learning import settings_for
+from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared
+from beft.cli.output import print_json, progress
+
+if TYPE_CHECKING:
+    from beft.methods import MethodResult, MethodRow, NotAvailable
+    from beft.opened import Opened
+
+_WIDE = 160
+"""Characters of a line where there is no terminal that says how many."""
+
+
+def measure(
+    context: typer.Context,
+    methods: Annotated[
+        str,
+        typer.Argument(
+            help="Names with commas between: bias terms, all_biases, head_only, logistic_regression, rand_uniform, "
+            "lora, prefix, low_rank_value, full."
+        ),
+    ],
+    prepared: Prepared,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from that of the settings on.")] = 1,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of weights; none: one that is usual for the method.")
+    ] = None,
+    weights: Annotated[
+        int | None, typer.Option(help="rand_uniform: how many weights; none: as many as biases of --weights-of.")
+    ] = None,
+    weights_of: Annotated[str, typer.Option(help="rand_uniform: a bias term, or all_biases.")] = "value",
+    rank: Annotated[int, typer.Option(help="lora, low_rank_value: rank of the matrices.")] = 8,
+    alpha: Annotated[int, typer.Option(help="lora: the product of its matrices is scaled by alpha / rank.")] = 16,
+    prefix_tokens: Annotated[int, typer.Option(help="prefix: its length.")] = 5,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
+    params: Params = PARAMS,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train methods side by side; compare them on test.
+
+    On the rows and with the settings of train (all_biases: of probe), weights at a learning rate of their own; what
+    is chosen is chosen on dev. Biases share passes over the base. Nothing is saved.
+    """
+    from beft.methods import MethodOptions, MethodRun, NotAvailable, known_method, measure_many, method_rows
+    from beft.opened import open_classifier
+
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
+    for name in names:
+        known_method(name)
+    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens)
+    settings, dataset = settings_for(context, prepared, params, changes)
+    opened = open_classifier(settings, prepared, dataset)
+    runs = [MethodRun(name, settings.seed + number, options=options) for name in names for number in range(seeds)]
+    found = measure_many(opened, runs, progress=progress)
+    missing = [one for one in found if isinstance(one, NotAvailable)]
+    results = [one for one in found if not isinstance(one, NotAvailable)]
+    _refuse_nothing(missing, results)
+    rows = method_rows(results, opened.metric, confidence=settings.evaluate.confidence)
+    if as_json:
+        print_json(_facts(opened, results, rows, missing))
+        return
+    _print(opened, rows, missing, markdown=markdown)
+
+
+def _refuse_nothing(missing: "list[NotAvailable]", results: "list[MethodResult]") -> None:
+    from beft.errors import InputError
+
+    if not results:
+        raise InputError("; ".join(dict.fromkeys(one.reason for one in missing)))
+
+
+def _facts(
+    opened: "Opened", results: "list[MethodResult]", rows: "list[MethodRow]", missing: "list[NotAvailable]"
+) -> dict[str, Any]:
+    from beft.device import resolve_compute
+
+    reference, settings = opened.classifier.reference, opened.settings
+    return {
+        "dataset": opened.dataset,
+        "base": None if reference is None else reference.portable_id,
+        "compute": resolve_compute(settings.base).to_json(),
+        "protocol": settings.protocol,
+        "metric": opened.metric,
+        "confidence": settings.evaluate.confidence,
+        "methods": [row.to_json() for row in rows],
+        "runs": [result.to_json() for result in results],
+        "not_available": {one.run.method: one.reason for one in missing},
+    }
+
+
+def _print(opened: "Opened", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
+    from beft.methods import side_by_side
+
+    reference = opened.classifier.reference
+    base = opened.settings.base.source if reference is None else reference.portable_id
+    table = side_by_side(
+        rows,
+        missing,
+        title=f"{opened.dataset} on {base}",
+        metric=opened.metric,
+        confidence=opened.settings.evaluate.confidence,
+    )
+    if markdown:
+        typer.echo(table.to_markdown(), nl=False)
+        return
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)

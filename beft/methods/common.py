@@ -1,0 +1,152 @@
+"""What the methods of one call share: the encoded rows, where heads start, frozen features, what is inert."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from beft.adaptation import Sample, head_start, inert_components
+from beft.base import load_classifier
+from beft.classifier import Classifier
+from beft.datasets import Split
+from beft.device import resolve_compute
+from beft.evaluation import Method, Score, evaluate_methods
+from beft.examples import LabelledRows, Predictions
+from beft.features import Floats, extract_features
+from beft.measuring import as_metric_takes, predict_rows
+from beft.opened import Opened
+from beft.sites import BiasSite
+
+
+class Common:
+    """Each thing is made when it is first needed, once.
+
+    Args:
+        opened: The base and the dataset.
+        splits: What is predicted.
+        progress: Takes one line of text at a time.
+    """
+
+    def __init__(self, opened: Opened, splits: Sequence[Split], progress: Callable[[str], None]) -> None:
+        self.opened, self.progress = opened, progress
+        self.classifier, self.settings = opened.classifier, opened.settings
+        self._splits = tuple(splits)
+        self._starts: dict[int, dict[str, Tensor]] = {}
+        self._inert: dict[BiasSite, Tensor] = {}
+        self._features: dict[str, tuple[dict[str, Floats], float]] = {}
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The rows that may be learnt from."""
+        return self.opened.sample()
+
+    @cached_property
+    def rows(self) -> dict[str, LabelledRows]:
+        """The rows that are predicted, by split."""
+        return {split: self.opened.rows(split) for split in self._splits}
+
+    @cached_property
+    def head(self) -> tuple[str, ...]:
+        """Names of the head's trained parameters."""
+        settings = self.settings
+        return self.classifier.head_parameters("paper" if settings.protocol == "paper" else settings.head.train)
+
+    @cached_property
+    def model_parameters(self) -> int:
+        """Parameters of the model, head included."""
+        return sum(parameter.numel() for parameter in self.classifier.model.parameters())
+
+    def head_start(self, seed: int) -> dict[str, Tensor]:
+        """Where the head starts under a seed: fitted on the frozen features, or as the seed draws it.
+
+        The seed of the settings has drawn the head that the model has: nothing is named then.
+        """
+        if seed not in self._starts:
+            found = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
+            if not found and seed != self.settings.seed and set(self.head) & set(self.classifier.drawn):
+                named = dict(self._loaded(seed).model.named_parameters())
+                found = {name: named[name].detach().clone() for name in self.head}
+            self._starts[seed] = found
+        return self._starts[seed]
+
+    def _loaded(self, seed: int) -> Classifier:
+        reference = self.classifier.reference
+        assert reference is not None  # what was opened came from somewhere
+        return load_classifier(
+            reference,
+            self.classifier.labels,
+            compute=resolve_compute(self.settings.base),
+            pooling=self.settings.head.pooling,
+            seed=seed,
+        )
+
+    def inert(self, sites: Sequence[BiasSite]) -> Mapping[BiasSite, Tensor]:
+        """Which components of the sites are inert; under ``protocol: paper`` nobody asks."""
+        missing = [site for site in sites if site not in self._inert]
+        if missing:
+            self.progress(f"measuring which of {len(missing)} bias sites are inert")
+            encoded = self.sample.train.encoded
+            self._inert |= inert_components(self.classifier, missing, encoded, self.settings.seed)
+        return {site: self._inert[site] for site in sites}
+
+    @cached_property
+    def searches_head(self) -> bool:
+        """Whether head_only is searched for on features, which is cheap and as wide as the target's search.
+
+        It cannot be where there is no dev split, more than the output layer is trained, or the task is another than
+        classification: it is a run like others then.
+        """
+        output = set(self.classifier.head_parameters("output"))
+        return self.classifies and self.sample.dev is not None and set(self.head) == output
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is labels that are predicted, by a head."""
+        return self.classifier.shape.name == "classification"
+
+    def features(self, kind: Literal["pooled", "head"]) -> tuple[dict[str, Floats], float]:
+        """The frozen base's features of train, dev and all splits; and the seconds that they took to make."""
+        kind = "pooled" if self.classifier.pooling == "mean" else kind  # the head then sees the same
+        if kind not in self._features:
+            began = time.perf_counter()
+            parts: dict[str, LabelledRows] = {"train": self.sample.train, **self.rows}
+            if self.sample.dev is not None:
+                parts["dev"] = self.sample.dev
+            size = self.settings.evaluate.batch_size
+            found = {
+                name: extract_features(self.classifier, rows.encoded, kind, batch_size=size).double().numpy()
+                for name, rows in parts.items()
+            }
+            self._features[kind] = found, time.perf_counter() - began
+        return self._features[kind]
+
+    def predict(self) -> dict[str, Predictions]:
+        """What the classifier, with whatever is attached to it, predicts on every split."""
+        size = self.settings.evaluate.batch_size
+        return {split: predict_rows(self.classifier, rows, batch_size=size) for split, rows in self.rows.items()}
+
+    def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Score]]:
+        """Split -> metric of the dataset -> its value with an interval over the rows."""
+        return {
+            split: {metric: self._score(metric, predictions[split], rows) for metric in self.metrics}
+            for split, rows in self.rows.items()
+        }
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The dataset's metrics, the headline first."""
+        return tuple(self.opened.facts.get("metrics") or [self.opened.metric])
+
+    def _score(self, metric: str, predictions: Predictions, rows: LabelledRows) -> Score:
+        found = evaluate_methods(
+            {"method": Method({"split": as_metric_takes(metric, predictions, rows)})},
+            {"split": rows.truth},
+            target="method",
+            baselines=[],
+            metrics=[metric],
+            settings=self.settings.evaluate,
+            seed=self.settings.seed,
+        )
+        return found.splits["split"].scores["method"][metric]

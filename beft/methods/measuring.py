@@ -1,0 +1,97 @@
+"""One call that measures any method, and one that measures many over the same base and rows."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from beft.datasets import Split
+from beft.errors import InputError
+from beft.methods.common import Common
+from beft.methods.from_features import fit_on_features
+from beft.methods.one_by_one import train_one
+from beft.methods.registry import Kind, MethodOptions, known_method
+from beft.methods.result import MethodResult, MethodRun, NotAvailable
+from beft.methods.shared_passes import train_together
+from beft.opened import Opened
+from beft.settings import TrainingSettings
+
+log = logging.getLogger("beft.methods")
+
+Found = MethodResult | NotAvailable
+
+
+def measure(
+    opened: Opened,
+    method: str,
+    *,
+    seed: int | None = None,
+    training: TrainingSettings | None = None,
+    options: MethodOptions | None = None,
+    splits: Sequence[Split] = ("test",),
+    checkpoints: Path | None = None,
+    progress: Callable[[str], None] = log.info,
+) -> MethodResult:
+    """Measure one method from one seed; the base is left bit for bit as it was.
+
+    Args:
+        seed: None: the settings' own.
+        training: Instead of the settings' section.
+        options: None: the defaults.
+        splits: What is predicted.
+        checkpoints: A folder in which an interrupted training of biases is found and continued.
+        progress: Takes one line of text at a time.
+
+    Raises:
+        InputError: There is no such method, or it is not available for this base and dataset, and why.
+        BeftError: A loss is no longer a number.
+    """
+    run = MethodRun(method, opened.settings.seed if seed is None else seed, training, options or MethodOptions())
+    [found] = measure_many(opened, [run], splits=splits, checkpoints=checkpoints, progress=progress)
+    if isinstance(found, NotAvailable):
+        raise InputError(found.reason)
+    return found
+
+
+def measure_many(
+    opened: Opened,
+    runs: Sequence[MethodRun | tuple[str, int]],
+    *,
+    splits: Sequence[Split] = ("test",),
+    checkpoints: Path | None = None,
+    progress: Callable[[str], None] = log.info,
+) -> list[Found]:
+    """Measure many methods from many seeds, on the same rows; each gives what it gives alone.
+
+    What moves bias vectors and the head alone is trained in shared passes, the rest one run at a time.
+
+    Args:
+        runs: A pair is a method and its seed.
+        splits: What is predicted.
+        checkpoints: A folder in which interrupted trainings of biases are found and continued.
+        progress: Takes one line of text at a time.
+
+    Returns:
+        In the order of the runs; what a base or dataset has not got says why, and stops nothing else.
+
+    Raises:
+        InputError: There is no such method.
+        BeftError: A loss is no longer a number.
+    """
+    wanted = [run if isinstance(run, MethodRun) else MethodRun(*run) for run in runs]
+    kinds = [known_method(run.method) for run in wanted]
+    common = Common(opened, splits, progress)
+    found: dict[int, Found] = {}
+    together = [
+        at
+        for at, (run, kind) in enumerate(zip(wanted, kinds, strict=True))
+        if kind is Kind.BIASES or (run.method == "head_only" and not common.searches_head)
+    ]
+    found |= zip(together, train_together(common, [wanted[at] for at in together], checkpoints), strict=True)
+    for at, (run, kind) in enumerate(zip(wanted, kinds, strict=True)):
+        if at in found:
+            continue
+        try:
+            found[at] = (fit_on_features if kind is Kind.FEATURES else train_one)(common, run)
+        except InputError as error:
+            found[at] = NotAvailable(run, str(error))
+    return [found[at] for at in range(len(wanted))]

@@ -1,0 +1,64 @@
+"""Methods that train weights: each run is a training of its own."""
+
+from beft.adaptation import train_weights
+from beft.baselines import LowRankValue, WeightMethod, attached_weights
+from beft.methods.common import Common
+from beft.methods.memory import PeakMemory
+from beft.methods.registry import weight_method
+from beft.methods.result import MethodResult, MethodRun
+from beft.settings import TrainingSettings
+
+
+def train_one(common: Common, asked: MethodRun) -> MethodResult:
+    """Train the weights of a method, and the head.
+
+    Raises:
+        InputError: The method does not fit the base.
+        BeftError: A loss is no longer a number.
+    """
+    classifier, settings = common.classifier, common.settings
+    method = weight_method(asked.method, classifier.model, asked.options, add_biases=settings.base.add_biases)
+    training = asked.training or common.opened.training(settings.train)
+    memory = PeakMemory(classifier.device)
+    result = train_weights(
+        classifier,
+        common.sample,
+        settings.model_copy(update={"seed": asked.seed}),
+        _at_own_rate(training, method, asked.options.learning_rate),
+        method,
+        start=common.head_start(asked.seed),
+        progress=common.progress,
+    )
+    peak = memory.above()
+    with attached_weights(classifier, method, result):
+        predictions = common.predict()
+    return MethodResult(
+        run=asked,
+        predictions=predictions,
+        scores=common.scores(predictions),
+        dev=result.history[result.best_epoch - 1].get("dev_metric"),
+        trained_parameters=result.state.parameters,
+        head_parameters=result.head_parameters,
+        model_parameters=result.model_parameters,
+        seconds=result.seconds,
+        peak_memory_bytes=peak,
+        best_epoch=result.best_epoch,
+        history=result.history,
+        training=result.run.settings,
+        tried=result.tried,
+        deltas=method.deltas(classifier.model, result.state) if isinstance(method, LowRankValue) else {},
+        head=result.head,
+        weights=result.state,
+    )
+
+
+def _at_own_rate(training: TrainingSettings, method: WeightMethod, rate: float | None) -> TrainingSettings:
+    """The training at the rate that was named; or at the method's usual one, searched as widely as the biases' own.
+
+    Where the biases' rates are 0.5 and 2 times their usual one, so are those of the weights.
+    """
+    if rate is not None:
+        return training.model_copy(update={"learning_rate": rate, "learning_rates": ()})
+    scale = method.learning_rate / training.learning_rate
+    rates = tuple(one * scale for one in training.learning_rates)
+    return training.model_copy(update={"learning_rate": method.learning_rate, "learning_rates": rates})

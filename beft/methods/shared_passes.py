@@ -1,0 +1,125 @@
+"""Methods that move nothing but bias vectors and the head: all of them are runs of shared passes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beft.adaptation import dev_metric, with_frozen
+from beft.bank import Bank
+from beft.errors import InputError
+from beft.learning_rates import at_each_rate, best_on_dev
+from beft.methods.common import Common
+from beft.methods.memory import PeakMemory
+from beft.methods.registry import ALL_BIASES
+from beft.methods.result import MethodResult, MethodRun, NotAvailable
+from beft.runs import Run, RunResult
+from beft.settings import TERMS
+from beft.sites import BiasSite, find_sites
+from beft.training import fit
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A run as the engine takes it, and the sites that it leaves frozen because they are inert."""
+
+    asked: MethodRun
+    run: Run
+    frozen: tuple[BiasSite, ...]
+
+
+def train_together(
+    common: Common, asked: Sequence[MethodRun], checkpoints: Path | None
+) -> list[MethodResult | NotAvailable]:
+    """Train all of them, in as few passes as memory allows; in their order.
+
+    Raises:
+        BeftError: A loss is no longer a number.
+    """
+    planned: list[_Planned | NotAvailable] = []
+    for at, one in enumerate(asked):
+        try:
+            planned.append(_plan(common, one, at))
+        except InputError as error:
+            planned.append(NotAvailable(one, str(error)))
+    possible = [one for one in planned if isinstance(one, _Planned)]
+    found = iter(_train(common, possible, checkpoints) if possible else ())
+    return [next(found) if isinstance(one, _Planned) else one for one in planned]
+
+
+def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
+    settings, paper = common.settings, common.settings.protocol == "paper"
+    section = settings.probe if asked.method == ALL_BIASES else settings.train
+    sites: tuple[BiasSite, ...] = ()
+    if asked.method in TERMS or asked.method == ALL_BIASES:
+        terms = None if asked.method == ALL_BIASES else [asked.method]
+        sites = find_sites(common.classifier.model, terms, add=settings.base.add_biases)
+    inert = {} if paper else common.inert(sites)
+    frozen = tuple(site for site in sites if site in inert and inert[site].all())
+    trained = tuple(site for site in sites if site not in frozen)
+    if not trained and not common.head:
+        why = "there is no head to train" + (f", and every {asked.method} bias is inert" if sites else "")
+        raise InputError(f"{asked.method}: {why}")
+    run = Run(
+        name=f"{asked.method}-{asked.seed}-{number}",
+        sites=trained,
+        head=common.head,
+        seed=asked.seed,
+        settings=asked.training or common.opened.training(section),
+        select="last" if common.sample.dev is None else "best",
+        initial_head=common.head_start(asked.seed),
+    )
+    at_each_rate(run)  # whether its rates can be chosen at all
+    return _Planned(asked, run, frozen)
+
+
+def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None) -> list[MethodResult]:
+    sample, classifier = common.sample, common.classifier
+    metric = dev_metric(sample.metric, sample.dev)
+    at_rates = [at_each_rate(one.run) for one in planned]
+    every = [run for runs in at_rates for run in runs]
+    memory = PeakMemory(classifier.device)
+    results = iter(
+        fit(
+            classifier,
+            sample.train,
+            sample.dev,
+            every,
+            metric=metric,
+            checkpoints=checkpoints,
+            progress=common.progress,
+        )
+    )
+    peak = memory.above()
+    chosen = [
+        best_on_dev(one.run, [next(results) for _ in runs], common.progress)
+        for one, runs in zip(planned, at_rates, strict=True)
+    ]
+    return [_result(common, one, found, peak, len(every)) for one, found in zip(planned, chosen, strict=True)]
+
+
+def _result(common: Common, planned: _Planned, found: RunResult, peak: int | None, together: int) -> MethodResult:
+    device = common.classifier.device
+    deltas = {site: delta.to(device) for site, delta in found.deltas.items()}
+    head = {name: value.to(device) for name, value in found.head.items()}
+    with Bank(common.classifier.model, deltas, head):
+        predictions = common.predict()
+    trained = sum(delta.numel() for delta in found.deltas.values())
+    return MethodResult(
+        run=planned.asked,
+        predictions=predictions,
+        scores=common.scores(predictions),
+        dev=found.history[found.best_epoch - 1].get("dev_metric"),
+        trained_parameters=trained,
+        head_parameters=sum(value.numel() for value in found.head.values()),
+        model_parameters=common.model_parameters,
+        seconds=found.seconds,
+        peak_memory_bytes=peak,
+        together=together,
+        best_epoch=found.best_epoch,
+        history=found.history,
+        training=found.run.settings,
+        tried=found.tried,
+        deltas=with_frozen(found, planned.frozen).deltas,
+        head=found.head,
+        inert=None if common.settings.protocol == "paper" or planned.asked.method not in TERMS else not trained,
+    )

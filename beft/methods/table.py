@@ -1,0 +1,153 @@
+"""The table of methods side by side: what each trains, takes and gives, over its seeds."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import t
+
+from beft.methods.registry import METHODS
+from beft.methods.result import MethodResult, NotAvailable
+from beft.tables import Column, Estimate, Table
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method over its seeds.
+
+    Attributes:
+        seeds: In the order of ``values``.
+        trainable_parameters: Head included; of several seeds, the most.
+        percent: The same in percent of the model's parameters.
+        seconds: Of one run, the mean over seeds.
+        peak_memory_bytes: The most over seeds; None: not measured.
+        together: How many trainings shared a pass at most.
+        dev: The dev metric, the mean over seeds; None without dev.
+        values: The metric of every seed.
+        estimate: Their mean; with two seeds or more its t interval over seeds, with one its interval over rows.
+        inert: Whether the biases are all inert, so that the head alone was trained.
+    """
+
+    method: str
+    seeds: tuple[int, ...]
+    trainable_parameters: int
+    percent: float
+    seconds: float
+    peak_memory_bytes: int | None
+    together: int
+    dev: float | None
+    values: tuple[float, ...]
+    estimate: Estimate
+    inert: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {
+            **{name: value for name, value in vars(self).items() if name != "estimate"},
+            "value": self.estimate.value,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+        }
+
+
+def method_rows(
+    results: Sequence[MethodResult], metric: str, *, split: str = "test", confidence: float = 0.95
+) -> list[MethodRow]:
+    """One row a method, in the order of ``METHODS``."""
+    found: dict[str, list[MethodResult]] = {}
+    for result in results:
+        found.setdefault(result.run.method, []).append(result)
+    return [_row(method, found[method], metric, split, confidence) for method in METHODS if method in found]
+
+
+def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, confidence: float) -> MethodRow:
+    scores = [run.scores[split][metric] for run in runs]
+    values = tuple(score.value for score in scores)
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
+    devs = [run.dev for run in runs if run.dev is not None]
+    most = max(runs, key=lambda run: run.trainable_parameters)
+    interval = (scores[0].low, scores[0].high) if len(runs) == 1 else interval_over_seeds(values, confidence)
+    return MethodRow(
+        method=method,
+        seeds=tuple(run.run.seed for run in runs),
+        trainable_parameters=most.trainable_parameters,
+        percent=most.percent,
+        seconds=statistics.mean(run.seconds for run in runs),
+        peak_memory_bytes=max(peaks) if peaks else None,
+        together=max(run.together for run in runs),
+        dev=statistics.mean(devs) if devs else None,
+        values=values,
+        estimate=Estimate(statistics.mean(values), *interval),
+        inert=all(run.inert for run in runs),
+    )
+
+
+def interval_over_seeds(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The t interval of the mean of two values or more, each of a seed."""
+    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    mean = statistics.mean(values)
+    return mean - half, mean + half
+
+
+def side_by_side(
+    rows: Sequence[MethodRow],
+    missing: Sequence[NotAvailable],
+    *,
+    title: str,
+    metric: str,
+    split: str = "test",
+    confidence: float = 0.95,
+) -> Table:
+    """The table of the rows; the best mean is bold, and what is missing says why."""
+    columns: list[str | Column] = [
+        "method",
+        "seeds",
+        Column("trainable"),
+        Column("% of the model"),
+        Column("seconds", digits=1),
+        Column("peak memory, MB", digits=0),
+        Column(f"dev {metric}", digits=4),
+        Column(f"{split} {metric}", digits=4),
+    ]
+    cells = [
+        (
+            f"{row.method} (inert: head alone)" if row.inert else row.method,
+            len(row.seeds),
+            row.trainable_parameters,
+            row.percent,
+            row.seconds,
+            None if row.peak_memory_bytes is None else row.peak_memory_bytes / 1e6,
+            row.dev,
+            row.estimate,
+        )
+        for row in rows
+    ]
+    best = max(range(len(rows)), key=lambda at: rows[at].estimate.value) if rows else None
+    return Table(
+        title=title,
+        columns=columns,
+        rows=cells,
+        notes=[*_notes(rows, confidence), *(f"{one.run.method}: {one.reason}" for one in _once(missing))],
+        bold=frozenset() if best is None else frozenset({(best, len(columns) - 1)}),
+    )
+
+
+def _notes(rows: Sequence[MethodRow], confidence: float) -> list[str]:
+    several = any(len(row.seeds) > 1 for row in rows)
+    over = "the mean over seeds with its t interval" if several else "one seed, with an interval over the rows"
+    notes = [f"In brackets: {over}, {100 * confidence:g} %. Trainable parameters count the head's."]
+    shared = max((row.together for row in rows), default=1)
+    if shared > 1:
+        notes.append(
+            f"Up to {shared} trainings shared a pass: each one's seconds are its share, and the peak memory, above "
+            "what the base takes, is that of the pass."
+        )
+    else:
+        notes.append("The peak memory is that above what the base takes.")
+    return notes
+
+
+def _once(missing: Sequence[NotAvailable]) -> list[NotAvailable]:
+    """One a method."""
+    return list({one.run.method: one for one in missing}.values())

@@ -1,0 +1,254 @@
+"""Methods side by side: many in one pass as each alone, what each is said to cost, and the table of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from beft.adaptation import train_terms, train_weights
+from beft.baselines import Lora, attached_weights, fit_logistic_regression
+from beft.classifier import Classifier
+from beft.errors import InputError
+from beft.features import frozen_features, predict_probabilities
+from beft.methods import (
+    METHODS,
+    Kind,
+    MethodOptions,
+    MethodRun,
+    NotAvailable,
+    measure,
+    measure_many,
+    method_rows,
+    side_by_side,
+)
+from beft.methods.memory import PeakMemory
+from beft.opened import Opened, open_classifier
+from beft.settings import Settings
+from beft.sites import find_sites
+from tests.beft.tiny_bases import save_base
+from tests.conftest import HIDDEN, LAYERS, build_tiny
+from tests.support.opened import prepare_films
+
+TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
+
+
+def quiet(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bases and the prepared rows of one small dataset."""
+    root = tmp_path_factory.mktemp("methods")
+    save_base(root / "bert", build_tiny("bert"), pooling="mean")
+    save_base(root / "llama", build_tiny("llama"))
+    prepare_films(root, root / "prepared")
+    return root
+
+
+def opened_at(folder: Path, base: str = "bert", **changes: object) -> Opened:
+    """The base on the dataset, in fp64."""
+    settings = Settings.from_mapping(
+        {
+            "base": {"source": str(folder / base), "threads": 1, "precision": "fp64", "device": "cpu"},
+            "datasets": {"films": {"size": 80, "max_length": 16}},
+            "probe": TRAINING,
+            "train": TRAINING,
+            "evaluate": {"resamples": 200},
+            **changes,
+        }
+    )
+    return open_classifier(settings, folder / "prepared", "films")
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path) -> Opened:
+    return opened_at(folder)
+
+
+ASKED = [("value", 0), ("head_only", 0), ("value", 1), ("query", 0), ("all_biases", 1), ("key", 0), ("lora", 1)]
+
+
+@pytest.fixture(scope="module")
+def found(opened: Opened) -> list:
+    return measure_many(opened, ASKED, splits=("dev", "test"), progress=quiet)
+
+
+def test_many_in_one_pass_are_what_each_is_alone(opened: Opened, found: list) -> None:
+    assert [(one.run.method, one.run.seed) for one in found] == ASKED
+    assert [one.together for one in found] == [5, 1, 5, 5, 5, 5, 1]
+    for one in found:
+        alone = measure(opened, one.run.method, seed=one.run.seed, splits=("test",), progress=quiet)
+        assert alone.together == 1
+        np.testing.assert_allclose(one.predictions["test"], alone.predictions["test"], rtol=0, atol=1e-6)
+        assert one.scores["test"]["accuracy"] == alone.scores["test"]["accuracy"]
+        assert set(one.deltas) == set(alone.deltas)
+        for site, delta in alone.deltas.items():
+            torch.testing.assert_close(one.deltas[site], delta, rtol=0, atol=1e-9)
+        for name, value in alone.head.items():
+            torch.testing.assert_close(one.head[name], value, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_seed_is_what_a_base_opened_with_it_gives(folder: Path, found: list, seed: int) -> None:
+    """Its own head, its own order: as the command train does it with that seed in the settings."""
+    own = opened_at(folder, seed=seed)
+    section = own.training(own.settings.train)
+    expected = train_terms(own.classifier, own.sample(), own.settings, section, ["value"], progress=quiet)
+    [one] = [one for one in found if (one.run.method, one.run.seed) == ("value", seed)]
+    assert one.best_epoch == expected.best_epoch
+    for site, delta in expected.deltas.items():
+        torch.testing.assert_close(one.deltas[site], delta, rtol=0, atol=1e-9)
+        assert float(delta.abs().max()) > 1e-3
+    if seed:
+        result = train_weights(
+            own.classifier, own.sample(), own.settings, section.model_copy(update={"learning_rate": 5e-4}), Lora(),
+            progress=quiet,
+        )  # fmt: skip
+        with attached_weights(own.classifier, Lora(), result):
+            predicted = predict_probabilities(own.classifier, own.rows("test").encoded)
+        np.testing.assert_allclose(found[-1].predictions["test"], predicted.numpy(), rtol=0, atol=1e-6)
+
+
+def test_costs_are_counted(opened: Opened, found: list) -> None:
+    head = 2 * HIDDEN + 2
+    model = sum(parameter.numel() for parameter in opened.classifier.model.parameters())
+    biases = sum(site.width for site in find_sites(opened.classifier.model))
+    trained = {
+        "value": LAYERS * HIDDEN,
+        "query": LAYERS * HIDDEN,
+        "key": 0,
+        "all_biases": biases - LAYERS * HIDDEN,
+        "head_only": 0,
+        "lora": LAYERS * 2 * 8 * 2 * HIDDEN,
+    }
+    for one in found:
+        method = one.run.method
+        assert (one.trained_parameters, one.head_parameters) == (trained[method], head)
+        assert one.percent == pytest.approx(100 * (trained[method] + head) / model)
+        assert one.model_parameters == model
+        assert one.seconds > 0
+        accuracy = float((one.predictions["test"].argmax(1) == opened.rows("test").labels).mean())
+        assert one.scores["test"]["accuracy"].value == pytest.approx(accuracy)
+        score = one.scores["dev"]["accuracy"]
+        assert one.dev == pytest.approx(score.value)
+        assert score.low <= score.value <= score.high
+    inert = {one.run.method: one.inert for one in found}
+    assert inert["key"] is True and inert["value"] is False
+    assert not any(delta.any() for delta in found[5].deltas.values()) and len(found[5].deltas) == LAYERS
+
+
+def test_cheap_baselines_are_fitted_on_the_frozen_features(opened: Opened) -> None:
+    results = measure_many(opened, [("logistic_regression", 0), ("head_only", 0)], progress=quiet)
+    sample, test = opened.sample(), opened.rows("test")
+    assert sample.dev is not None
+    parts = {"train": sample.train, "dev": sample.dev, "test": test}
+    pooled = {name: frozen_features(opened.classifier, rows.encoded).pooled for name, rows in parts.items()}
+    fitted = fit_logistic_regression(
+        pooled["train"], sample.train.labels, pooled["dev"], sample.dev.labels, classes=2, metric="accuracy"
+    )
+    np.testing.assert_allclose(results[0].predictions["test"], fitted.probabilities(pooled["test"]), atol=1e-12)
+    assert results[0].dev == fitted.details["dev"]
+    tried = {one["learning_rate"] for one in results[1].details["candidates"]}
+    assert {2e-2, 1e-2} < tried, "the target's own rates are among them"
+
+
+def test_the_paper_s_protocol_trains_the_whole_sample_to_the_last_epoch(folder: Path) -> None:
+    """Without dev; BERT's pooler bias and the head are trained, and inert terms too."""
+    opened = opened_at(folder, protocol="paper", head={"pooling": "model"})
+    runs = [("head_only", 0), ("value", 0), ("key", 0), ("logistic_regression", 0)]
+    *trained, regression = measure_many(opened, runs, progress=quiet)
+    head = HIDDEN + 2 * HIDDEN + 2
+    assert [one.trainable_parameters for one in trained] == [head, LAYERS * HIDDEN + head, LAYERS * HIDDEN + head]
+    assert all(one.best_epoch == 2 and one.dev is None and one.inert is None for one in trained)
+    assert all(one.history[-1]["step"] == 2 * 10 for one in trained), "80 rows, in batches of 8"
+    assert isinstance(regression, NotAvailable) and "no dev split" in regression.reason
+
+
+def test_bert_base_has_the_paper_s_counts() -> None:
+    """11,522 = 9,216 + 768 + 1,538 with the value biases, 104,450 with all of them; without weights in memory."""
+    with torch.device("meta"):
+        model = BertForSequenceClassification(BertConfig(vocab_size=28_996, num_labels=2))
+    classifier = Classifier(model, None, None, ("negative", "positive"))
+    shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    head = [shapes[name] for name in classifier.head_parameters("paper")]
+    value = sum(site.width for site in find_sites(model, ["value"]))
+    assert sorted(head) == [2, 768, 1536]
+    assert (value, value + sum(head)) == (9_216, 11_522)
+    assert sum(site.width for site in find_sites(model)) + sum(head) == 104_450
+    assert Settings().train.adam_epsilon == 1e-6
+
+
+def test_what_a_base_has_not_got_says_why_and_stops_nothing(folder: Path) -> None:
+    opened = opened_at(folder, "llama")
+    value, lora, low_rank = measure_many(opened, [("value", 0), ("lora", 0), ("low_rank_value", 0)], progress=quiet)
+    assert isinstance(value, NotAvailable) and "no bias at value" in value.reason
+    assert isinstance(low_rank, NotAvailable) and "base.add_biases" in low_rank.reason
+    assert lora.trained_parameters == LAYERS * 8 * ((32 + 32) + (32 + 16))
+    with pytest.raises(InputError, match="no bias at value"):
+        measure(opened, "value", progress=quiet)
+    with pytest.raises(InputError, match="Did you mean 'value'"):
+        measure(opened, "valeu", progress=quiet)
+
+
+def test_options_and_searches_reach_the_weights(opened: Opened, folder: Path) -> None:
+    options = MethodOptions(rank=2, alpha=4, prefix_tokens=3, weights_of="intermediate", learning_rate=1e-3)
+    names = ("lora", "prefix", "rand_uniform", "low_rank_value")
+    lora, prefix, rand_uniform, low_rank = measure_many(
+        opened, [MethodRun(name, 0, options=options) for name in names], progress=quiet
+    )
+    assert lora.trained_parameters == LAYERS * 2 * 2 * 2 * HIDDEN
+    assert prefix.trained_parameters == 3 * LAYERS * 2 * HIDDEN
+    assert rand_uniform.trained_parameters == LAYERS * 48
+    assert low_rank.trained_parameters == LAYERS * 2 * (4 + 8)
+    assert all(one.training.learning_rate == 1e-3 for one in (lora, prefix, rand_uniform, low_rank))
+    assert {site.term for site in low_rank.deltas} == {"value"}
+    own = opened_at(folder, train={**TRAINING, "epochs": 1, "learning_rates": [1e-2, 4e-2]})
+    searched, together = measure_many(own, [("lora", 0), ("value", 0)], progress=quiet)
+    assert [one["learning_rate"] for one in searched.tried] == pytest.approx([2.5e-4, 1e-3])
+    assert [one["learning_rate"] for one in together.tried] == [1e-2, 4e-2]
+    assert together.together == 2
+    with pytest.raises(InputError, match=r"learning rate of 0\.0"):
+        MethodOptions(learning_rate=0.0)
+    with pytest.raises(InputError, match="Did you mean 'value'"):
+        MethodOptions(weights_of="valeu")
+
+
+def test_rows_are_means_over_seeds_with_their_interval(found: list) -> None:
+    rows = {row.method: row for row in method_rows(found, "accuracy")}
+    assert list(rows) == [name for name in METHODS if name in dict(ASKED)]
+    values = [one.scores["test"]["accuracy"].value for one in found if one.run.method == "value"]
+    low, high = scipy.stats.t.interval(0.95, 1, loc=np.mean(values), scale=scipy.stats.sem(values))
+    estimate = rows["value"].estimate
+    assert estimate.value == pytest.approx(np.mean(values))
+    assert (estimate.low, estimate.high) == (pytest.approx(low), pytest.approx(high))
+    score = found[3].scores["test"]["accuracy"]
+    assert (rows["query"].estimate.low, rows["query"].estimate.high) == (score.low, score.high)
+    refused = NotAvailable(MethodRun("prefix", 0), "takes no prefix")
+    text = side_by_side(list(rows.values()), [refused, refused], title="films", metric="accuracy").to_markdown()
+    assert "| key (inert: head alone) | 1 | 66 |" in text
+    assert text.count("prefix: takes no prefix") == 1
+    assert "Up to 5 trainings shared a pass" in text
+    best = max(rows.values(), key=lambda row: row.estimate.value)
+    [bold] = [line for line in text.splitlines() if "**" in line and line.startswith("|")]
+    assert bold.startswith(f"| {best.method}")
+
+
+def test_peak_memory_is_what_is_taken_above() -> None:
+    megabytes = 100
+    memory = PeakMemory(torch.device("cpu"))
+    held = torch.ones(megabytes * 2**18)
+    del held
+    above = memory.above()
+    assert above is not None and 0.9 * megabytes * 2**20 < above < 2 * megabytes * 2**20
+    again = PeakMemory(torch.device("cpu")).above()
+    assert again is not None and again < megabytes * 2**19, "an earlier peak is not the next one's"
+
+
+def test_every_method_is_of_a_kind() -> None:
+    assert {name for name, kind in METHODS.items() if kind is Kind.WEIGHTS} == {
+        "rand_uniform", "lora", "prefix", "low_rank_value", "full",
+    }  # fmt: skip
