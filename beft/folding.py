@@ -2,19 +2,20 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from beft.adapter_checks import check_fits, listed
+from beft.adapter_checks import check_fits
 from beft.bank import Bank
 from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from beft.forwards import outputs_of, widened_sum
+from beft.materialise import Materialised, difference, materialise
 from beft.placement import is_spread
 from beft.quantized import quantized_layers
 from beft.sites import BiasSite, read_bias, site_module
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from beft.adapter import Adapter
 
 FOLD_FILE = "beft_fold.json"
-
-# The settings of a transformers configuration that give a model without biases some.
-_BIAS_SETTINGS = (("attention_bias",), ("attention_bias", "mlp_bias"))
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,13 @@ class FoldReport:
         dtype: The type in which each site's bias was written, by site name.
         rounding: The greatest absolute error of each site's bias, by site name.
         added: Paths of the modules that had no bias and now have one.
+        place: Where a plain model keeps the added ones, in words.
     """
 
     dtype: dict[str, str]
     rounding: dict[str, float]
     added: tuple[str, ...]
+    place: str = ""
 
     @property
     def largest(self) -> float:
@@ -113,9 +113,9 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     rounding error is returned, and written to ``beft_fold.json`` in the folder. The classifier stays as it was.
 
     Raises:
-        InputError: The adapter does not fit, its head sees another pooling than the model's own, the model's
-            configuration has no place for an added bias, or the folder is there already.
-        BeftError: The folder cannot be written.
+        InputError: The adapter does not fit, its head sees another pooling than the model's own, a plain model has no
+            place for an added bias (see ``beft.materialise``), or the folder is there already.
+        BeftError: The folder cannot be written, or what was written does not give the adapter's logits.
     """
     if adapter.pooling != "model":
         raise InputError(
@@ -132,8 +132,8 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     deltas = {site: delta.to(device) for site, delta in adapter.deltas.items()}
     head = {name: value.to(device) for name, value in adapter.head.items()}
     report = fold(model, deltas, head)
-    if report.added:
-        _make_room(model, report.added)
+    materialised = materialise(model, report.added) if report.added else Materialised(model)
+    exact, model = model, materialised.model
     model.config.id2label = dict(enumerate(adapter.labels))
     model.config.label2id = {label: number for number, label in enumerate(adapter.labels)}
     written = dict(model.named_parameters())
@@ -145,6 +145,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
         "precision": str(model.dtype).removeprefix("torch."),
         "largest_rounding_of_biases": report.largest,
         "largest_rounding_of_head": max(_rounding(value, written[name]) for name, value in head.items()),
+        "materialised": materialised.to_json(),
     }
     try:
         with whole_folder(folder) as temporary:
@@ -152,33 +153,25 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
             if classifier.tokenizer is not None:
                 classifier.tokenizer.save_pretrained(temporary)
             write_json(temporary / FOLD_FILE, record)
+            if report.added:
+                _check_same(exact, type(model).from_pretrained(temporary, dtype=model.dtype).to(device).eval())
     except OSError as error:
         raise BeftError(f"the folded model cannot be written to {folder}: {error.strerror or error}") from None
-    return report
+    return replace(report, place=materialised.described if report.added else "")
 
 
-def _make_room(model: Any, added: tuple[str, ...]) -> None:
-    """Set the configuration so that transformers builds the added biases; what else it builds with them is zero."""
-    config = model.config
-    for settings in _BIAS_SETTINGS:
-        if not all(hasattr(config, name) for name in settings):
-            continue
-        roomy = copy.deepcopy(config)
-        for name in settings:
-            setattr(roomy, name, True)
-        with torch.device("meta"):
-            built = type(model)(roomy)
-        biased = {path for path, module in built.named_modules() if isinstance(getattr(module, "bias", None), Tensor)}
-        if set(added) <= biased:
-            for path, module in model.named_modules():
-                if path in biased and isinstance(module, nn.Linear) and module.bias is None:
-                    module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), requires_grad=False)
-            model.config = roomy
-            return
-    raise InputError(
-        f"{type(model).__name__} has no configuration with a bias at {listed(sorted(added))}, so a plain model cannot "
-        "hold it; use the adapter as it is"
-    )
+def _check_same(exact: Any, written: Any) -> None:
+    """Check that a model that was read again gives the logits that it was written for.
+
+    Raises:
+        BeftError: It does not.
+    """
+    found, allowed = difference(exact, written)
+    if not found <= allowed:
+        raise BeftError(
+            f"the plain {type(written).__name__} that was written gives other logits (by {found:.2g}) than the base "
+            "with its added biases, so it is not kept; use the adapter as it is"
+        )
 
 
 def _rounding(exact: Tensor, written: Tensor) -> float:

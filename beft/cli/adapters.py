@@ -56,7 +56,8 @@ def export(
 ) -> None:
     """Write a plain model with the adapter folded in.
 
-    transformers loads it without beft.
+    transformers loads it without beft. Where the base has no bias, the model's configuration gets one, or another bias
+    takes it over; where neither gives the same logits, it is refused.
     """
     from beft.adapter import Adapter
     from beft.base import load_classifier, resolve_base
@@ -68,6 +69,8 @@ def export(
     classifier = load_classifier(reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling)
     report = loaded.fold(classifier, out)
     typer.echo(f"{out}: a model that plain transformers loads; largest rounding of a bias {report.largest:.2g}")
+    if report.place:
+        typer.echo(f"the added biases are in {report.place}")
 
 
 def _stdin_lines() -> Iterator[str]:
