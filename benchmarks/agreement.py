@@ -21,6 +21,7 @@ from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import load_split, load_summary
+from beft.datasets.local import VARIABLE
 from beft.device import resolve_compute, set_threads
 from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
@@ -29,7 +30,7 @@ from beft.settings import DatasetSettings, Settings
 from beft.sites import find_sites
 from beft.training import fit
 from benchmarks import machine
-from benchmarks.glue import GLUE, VARIABLE, data_folder, glue_data, glue_identity
+from benchmarks.glue import GLUE, glue_data, glue_identity, is_here
 from benchmarks.intervals import CONFIDENCE, Interval
 from benchmarks.plain_loop import train_plainly
 from benchmarks.prepared import ROOT, prepared_data, settings_on_disk
@@ -209,8 +210,8 @@ def main() -> None:
     settings = settings_on_disk()
     found, skipped = [], []
     for dataset in arguments.datasets:
-        if dataset in GLUE and data_folder() is None:
-            skipped.append(f"{dataset} was skipped: {VARIABLE} is not set.")
+        if dataset in GLUE and not is_here(dataset):
+            skipped.append(f"{dataset} was skipped: its files are not in {VARIABLE}.")
             log.info("%s", skipped[-1])
             continue
         own = DatasetSettings(size=arguments.rows or "low", epochs=arguments.epochs or DATASETS[dataset])

@@ -30,7 +30,7 @@ from beft.settings import BaseSettings
 from beft.sites import find_sites, site_module
 from beft.training import fit
 from benchmarks import compiling, machine, peers, step_profile
-from benchmarks.glue import data_folder, glue_rows
+from benchmarks.glue import glue_rows, is_here
 from benchmarks.timing import Comparison, compare
 from benchmarks.work import PLAIN, SOURCE, accuracy, first_rows, run_of, sample
 
@@ -159,7 +159,7 @@ def opened(repetitions: int, rows_of_epoch: int) -> Bench:
     reference = resolve_base(SOURCE)
     classifier = load_classifier(reference, ["negative", "positive"], compute=compute, pooling="model")
     rows = {"rotten_tomatoes": sample(classifier, "rotten_tomatoes", rows_of_epoch)}
-    if data_folder() is not None:
+    if is_here("sst2") and is_here("rte"):
         rows["sst2"] = first_rows(glue_rows(classifier, "sst2", "low", 128), 320)
         rows["rte"] = first_rows(glue_rows(classifier, "rte", "low", 128), 160)
     return Bench(compute, str(reference.folder), classifier, rows, repetitions)

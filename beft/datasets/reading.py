@@ -1,8 +1,10 @@
 """Read the rows of a raw source: every column, every value as the file has it."""
 
 import csv
+import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beft.datasets.description import DatasetError, Description, canonical
+from beft.datasets.layouts import LayoutError, flattened
 from beft.datasets.loaders import RECORD
 from beft.datasets.parquet import read_table
-from beft.datasets.sources import FileSource, Format
+from beft.datasets.sources import Format, HubSource, Reading, Source
 from beft.errors import InputError
 from beft.files import read_json
 from beft.names import unknown_name
@@ -66,7 +69,7 @@ def read_raw(folder: Path) -> RawData:
     files, problems = [], []
     for entry in entries:
         try:
-            files.append(_read_file(folder / entry["path"], entry["split"], description))
+            files.append(_read_file(folder / entry["path"], entry, description))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -74,12 +77,14 @@ def read_raw(folder: Path) -> RawData:
     return RawData(description, record, files)
 
 
-def _read_file(path: Path, split: str, description: Description) -> RawFile:
+def _read_file(path: Path, entry: dict[str, Any], description: Description) -> RawFile:
     source = description.source
-    if isinstance(source, FileSource):
-        columns = _READERS[source.format_of(path.name)](path, source)
-    else:
-        columns = _columns_of_parquet(path)
+    reading, rename = _reading_of(entry, source)
+    columns = _READERS[reading.format_of(path.name)](path, reading)
+    for name in rename:
+        if name not in columns:
+            raise InputError(f"{path.name}: {unknown_name(name, columns, 'column')}")
+    columns = {rename.get(name, name): values for name, values in columns.items() if name not in rename.values()}
     for name in source.where:
         if name not in columns:
             raise InputError(f"{path.name}, which 'where' filters: {unknown_name(name, columns, 'column')}")
@@ -87,32 +92,42 @@ def _read_file(path: Path, split: str, description: Description) -> RawFile:
     for name, wanted in source.where.items():
         kept = [row for row in kept if canonical(columns[name][row]) == canonical(wanted)]
     return RawFile(
-        split,
+        entry["split"],
         path.name,
         {name: [values[row] for row in kept] for name, values in columns.items()},
         [row + 1 for row in kept],
     )
 
 
-def _read_csv(path: Path, source: FileSource) -> Values:
-    return _read_separated(path, source, ",", quotes=source.quotes is not False)
+def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[str, str]]:
+    """How a file is read, and the names of its columns that are others in the description."""
+    if not isinstance(source, HubSource):
+        return source, {}
+    local = source.local_file(str(entry.get("name")))
+    if local is not None:
+        return local, local.rename
+    return Reading(format="parquet", layout=source.layout), {}
 
 
-def _read_tsv(path: Path, source: FileSource) -> Values:
-    return _read_separated(path, source, "\t", quotes=source.quotes is True)
+def _read_csv(path: Path, reading: Reading) -> Values:
+    return _read_separated(path, reading, ",", quotes=reading.quotes is not False)
 
 
-def _read_separated(path: Path, source: FileSource, separator: str, *, quotes: bool) -> Values:
+def _read_tsv(path: Path, reading: Reading) -> Values:
+    return _read_separated(path, reading, "\t", quotes=reading.quotes is True)
+
+
+def _read_separated(path: Path, reading: Reading, separator: str, *, quotes: bool) -> Values:
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    with _text_of(path, source) as lines, _fields_of_any_length():
+    with _text_of(path, reading) as lines, _fields_of_any_length():
         reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
         try:
-            header = list(source.header) or next(reader, [])
+            header = list(reading.header) or next(reader, [])
             rows: list[list[str]] = []
             for fields in reader:
-                if len(fields) == len(header):
+                if len(fields) == len(header) or (reading.ragged and len(fields) > len(header)):
                     rows.append(fields)
-                elif fields:  # an empty line is no row
+                elif fields and not reading.ragged:  # an empty line is no row
                     raise InputError(
                         f"{path.name}, row {len(rows) + 1} (line {reader.line_num}): it has {len(fields)} fields, not "
                         f"the {len(header)} of the header"
@@ -125,9 +140,9 @@ def _read_separated(path: Path, source: FileSource, separator: str, *, quotes: b
     return {name: [fields[at] for fields in rows] for at, name in enumerate(header)}
 
 
-def _read_jsonl(path: Path, source: FileSource) -> Values:
+def _read_jsonl(path: Path, reading: Reading) -> Values:
     rows: list[dict[str, Any]] = []
-    with _text_of(path, source) as lines:
+    with _text_of(path, reading) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -138,41 +153,68 @@ def _read_jsonl(path: Path, source: FileSource) -> Values:
             if not isinstance(row, dict):
                 raise InputError(f"{path.name}, line {number}: it must be a JSON object, not {type(row).__name__}")
             rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    return _columns(path, rows, reading)
 
 
-def _read_parquet(path: Path, source: FileSource) -> Values:
-    return _columns_of_parquet(path)
+def _read_json(path: Path, reading: Reading) -> Values:
+    with _text_of(path, reading) as lines:
+        try:
+            document = json.loads("".join(lines))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path.name}: it is not JSON: {error}") from None
+    if reading.layout is None and not (isinstance(document, list) and all(isinstance(row, dict) for row in document)):
+        raise InputError(f"{path.name}: it must be a list of JSON objects; where it is nested, say its 'layout'")
+    return _columns(path, document, reading)
 
 
-def _columns_of_parquet(path: Path) -> Values:
-    values: Values = read_table(path).to_pydict()
+def _read_parquet(path: Path, reading: Reading) -> Values:
+    table = read_table(path)
+    if reading.layout is not None:
+        return _columns(path, table.to_pylist(), reading)
+    values: Values = table.to_pydict()
     return values
 
 
-_READERS: dict[Format, Callable[[Path, FileSource], Values]] = {
+def _columns(path: Path, document: Any, reading: Reading) -> Values:
+    """The columns of rows, in which a layout writes out a nested document."""
+    if reading.layout is not None:
+        try:
+            document = flattened(reading.layout, document)
+        except LayoutError as error:
+            raise InputError(f"{path.name} is not in the layout {reading.layout!r}: {error}") from None
+    names = dict.fromkeys(name for row in document for name in row)
+    return {name: [row.get(name) for row in document] for name in names}
+
+
+_READERS: dict[Format, Callable[[Path, Reading], Values]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
     "jsonl": _read_jsonl,
+    "json": _read_json,
     "parquet": _read_parquet,
 }
 
 
 @contextmanager
-def _text_of(path: Path, source: FileSource) -> Iterator[Iterator[str]]:
+def _text_of(path: Path, reading: Reading) -> Iterator[Iterator[str]]:
     """The lines of a text file, line ends as they are, without a byte order mark."""
-    encoding = "utf-8-sig" if source.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else source.encoding
+    encoding = "utf-8-sig" if reading.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else reading.encoding
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            yield file
+        if path.name.lower().endswith(".gz"):
+            with gzip.open(path, "rt", encoding=encoding, newline="") as file:
+                yield file
+        else:
+            with path.open(encoding=encoding, newline="") as file:
+                yield file
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path.name} cannot be read as a gzip file: {error}") from None
     except LookupError:
-        raise InputError(f"{path.name}: {source.encoding!r} is no encoding that Python knows") from None
+        raise InputError(f"{path.name}: {reading.encoding!r} is no encoding that Python knows") from None
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path.name} is not {source.encoding} at byte {error.start}: say its encoding in the description"
+            f"{path.name} is not {reading.encoding} at byte {error.start}: say its encoding in the description"
         ) from None
 
 

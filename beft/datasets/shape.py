@@ -2,8 +2,6 @@
 
 from typing import Literal, get_args
 
-from pydantic import Field
-
 from beft.settings import Section
 
 ShapeName = Literal["classification", "regression", "multiple_choice", "generation"]
@@ -55,7 +53,7 @@ class Columns(Section):
     text: str
     text_pair: str | None = None
     label: str | None = None
-    choices: str | tuple[str, ...] | None = Field(None, union_mode="left_to_right")
+    choices: str | tuple[str, ...] | None = None
     answers: str | None = None
     group: str | None = None
 

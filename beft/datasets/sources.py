@@ -1,13 +1,14 @@
 """Where a dataset comes from: an installed package, files of the user, or the Hugging Face hub."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from beft.settings import Section
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
+LayoutName = Literal["copa", "drop", "multirc", "record", "squad", "wic", "wsc"]
 Scalar = bool | int | float | str
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -15,6 +16,7 @@ _FORMATS: dict[str, Format] = {
     ".txt": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
 }
 
@@ -43,31 +45,46 @@ class AnySource(Section):
         return {"train": self.train, "test": self.test} if self.test else {"train": self.train}
 
 
-class FileSource(AnySource):
-    """How the files of a source are read.
+class Reading(Section):
+    """How a file is read; ``.gz`` at the end of its name says that it is compressed.
 
     Attributes:
         format: Said by the ending of the file's name when it is not given.
-        encoding: Of CSV, TSV and JSONL files.
+        encoding: Of CSV, TSV and JSON files.
         quotes: Whether a field of a CSV or TSV file may stand in double quotes; by default in CSV it may, in TSV not.
         header: The names of the columns, for a CSV or TSV file whose first line is already data.
+        ragged: Whether lines of a CSV or TSV file may have other numbers of fields than the header: those with fewer
+            are no rows, further fields are not read. Otherwise such a line is an error.
+        layout: How nested JSON becomes plain columns: a module of ``beft.datasets.layouts``.
     """
 
     format: Format | None = None
     encoding: str = "utf-8"
     quotes: bool | None = None
     header: tuple[str, ...] = ()
+    ragged: bool = False
+    layout: LayoutName | None = None
+
+    def format_of(self, name: str) -> Format:
+        """The format of a file.
+
+        Raises:
+            ValueError: Its name does not say it.
+        """
+        known = self.format or _FORMATS.get(Path(name.lower().removesuffix(".gz")).suffix)
+        if known is None:
+            raise ValueError(f"say the format of {name!r}: one of {', '.join(get_args(Format))}")
+        return known
+
+
+class FileSource(AnySource, Reading):
+    """Files that are all read in one way."""
 
     @model_validator(mode="after")
     def _formats_known(self) -> Self:
         for name in (*self.train, *self.test):
-            if self.format is None and Path(name).suffix.lower() not in _FORMATS:
-                raise ValueError(f"say the format of {name!r}: one of {', '.join(get_args(Format))}")
+            self.format_of(name)
         return self
-
-    def format_of(self, name: str) -> Format:
-        """The format of a file of the source."""
-        return self.format or _FORMATS[Path(name).suffix.lower()]
 
 
 class PackageSource(FileSource):
@@ -91,6 +108,49 @@ class FilesSource(FileSource):
     kind: Literal["files"]
 
 
+class LocalFile(Reading):
+    """A file that can take the place of a split of the hub.
+
+    Attributes:
+        file: Its path below the folder that ``BEFT_DATA_DIR`` names.
+        rename: The columns that the file calls otherwise: its name of each, and the name on the hub.
+        note: What one must know of results on it, where it is not the split itself.
+    """
+
+    file: str
+    rename: dict[str, str] = Field({})
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _format_known(self) -> Self:
+        self.format_of(self.file)
+        return self
+
+
+class LocalFiles(Section):
+    """Files that can take the place of the hub; of each split any of several, the first that is there.
+
+    Attributes:
+        test: Without one, rows of train are kept for test.
+    """
+
+    train: tuple[LocalFile, ...] = Field(min_length=1)
+    test: tuple[LocalFile, ...] = ()
+
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _names_or_mappings(cls, value: object) -> object:
+        several = [value] if isinstance(value, str | dict) else value
+        if not isinstance(several, list | tuple):
+            return several
+        return tuple({"file": one} if isinstance(one, str) else one for one in several)
+
+    @property
+    def splits(self) -> dict[str, tuple[LocalFile, ...]]:
+        """The alternatives of each split."""
+        return {"train": self.train, "test": self.test} if self.test else {"train": self.train}
+
+
 class HubSource(AnySource):
     """A data set of the Hugging Face hub.
 
@@ -98,12 +158,27 @@ class HubSource(AnySource):
         id: Its id on the hub, for example ``stanfordnlp/sst2``.
         revision: The commit that is read, in 40 hexadecimal digits: a branch or tag could come to mean other data.
         config: The configuration, where the data set has several.
+        layout: How nested columns become plain ones.
+        local: The same data as files below the folder that ``BEFT_DATA_DIR`` names: they are taken where they are. One
+            way to find them, or several in the order of preference.
     """
 
     kind: Literal["hub"]
     id: str
     revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
     config: str | None = None
+    layout: LayoutName | None = None
+    local: tuple[LocalFiles, ...] = ()
+
+    @field_validator("local", mode="before")
+    @classmethod
+    def _one_way_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
+
+    def local_file(self, name: str) -> LocalFile | None:
+        """How a file of that name is read; None where the source names none."""
+        files = [file for way in self.local for of_split in way.splits.values() for file in of_split]
+        return next((file for file in files if file.file == name), None)
 
 
 Source = Annotated[PackageSource | FilesSource | HubSource, Field(discriminator="kind")]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from beft.datasets.local import VARIABLE
 from beft.device import Compute
 from beft.errors import InputError
 from beft.runs import Run
@@ -13,7 +14,7 @@ from beft.settings import Settings
 from beft.sites import find_sites
 from beft.training import fit
 from benchmarks import agreement, machine
-from benchmarks.glue import VARIABLE, glue_data, glue_rows
+from benchmarks.glue import glue_data, glue_rows
 from benchmarks.plain_loop import train_plainly
 from tests.beft.tiny_bases import WORDS, load, save_base
 from tests.conftest import build_tiny

@@ -11,6 +11,9 @@ from beft.errors import InputError
 from beft.settings import Settings
 from tests.beft.datasets.small import describe
 
+GLUE = {"cola", "mnli", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb"}
+SUPERGLUE = {"boolq", "cb", "copa", "multirc", "record", "wic", "wsc"}
+EMBEDDED = {*GLUE, *SUPERGLUE, "drop", "imdb", "rotten_tomatoes", "squad"}
 README = Path(__file__).parents[3] / "data" / "README.md"
 
 
@@ -55,7 +58,7 @@ def test_a_description_keeps_the_order_of_its_labels_when_it_is_written(tmp_path
 def test_an_own_description_wins_over_an_embedded_one(tmp_path: Path) -> None:
     describe(tmp_path, name="imdb")
     assert find_dataset("imdb", tmp_path).title == "a dataset of the user's own"
-    assert set(known_datasets(tmp_path)) == {"imdb", "rotten_tomatoes"}
+    assert set(known_datasets(tmp_path)) == EMBEDDED
 
 
 def test_an_unknown_dataset_is_answered_by_the_nearest(tmp_path: Path) -> None:
