@@ -1,4 +1,4 @@
-"""The metrics against definitions written out by hand and against scikit-learn, in memory, offline, side by side."""
+"""The metrics of labels against definitions written out and scikit-learn; every metric offline and in memory."""
 
 import math
 import os
@@ -195,6 +195,9 @@ assert not {"evaluate", "sklearn", "datasets"} & set(sys.modules), "slow imports
 values = beft.metrics.combined(["accuracy", "f1", "macro_f1", "matthews"]).compute(
     predictions=[0, 1, 1, 0], references=[0, 1, 0, 0])
 assert values["accuracy"] == 0.75, values
+values = beft.metrics.combined(["pearson", "spearman"]).compute(predictions=[0.1, 0.2], references=[1.0, 3.0])
+assert min(values.values()) > 0.999, values
+assert beft.metrics.metric("drop_f1").compute(predictions=["7"], references=[["7.0", "x"]]) == {"drop_f1": 1.0}
 """
 
 
