@@ -8,13 +8,21 @@ Nothing here trains or reads a file. Every function starts from ``TermRecord``, 
 * ``regret``: what does the selected term lose against the best, and what would chance or "always value" lose?
 * ``gaps``: does the gap in importance follow the gap in accuracy, over learning rates, epochs or regimes?
 * ``carry_over``: what does a selection lose on another data set or model?
+* ``ranks``: the rank of every term beside what it reaches.
+
+``figure1``, ``figure4`` and ``extension`` run what belongs to a figure or section of arXiv 2509.15974, and can write
+its tables and pictures::
+
+    figure4(records).write(Path("reports/figure4"))
 """
 
 from beft.selection_analysis.agreement import Agreement, agreement
 from beft.selection_analysis.carry_over import CarryOver, carry_over
 from beft.selection_analysis.gaps import Gaps, gaps
+from beft.selection_analysis.ranks import Ranks, ranks
 from beft.selection_analysis.records import CANDIDATES, REGIMES, TermRecord
 from beft.selection_analysis.regret import Regret, regret
+from beft.selection_analysis.reports import SelectionReport, extension, figure1, figure4
 from beft.selection_analysis.stability import Stability, stability
 
 __all__ = [
@@ -23,12 +31,18 @@ __all__ = [
     "Agreement",
     "CarryOver",
     "Gaps",
+    "Ranks",
     "Regret",
+    "SelectionReport",
     "Stability",
     "TermRecord",
     "agreement",
     "carry_over",
+    "extension",
+    "figure1",
+    "figure4",
     "gaps",
+    "ranks",
     "regret",
     "stability",
 ]

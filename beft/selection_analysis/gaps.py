@@ -32,6 +32,7 @@ class GapPoint:
     """Two terms in one cell, by one method; means over the seeds, intervals paired over them.
 
     Attributes:
+        metric: Name of the metric.
         importance: Term -> its score, of the two terms.
         value: Term -> its metric on test, of the two terms.
         importance_gap: Score of the first term minus that of the second.
@@ -42,6 +43,7 @@ class GapPoint:
     cell: Cell
     method: str
     seeds: int
+    metric: str
     importance: dict[str, Estimate]
     value: dict[str, Estimate]
     importance_gap: Estimate
@@ -100,7 +102,7 @@ class Gaps:
         """A row a trend and method, and a row a method over all trends."""
         fields = varying(one.cell for one in self.trends)
         rows: list[list[Any]] = [
-            [one.method, one.cell.text(fields), one.points, one.gap, one.level] for one in self.trends
+            [one.method, one.cell.text(fields) or "all", one.points, one.gap, one.level] for one in self.trends
         ]
         if len({one.cell for one in self.trends}) > 1:
             for method, taus in self.overall.items():
@@ -212,6 +214,7 @@ def _point(
         table.cell,
         method,
         len(table.seeds),
+        table.metric,
         {first: mean_estimate(scores[:, one], confidence), second: mean_estimate(scores[:, other], confidence)},
         {first: mean_estimate(values[:, one], confidence), second: mean_estimate(values[:, other], confidence)},
         mean_estimate(scores[:, one] - scores[:, other], confidence),
