@@ -239,7 +239,9 @@ def inert_components(
     """Measure on a few short rows which components of the sites change no logit (fp64 or fp32, by random shifts)."""
     usable = np.flatnonzero(encoded.lengths >= min(4, int(encoded.lengths.max())))
     rows = usable[np.argsort(encoded.lengths[usable], kind="stable")][:_INERTNESS_ROWS]
-    batch = {name: tensor[:, :_INERTNESS_TOKENS] for name, tensor in encoded.batch(rows, classifier.device).items()}
+    batch = encoded.batch(rows, classifier.device)
+    if encoded.answers is None:  # an answer stands at the end
+        batch = {name: tensor[:, :_INERTNESS_TOKENS] for name, tensor in batch.items()}
     return measure_inertness(
         classifier.model,
         sites,

@@ -44,6 +44,7 @@ from beft.peft_format import (
     unpack_delta,
 )
 from beft.settings import TERMS
+from beft.shapes import Classification, Shape, read_shape
 from beft.sites import BiasSite, find_sites
 from beft.tokenizer_facts import tokenizer_facts
 
@@ -78,13 +79,14 @@ class Adapter:
         terms: The bias terms that were trained.
         base_id: The base's portable id.
         base_sha256: The hash of the base's files.
-        labels: Names of the classes, in the order of the logits.
+        labels: Names of the classes, in the order of the logits; none for a shape without classes.
         pooling: What the head sees: ``model``, ``mean`` or ``cls``.
         max_length: Tokens that a text is cut to.
         head_train: What of the head was trained: ``output``, ``full`` or ``paper``.
         dataset: The name of the dataset.
         provenance: JSON of the caller's: where the adapter came from. It must hold neither a time nor anything of the
             machine, since it is part of the adapter's bytes.
+        shape: What the outputs mean, with the prompt where there is one.
         facts: What is known of the model; None for an adapter made without it, which PEFT then cannot open.
     """
 
@@ -99,6 +101,7 @@ class Adapter:
     head_train: str
     dataset: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    shape: Shape = field(default_factory=Classification)
     facts: ModelFacts | None = None
 
     @classmethod
@@ -146,6 +149,7 @@ class Adapter:
             head_train=head_train,
             dataset=dataset,
             provenance=dict(provenance or {}),
+            shape=classifier.shape,
             facts=ModelFacts(
                 model=type(model).__name__,
                 modules=describe_modules(model, deltas, head),
@@ -266,6 +270,7 @@ class Adapter:
             base=BasePart(id=self.base_id, sha256=self.base_sha256, model=self.facts.model if self.facts else ""),
             dataset=self.dataset,
             labels=self.labels,
+            shape=self.shape.to_json(),
             pooling=self.pooling,
             max_length=self.max_length,
             terms=self.terms,
@@ -314,6 +319,7 @@ class Adapter:
                 head_train=record.head.train,
                 dataset=record.dataset,
                 provenance=record.provenance,
+                shape=read_shape(record.shape),
                 facts=ModelFacts(
                     model=record.base.model,
                     modules={path: part.facts() for path, part in record.modules.items()},

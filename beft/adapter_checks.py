@@ -39,7 +39,9 @@ def check_complete(adapter: "Adapter") -> None:
         raise InputError(
             f"the adapter's head holds {listed(extra)}, which head.train {adapter.head_train!r} never trains"
         )
-    if not any(value.dim() == 2 for value in adapter.head.values()):
+    if adapter.shape.outputs(len(adapter.labels)) < 1:
+        raise InputError("the adapter is incomplete: it names no labels")
+    if adapter.shape.has_head and not any(value.dim() == 2 for value in adapter.head.values()):
         raise InputError("the adapter is incomplete: it has no head")
     for site, delta in adapter.deltas.items():
         if delta.shape != (site.width,) or delta.dtype not in _DTYPES:
@@ -92,6 +94,7 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
             f"the adapter was trained over the base {trained}, not over {here}; load the one that it names"
         )
     for what, own, other in (
+        ("shape is", adapter.shape.name, classifier.shape.name),
         ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
         ("pooling is", adapter.pooling, classifier.pooling),
     ):

@@ -89,7 +89,8 @@ class AdapterRecord(_Part):
     format_version: Literal[1]
     base: BasePart
     dataset: str
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...]
+    shape: dict[str, Any] = Field({"name": "classification"})
     pooling: Literal["model", "mean", "cls"]
     max_length: int = Field(ge=1)
     terms: tuple[str, ...]

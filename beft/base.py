@@ -13,7 +13,9 @@ from beft.classifier import Classifier
 from beft.device import Compute
 from beft.errors import InputError
 from beft.files import read_json, sha256_file, sha256_json
+from beft.language_model import LanguageModel
 from beft.loading import load_model
+from beft.shapes import Classification, Shape
 
 _WEIGHTS = ("*.safetensors",)
 _IDENTITY = (*_WEIGHTS, "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
@@ -119,33 +121,37 @@ def load_classifier(
     compute: Compute,
     pooling: str = "auto",
     seed: int = 0,
+    shape: Shape | None = None,
 ) -> Classifier:
-    """Load a base for classification: frozen, in evaluation mode, its head drawn from ``seed``.
+    """Load a base for a task: frozen, in evaluation mode, its head drawn from ``seed``.
 
     The base is cast once, here; its weights go from the file straight to the device. The process's random state is
     left as it was.
 
     Args:
         labels: The names of the classes, in the order of the logits.
+        shape: What its outputs mean; none: classification. One without a head gives a ``LanguageModel``.
         pooling: ``auto`` takes the base's own pooling configuration (``1_Pooling/config.json``), else ``model``.
 
     Raises:
-        InputError: The folder holds no model that transformers can load as a sequence classifier, or not all of it, or
-            it is quantised and cannot be computed here.
+        InputError: The folder holds no model that transformers can load as a sequence classifier (or language model),
+            or not all of it, or it is quantised and cannot be computed here.
     """
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    shape = shape or Classification()
+    what = "a classifier" if shape.has_head else "a language model"
     pooling = base_pooling(reference.folder) if pooling == "auto" else pooling
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, found = load_model(reference.folder, len(labels), compute, seed)
+        model, found = load_model(reference.folder, shape.outputs(len(labels)) if shape.has_head else 0, compute, seed)
         tokenizer = AutoTokenizer.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the base {reference.source!r} cannot be loaded as a classifier: {first_line}") from None
+        raise InputError(f"the base {reference.source!r} cannot be loaded as {what}: {first_line}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -155,13 +161,29 @@ def load_classifier(
     model.config.pad_token_id = tokenizer.pad_token_id
     # A head of another number of labels is drawn anew, like one that is missing.
     drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
-    _check_drawn(model, drawn, reference)
-    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn)
+    _check_drawn(model, drawn, reference, has_head=shape.has_head)
+    if not shape.has_head:
+        return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
+    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
 
 
-def _check_drawn(model: Any, drawn: Sequence[str], reference: BaseReference) -> None:
+def is_decoder(reference: BaseReference) -> bool:
+    """Whether a base is a causal language model: of a type that predicts the next token, and never a masked one."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    config = read_json(reference.folder / "config.json")
+    kind = config.get("model_type")
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or config.get("is_encoder_decoder", False)
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked
+
+
+def _check_drawn(model: Any, drawn: Sequence[str], reference: BaseReference, *, has_head: bool) -> None:
     """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
-    inside = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
+    within = f"{model.base_model_prefix}." if has_head else ""
+    inside = [name for name in drawn if name.startswith(within) and ".pooler." not in name]
     if inside:
         more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
         raise InputError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from beft.classifier import Batch, Classifier
 from beft.encoding import Encoded, sorted_batches
+from beft.measuring import sequence_outputs
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +46,8 @@ def extract_features(
 
 def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_size: int = 64) -> Tensor:
     """The classes' probabilities of every row, fp32, [rows, labels], in the rows' own order."""
-    return _over_rows(classifier, encoded, lambda batch: torch.softmax(classifier(batch), -1), batch_size)
+    [outputs] = sequence_outputs(classifier, encoded, batch_size=batch_size)
+    return torch.softmax(outputs, -1).float()
 
 
 @torch.no_grad()

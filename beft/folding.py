@@ -107,7 +107,9 @@ def _check_plain(model: nn.Module) -> None:
 
 
 def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> FoldReport:
-    """Write a folder that ``AutoModelForSequenceClassification.from_pretrained`` loads, with the adapter's logits.
+    """Write a folder that transformers alone loads, with the adapter's logits: ``AutoModelForSequenceClassification``.
+
+    An adapter of a language model, which has no head, is loaded with ``AutoModelForCausalLM``.
 
     The model keeps the classifier's precision; each bias is its own plus the delta, rounded once. The greatest
     rounding error is returned, and written to ``beft_fold.json`` in the folder. The classifier stays as it was.
@@ -134,8 +136,9 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     report = fold(model, deltas, head)
     materialised = materialise(model, report.added) if report.added else Materialised(model)
     exact, model = model, materialised.model
-    model.config.id2label = dict(enumerate(adapter.labels))
-    model.config.label2id = {label: number for number, label in enumerate(adapter.labels)}
+    if adapter.shape.has_head and adapter.labels:
+        model.config.id2label = dict(enumerate(adapter.labels))
+        model.config.label2id = {label: number for number, label in enumerate(adapter.labels)}
     written = dict(model.named_parameters())
     record = {
         "adapter_sha256": adapter.sha256,
@@ -144,7 +147,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
         "max_length": adapter.max_length,
         "precision": str(model.dtype).removeprefix("torch."),
         "largest_rounding_of_biases": report.largest,
-        "largest_rounding_of_head": max(_rounding(value, written[name]) for name, value in head.items()),
+        "largest_rounding_of_head": max((_rounding(value, written[name]) for name, value in head.items()), default=0.0),
         "materialised": materialised.to_json(),
     }
     try:

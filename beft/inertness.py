@@ -221,10 +221,17 @@ def _copy_as(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _narrow_linear_layers(model: nn.Module) -> list[str]:
-    """The linear layers below the head, whose weights are many and narrower than fp32."""
+    """The linear layers below the head, whose weights are many and narrower than fp32.
+
+    The output layer of a language model is none of them: its weight may be that of the embeddings as well.
+    """
     narrow = (torch.bfloat16, torch.float16)
+    output = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         path
         for path, module in model.named_modules()
-        if type(module) is nn.Linear and module.weight.dtype in narrow and path.split(".", 1)[0] not in HEADS
+        if type(module) is nn.Linear
+        and module is not output
+        and module.weight.dtype in narrow
+        and path.split(".", 1)[0] not in HEADS
     ]

@@ -15,11 +15,14 @@ from beft.quantized import freeze_quantized, quantization_options
 _KEPT_ELSEWHERE = ("cpu", "disk")
 
 
-def load_model(folder: Path, labels: int, compute: Compute, seed: int) -> tuple[Any, dict[str, Any]]:
-    """Load a base with a classification head, what its files lack drawn from ``seed``.
+def load_model(folder: Path, outputs: int, compute: Compute, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Load a base with a classification head, what its files lack drawn from ``seed``; or a language model.
 
     The weights are read from the file's mapping one by one. With ``compute.device_map: auto`` they go to the GPUs that
     there are, and those for which there is no place stay in memory, or in the file; never those of the head.
+
+    Args:
+        outputs: Of the head; 0 for a language model, which has none.
 
     Returns:
         The model, and what transformers tells of the loading (missing keys and mismatched ones among it).
@@ -28,29 +31,33 @@ def load_model(folder: Path, labels: int, compute: Compute, seed: int) -> tuple[
         InputError: The base is quantised in a way that is not known, or what its quantisation needs is not there.
         OSError, ValueError, KeyError: Of transformers.
     """
-    options = quantization_options(folder, labels, compute.quantization, compute.dtype)
+    options = quantization_options(folder, outputs, compute.quantization, compute.dtype)
     places: dict[str, Any] = {"device_map": {"": compute.device}}
-    if compute.device == "cpu" and set(options) == {"num_labels"}:
+    if compute.device == "cpu" and not set(options) - {"num_labels"}:
         places = {}  # they are read straight into memory without a map too, which would need accelerate
     if compute.device_map == "auto":
         places = {"device_map": "auto"}
         if compute.device == "cpu":
             places["max_memory"] = {"cpu": available_bytes(torch.device("cpu"))}
-    model, found = _from_pretrained(folder, compute, seed, **options, **places)
+    model, found = _from_pretrained(folder, outputs, compute, seed, **options, **places)
     spread = getattr(model, "hf_device_map", None)
     if spread is not None and (kept := with_head_on_device(model, spread)) != spread:
         del model
-        model, found = _from_pretrained(folder, compute, seed, **options, device_map=kept)
+        model, found = _from_pretrained(folder, outputs, compute, seed, **options, device_map=kept)
     freeze_quantized(model)
     return model, found
 
 
-def _from_pretrained(folder: Path, compute: Compute, seed: int, **options: Any) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
+    if not outputs:
+        options.pop("num_labels", None)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForSequenceClassification.from_pretrained(
+        return kind.from_pretrained(
             folder,
             dtype=compute.dtype,
             local_files_only=True,

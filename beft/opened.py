@@ -7,12 +7,15 @@ from typing import Any
 
 from beft.adaptation import Sample, labelled, make_sample, settings_of
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
+from beft.base import is_decoder, load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
 from beft.device import resolve_compute, set_threads
+from beft.examples import Predictions
+from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
 from beft.settings import Settings, TrainingSettings
+from beft.shapes import Shape, choose_shape
 
 log = logging.getLogger("beft.opened")
 
@@ -34,8 +37,13 @@ class Opened:
 
     @property
     def metric(self) -> str:
-        """The dataset's metric."""
+        """The dataset's headline metric."""
         return str(self.facts["metric"])
+
+    @property
+    def shape(self) -> Shape:
+        """The task's shape."""
+        return self.classifier.shape
 
     def sample(self) -> Sample:
         """The rows that may be learnt from."""
@@ -51,6 +59,15 @@ class Opened:
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return labelled(self.classifier, load_split(self.folder, split), self.max_length)
+
+    def predictions(self, rows: LabelledRows) -> Predictions:
+        """What the classifier predicts for rows as it is (with whatever is attached), as the headline metric takes it.
+
+        Returns:
+            Probabilities [rows, labels or choices], values [rows], or texts.
+        """
+        found = predict_rows(self.classifier, rows, batch_size=self.settings.evaluate.batch_size)
+        return as_metric_takes(self.metric, found, rows)
 
     def training(self, section: TrainingSettings) -> TrainingSettings:
         """A training section with what the dataset's own settings replace."""
@@ -80,17 +97,27 @@ class Opened:
 
 
 def open_classifier(settings: Settings, prepared: Path, dataset: str) -> Opened:
-    """Load the base for a dataset's labels; sets the process's threads.
+    """Load the base for a dataset, in the shape that the two have together; sets the process's threads.
 
     Raises:
-        InputError: The base cannot be reached or is no classifier.
+        InputError: The base cannot be reached, or does not fit the dataset or the settings.
     """
     compute = resolve_compute(settings.base)
     set_threads(compute)
     facts = load_summary(prepared)
     reference = resolve_base(settings.base.source)
+    labels = facts["labels"] if facts["shape"] == "classification" else []
+    shape = choose_shape(
+        facts["shape"],
+        prompt=facts["prompt"],
+        labels=labels,
+        decoder=is_decoder(reference),
+        kind=settings.head.kind,
+        objective=settings.train.objective,
+        max_new_tokens=settings.evaluate.max_new_tokens,
+    )
     classifier = load_classifier(
-        reference, facts["labels"], compute=compute, pooling=settings.head.pooling, seed=settings.seed
+        reference, labels, compute=compute, pooling=settings.head.pooling, seed=settings.seed, shape=shape
     )
     log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
     return Opened(classifier, settings, dataset, prepared, facts)

@@ -8,40 +8,81 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from beft.adapter import Adapter
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
-from beft.encoding import encode
 from beft.errors import InputError
-from beft.features import predict_probabilities
+from beft.examples import Predictions
+from beft.generation import generate_answers
+from beft.measuring import predict_rows
 from beft.names import known_name
 from beft.settings import BaseSettings, Quantization
+from beft.shapes import LanguageModeling, MultipleChoice
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Answer:
     """The answers for a list of texts, in its order.
 
     Attributes:
-        labels: Names of the classes.
-        probabilities: fp32, [rows, labels].
+        labels: Names of the classes; none where there are none.
+        predicted: Probabilities [rows, labels or choices], values [rows], or texts.
         truncated: How many texts were longer than the adapter's maximal length, and so were cut.
+        choices: The choices of each row, where rows have choices.
     """
 
     labels: tuple[str, ...]
-    probabilities: Tensor
+    predicted: Predictions
     truncated: int
+    choices: Sequence[Sequence[str]] | None = None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of every label or choice, fp32, [rows, labels or choices].
+
+        Raises:
+            InputError: The adapter predicts values or texts.
+        """
+        if isinstance(self.predicted, list) or self.predicted.ndim != 2:
+            raise InputError("this adapter predicts values or texts, which have no probabilities; read rows()")
+        return torch.from_numpy(self.predicted).float()
 
     def rows(self) -> list[dict[str, Any]]:
-        """One record a text: ``label``, and ``probabilities`` by label."""
-        best = self.probabilities.argmax(1).tolist() if len(self.probabilities) else []
+        """One record a text.
+
+        Classification: ``label``, and ``probabilities`` by label. Choices: ``choice``, its ``index``, and the
+        ``probabilities`` of all. Regression: ``value``. Generation: ``answer``.
+        """
+        if isinstance(self.predicted, list):
+            return [{"answer": text} for text in self.predicted]
+        if self.predicted.ndim == 1:
+            return [{"value": value} for value in self.predicted.tolist()]
+        best = self.predicted.argmax(1).tolist() if len(self.predicted) else []
+        if self.choices is None:
+            return [
+                {"label": self.labels[at], "probabilities": dict(zip(self.labels, row, strict=True))}
+                for at, row in zip(best, self.predicted.tolist(), strict=True)
+            ]
         return [
-            {"label": self.labels[at], "probabilities": dict(zip(self.labels, row, strict=True))}
-            for at, row in zip(best, self.probabilities.tolist(), strict=True)
+            {"choice": choices[at], "index": at, "probabilities": row[: len(choices)]}
+            for at, row, choices in zip(best, self.predicted.tolist(), self.choices, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Texts that are asked about, as a shape takes rows."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    choices: Sequence[Sequence[str]] | None
+    labels: Sequence[Any] = ()
+    answers: None = None
+    groups: None = None
 
 
 class Predictor:
@@ -77,7 +118,11 @@ class Predictor:
         self.compute = replace(_compute(device, precision), quantization=trained_quantization(self.adapter))
         reference = _find_base(self.adapter, base)
         self.classifier = load_classifier(
-            reference, self.adapter.labels, compute=self.compute, pooling=self.adapter.pooling
+            reference,
+            self.adapter.labels,
+            compute=self.compute,
+            pooling=self.adapter.pooling,
+            shape=self.adapter.shape,
         )
         self._bank = self.adapter.bank(self.classifier).attach()
 
@@ -86,30 +131,56 @@ class Predictor:
         """Names of the classes."""
         return self.adapter.labels
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The label of each text and the probability of every label, in the order of the texts.
+    def predict(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        choices: Sequence[Sequence[str]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """What is predicted of each text, in their order; see ``Answer.rows``.
+
+        Args:
+            pairs: The second text of each, for an adapter that was trained on two.
+            choices: The choices of each, for an adapter that chooses among a row's own.
 
         Raises:
-            InputError: Something among the texts is no text, or the pairs are not as many.
+            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing.
         """
-        return self.answer(texts, pairs).rows()
+        return self.answer(texts, pairs, choices).rows()
 
-    def answer(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Predictions:
-        """The same as tensors, with the number of texts that were cut.
+    def answer(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        choices: Sequence[Sequence[str]] | None = None,
+    ) -> Answer:
+        """The same as arrays, with the number of texts that were cut.
 
         Raises:
-            InputError: Something among the texts is no text, or the pairs are not as many.
+            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing.
         """
         _check_texts(texts, "text")
+        for what, others in (("second texts", pairs), ("lists of choices", choices)):
+            if others is not None and len(others) != len(texts):
+                raise InputError(f"there are {len(texts)} texts but {len(others)} {what}")
         if pairs is not None:
             _check_texts(pairs, "second text")
-            if len(pairs) != len(texts):
-                raise InputError(f"there are {len(texts)} texts but {len(pairs)} second texts")
+        for of_row in choices or ():
+            _check_texts(of_row, "choice")
+        shape, batch_size = self.adapter.shape, self.batch_size
+        if choices is not None and (self.labels or not isinstance(shape, MultipleChoice) or shape.generates):
+            raise InputError("this adapter was not trained to choose among a row's own choices; give the texts alone")
         if not len(texts):
-            return Predictions(self.labels, torch.empty(0, len(self.labels)), 0)
-        encoded = encode(self.classifier.tokenizer, texts, pairs, max_length=self.adapter.max_length)
-        probabilities = predict_probabilities(self.classifier, encoded, batch_size=self.batch_size)
-        return Predictions(self.labels, probabilities, encoded.truncated)
+            none: Predictions = [] if shape.generates else np.empty((0, len(self.labels)) if self.labels else 0)
+            return Answer(self.labels, none, 0)
+        asked = _Asked(texts, pairs, choices)
+        if isinstance(shape, LanguageModeling) and shape.generates:
+            prompts = shape.to_continue(self.classifier.tokenizer, asked, self.adapter.max_length)
+            [found] = generate_answers(self.classifier, prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size)
+            return Answer(self.labels, found, prompts.truncated)
+        rows = shape.examples(self.classifier.tokenizer, asked, self.adapter.max_length)
+        predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
+        return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
 def trained_quantization(adapter: Adapter) -> Quantization:

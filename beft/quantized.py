@@ -15,7 +15,7 @@ from beft.files import read_json
 from beft.frozen_linear import QuantizedLinear, become
 
 # Regular expressions of paths, as transformers takes them: what is trained or drawn at random is not quantised.
-_NOT_QUANTIZED = [*HEADS, r"(?:.*\.)?pooler"]
+_NOT_QUANTIZED = [*HEADS, "lm_head", "embed_out", r"(?:.*\.)?pooler"]
 
 _HOW_TO_INSTALL = "pip install 'beft[quantization]'"
 

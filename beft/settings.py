@@ -83,8 +83,13 @@ class SplitSettings(Section):
 
 
 class HeadSettings(Section):
-    """The classification head: what it sees, where it starts, what of it is trained."""
+    """The head: whether there is one, what it sees, where it starts, what of it is trained."""
 
+    kind: Literal["auto", "classifier", "language_model"] = Field(
+        "auto",
+        description="classifier: a head on top; language_model: none, a decoder answers the dataset's prompt; auto: no "
+        "head for a decoder whose dataset has a prompt",
+    )
     train: Literal["output", "full", "paper"] = Field(
         "output", description="output: its last linear layer; full: all of it; paper: BERT's pooler bias as well"
     )
@@ -122,6 +127,16 @@ class TrainingSettings(Section):
     )
 
 
+class TargetSettings(TrainingSettings):
+    """The fine-tuning of the target term, and what it is trained for; the probe is trained for the same."""
+
+    objective: Literal["auto", "candidates", "language_model"] = Field(
+        "auto",
+        description="without a head: candidates: classification over the candidate answers; language_model: the right "
+        "answer's own loss; auto: candidates where there are some",
+    )
+
+
 class ScoreSettings(Section):
     """Which importance scores are computed, and which one chooses the target term."""
 
@@ -136,6 +151,7 @@ class EvaluateSettings(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples")
     batch_size: int = Field(16, ge=1, le=4096, description="rows computed at once; a GPU likes more, a CPU not")
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="tokens of a generated answer at most")
 
 
 class MergeSettings(Section):
@@ -169,7 +185,7 @@ class Settings(Section):
     head: HeadSettings = HeadSettings()
     probe: TrainingSettings = TrainingSettings()
     score: ScoreSettings = ScoreSettings()
-    train: TrainingSettings = TrainingSettings()
+    train: TargetSettings = TargetSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     merge: MergeSettings = MergeSettings()
 

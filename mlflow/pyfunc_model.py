@@ -1,4 +1,4 @@
-"""An adapter as an MLflow model ("models from code"): a table with a column of texts in, labels and probabilities out.
+"""An adapter as an MLflow model ("models from code"): a table with a column of texts in, what is predicted out.
 
 MLflow copies this file and the ``beft`` package into every model, so that it loads where beft is not installed. The
 model holds the adapter alone: its base is found by the portable id that the adapter names, and its hash is checked.
@@ -30,17 +30,22 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> pandas.DataFrame:
-        """The label and the probability of every label, row by row, under the rows' own index.
+        """What is predicted, row by row, under the rows' own index.
+
+        Classification gives ``label`` and ``probability_LABEL`` of every label; choices ``choice``, its ``index`` and
+        ``probabilities`` (a list); regression ``value``; generation ``answer``.
 
         Args:
-            model_input: Column ``text``; column ``text_pair`` where the adapter was trained on pairs.
+            model_input: Column ``text``; column ``text_pair`` where the adapter was trained on pairs; column
+                ``choices``, of lists, where it chooses among a row's own.
         """
         pairs = list(model_input["text_pair"]) if "text_pair" in model_input.columns else None
-        predictions = self.predictor.predict(list(model_input["text"]), pairs)
-        rows = [
-            {"label": row["label"], **{f"probability_{name}": value for name, value in row["probabilities"].items()}}
-            for row in predictions
-        ]
+        choices = [list(of_row) for of_row in model_input["choices"]] if "choices" in model_input.columns else None
+        rows = []
+        for row in self.predictor.predict(list(model_input["text"]), pairs, choices):
+            if "label" in row:
+                row |= {f"probability_{name}": value for name, value in row.pop("probabilities").items()}
+            rows.append(row)
         return pandas.DataFrame(rows, index=model_input.index)
 
 

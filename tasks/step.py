@@ -33,7 +33,15 @@ JSON = Any
 
 RECORD = "step.json"
 
-CLASSIFIER_SECTIONS = ("seed", "protocol", "base", "head", "datasets.{dataset}.max_length")
+CLASSIFIER_SECTIONS = (
+    "seed",
+    "protocol",
+    "base",
+    "head",
+    "train.objective",
+    "evaluate.max_new_tokens",
+    "datasets.{dataset}.max_length",
+)
 """The settings that open a classifier and encode its rows."""
 
 logger = logging.getLogger(__name__)

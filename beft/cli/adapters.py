@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,12 +19,15 @@ def predict(
     adapter: Annotated[str, typer.Argument(help="The adapter's folder, or models:/NAME@ALIAS of the registry.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: lines of stdin.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")] = False,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="One of the choices of every text, for an adapter that chooses.")
+    ] = None,
     base: BaseFolder = None,
     as_json: Annotated[bool, typer.Option("--json/--tsv", help="An object a line, or tab-separated columns.")] = False,
 ) -> None:
-    """Predict labels with a saved adapter.
+    """Predict with a saved adapter: labels, values, choices, or answers.
 
-    --tsv gives label, its probability, text; --json every label's probability.
+    --tsv gives what is predicted, its probability where it has one, text; --json every probability.
     """
     from beft.errors import InputError
     from beft.prediction import Predictor
@@ -36,14 +39,13 @@ def predict(
     truncated = 0
     for lines in _in_parts(texts or _stdin_lines(), _PREDICTED_AT_ONCE):
         first, second = _split_pairs(lines) if pairs else (lines, None)
-        answer = predictor.answer(first, second)
+        answer = predictor.answer(first, second, [choice] * len(first) if choice else None)
         truncated += answer.truncated
         for text, row in zip(lines, answer.rows(), strict=True):
             if as_json:
                 typer.echo(json.dumps({"text": text, **row}, ensure_ascii=False))
             else:
-                shown = " ".join(text.split())
-                typer.echo(f"{row['label']}\t{row['probabilities'][row['label']]:.4f}\t{shown}")
+                typer.echo("\t".join([*_shown(row), " ".join(text.split())]))
     if truncated:
         limit = predictor.adapter.max_length
         typer.echo(f"{truncated} texts were longer than {limit} tokens and were cut", err=True)
@@ -66,11 +68,22 @@ def export(
     loaded = Adapter.load(adapter)
     refuse_existing(out)
     reference = resolve_base(base or loaded.base_id)
-    classifier = load_classifier(reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling)
+    classifier = load_classifier(
+        reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling, shape=loaded.shape
+    )
     report = loaded.fold(classifier, out)
     typer.echo(f"{out}: a model that plain transformers loads; largest rounding of a bias {report.largest:.2g}")
     if report.place:
         typer.echo(f"the added biases are in {report.place}")
+
+
+def _shown(row: Mapping[str, Any]) -> list[str]:
+    """What is predicted, and its probability where it has one, as columns."""
+    if "label" in row:
+        return [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
+    if "choice" in row:
+        return [row["choice"], f"{row['probabilities'][row['index']]:.4f}"]
+    return [f"{row['value']:.4f}"] if "value" in row else [" ".join(row["answer"].split())]
 
 
 def _stdin_lines() -> Iterator[str]:

@@ -5,6 +5,7 @@ With a head: ``classification``, ``regression``, ``multiple_choice``. With a lan
 """
 
 from beft.shapes.candidates import Candidates
+from beft.shapes.choosing import choose_shape
 from beft.shapes.classification import Classification
 from beft.shapes.language_model import LanguageModeling
 from beft.shapes.multiple_choice import MultipleChoice
@@ -22,5 +23,6 @@ __all__ = [
     "Prompt",
     "Regression",
     "Shape",
+    "choose_shape",
     "read_shape",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Self
 from beft.errors import InputError
 
 _PLACE = re.compile(r"\{(text|text_pair)\}")
+_ANSWER = re.compile(r"\{(?:choice|answer)\}")
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,11 @@ class Prompt:
     Attributes:
         template: With ``{text}`` and ``{text_pair}``; it ends where the answer begins.
         answers: For classification: the answer that stands for each label, by its name.
-        answer: How a choice, or a free answer, is written behind the template: ``{choice}`` is its place.
+        answer: How a choice, or a free answer, is written behind the template: ``{choice}`` or ``{answer}`` is its
+            place.
 
     Raises:
-        InputError: The template has no ``{text}``, or ``answer`` no ``{choice}``.
+        InputError: The template has no ``{text}``, or ``answer`` no place.
     """
 
     template: str
@@ -30,8 +32,8 @@ class Prompt:
     def __post_init__(self) -> None:
         if "{text}" not in self.template:
             raise InputError(f"the prompt {self.template!r} has no place for the text: write {{text}} there")
-        if "{choice}" not in self.answer:
-            raise InputError(f"the prompt's answer {self.answer!r} has no place for the choice: write {{choice}} there")
+        if not _ANSWER.search(self.answer):
+            raise InputError(f"the prompt's answer {self.answer!r} has no place: write {{choice}} or {{answer}} there")
 
     def text(self, text: str, pair: str | None = None) -> str:
         """The text of a row that the model continues.
@@ -46,7 +48,7 @@ class Prompt:
 
     def written(self, choice: str) -> str:
         """A choice or free answer as it stands behind the template."""
-        return self.answer.replace("{choice}", choice)
+        return _ANSWER.sub(lambda _: choice, self.answer)
 
     def of_labels(self, labels: tuple[str, ...]) -> list[str]:
         """The answers of the labels, in their order.

@@ -1,0 +1,70 @@
+"""Which shape a base has on a dataset: by what the dataset is, what the base is, and what the settings ask for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beft.errors import InputError
+from beft.names import known_name
+from beft.shapes.candidates import Candidates
+from beft.shapes.classification import Classification
+from beft.shapes.language_model import NEW_TOKENS, LanguageModeling
+from beft.shapes.multiple_choice import MultipleChoice
+from beft.shapes.prompt import Prompt
+from beft.shapes.regression import Regression
+from beft.shapes.shape import Shape
+
+_UNDER_A_HEAD: dict[str, type[Shape]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "multiple_choice": MultipleChoice,
+}
+_OF_DATA = (*_UNDER_A_HEAD, "generation")
+
+
+def choose_shape(
+    data: str,
+    *,
+    prompt: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+    decoder: bool = False,
+    kind: str = "auto",
+    objective: str = "auto",
+    max_new_tokens: int = NEW_TOKENS,
+) -> Shape:
+    """The shape of a task.
+
+    Args:
+        data: The dataset's shape: ``classification``, ``regression``, ``multiple_choice`` or ``generation``.
+        prompt: The dataset's prompt, as ``data.json`` holds it.
+        labels: Names of the dataset's labels.
+        decoder: Whether the base is a causal language model.
+        kind: ``classifier``, ``language_model``, or ``auto``: no head for a decoder whose dataset has a prompt.
+        objective: What trains a language model: ``candidates``, ``language_model``, or ``auto``: over the candidates
+            where there are some.
+        max_new_tokens: Tokens of a generated answer at most.
+
+    Raises:
+        InputError: The dataset, the base and the settings do not fit each other.
+    """
+    known_name(data, _OF_DATA, "shape of a dataset")
+    prompted = kind == "language_model" or (kind == "auto" and decoder and prompt is not None and data != "regression")
+    if not prompted:
+        if data not in _UNDER_A_HEAD:
+            raise InputError(
+                "a dataset whose answers are generated needs a language model and a prompt: name a decoder as base, "
+                "and leave head.kind at auto"
+            )
+        return _UNDER_A_HEAD[data]()
+    if not decoder:
+        raise InputError("head.kind is language_model, but the base is no decoder; use auto or classifier")
+    if data == "regression":
+        raise InputError("a number cannot be ranked among candidates: use head.kind: classifier for a regression")
+    if prompt is None:
+        raise InputError("head.kind is language_model, but the dataset has no prompt; add one to its description")
+    read = Prompt.from_json(prompt)
+    if data == "generation":
+        if objective == "candidates":
+            raise InputError("train.objective is candidates, but the dataset has none; use auto or language_model")
+        return LanguageModeling(read, free=True, max_new_tokens=max_new_tokens)
+    candidates = labels if data == "classification" else ()
+    return LanguageModeling(read, candidates) if objective == "language_model" else Candidates(read, candidates)
