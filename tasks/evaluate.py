@@ -57,10 +57,10 @@ def evaluate(
                 for name, by_split in probabilities.items()
                 if split in by_split
             },
-            {split: rows[split].labels.tolist()},
+            {split: rows[split].truth},
             target=target,
             baselines=BASELINES,
-            metrics=[opened.metric, *(name for name in _further(len(classifier.labels)) if name != opened.metric)],
+            metrics=list(dict.fromkeys([*opened.facts["metrics"], *_further(len(classifier.labels))])),
             settings=settings.evaluate,
             seed=settings.seed,
         )
@@ -77,7 +77,7 @@ def evaluate(
         },
     )
     ids = {split: load_split(inputs["prepare"], split).ids for split in ("test", "gate")}
-    write_predictions(out / "predictions.parquet", ids, {split: rows[split].labels for split in ids}, probabilities)
+    write_predictions(out / "predictions.parquet", ids, {split: rows[split].truth for split in ids}, probabilities)
     headline = found.splits["test"].scores[target][opened.metric]
     return {
         "target": target,

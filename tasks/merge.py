@@ -109,7 +109,7 @@ def _column(
     methods: Sequence[str] = list(merged)
     evaluation = evaluate_methods(
         {row: Method({"test": probabilities[row]}) for row in (NONE, *adapters, *merged)},
-        {"test": opened.rows("test").labels.tolist()},
+        {"test": opened.rows("test").truth},
         target=methods[-1],
         baselines=[name, NONE],
         metrics=[opened.metric],

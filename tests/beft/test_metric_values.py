@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score
 
+from beft.datasets.shape import METRIC_NAMES
 from beft.errors import InputError
 from beft.metrics import METRICS, Truth, combined, known_metric, metric, score, score_predictions
 from beft.metrics.weighed import Weighed
@@ -166,6 +167,10 @@ def test_every_metric_says_what_it_takes_and_how_it_is_shown() -> None:
         for other in truths.keys() - {kind.takes}:
             with pytest.raises(InputError, match=f"{name} compares with true"):
                 score_predictions(name, right[other], truths[other])
+
+
+def test_datasets_name_exactly_the_metrics_that_there_are() -> None:
+    assert set(METRIC_NAMES) == set(METRICS)
 
 
 def test_bad_input_is_named() -> None:
