@@ -116,10 +116,11 @@ def choose_target(
             f"every candidate scores 0 by {chooser} ({', '.join(open_terms)}): the probe did not move them; "
             "raise probe.learning_rate or probe.epochs"
         )
+    others = {} if chooser == method else {name: beside[name] for name in _WITHOUT_DIRECTION if name in beside}
     return Selection(
         term=ranking[0][0],
         method=chooser,
-        reason=" ".join([*why, *_sentences(chooser, ranking, left_out)]),
+        reason=" ".join([*why, *_sentences(chooser, ranking, left_out), *_beside(others, chooser)]),
         ranking=ranking,
         asked=method,
         inert=left_out,
@@ -155,6 +156,11 @@ def _ranked(table: Importance, terms: list[str]) -> tuple[tuple[str, float], ...
         if term in terms and mean is not None:
             ranked.append((term, mean))
     return tuple(ranked)
+
+
+def _beside(rankings: Mapping[str, tuple[tuple[str, float], ...]], chooser: str) -> list[str]:
+    """What the other methods that need no direction rank first."""
+    return [f"Beside it, {name} ranks {ranking[0][0]} first." for name, ranking in rankings.items() if name != chooser]
 
 
 def _sentences(chooser: str, ranking: tuple[tuple[str, float], ...], inert: tuple[str, ...]) -> list[str]:
