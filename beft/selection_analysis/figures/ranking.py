@@ -207,7 +207,8 @@ def _seeds_and_means(axes: "Axes", terms: Sequence[TermRank]) -> None:
         axes.annotate(
             symbol(one.term),
             (value, height),
-            xytext=(0, 9),
+            xytext=(0, 9 if one.chosen > 0.5 else 6),
+            va="bottom",
             textcoords="offset points",
             ha="center",
             fontsize=10,
