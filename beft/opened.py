@@ -85,7 +85,7 @@ class Opened:
             dataset=self.dataset,
             provenance={
                 "protocol": self.settings.protocol,
-                "seed": self.settings.seed,
+                "seed": result.run.seed,
                 "training": result.run.settings.model_dump(mode="json"),
                 **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
                 "best_epoch": result.best_epoch,

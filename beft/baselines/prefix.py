@@ -89,12 +89,13 @@ class Prefix(WeightMethod):
                     f"prefix tuning: {width} tokens behind a prefix of {self.tokens} are more than the base's "
                     f"{longest}; use a max_length of {longest - self.tokens}"
                 )
-            cache = wrapped.get_prompt(rows)
-            return inputs, {
-                **named,
-                "past_key_values": cache,
-                "attention_mask": torch.cat([mask.new_ones(rows, self.tokens), mask], dim=1),
-            }
+            changed = {"attention_mask": torch.cat([mask.new_ones(rows, self.tokens), mask], dim=1)}
+            cache = named.get("past_key_values")
+            if cache is None or not cache.get_seq_length():  # while text is generated, later steps have it already
+                changed["past_key_values"] = wrapped.get_prompt(rows)
+            if named.get("position_ids") is not None:
+                changed["position_ids"] = named["position_ids"] + self.tokens
+            return inputs, {**named, **changed}
 
         handle = base.register_forward_pre_hook(put_before, with_kwargs=True)
         try:

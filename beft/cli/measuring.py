@@ -22,8 +22,8 @@ def measure(
     methods: Annotated[
         str,
         typer.Argument(
-            help="Names with commas between: bias terms, all_biases, head_only, logistic_regression, rand_uniform, "
-            "lora, prefix, low_rank_value, full."
+            help="Names with commas between: untouched, in_context, head_only, logistic_regression, bias terms, "
+            "all_biases, rand_uniform, lora, prefix, low_rank_value, full."
         ),
     ],
     prepared: Prepared,
@@ -38,6 +38,7 @@ def measure(
     rank: Annotated[int, typer.Option(help="lora, low_rank_value: rank of the matrices.")] = 8,
     alpha: Annotated[int, typer.Option(help="lora: the product of its matrices is scaled by alpha / rank.")] = 16,
     prefix_tokens: Annotated[int, typer.Option(help="prefix: its length.")] = 5,
+    demonstrations: Annotated[int, typer.Option(help="in_context: how many are shown at most.")] = 32,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,
@@ -54,7 +55,7 @@ def measure(
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     for name in names:
         known_method(name)
-    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens)
+    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations)
     settings, dataset = settings_for(context, prepared, params, changes)
     opened = open_classifier(settings, prepared, dataset)
     runs = [MethodRun(name, settings.seed + number, options=options) for name in names for number in range(seeds)]

@@ -64,12 +64,16 @@ class Common:
         The seed of the settings has drawn the head that the model has: nothing is named then.
         """
         if seed not in self._starts:
-            found = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
-            if not found and seed != self.settings.seed and set(self.head) & set(self.classifier.drawn):
-                named = dict(self._loaded(seed).model.named_parameters())
-                found = {name: named[name].detach().clone() for name in self.head}
-            self._starts[seed] = found
+            fitted = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
+            self._starts[seed] = fitted or self.drawn_head(seed)
         return self._starts[seed]
+
+    def drawn_head(self, seed: int) -> dict[str, Tensor]:
+        """The head as a seed draws it; nothing where it is the one that the model has, or is in the base's files."""
+        if seed == self.settings.seed or not set(self.head) & set(self.classifier.drawn):
+            return {}
+        named = dict(self._loaded(seed).model.named_parameters())
+        return {name: named[name].detach().clone() for name in self.head}
 
     def _loaded(self, seed: int) -> Classifier:
         reference = self.classifier.reference
@@ -80,6 +84,7 @@ class Common:
             compute=resolve_compute(self.settings.base),
             pooling=self.settings.head.pooling,
             seed=seed,
+            shape=self.classifier.shape,
         )
 
     def inert(self, sites: Sequence[BiasSite]) -> Mapping[BiasSite, Tensor]:

@@ -12,12 +12,20 @@ from beft.methods.one_by_one import train_one
 from beft.methods.registry import Kind, MethodOptions, known_method
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.shared_passes import train_together
+from beft.methods.untrained import predict_in_context, predict_untouched
 from beft.opened import Opened
 from beft.settings import TrainingSettings
 
 log = logging.getLogger("beft.methods")
 
 Found = MethodResult | NotAvailable
+
+
+def _way(method: str, kind: Kind) -> Callable[[Common, MethodRun], MethodResult]:
+    """How a run is measured that shares no pass."""
+    if kind is Kind.UNTRAINED:
+        return predict_untouched if method == "untouched" else predict_in_context
+    return fit_on_features if kind is Kind.FEATURES else train_one
 
 
 def measure(
@@ -91,7 +99,7 @@ def measure_many(
         if at in found:
             continue
         try:
-            found[at] = (fit_on_features if kind is Kind.FEATURES else train_one)(common, run)
+            found[at] = _way(run.method, kind)(common, run)
         except InputError as error:
             found[at] = NotAvailable(run, str(error))
     return [found[at] for at in range(len(wanted))]

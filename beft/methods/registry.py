@@ -17,13 +17,15 @@ ALL_BIASES = "all_biases"
 class Kind(Enum):
     """How a method is run."""
 
-    FROZEN = "nothing is trained"
+    UNTRAINED = "nothing is trained"
     FEATURES = "fitted on the frozen base's features"
     BIASES = "bias vectors and the head are trained, many runs in one pass"
     WEIGHTS = "weights and the head are trained, one run at a time"
 
 
 METHODS: dict[str, Kind] = {
+    "untouched": Kind.UNTRAINED,
+    "in_context": Kind.UNTRAINED,
     "head_only": Kind.FEATURES,
     "logistic_regression": Kind.FEATURES,
     **dict.fromkeys(TERMS, Kind.BIASES),
@@ -48,6 +50,7 @@ class MethodOptions:
         rank: lora and low_rank_value: rank of the matrices.
         alpha: lora: their product is scaled by alpha / rank.
         prefix_tokens: prefix: its length.
+        demonstrations: in_context: how many are shown at most.
     """
 
     learning_rate: float | None = None
@@ -56,6 +59,7 @@ class MethodOptions:
     rank: int = 8
     alpha: int = 16
     prefix_tokens: int = 5
+    demonstrations: int = 32
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:

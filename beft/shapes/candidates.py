@@ -49,6 +49,10 @@ class Candidates(MultipleChoice):
             return [self.of_labels] * len(rows.texts)
         return [[self.prompt.written(choice) for choice in of_row] for of_row in choices_of(rows, self.name)]
 
+    def right_answers(self, rows: AnyRows) -> list[str]:
+        """The right answer of each row, as it stands behind the prompt."""
+        return [of_row[int(label)] for of_row, label in zip(self.candidates(rows), rows.labels, strict=True)]
+
     def to_json(self) -> dict[str, Any]:
         """The name, the prompt and the labels."""
         return {"name": self.name, "prompt": self.prompt.to_json(), "labels": list(self.labels)}

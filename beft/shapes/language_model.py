@@ -49,7 +49,7 @@ class LanguageModeling(Candidates):
         """The prompt of each row with its right answer; where candidates are ranked, with all of them."""
         prompts = self.prompts(rows)
         if self.free:
-            answers = [[self.prompt.written(right)] for right in _first_answers(rows)]
+            answers = [[right] for right in self.right_answers(rows)]
             encoded = encode_prompted(tokenizer, prompts, answers, max_length=max_length, ended=True)
             to_continue = None if training else self.to_continue(tokenizer, rows, max_length)
             return LabelledRows(encoded, np.zeros(len(prompts), np.int64), source=rows, prompts=to_continue)
@@ -59,6 +59,12 @@ class LanguageModeling(Candidates):
         right = [[of_row[label]] for of_row, label in zip(candidates, labels_or_zeros(rows), strict=True)]
         encoded = encode_prompted(tokenizer, prompts, right, max_length=max_length)
         return LabelledRows(encoded, np.zeros(len(right), np.int64), source=rows)
+
+    def right_answers(self, rows: AnyRows) -> list[str]:
+        """The right answer of each row, as it stands behind the prompt; of several, the first."""
+        if self.free:
+            return [self.prompt.written(right) for right in _first_answers(rows)]
+        return super().right_answers(rows)
 
     def to_continue(self, tokenizer: Any, rows: AnyRows, max_length: int) -> Encoded:
         """The prompts that answers are generated from, with room for these.
