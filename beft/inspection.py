@@ -12,6 +12,7 @@ from beft.device import Compute
 from beft.encoding import encode
 from beft.errors import InputError
 from beft.families import match_layout
+from beft.gguf import gguf_options
 from beft.sites import BiasSite, find_sites
 
 _TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")
@@ -110,7 +111,9 @@ def _outline(reference: BaseReference) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     try:
-        config = AutoConfig.from_pretrained(reference.folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            reference.folder, local_files_only=True, trust_remote_code=False, **gguf_options(reference.folder)
+        )
         with torch.device("meta"):
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

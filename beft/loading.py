@@ -10,6 +10,7 @@ from torch import nn
 from beft.classifier import HEADS
 from beft.device import Compute
 from beft.estimate import available_bytes
+from beft.gguf import forget_gguf, gguf_options
 from beft.quantized import freeze_quantized, quantization_options
 
 _KEPT_ELSEWHERE = ("cpu", "disk")
@@ -45,6 +46,7 @@ def load_model(folder: Path, outputs: int, compute: Compute, seed: int) -> tuple
         del model
         model, found = _from_pretrained(folder, outputs, compute, seed, **options, device_map=kept)
     freeze_quantized(model)
+    forget_gguf(model)
     return model, found
 
 
@@ -65,6 +67,7 @@ def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, **
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **gguf_options(folder),
             **options,
         )
 

@@ -13,6 +13,7 @@ from beft.classifier import HEADS
 from beft.errors import InputError
 from beft.files import read_json
 from beft.frozen_linear import QuantizedLinear, become
+from beft.gguf import gguf_file
 
 # Regular expressions of paths, as transformers takes them: what is trained or drawn at random is not quantised.
 _NOT_QUANTIZED = [*HEADS, "lm_head", "embed_out", r"(?:.*\.)?pooler"]
@@ -31,8 +32,15 @@ def quantization_options(folder: Path, labels: int, quantization: str, dtype: to
 
     Raises:
         InputError: bitsandbytes is needed and not installed, the base was quantised by another library, or to
-            another width than ``quantization`` says, or it is to be quantised from fp64.
+            another width than ``quantization`` says, or it is to be quantised from fp64 or from a GGUF file.
     """
+    if (file := gguf_file(folder)) is not None:
+        if quantization != "none":
+            raise InputError(
+                f"base.quantization is {quantization!r}, but {file.name} is a GGUF file, whose weights are widened "
+                "when they are loaded; use 'none', or a base with safetensors weights"
+            )
+        return {"num_labels": labels}
     stored = stored_quantization(folder)
     if stored is not None:
         if quantization not in ("none", stored):

