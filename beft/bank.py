@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.families import submodule
-from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, outputs_of, wide_bias
+from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
 from beft.frozen_forwards import ONE_VECTOR, rows_forward
 from beft.frozen_linear import FrozenLinear
+from beft.layout import submodule
 from beft.moved import MovedBias, MovedChoice, MovedHead
 from beft.names import known_name
 from beft.placement import attach_forward, attached_forward, detach_forward, input_device, module_device
@@ -68,8 +68,8 @@ class Bank:
         for site, delta in sorted(self.deltas.items(), key=lambda item: (item[0].module, item[0].start)):
             _check_delta(model, site, delta, self.vectors)
             before = self._sites.setdefault(site.module, [])
-            if before and before[-1].stop > site.start:
-                raise InputError(f"the bias sites {before[-1].name} and {site.name} overlap.")
+            if clash := next((other for other in before if other.overlaps(site)), None):
+                raise InputError(f"the bias sites {clash.name} and {site.name} overlap.")
             before.append(site)
         self._replaced: dict[str, dict[str, Tensor]] = {}
         for name, tensor in self.head.items():
@@ -148,22 +148,14 @@ class Bank:
         self.detach()
 
     def _with_deltas(self, path: str, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        pieces: list[tuple[Tensor | None, Tensor | None]] = []
-        position = 0
         sites = self._sites[path]
         for site in sites:
             _check_device(site.name, self.deltas[site], module)
-            if site.start > position:
-                pieces.append((wide_bias(module, site, position, site.start), None))
-            base = None if site.added else wide_bias(module, site, site.start, site.stop)
-            pieces.append((base, self.deltas[site]))
-            position = site.stop
-        outputs = outputs_of(module)
-        if position < outputs:
-            pieces.append((wide_bias(module, sites[-1], position, outputs), None))
+        own = wide_bias(module)
+        pieces, order = pieces_of(sites, self.deltas, own)
         device = module_device(module)
         elsewhere = any(self.deltas[site].device != device for site in sites)
-        bias = MovedBias(pieces, device) if elsewhere else BankedBias(pieces)
+        bias = MovedBias(pieces, order, device) if elsewhere else BankedBias(pieces, order)
         if self.vectors == 1:
             return ONE_VECTOR[type(module)](module, bias)
         return rows_forward(module)(path, module, bias, self._choice_on(device), self._axes[path])

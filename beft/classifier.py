@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beft.base import BaseReference
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
-HEADS = ("classifier", "pre_classifier", "score")
+HEADS = ("classifier", "pre_classifier", "score", "classification_head")
 
 
 class Classifier(nn.Module):
@@ -73,13 +73,22 @@ class Classifier(nn.Module):
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
-        """The last hidden states pooled over the tokens of each text, of shape [rows, hidden]."""
-        hidden: Tensor = self.model.base_model(**batch).last_hidden_state
+        """The last hidden states (the decoder's, where there is one) pooled over the tokens of each text.
+
+        Returns:
+            Of shape [rows, hidden].
+        """
+        hidden: Tensor = self.model.base_model(**batch, **self._of_decoder(batch)).last_hidden_state
         if pooling == "cls":
             return hidden[:, 0]
         mask = batch["attention_mask"].to(hidden.device).unsqueeze(-1)
         wide = hidden if hidden.dtype == torch.float64 else hidden.float()
         return (wide * mask).sum(1) / mask.sum(1)
+
+    def _of_decoder(self, batch: Batch) -> dict[str, Tensor]:
+        """What a decoder on top of an encoder reads where the base model itself does not know it: the text, shifted."""
+        shift = getattr(self.model.base_model, "_shift_right", None)
+        return {} if shift is None else {"decoder_input_ids": shift(batch["input_ids"])}
 
     def head_features(self, batch: Batch) -> Tensor:
         """What the head's output layer sees, of shape [rows, features of the output layer]."""

@@ -1,7 +1,7 @@
 """What a training will cost, measured on one batch before it starts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,25 +68,32 @@ def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate
         logits.sum().backward()
         return time.perf_counter() - began
 
-    with evaluating(classifier), torch.enable_grad(), _gradients_below(classifier.model.get_input_embeddings()):
+    with evaluating(classifier), torch.enable_grad(), _gradients_below(_embeddings(classifier.model)):
         measure(longest)  # which also pays for what is set up once
         saved_bytes = sum(kept.values()) * rows // few
         seconds = measure(usual)
     return Estimate(saved_bytes, seconds, int(usual["input_ids"].numel()))
 
 
+def _embeddings(model: Any) -> list[nn.Module]:
+    """The modules that look tokens up; an encoder and a decoder each have one, with one weight."""
+    weight = model.get_input_embeddings().weight
+    return [module for module in model.modules() if isinstance(module, nn.Embedding) and module.weight is weight]
+
+
 @contextmanager
-def _gradients_below(embeddings: nn.Module) -> Iterator[None]:
+def _gradients_below(embeddings: Sequence[nn.Module]) -> Iterator[None]:
     """The embeddings take a gradient, so that all that follows is kept, and computed backwards."""
 
     def require(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return output.detach().requires_grad_(True).clone()  # some models change it in place, which no leaf allows
 
-    handle = embeddings.register_forward_hook(require)
+    handles = [module.register_forward_hook(require) for module in embeddings]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def available_bytes(device: torch.device) -> int:

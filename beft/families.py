@@ -2,73 +2,25 @@
 
 A layout names the layer list and, within a layer, the module of each bias term. It matches when the layer list is
 there, each of its layers has every one of those modules, and no layer has a projection that the layout does not know
-(a cross-attention, for example). Neither the model's type nor its class is looked at, so that every model built the
-same way works, with or without a head on top.
+(an adapter, for example). Neither the model's type nor its class is looked at, so that every model built the same way
+works, with or without a head on top.
+
+A model with an encoder and a decoder has two layer lists. Their layers are numbered through, those of the decoder
+after those of the encoder, and the biases of both attentions of a decoder's layer (over its own tokens, and over the
+encoder's: cross-attention) are biases of the same terms.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
+from beft.layout import Layout, Match, Place, join, submodule
 
-
-@dataclass(frozen=True)
-class Place:
-    """The module that holds a bias term, and which of its output's equal parts is the term's.
-
-    Args:
-        module: Path of the module, relative to its layer (or to the base model, for terms outside of the layers).
-        part: Index of the part, counted from 0, where several projections are fused into one module.
-        parts: Number of equal parts that the module's output has.
-    """
-
-    module: str
-    part: int = 0
-    parts: int = 1
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The structure of a family.
-
-    Args:
-        name: The family's name, for messages.
-        layers: Path of the layer list, relative to the base model.
-        terms: The place of each bias term, relative to the layer.
-        outside: The place of each bias term that the model has once, relative to the base model; a model may lack it.
-        other: Projections of a layer that hold no bias term of ours, relative to the layer.
-        post_norm: Whether a layer's attention norm stands behind its attention, so that from there on each token is
-            computed by itself.
-    """
-
-    name: str
-    layers: str
-    terms: Mapping[str, Place]
-    outside: Mapping[str, Place] = field(default_factory=dict)
-    other: tuple[str, ...] = ()
-    post_norm: bool = False
-
-
-@dataclass(frozen=True)
-class Match:
-    """A layout found in a model: ``base`` is the path of the base model in it ("" when it is the model itself)."""
-
-    layout: Layout
-    base: str
-    layers: int
-
-    def module(self, place: Place, layer: int | None) -> str:
-        """The path of a place's module in the model; ``layer`` is none for a place outside of the layers."""
-        if layer is None:
-            return join(self.base, place.module)
-        return join(self.base, self.layout.layers, str(layer), place.module)
-
-
+# The bias that widens the embeddings of ELECTRA is no bias term of ours.
 BERT = Layout(
-    name="BERT or RoBERTa",
+    name="BERT, RoBERTa or ELECTRA",
     layers="encoder.layer",
     terms={
         "query": Place("attention.self.query"),
@@ -82,6 +34,59 @@ BERT = Layout(
     },
     outside={"embedding_norm": Place("embeddings.LayerNorm")},
     post_norm=True,
+)
+
+# Where positions have projections of their own (share_att_key: false), their biases are no bias terms of ours.
+DEBERTA_V2 = Layout(
+    name="DeBERTa-v2 or v3",
+    layers="encoder.layer",
+    terms={
+        "query": Place("attention.self.query_proj"),
+        "key": Place("attention.self.key_proj"),
+        "value": Place("attention.self.value_proj"),
+        "attention_output": Place("attention.output.dense"),
+        "intermediate": Place("intermediate.dense"),
+        "output": Place("output.dense"),
+        "attention_norm": Place("attention.output.LayerNorm"),
+        "output_norm": Place("output.LayerNorm"),
+    },
+    outside={"embedding_norm": Place("embeddings.LayerNorm")},
+    optional=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
+    post_norm=True,
+)
+
+DEBERTA = Layout(
+    name="DeBERTa (v1)",
+    layers="encoder.layer",
+    terms={
+        "query": Place("attention.self.in_proj"),
+        "attention_output": Place("attention.output.dense"),
+        "intermediate": Place("intermediate.dense"),
+        "output": Place("output.dense"),
+    },
+    optional=("attention.self.pos_proj", "attention.self.pos_q_proj"),
+    refused=(
+        "its query and value biases (q_bias, v_bias) are parameters of the attention and of no projection, it has no "
+        "key bias, and its norms are of a class of their own. Use DeBERTa-v2 or v3"
+    ),
+)
+
+# All layers are one layer, used many times: a term has one site. (A model may have a few groups of such layers.) Its
+# last use cannot be told from the others, so that it computes every token.
+ALBERT = Layout(
+    name="ALBERT",
+    layers="encoder.albert_layer_groups",
+    terms={
+        "query": Place("albert_layers.0.attention.query"),
+        "key": Place("albert_layers.0.attention.key"),
+        "value": Place("albert_layers.0.attention.value"),
+        "attention_output": Place("albert_layers.0.attention.dense"),
+        "intermediate": Place("albert_layers.0.ffn"),
+        "output": Place("albert_layers.0.ffn_output"),
+        "attention_norm": Place("albert_layers.0.attention.LayerNorm"),
+        "output_norm": Place("albert_layers.0.full_layer_layer_norm"),
+    },
+    outside={"embedding_norm": Place("embeddings.LayerNorm")},
 )
 
 MPNET = Layout(
@@ -150,10 +155,58 @@ GPT2 = Layout(
     outside={"final_norm": Place("ln_f")},
 )
 
+GPTJ = Layout(
+    name="GPT-J",
+    layers="h",
+    terms={
+        "query": Place("attn.q_proj"),
+        "key": Place("attn.k_proj"),
+        "value": Place("attn.v_proj"),
+        "attention_output": Place("attn.out_proj"),
+        "intermediate": Place("mlp.fc_in"),
+        "output": Place("mlp.fc_out"),
+        "attention_norm": Place("ln_1"),
+    },
+    outside={"final_norm": Place("ln_f")},
+)
+
+GPT_NEOX = Layout(
+    name="GPT-NeoX",
+    layers="layers",
+    terms={
+        "query": Place("attention.query_key_value", part=0, parts=3, head_width="head_size"),
+        "key": Place("attention.query_key_value", part=1, parts=3, head_width="head_size"),
+        "value": Place("attention.query_key_value", part=2, parts=3, head_width="head_size"),
+        "attention_output": Place("attention.dense"),
+        "intermediate": Place("mlp.dense_h_to_4h"),
+        "output": Place("mlp.dense_4h_to_h"),
+        "attention_norm": Place("input_layernorm"),
+        "output_norm": Place("post_attention_layernorm"),
+    },
+    outside={"final_norm": Place("final_layer_norm")},
+)
+
+BLOOM = Layout(
+    name="BLOOM",
+    layers="h",
+    terms={
+        "query": Place("self_attention.query_key_value", part=0, parts=3, head_width="head_dim"),
+        "key": Place("self_attention.query_key_value", part=1, parts=3, head_width="head_dim"),
+        "value": Place("self_attention.query_key_value", part=2, parts=3, head_width="head_dim"),
+        "attention_output": Place("self_attention.dense"),
+        "intermediate": Place("mlp.dense_h_to_4h"),
+        "output": Place("mlp.dense_4h_to_h"),
+        "attention_norm": Place("input_layernorm"),
+        "output_norm": Place("post_attention_layernorm"),
+    },
+    outside={"embedding_norm": Place("word_embeddings_layernorm"), "final_norm": Place("ln_f")},
+)
+
 # A gated feed-forward has two projections to the wide side. The bias of the gated one (up) acts as the intermediate
-# bias of the other families does; that of the gate itself is no bias term of ours.
+# bias of the other families does; that of the gate itself is no bias term of ours. (Gemma-2 and 3 have two norms more.
+# None of these norms has a bias.)
 LLAMA = Layout(
-    name="Llama or Qwen2",
+    name="Llama, Mistral, Qwen2, Qwen3 or Gemma",
     layers="layers",
     terms={
         "query": Place("self_attn.q_proj"),
@@ -185,52 +238,161 @@ PHI = Layout(
     outside={"final_norm": Place("final_layernorm")},
 )
 
-LAYOUTS: tuple[Layout, ...] = (BERT, MPNET, DISTILBERT, OPT, GPT2, LLAMA, PHI)
+# The query's part is as wide as all heads, those of key and value as the heads that the queries of a group share.
+PHI3 = Layout(
+    name="Phi-3",
+    layers="layers",
+    terms={
+        "query": Place("self_attn.qkv_proj", part=0, parts=3, query_from="self_attn.o_proj"),
+        "key": Place("self_attn.qkv_proj", part=1, parts=3, query_from="self_attn.o_proj"),
+        "value": Place("self_attn.qkv_proj", part=2, parts=3, query_from="self_attn.o_proj"),
+        "attention_output": Place("self_attn.o_proj"),
+        "intermediate": Place("mlp.gate_up_proj", part=1, parts=2),
+        "output": Place("mlp.down_proj"),
+        "attention_norm": Place("input_layernorm"),
+        "output_norm": Place("post_attention_layernorm"),
+    },
+    outside={"final_norm": Place("norm")},
+)
+
+_BART_LAYER = {
+    "query": Place("self_attn.q_proj"),
+    "key": Place("self_attn.k_proj"),
+    "value": Place("self_attn.v_proj"),
+    "attention_output": Place("self_attn.out_proj"),
+    "intermediate": Place("fc1"),
+    "output": Place("fc2"),
+    "attention_norm": Place("self_attn_layer_norm"),
+    "output_norm": Place("final_layer_norm"),
+}
+
+BART = Layout(
+    name="BART",
+    layers="encoder.layers",
+    terms=_BART_LAYER,
+    outside={"embedding_norm": Place("encoder.layernorm_embedding"), "final_norm": Place("encoder.layer_norm")},
+    decoder=Layout(
+        name="BART's decoder",
+        layers="decoder.layers",
+        terms=_BART_LAYER,
+        cross={
+            "query": Place("encoder_attn.q_proj"),
+            "key": Place("encoder_attn.k_proj"),
+            "value": Place("encoder_attn.v_proj"),
+            "attention_output": Place("encoder_attn.out_proj"),
+            "attention_norm": Place("encoder_attn_layer_norm"),
+        },
+        outside={"embedding_norm": Place("decoder.layernorm_embedding"), "final_norm": Place("decoder.layer_norm")},
+    ),
+)
+
+# From version 1.1 on (Flan-T5, mT5) the feed-forward is gated: wi_1 is the gated projection, wi_0 the gate.
+T5 = Layout(
+    name="T5",
+    layers="encoder.block",
+    terms={
+        "query": Place("layer.0.SelfAttention.q"),
+        "key": Place("layer.0.SelfAttention.k"),
+        "value": Place("layer.0.SelfAttention.v"),
+        "attention_output": Place("layer.0.SelfAttention.o"),
+        "intermediate": Place("layer.1.DenseReluDense.wi", instead="layer.1.DenseReluDense.wi_1"),
+        "output": Place("layer.1.DenseReluDense.wo"),
+        "attention_norm": Place("layer.0.layer_norm"),
+        "output_norm": Place("layer.1.layer_norm"),
+    },
+    outside={"final_norm": Place("encoder.final_layer_norm")},
+    optional=("layer.1.DenseReluDense.wi_0",),
+    decoder=Layout(
+        name="T5's decoder",
+        layers="decoder.block",
+        terms={
+            "query": Place("layer.0.SelfAttention.q"),
+            "key": Place("layer.0.SelfAttention.k"),
+            "value": Place("layer.0.SelfAttention.v"),
+            "attention_output": Place("layer.0.SelfAttention.o"),
+            "intermediate": Place("layer.2.DenseReluDense.wi", instead="layer.2.DenseReluDense.wi_1"),
+            "output": Place("layer.2.DenseReluDense.wo"),
+            "attention_norm": Place("layer.0.layer_norm"),
+            "output_norm": Place("layer.2.layer_norm"),
+        },
+        cross={
+            "query": Place("layer.1.EncDecAttention.q"),
+            "key": Place("layer.1.EncDecAttention.k"),
+            "value": Place("layer.1.EncDecAttention.v"),
+            "attention_output": Place("layer.1.EncDecAttention.o"),
+            "attention_norm": Place("layer.1.layer_norm"),
+        },
+        outside={"final_norm": Place("decoder.final_layer_norm")},
+        optional=("layer.2.DenseReluDense.wi_0",),
+    ),
+)
+
+LAYOUTS: tuple[Layout, ...] = (
+    BERT,
+    MPNET,
+    DISTILBERT,
+    DEBERTA_V2,
+    DEBERTA,
+    ALBERT,
+    OPT,
+    GPT2,
+    GPTJ,
+    GPT_NEOX,
+    BLOOM,
+    LLAMA,
+    PHI,
+    PHI3,
+    BART,
+    T5,
+)
 
 
 def match_layout(model: nn.Module) -> Match:
     """Find the one layout whose structure the model has.
 
     Raises:
-        InputError: No layout matches, one matches in part of the layers only, or more than one layer list matches
-            (an encoder and a decoder); the message lists what was found.
+        InputError: No layout matches, one matches in part of the layers only, it is one that cannot be taken, or more
+            than one base model matches; the message lists what was found.
     """
     matches: list[Match] = []
     partial: list[str] = []
     for base, module in model.named_modules():
         for layout in LAYOUTS:
-            layers = submodule(module, layout.layers)
-            if not isinstance(layers, nn.ModuleList) or not len(layers):
+            lists = {name: submodule(module, stack.layers) for name, stack in layout.stacks.items()}
+            if not all(isinstance(layers, nn.ModuleList) and len(layers) for layers in lists.values()):
                 continue
-            fitting = [index for index, layer in enumerate(layers) if _fits(layout, layer)]
-            if len(fitting) == len(layers):
-                matches.append(Match(layout, base, len(layers)))
-            elif fitting:
-                path = join(base, layout.layers)
-                missing = sorted(set(range(len(layers))) - set(fitting))
-                partial.append(f"{path} has the structure of {layout.name} except in layer {_listed(missing)}")
-    if len(matches) == 1 and not partial:
-        return matches[0]
-    known = ", ".join(layout.name for layout in LAYOUTS)
+            fitting = {
+                name: [_fits(layout.stacks[name], layer) for layer in layers]  # type: ignore[union-attr]
+                for name, layers in lists.items()
+            }
+            if all(all(fits) for fits in fitting.values()):
+                modules = {key: path for stack in layout.stacks.values() for key, path in _instead(stack, module)}
+                matches.append(Match(layout, base, {name: len(fits) for name, fits in fitting.items()}, modules))
+            elif any(any(fits) for fits in fitting.values()):
+                for name, fits in fitting.items():
+                    path = join(base, layout.stacks[name].layers)
+                    missing = [index for index, fit in enumerate(fits) if not fit]
+                    if missing:
+                        partial.append(f"{path} has the structure of {layout.name} except in layer {_listed(missing)}")
     kind = type(model).__name__
+    if len(matches) == 1 and not partial:
+        if matches[0].layout.refused:
+            raise InputError(f"{kind} is built like {matches[0].layout.name}: {matches[0].layout.refused}.")
+        return matches[0]
+    known = ", ".join(layout.name for layout in LAYOUTS if not layout.refused)
     if partial:
         raise InputError(f"only part of the layers of {kind} have a known structure: {'; '.join(partial)}.")
     if matches:
         found = ", ".join(join(match.base, match.layout.layers) for match in matches)
-        raise InputError(f"{kind} has more than one list of layers ({found}); models with one are supported.")
-    lists = ", ".join(_layer_lists(model)) or "none"
+        raise InputError(
+            f"{kind} has more than one list of layers ({found}); models with one, or with one encoder and one decoder, "
+            "are supported."
+        )
+    lists_there = ", ".join(_layer_lists(model)) or "none"
     raise InputError(
         f"the structure of {kind} is unknown, so its bias terms cannot be told apart. "
-        f"Known structures: {known}. Lists of layers found: {lists}."
+        f"Known structures: {known}. Lists of layers found: {lists_there}."
     )
-
-
-def submodule(module: nn.Module, path: str) -> nn.Module | None:
-    """The module at a dotted path, or none."""
-    found: nn.Module | None = module
-    for part in path.split("."):
-        found = found._modules.get(part) if found is not None else None
-    return found
 
 
 def is_projection(module: nn.Module) -> bool:
@@ -246,16 +408,29 @@ def width(module: nn.Module) -> int:
     return int(module.nf)
 
 
-def join(*parts: str) -> str:
-    """Dotted path of the parts that are not empty."""
-    return ".".join(part for part in parts if part)
-
-
 def _fits(layout: Layout, layer: nn.Module) -> bool:
-    known = {place.module for place in layout.terms.values()} | set(layout.other)
-    if any(submodule(layer, path) is None for path in known):
+    """Whether a layer has every module of the layout, and no projection besides."""
+    places = (*layout.terms.values(), *layout.cross.values())
+    if not all(_has(layer, place.module) or _has(layer, place.instead) for place in places):
         return False
+    if not all(_has(layer, path) for path in layout.other):
+        return False
+    known = {path for place in places for path in (place.module, place.instead)}
+    known |= {*layout.other, *layout.optional}
     return all(path in known for path, module in layer.named_modules() if is_projection(module))
+
+
+def _instead(layout: Layout, base: nn.Module) -> Iterator[tuple[str, str]]:
+    """The places whose other module the model has."""
+    layers = submodule(base, layout.layers)
+    assert isinstance(layers, nn.ModuleList)
+    for place in (*layout.terms.values(), *layout.cross.values()):
+        if not _has(layers[0], place.module):
+            yield place.module, place.instead
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    return bool(path) and submodule(module, path) is not None
 
 
 def _layer_lists(model: nn.Module) -> Iterator[str]:

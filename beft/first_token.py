@@ -68,9 +68,9 @@ def _last_norm(model: nn.Module) -> nn.Module | None:
         match = match_layout(model)
     except InputError:  # a structure that is not known computes everything
         return None
-    if not match.layout.post_norm or "attention_norm" not in match.layout.terms:
+    if not match.layout.post_norm:
         return None
-    return model.get_submodule(match.module(match.layout.terms["attention_norm"], match.layers - 1))
+    return model.get_submodule(match.find("attention_norm")[-1].module)
 
 
 def _precision(model: nn.Module) -> torch.dtype:

@@ -79,7 +79,7 @@ def fold(model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str,
             if module.bias is None:
                 module.bias = nn.Parameter(values.new_zeros(outputs_of(module)), requires_grad=False)
                 added[site.module] = None
-            module.bias[site.start : site.stop] = values  # type: ignore[operator]
+            site.put(module.bias, values)  # type: ignore[arg-type]
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, tensor in (head or {}).items():
             parameters[name].copy_(tensor.detach())

@@ -3,7 +3,7 @@
 The bias is the module's own, widened, plus a delta: one for all rows, or one of many for each row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from beft.errors import InputError
 from beft.placement import module_device, parameter_value
 from beft.row_axes import FLAT, RowAxis, spread_rows
 from beft.sites import BiasSite
+
+Piece = tuple[Tensor | None, Tensor | None]
+"""Some components of a module's own bias (widened), and their delta; either may be missing, not both."""
 
 
 class Choice:
@@ -45,10 +48,16 @@ class Choice:
 
 
 class BankedBias:
-    """The bias of one module: pieces of the base's own (widened), each with or without a delta, or many of them."""
+    """The bias of one module: pieces of the base's own (widened), each with or without a delta, or many of them.
 
-    def __init__(self, pieces: list[tuple[Tensor | None, Tensor | None]]) -> None:
+    Args:
+        pieces: What is joined.
+        order: Where each component of the bias is in the joined pieces; none: in their order.
+    """
+
+    def __init__(self, pieces: list[Piece], order: Tensor | None = None) -> None:
         self.pieces = pieces
+        self.order = order
 
     def __call__(self, dtype: torch.dtype) -> Tensor:
         """Of shape [width], or [vectors, width] where there are many."""
@@ -56,7 +65,41 @@ class BankedBias:
             return widened_sum(*self.pieces[0]).to(dtype)
         parts = [widened_sum(base, delta).to(dtype) for base, delta in self.pieces]
         vectors = max((part.shape[:-1] for part in parts), key=len)
-        return torch.cat([part.expand(*vectors, part.shape[-1]) for part in parts], dim=-1)
+        joined = torch.cat([part.expand(*vectors, part.shape[-1]) for part in parts], dim=-1)
+        return joined if self.order is None else joined.index_select(-1, self.order)
+
+
+def pieces_of(
+    sites: Sequence[BiasSite], deltas: Mapping[BiasSite, Tensor], own: Tensor
+) -> tuple[list[Piece], Tensor | None]:
+    """What the bias of a module is made of.
+
+    Args:
+        sites: The module's sites that have a delta, by their start; they do not overlap.
+        deltas: [width] or [vectors, width] a site.
+        own: The module's own bias, widened, [outputs]; zeros where it has none.
+
+    Returns:
+        The pieces and their order, as ``BankedBias`` takes them.
+    """
+    places = torch.arange(len(own))
+    with_gaps = any(site.stride for site in sites)
+    pieces: list[Piece] = []
+    position = 0
+    for site in sites:
+        if site.start > position and not with_gaps:
+            pieces.append((own[position : site.start], None))
+        pieces.append((None if site.added else site.take(own), deltas[site]))
+        position = site.stop
+    if not with_gaps:
+        if position < len(own):
+            pieces.append((own[position:], None))
+        return pieces, None
+    of_sites = torch.cat([site.take(places) for site in sites])
+    rest = places[~torch.isin(places, of_sites)]
+    if len(rest):
+        pieces.append((own[rest.to(own.device)], None))
+    return pieces, torch.cat([of_sites, rest]).argsort().to(own.device)
 
 
 class LinearForward:
@@ -184,14 +227,14 @@ def widened_sum(base: Tensor | None, delta: Tensor | None) -> Tensor:
     return base if delta is None else base + delta
 
 
-def wide_bias(module: nn.Module, site: BiasSite, start: int, stop: int) -> Tensor:
-    """Components start to stop of the module's own bias, widened; zeros where it has none."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    if site.added:
+def wide_bias(module: nn.Module) -> Tensor:
+    """A module's own bias, widened, [outputs]; zeros where it has none."""
+    if module.bias is None:
+        weight: Tensor = module.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
-        return torch.zeros(stop - start, dtype=wide, device=module_device(module))
+        return torch.zeros(outputs_of(module), dtype=wide, device=module_device(module))
     bias = parameter_value(module, "bias")
-    return bias[start:stop].to(torch.promote_types(bias.dtype, torch.float32))
+    return bias.to(torch.promote_types(bias.dtype, torch.float32))
 
 
 def outputs_of(module: nn.Module) -> int:

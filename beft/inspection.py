@@ -1,6 +1,6 @@
 """What bias terms a base has: where, how wide, which could be added, and which can do nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from beft.encoding import encode
 from beft.errors import InputError
 from beft.families import match_layout
 from beft.gguf import gguf_options
+from beft.layout import Match, join
 from beft.sites import BiasSite, find_sites
 
 _TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")
@@ -23,10 +24,11 @@ class TermFacts:
     """One bias term of a base.
 
     Attributes:
-        layers: In how many layers it is.
-        width: Components of one site; every layer has the same.
+        layers: Number of its sites: one a layer, or two where a decoder's layer has two attentions.
+        width: Components of one site (of the first, where an encoder and a decoder differ).
         parameters: Components of all of its sites.
-        module: Path of its module, ``*`` for the layer's number; with the slice of a fused projection.
+        module: Path of its module, ``*`` for the layer's number, with the slice of a fused projection; several are
+            separated by commas.
         exists: Whether the base has this bias; if not, it can be added, starting at zero.
         inert: How many of its components change no logit; None when it was not measured.
     """
@@ -48,6 +50,7 @@ class Inspection:
         model: Class of the model.
         family: Name of the layout that it was recognised by.
         layers: Number of its layers.
+        stacks: How many of them are the encoder's and the decoder's; empty for one list of layers.
         parameters: Number of all parameters of the base, with a head of two classes.
     """
 
@@ -55,6 +58,7 @@ class Inspection:
     model: str
     family: str
     layers: int
+    stacks: Mapping[str, int]
     parameters: int
     terms: tuple[TermFacts, ...]
 
@@ -65,6 +69,7 @@ class Inspection:
             "model": self.model,
             "family": self.family,
             "layers": self.layers,
+            "stacks": dict(self.stacks),
             "parameters": self.parameters,
             "terms": [asdict(term) for term in self.terms],
         }
@@ -101,8 +106,9 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
         model=type(model).__name__,
         family=match.layout.name,
         layers=match.layers,
+        stacks=match.lengths if len(match.lengths) > 1 else {},
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        terms=tuple(_facts(term, [site for site in sites if site.term == term], inert) for term in terms),
+        terms=tuple(_facts(match, [site for site in sites if site.term == term], inert) for term in terms),
     )
 
 
@@ -112,7 +118,11 @@ def _outline(reference: BaseReference) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(
-            reference.folder, local_files_only=True, trust_remote_code=False, **gguf_options(reference.folder)
+            reference.folder,
+            num_labels=2,
+            local_files_only=True,
+            trust_remote_code=False,
+            **gguf_options(reference.folder),
         )
         with torch.device("meta"):
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
@@ -121,19 +131,28 @@ def _outline(reference: BaseReference) -> Any:
         raise InputError(f"the base {reference.source!r} is no model for classification: {first_line}") from None
 
 
-def _facts(term: str, sites: Sequence[BiasSite], inert: dict[BiasSite, Tensor] | None) -> TermFacts:
+def _facts(match: Match, sites: Sequence[BiasSite], inert: dict[BiasSite, Tensor] | None) -> TermFacts:
     first = sites[0]
-    path = first.module.split(".")
-    if len(sites) > 1:
-        path = ["*" if here != there else here for here, there in zip(path, sites[1].module.split("."), strict=True)]
-    module = ".".join(path)
-    sliced = any(first.module == other.module and first != other for other in sites) or first.start > 0
+    places = {found.module: found.place for found in match.find(first.term)}
+    modules = dict.fromkeys(
+        _any_layer(match, site.module) + (f"[{site.components}]" if places[site.module].parts > 1 else "")
+        for site in sites
+    )
     return TermFacts(
-        term=term,
+        term=first.term,
         layers=len(sites),
         width=first.width,
         parameters=sum(site.width for site in sites),
-        module=f"{module}[{first.start}:{first.stop}]" if sliced else module,
+        module=", ".join(modules),
         exists=not first.added,
         inert=None if inert is None else sum(int(inert[site].sum()) for site in sites),
     )
+
+
+def _any_layer(match: Match, module: str) -> str:
+    """A module's path with ``*`` for the number of its layer, where there is more than one."""
+    for stack, length in zip(match.layout.stacks.values(), match.lengths.values(), strict=True):
+        layers = join(match.base, stack.layers)
+        if length > 1 and module.startswith(f"{layers}."):
+            return ".".join([layers, "*", *module.removeprefix(f"{layers}.").split(".")[1:]])
+    return module

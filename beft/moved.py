@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from beft.forwards import BankedBias, Choice
+from beft.forwards import BankedBias, Choice, Piece
 
 
 class MovedBias(BankedBias):
     """The bias of a module on another device than the deltas."""
 
-    def __init__(self, pieces: list[tuple[Tensor | None, Tensor | None]], device: torch.device) -> None:
-        super().__init__(pieces)
+    def __init__(self, pieces: list[Piece], order: Tensor | None, device: torch.device) -> None:
+        super().__init__(pieces, order)
         self.device = device
 
     def __call__(self, dtype: torch.dtype) -> Tensor:
         # The deltas change at each step: they are moved when they are used.
         here = [(base, None if delta is None else delta.to(self.device)) for base, delta in self.pieces]
-        return BankedBias(here)(dtype)
+        return BankedBias(here, self.order)(dtype)
 
 
 class MovedChoice(Choice):

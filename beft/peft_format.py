@@ -162,7 +162,7 @@ def pack(
             continue
         if name not in tensors:
             tensors[name] = torch.zeros(1, modules[site.module].width, dtype=delta.dtype)
-        tensors[name][0, site.start : site.stop] = delta.detach().cpu()
+        site.put(tensors[name][0], delta.detach().cpu())
     for parameter, value in head.items():
         tensors[head_tensor_name(parameter, plan)] = value.detach().cpu().contiguous().clone()
     return dict(sorted(tensors.items()))
@@ -175,7 +175,7 @@ def unpack_delta(tensor: Tensor, site: BiasSite) -> Tensor:
         InputError: The tensor is too short or has the wrong shape.
     """
     if tensor.dim() == 2 and tensor.shape[0] == 1 and tensor.shape[1] >= site.stop:
-        return tensor[0, site.start : site.stop].clone()
+        return site.take(tensor[0]).clone()
     if tensor.shape == (site.width,):
         return tensor.clone()
     raise InputError(f"the tensor of {site.name} has shape {list(tensor.shape)}, not [{site.width}]")

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from beft.families import join, match_layout
+from beft.families import match_layout
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def recomputed_layers(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     if not on:
         yield
         return
-    match = match_layout(model)
-    layers = [model.get_submodule(join(match.base, match.layout.layers, str(index))) for index in range(match.layers)]
-    config = getattr(model, "config", None)
-    cached = getattr(config, "use_cache", None)
-    if cached is not None:
-        config.use_cache = False  # type: ignore[union-attr]  # a cache would be filled twice
+    layers = [model.get_submodule(path) for path in match_layout(model).layer_paths()]
+    # An encoder and a decoder may each have a configuration of their own.
+    configs = [config for module in model.modules() if (config := getattr(module, "config", None)) is not None]
+    cached = [(config, config.use_cache) for config in configs if getattr(config, "use_cache", None) is not None]
+    for config, _ in cached:
+        config.use_cache = False  # a cache would be filled twice
     before = [layer.__dict__.get("forward") for layer in layers]  # accelerate's hook, where there is one
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
@@ -38,5 +38,5 @@ def recomputed_layers(model: nn.Module, *, on: bool = True) -> Iterator[None]:
             del layer.__dict__["forward"]
             if forward is not None:
                 layer.forward = forward
-        if cached is not None:
-            config.use_cache = cached  # type: ignore[union-attr]
+        for config, own in cached:
+            config.use_cache = own

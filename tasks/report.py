@@ -9,6 +9,7 @@ from typing import Any
 import beft
 from beft.evaluation import Cost, Gain, Score
 from beft.files import read_json, write_text
+from beft.importance.result import numbers_of_layers
 from beft.metrics import METRICS
 from tasks.card import licence_of, short
 from tasks.flat_settings import ELSEWHERE, flat
@@ -186,7 +187,16 @@ def _tables(results: DatasetResults, settings: PipelineSettings) -> list[dict[st
             }
             for term in terms
         ]
-        found.append({"method": method, "chose": method == selection["method"], "layers": layers, "rows": rows})
+        stacks = table.get("stacks", {})
+        found.append(
+            {
+                "method": method,
+                "chose": method == selection["method"],
+                "stacks": stacks,
+                "numbers": numbers_of_layers(layers, stacks),
+                "rows": rows,
+            }
+        )
     return sorted(found, key=lambda table: not table["chose"])
 
 

@@ -22,9 +22,42 @@ INTERMEDIATE = 48
 VOCABULARY = 128
 LABELS = 3
 PAD = 1
+END = 2
 
-FAMILIES = ("bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama")
-"""The families that every part is tested with; ``tiny("phi")`` works too."""
+FAMILIES = (
+    "bert",
+    "roberta",
+    "electra",
+    "mpnet",
+    "distilbert",
+    "deberta-v2",
+    "albert",
+    "opt",
+    "gpt2",
+    "gptj",
+    "gpt_neox",
+    "bloom",
+    "qwen2",
+    "qwen3",
+    "llama",
+    "mistral",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "bart",
+    "t5",
+)
+"""The families that every part is tested with."""
+
+GROUPED = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "phi3")
+"""Those whose queries share keys and values in groups of two heads."""
+
+BIAS_FREE = ("qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text", "phi3", "t5")
+"""Those without any bias, to which biases are added."""
+
+ENCODER_DECODER = ("bart", "t5")
 
 # What a family calls the sizes that the others call by the names of BERT.
 _NAMES: dict[str, dict[str, str]] = {
@@ -42,6 +75,43 @@ _NAMES: dict[str, dict[str, str]] = {
         "intermediate_size": "n_inner",
         "max_position_embeddings": "n_positions",
     },
+    "gptj": {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "n_inner",
+        "max_position_embeddings": "n_positions",
+    },
+    "bloom": {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
+    "bart": {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+        "intermediate_size": "encoder_ffn_dim",
+    },
+    "t5": {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "intermediate_size": "d_ff",
+    },
+}
+
+# What a family needs besides. Half of each head is rotated where a part is.
+_BESIDES: dict[str, dict[str, Any]] = {
+    "electra": {"embedding_size": 16},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "position_buckets": 4,
+        "position_biased_input": False,
+    },
+    "albert": {"embedding_size": 16},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neox": {"rotary_pct": 0.5},
+    "bart": {"decoder_layers": LAYERS, "decoder_attention_heads": HEADS, "decoder_ffn_dim": INTERMEDIATE},
+    "t5": {"d_kv": HIDDEN // HEADS, "decoder_start_token_id": PAD},
 }
 
 
@@ -54,10 +124,10 @@ def build_tiny(
         family: One of FAMILIES.
         seed: Seed of the weights; the global generator is left as it was.
         dtype: Type of the parameters.
-        causal: Whether it is a language model, without a head.
+        causal: Whether it is a language model, without a head (one from sequence to sequence, if it has an encoder).
         overrides: Entries of the family's configuration, under the names of BERT's or its own.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    import transformers
 
     values: dict[str, Any] = {
         "vocab_size": VOCABULARY,
@@ -69,18 +139,21 @@ def build_tiny(
         "num_labels": LABELS,
         "pad_token_id": PAD,
         "bos_token_id": 2,
-        "eos_token_id": 2,
+        "eos_token_id": END,
+        **_BESIDES.get(family, {}),
     }
     if family == "opt":
         values["word_embed_proj_dim"] = overrides.get("hidden_size", HIDDEN)
-    if family in ("qwen2", "llama"):
+    if family in GROUPED:
         values["num_key_value_heads"] = 2
+        values["head_dim"] = HIDDEN // HEADS
     values.update(overrides)
     names = _NAMES.get(family, {})
-    config = AutoConfig.for_model(family, **{names.get(name, name): value for name, value in values.items()})
+    config = transformers.AutoConfig.for_model(family, **{names.get(name, name): v for name, v in values.items()})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = (AutoModelForCausalLM if causal else AutoModelForSequenceClassification).from_config(config)
+        head = ("Seq2SeqLM" if family in ENCODER_DECODER else "CausalLM") if causal else "SequenceClassification"
+        model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith(".bias"):
@@ -123,7 +196,7 @@ def tiny() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tiny_batch() -> Callable[..., dict[str, Tensor]]:
-    """``tiny_batch(rows=3, length=7, seed=0)``: random token ids padded on the right, and their attention mask."""
+    """``tiny_batch(rows=3, length=7, seed=0)``: random token ids, END and padding on the right, and their mask."""
 
     def build(rows: int = 3, length: int = 7, seed: int = 0) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -131,6 +204,7 @@ def tiny_batch() -> Callable[..., dict[str, Tensor]]:
         lengths = torch.randint(max(2, length // 2), length + 1, (rows, 1), generator=generator)
         lengths[0] = length
         mask = (torch.arange(length) < lengths).long()
+        ids.scatter_(1, lengths - 1, END)
         return {"input_ids": ids.where(mask.bool(), PAD), "attention_mask": mask}
 
     return build

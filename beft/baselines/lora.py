@@ -49,11 +49,11 @@ class Lora(WeightMethod):
             InputError: The model's structure is unknown, or it has no such projection.
         """
         match = match_layout(model)
-        missing = [term for term in self.terms if term not in match.layout.terms]
+        missing = [term for term in self.terms if term not in match.terms]
         if missing or not self.terms:
             raise InputError(f"LoRA: {match.layout.name} has no projection {', '.join(missing) or 'that is named'}")
-        places = [match.layout.terms[term] for term in self.terms]
-        return list(dict.fromkeys(match.module(place, layer) for layer in range(match.layers) for place in places))
+        found = sorted((at for term in self.terms for at in match.find(term)), key=lambda at: at.layer or 0)
+        return list(dict.fromkeys(at.module for at in found))
 
     def start(self, classifier: Classifier, head: Sequence[str], batch: Batch, seed: int) -> WeightsState:
         """PEFT's own initialisation, drawn from the seed: A at random, B zero."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.classifier import Batch, Classifier
@@ -100,8 +99,10 @@ class LowRankValue(WeightMethod):
         """A forward hook that shifts the site's part of its module's output."""
 
         def shift(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            delta = functional.pad(self._delta(first, second), (site.start, output.shape[-1] - site.stop))
-            return output + delta.to(output)
+            delta = self._delta(first, second)
+            whole = delta.new_zeros(output.shape[-1])
+            site.put(whole, delta)
+            return output + whole.to(output)
 
         return shift
 

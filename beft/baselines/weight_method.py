@@ -174,17 +174,16 @@ def used_parameters(classifier: Classifier, batch: Batch) -> dict[str, nn.Parame
     named = dict(classifier.model.named_parameters())
     trainable = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
     with torch.enable_grad(), taking_gradients(trainable.values(), on=True):
-        found = torch.autograd.grad(classifier(batch).sum(), list(trainable.values()), allow_unused=True)
-    used = {name: named[name] for name, gradient in zip(trainable, found, strict=True) if gradient is not None}
+        gradients = torch.autograd.grad(classifier(batch).sum(), list(trainable.values()), allow_unused=True)
+    used = {name: named[name] for name, gradient in zip(trainable, gradients, strict=True) if gradient is not None}
     match = match_layout(classifier.model)
-    for layer in range(match.layers):
-        for place in match.layout.terms.values():
-            name = f"{match.module(place, layer)}.weight"
-            if name not in used:
-                raise InputError(
-                    f"{name} takes no gradient, so it cannot be trained: the base is quantised, or its weights are "
-                    "narrower than it computes; load it in fp32 or bf16, or train LoRA or bias terms"
-                )
+    for found in (found for term in match.terms for found in match.find(term)):
+        name = f"{found.module}.weight"
+        if name not in used:
+            raise InputError(
+                f"{name} takes no gradient, so it cannot be trained: the base is quantised, or its weights are "
+                "narrower than it computes; load it in fp32 or bf16, or train LoRA or bias terms"
+            )
     return used
 
 

@@ -23,7 +23,9 @@ def inspect(
     if as_json:
         print_json(found.to_json())
         return
-    typer.echo(f"{found.model} ({found.family}), {found.layers} layers, {found.parameters:,} parameters")
+    of_stacks = ", ".join(f"{length} {stack}" for stack, length in found.stacks.items())
+    layers = f"{found.layers} layers" + (f" ({of_stacks})" if of_stacks else "")
+    typer.echo(f"{found.model} ({found.family}), {layers}, {found.parameters:,} parameters")
     typer.echo(f"{found.base.portable_id}, sha256 {found.base.sha256[:12]}\n")
     rows = []
     for term in found.terms:

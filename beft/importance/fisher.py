@@ -112,7 +112,7 @@ def fisher_information(
         raise BeftError(
             f"the model never calls {', '.join(unused)}, so the gradients of the biases there cannot be taken"
         )
-    return {site: sums[site.module][site.start : site.stop] / examples for site in sites}
+    return {site: site.take(sums[site.module]) / examples for site in sites}
 
 
 def _squared_gradients(

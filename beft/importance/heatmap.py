@@ -104,6 +104,7 @@ class _Grid:
     terms: list[str]
     layers: int
     inert: Mapping[str, bool]
+    stacks: Mapping[str, int]
 
     @classmethod
     def of(cls, tables: list[Importance], inert: Mapping[str, bool]) -> "_Grid":
@@ -111,11 +112,12 @@ class _Grid:
             raise InputError("there is no importance table to draw")
         shape = {term: len(layers) for term, layers in tables[0].scores.items()}
         for table in tables:
-            if {term: len(layers) for term, layers in table.scores.items()} != shape:
+            same = {term: len(layers) for term, layers in table.scores.items()} == shape
+            if not same or table.stacks != tables[0].stacks:
                 raise InputError(f"{table.method} and {tables[0].method} have different terms or layers")
         layers = max(shape.values())
         terms = in_order(shape)
-        return cls(tables, sorted(terms, key=lambda term: shape[term] < layers), layers, inert)
+        return cls(tables, sorted(terms, key=lambda term: shape[term] < layers), layers, inert, tables[0].stacks)
 
     def top(self, term: str) -> float:
         """The upper edge of a term's row, in rows; those outside of the layers stand a little below."""
@@ -136,9 +138,28 @@ class _Grid:
         return 0.46 if self.layers <= 6 else 0.37 if self.layers <= _NUMBERED else max(0.05, 3.8 / self.layers)
 
     @property
+    def blocks(self) -> list[tuple[str, int, int]]:
+        """Name, first layer and number of layers of each block of cells: one, or the encoder's and the decoder's."""
+        found, first = [], 0
+        for name, layers in self.stacks.items() or [("", self.layers)]:
+            found.append((name, first, layers))
+            first += layers
+        return found
+
+    def left(self, layer: int) -> float:
+        """The left edge of a layer's cell in inches."""
+        before = sum(1 for _, first, _ in self.blocks if 0 < first <= layer)
+        return layer * self.cell + before * _GAP
+
+    @property
+    def mean_left(self) -> float:
+        """The left edge of the column of means in inches."""
+        return self.left(self.layers - 1) + self.cell + _GAP
+
+    @property
     def width(self) -> float:
         """Width of a panel in inches."""
-        return self.layers * self.cell + _GAP + _MEAN
+        return self.mean_left + _MEAN
 
 
 def _figure(grid: _Grid, selection: Selection | None, title: str | None) -> "Figure":
@@ -190,13 +211,13 @@ def _panel(axes: "Axes", grid: _Grid, table: Importance, selection: Selection | 
     colours = LinearSegmentedColormap.from_list("beft", _COLOURS)
     highest = _highest(grid, table)
     exponent = _exponent(highest)
-    mean_left = grid.layers * grid.cell + _GAP
+    mean_left = grid.mean_left
     means = table.mean
     for term in grid.terms:
         row = _Row(axes, grid.top(term), grid.inert.get(term, False), highest, 10.0**exponent, colours)
         if grid.whole(term):
             for layer, score in enumerate(table.scores[term]):
-                row.cell(layer * grid.cell, grid.cell, score, size=7.0 if grid.layers <= _NUMBERED else None)
+                row.cell(grid.left(layer), grid.cell, score, size=7.0 if grid.layers <= _NUMBERED else None)
         else:
             axes.text(
                 (mean_left - _GAP) / 2,
@@ -282,9 +303,12 @@ def _head(axes: "Axes", grid: _Grid, table: Importance, exponent: int, *, choose
         formula += rf"   in units of $10^{{{exponent}}}$"
     axes.text(0, -1.08, formula.strip(), size=7.5, color=_GREY, va="center")
     step = 1 if grid.layers <= _NUMBERED else math.ceil(grid.layers / 12)
-    for layer in range(0, grid.layers, step):
-        axes.text((layer + 0.5) * grid.cell, -0.32, str(layer + 1), size=7, color=_GREY, ha="center", va="center")
-    axes.text(grid.layers * grid.cell + _GAP + _MEAN / 2, -0.32, "mean", size=7.5, color=_INK, ha="center", va="center")
+    for stack, first, layers in grid.blocks:
+        for layer in range(first, first + layers, step):
+            middle = grid.left(layer) + grid.cell / 2
+            axes.text(middle, -0.32, str(layer - first + 1), size=7, color=_GREY, ha="center", va="center")
+        axes.text(grid.left(first), -0.68, stack, size=6.5, color=_GREY, ha="left", va="center", style="italic")
+    axes.text(grid.mean_left + _MEAN / 2, -0.32, "mean", size=7.5, color=_INK, ha="center", va="center")
 
 
 def _scale(axes: "Axes", grid: _Grid, colours: Any, highest: float) -> None:
@@ -306,8 +330,8 @@ def _outline(axes: "Axes", grid: _Grid, term: str, *, strong: bool) -> None:
     from matplotlib.patches import Rectangle
 
     top = grid.top(term)
-    blocks = [(0.0, grid.layers * grid.cell)] if grid.whole(term) else []
-    for left, width in [*blocks, (grid.layers * grid.cell + _GAP, _MEAN)]:
+    blocks = [(grid.left(first), layers * grid.cell) for _, first, layers in grid.blocks] if grid.whole(term) else []
+    for left, width in [*blocks, (grid.mean_left, _MEAN)]:
         frame = Rectangle(
             (left, top), width, 1, facecolor="none", edgecolor=_ACCENT, linewidth=2.0 if strong else 0.9, zorder=5
         )

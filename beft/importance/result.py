@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,10 +24,13 @@ class Importance:
         method: Name of the method that made the scores.
         scores: For each term its score in each of its layers, first layer first. None says "no direction": the method
             cannot score the term there (a bias that was zero before training has no direction to compare with).
+        stacks: In a model with an encoder and a decoder, how many of the layers are the encoder's (the first ones) and
+            how many the decoder's; empty for a model with one list of layers.
     """
 
     method: str
     scores: Mapping[str, Sequence[float | None]]
+    stacks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for term, layers in self.scores.items():
@@ -46,6 +49,11 @@ class Importance:
             known = [score for score in layers if score is not None]
             means[term] = math.fsum(known) / len(known) if known else None
         return means
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...]:
+        """The number of each layer as people count, from 1 on, in the encoder and in the decoder by itself."""
+        return numbers_of_layers(max(len(layers) for layers in self.scores.values()), self.stacks)
 
     def ranking(self, exclude: Collection[str] = ()) -> list[str]:
         """The terms with the highest mean score first; those in ``exclude`` and those without a score are left out.
@@ -78,12 +86,18 @@ class Importance:
             "scores": {term: list(layers) for term, layers in self.scores.items()},
             "mean": self.mean,
             "ranking": self.ranking(),
+            **({"stacks": dict(self.stacks)} if self.stacks else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Importance":
         """Read what ``to_json`` gave; means and ranking are computed anew."""
-        return cls(value["method"], value["scores"])
+        return cls(value["method"], value["scores"], value.get("stacks", {}))
+
+
+def numbers_of_layers(layers: int, stacks: Mapping[str, int]) -> tuple[int, ...]:
+    """The numbers of layers from 1 on, begun anew in each stack; ``stacks`` may be empty."""
+    return tuple(number + 1 for length in (stacks.values() or [layers]) for number in range(length))
 
 
 def in_order(terms: Iterable[str]) -> list[str]:
@@ -120,7 +134,11 @@ def score_by_layer(method: str, score: Callable[..., float | None], *evidence: V
             )
             for layer in sorted(layers)
         ]
-    return Importance(method, scores)
+    layers_of: dict[str, set[int]] = {}
+    for site in sorted(first, key=lambda site: site.layer):
+        if site.stack:
+            layers_of.setdefault(site.stack, set()).add(site.layer)
+    return Importance(method, scores, {stack: len(layers) for stack, layers in layers_of.items()})
 
 
 def _check(method: str, first: Vectors, vectors: Vectors) -> None:

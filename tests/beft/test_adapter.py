@@ -25,13 +25,15 @@ from beft.encoding import encode
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, sha256_json
 from tests.beft.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
+from tests.conftest import BIAS_FREE
 
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[2]
 
 # family, pooling, precision, head.train, terms: among them heads that the base's files do not hold (RoBERTa's inner
-# layer, DistilBERT's), added biases (Llama), slices of a Conv1D (GPT-2), layer norms.
+# layer, DistilBERT's), added biases (Llama, T5), slices of a Conv1D (GPT-2) and interleaved ones (GPT-NeoX), layer
+# norms, shared layers (ALBERT), an encoder with a decoder.
 CASES = (
     ("bert", "model", "fp32", "output", ("value",)),
     ("bert", "mean", "bf16", "output", ("query", "embedding_norm", "output_norm")),
@@ -45,6 +47,11 @@ CASES = (
     ("gpt2", "model", "fp32", "output", ("value", "query")),
     ("qwen2", "model", "fp32", "output", ("value",)),
     ("llama", "model", "fp32", "output", ("value", "output")),
+    ("deberta-v2", "model", "fp32", "output", ("value", "key")),
+    ("albert", "model", "bf16", "full", ("value", "embedding_norm")),
+    ("gpt_neox", "model", "fp32", "output", ("value", "query")),
+    ("bart", "model", "fp32", "output", ("value", "attention_norm", "embedding_norm")),
+    ("t5", "mean", "fp32", "output", ("value", "intermediate")),
 )
 
 # Runs without anything of this test: only the saved folders, and none of the packages of training.
@@ -92,7 +99,7 @@ def fresh(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) ->
         if not (root / base).exists():
             save_base(root / base, tiny(family))
         classifier = load(root / base, pooling=pooling, precision=precision)
-        deltas = draw_deltas(classifier, terms, add=family == "llama", seed=number)
+        deltas = draw_deltas(classifier, terms, add=family in BIAS_FREE, seed=number)
         head = draw_head(classifier, train)
         if precision == "fp64":  # training over an fp64 base is fp64 throughout
             deltas = {site: delta.double() / 3 for site, delta in deltas.items()}
@@ -550,6 +557,9 @@ def test_other_deltas_under_the_same_head(bert: Classifier, tmp_path: Path) -> N
         ("distilbert", ("output",)),
         ("gpt2", ("value", "intermediate")),
         ("qwen2", ("query",)),
+        ("gpt_neox", ("value", "query")),
+        ("albert", ("value", "output_norm")),
+        ("bart", ("value", "embedding_norm")),
         ("llama", ("value",)),
         ("llama", ("value", "output")),
     ],

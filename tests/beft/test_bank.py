@@ -14,8 +14,9 @@ from beft.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.folding import fold
 from beft.sites import BiasSite, find_sites
+from tests.conftest import FAMILIES
+from tests.support.components import components
 
-FAMILIES = ("bert", "roberta", "mpnet", "distilbert", "opt", "gpt2", "qwen2", "llama", "phi")
 HALF = [torch.bfloat16, torch.float16]
 
 
@@ -35,7 +36,7 @@ def edited(model, deltas, head=None):
             module = twin.get_submodule(site.module)
             if module.bias is None:
                 module.bias = nn.Parameter(torch.zeros(module.weight.shape[0], dtype=module.weight.dtype))
-            module.bias[site.start : site.stop] += delta.detach()
+            module.bias[components(site)] += delta.detach()
         for name, tensor in (head or {}).items():
             twin.get_parameter(name).copy_(tensor.detach())
     return twin
@@ -62,10 +63,10 @@ def test_bank_equals_biases_edited_in_place(tiny, tiny_batch, family):
     assert torch.equal(model(**batch).logits, before)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "gpt_neox", "phi3", "albert", "t5"])
 @pytest.mark.parametrize("term", ["query", "key", "value", "attention_output", "intermediate", "output"])
 def test_one_term_alone(tiny, tiny_batch, family, term):
-    """In GPT-2 the other slices of the fused projection stay as they are."""
+    """In GPT-2, GPT-NeoX and Phi-3 the other parts of the fused projection stay as they are."""
     model, batch = tiny(family, dtype=torch.float64), tiny_batch()
     deltas = draw(find_sites(model, [term], add=True), dtype=torch.float64)
     with Bank(model, deltas):
@@ -87,7 +88,7 @@ def test_gradients_are_those_of_the_real_biases(tiny, tiny_batch, family):
     with Bank(model, deltas):
         F.cross_entropy(model(**batch).logits, labels).backward()
     for site, delta in deltas.items():
-        expected = twin.get_submodule(site.module).bias.grad[site.start : site.stop]
+        expected = twin.get_submodule(site.module).bias.grad[components(site)]
         assert (delta.grad - expected).abs().max() < 1e-12, site.name
     assert any(delta.grad.abs().max() > 1e-3 for delta in deltas.values())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -164,7 +165,8 @@ def test_a_value_bias_is_an_output_bias(tiny, tiny_batch, family):
         by_value = model(**batch).logits
     with Bank(model, outputs):
         by_output = model(**batch).logits
-    assert (by_value - by_output).abs().max() < 1e-12
+    # BLOOM and Gemma-2 take the softmax in fp32, whose weights sum to one no more exactly than that.
+    assert (by_value - by_output).abs().max() < (1e-6 if family in ("bloom", "gemma2") else 1e-12)
     assert (by_value - before).abs().max() > 1e-2
 
 
@@ -192,7 +194,7 @@ def test_half_precision_base_sums_in_fp32(tiny, tiny_batch, family, dtype):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_fp32_output_layer_on_a_half_precision_base(tiny, tiny_batch, family, dtype):
     model, batch = tiny(family, dtype=dtype), tiny_batch()
-    names = ["classifier.out_proj"] if family in ("roberta", "mpnet") else ["classifier", "score"]
+    names = ("classifier.out_proj", "classification_head.out_proj", "classifier", "score")
     layer = next(path for path, module in model.named_modules() if path in names and isinstance(module, nn.Linear))
     parameters = dict(model.get_submodule(layer).named_parameters())
     head = {f"{layer}.{name}": torch.randn(p.shape, requires_grad=True) for name, p in parameters.items()}
@@ -340,7 +342,7 @@ def test_fold_gives_the_banked_logits(tiny, tiny_batch, family):
     model, batch = tiny(family, dtype=torch.float64), tiny_batch()
     sites = find_sites(model, add=True)
     deltas = draw(sites, dtype=torch.float64)
-    output = next(name for name in model.state_dict() if name.startswith(("classifier", "score")))
+    output = next(name for name in model.state_dict() if name.startswith(("classifi", "score")))
     head = {output: torch.randn_like(model.get_parameter(output))}
     with Bank(model, deltas, head):
         banked = model(**batch).logits
@@ -348,8 +350,8 @@ def test_fold_gives_the_banked_logits(tiny, tiny_batch, family):
     assert (model(**batch).logits - banked).abs().max() < 1e-12
     assert report.largest == 0.0
     assert set(report.added) == {site.module for site in sites if site.added}
+    assert {site.name for site in find_sites(model)} == {site.name for site in sites}
     assert not any(site.added for site in find_sites(model))
-    assert len(find_sites(model)) == len(sites)
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -11,11 +11,13 @@ from tests.beft.test_passes import accuracy, mixed_runs
 from tests.support.rows import random_rows, tiny_classifier
 
 READS = [("bert", "model"), ("roberta", "model"), ("mpnet", "model"), ("distilbert", "model"), ("bert", "cls")]
+READS += [("electra", "model"), ("deberta-v2", "model")]
 READS_NOT = [("bert", "mean"), ("distilbert", "mean"), ("opt", "model"), ("gpt2", "model"), ("llama", "model")]
+READS_NOT += [("albert", "model"), ("gpt_neox", "model"), ("bart", "model"), ("t5", "model"), ("t5", "mean")]
 
 
 def batch_of(rows=5):
-    return random_rows(rows).encoded.batch(np.arange(rows))
+    return random_rows(rows, ended=True).encoded.batch(np.arange(rows))
 
 
 @pytest.mark.parametrize(("family", "pooling"), READS)

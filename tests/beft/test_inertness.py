@@ -11,10 +11,17 @@ from beft.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.inertness import inert_terms, measure_inertness
 from beft.sites import find_sites, read_bias
+from tests.conftest import FAMILIES
+from tests.support.components import components
 
 ATTENTION = ("query", "key", "value")
-WITHOUT_ROTARY = ("bert", "roberta", "mpnet", "distilbert", "opt", "gpt2")
-ROTARY = ("qwen2", "llama")
+WITHOUT_ROTARY = (
+    *("bert", "roberta", "electra", "mpnet", "distilbert", "albert", "opt", "gpt2"),
+    *("bloom", "bart", "t5"),  # positions that are added to the scores; two attentions in a decoder's layer
+)
+HALF_ROTARY = ("gptj", "gpt_neox", "phi")
+ROTARY = ("qwen2", "llama", "mistral", "gemma", "gemma2", "phi3")
+NORMALISED = ("qwen3", "gemma3_text")
 
 
 def moved_by_hand(model, sites, batch) -> dict[str, list[float]]:
@@ -29,7 +36,7 @@ def moved_by_hand(model, sites, batch) -> dict[str, list[float]]:
         still = twin(**batch).logits
         for site in sites:
             bias = twin.get_submodule(site.module).bias
-            for component in range(site.start, site.stop):
+            for component in components(site):
                 before = bias[component].clone()
                 bias[component] += 0.7
                 moved.setdefault(site.name, []).append(float((twin(**batch).logits - still).abs().max()))
@@ -37,21 +44,25 @@ def moved_by_hand(model, sites, batch) -> dict[str, list[float]]:
     return moved
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", WITHOUT_ROTARY)
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((family, torch.float32) for family in WITHOUT_ROTARY), ("bert", torch.bfloat16), ("gpt2", torch.bfloat16)],
+)
 def test_without_rotary_positions_the_key_bias_is_inert(tiny, tiny_batch, family, dtype):
     model = tiny(family, dtype=dtype)
-    inert = measure_inertness(model, find_sites(model, ATTENTION), batch=tiny_batch())
-    for site, components in inert.items():
-        assert components.dtype == torch.bool
-        assert components.shape == (site.width,)
-        assert components.all() == (site.term == "key")
-        assert components.any() == (site.term == "key")
+    inert = measure_inertness(model, find_sites(model, ATTENTION, add=True), batch=tiny_batch())
+    for site, mask in inert.items():
+        assert mask.dtype == torch.bool
+        assert mask.shape == (site.width,)
+        assert mask.all() == (site.term == "key")
+        assert mask.any() == (site.term == "key")
     assert inert_terms(inert) == {"query": False, "key": True, "value": False}
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", ROTARY)
+@pytest.mark.parametrize(
+    ("family", "attention"),
+    [*((family, "eager") for family in ROTARY), ("llama", "sdpa"), ("qwen2", "sdpa")],
+)
 def test_with_rotary_positions_the_key_bias_acts(tiny, tiny_batch, family, attention):
     """Qwen2 has the bias, Llama gets it added; eager attention takes its softmax in fp32."""
     model = tiny(family, attn_implementation=attention)
@@ -59,7 +70,24 @@ def test_with_rotary_positions_the_key_bias_acts(tiny, tiny_batch, family, atten
     assert not any(components.any() for components in inert.values())
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen2", "phi"])
+@pytest.mark.parametrize("family", NORMALISED)
+def test_a_key_bias_before_a_norm_acts(tiny, tiny_batch, family):
+    """Each head's key is normalised after its bias: its share differs from token to token, and is rotated too."""
+    model = tiny(family)
+    inert = measure_inertness(model, find_sites(model, ATTENTION, add=True), batch=tiny_batch())
+    assert not any(mask.any() for mask in inert.values())
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(("attended", "inert"), [(["p2c", "c2p"], False), (["p2c"], False), (["c2p"], True)])
+def test_the_key_bias_of_deberta_acts_where_positions_attend_to_content(tiny, tiny_batch, attended, inert, share):
+    """Position to content multiplies the key by a query of the distance, which differs from key to key."""
+    model = tiny("deberta-v2", pos_att_type=attended, share_att_key=share)
+    found = inert_terms(measure_inertness(model, find_sites(model, ATTENTION), batch=tiny_batch()))
+    assert found == {"query": False, "key": inert, "value": False}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "phi", "gpt_neox", "deberta-v2"])
 def test_components_are_those_that_move_no_logit_by_hand(tiny, tiny_batch, family):
     model, batch = tiny(family), tiny_batch()
     sites = find_sites(model, ATTENTION)
@@ -79,24 +107,30 @@ def test_a_softmax_in_fp32_hides_nothing(tiny, tiny_batch, family):
     assert any(components.any() for components in eager.values())
 
 
-def test_partial_rotary_is_inert_outside_of_the_rotated_components(tiny, tiny_batch):
-    """Phi rotates the first half of each head: of every 8 components the first 4 act."""
-    model = tiny("phi")
-    inert = measure_inertness(model, find_sites(model, ATTENTION), batch=tiny_batch())
-    for site, components in inert.items():
+@pytest.mark.parametrize("family", HALF_ROTARY)
+def test_partial_rotary_is_inert_outside_of_the_rotated_components(tiny, tiny_batch, family):
+    """These rotate the first half of each head: of every 8 components the first 4 act."""
+    model = tiny(family)
+    inert = measure_inertness(model, find_sites(model, ATTENTION, add=True), batch=tiny_batch())
+    for site, mask in inert.items():
         expected = [False] * 4 + [site.term == "key"] * 4
-        assert components.tolist() == expected * 4
+        assert mask.tolist() == expected * 4
     assert inert_terms(inert) == {"query": False, "key": False, "value": False}
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "albert", "gpt_neox", "bart", "t5"])
 def test_every_other_term_acts(tiny, tiny_batch, family):
     model = tiny(family)
     inert = inert_terms(measure_inertness(model, find_sites(model, add=True), batch=tiny_batch()))
-    assert [term for term, whole in inert.items() if whole] == ([] if family == "llama" else ["key"])
+    assert [term for term, whole in inert.items() if whole] == (["key"] if family in WITHOUT_ROTARY else [])
 
 
-@pytest.mark.parametrize("family", ["bert", "opt", "gpt2", "phi"])
+def test_every_family_is_in_one_of_these_groups():
+    groups = [*WITHOUT_ROTARY, *HALF_ROTARY, *ROTARY, *NORMALISED, "deberta-v2"]
+    assert sorted(groups) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ["bert", "opt", "gpt2", "phi", "gpt_neox", "bloom", "deberta-v2"])
 def test_fp32_finds_the_same_as_fp64(tiny, tiny_batch, family, monkeypatch):
     """What a model too large for an fp64 copy gets."""
     model = tiny(family)

@@ -26,6 +26,7 @@ from tests.beft.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, m
 torch.set_num_threads(1)
 
 LINEAR_FAMILIES = ("bert", "roberta", "mpnet", "distilbert", "opt", "qwen2", "llama")
+OTHER_FAMILIES = ("electra", "deberta-v2", "albert", "gptj", "gpt_neox", "bloom", "gemma3_text", "phi3", "bart", "t5")
 
 
 def batch_of(classifier: Classifier) -> dict[str, Tensor]:
@@ -50,12 +51,17 @@ def open_with_peft(model: Any, folder: Path) -> Any:
     return opened
 
 
-@pytest.mark.parametrize("family", LINEAR_FAMILIES)
-@pytest.mark.parametrize("train", ["output", "full"])
+@pytest.mark.parametrize(
+    ("family", "train"),
+    [
+        *((family, train) for family in LINEAR_FAMILIES for train in ("output", "full")),
+        *((family, "output") for family in OTHER_FAMILIES),
+    ],
+)
 def test_peft_gives_the_same_logits(family: str, train: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", tiny(family))
     classifier = load(base)
-    adapter = make_adapter(classifier, ("query", "value"), add=family == "llama", train=train)
+    adapter = make_adapter(classifier, ("query", "value"), add=True, train=train)
     adapter.save(tmp_path / "adapter")
     assert (adapter.peft.opens, adapter.peft.reasons) == ("whole", ())
     assert json.loads((tmp_path / "adapter" / "beft.json").read_text())["peft"] == {"opens": "whole", "reasons": []}

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -188,6 +189,26 @@ def test_lora_trains_what_a_plain_loop_over_peft_s_model_trains(family):
     outputs = {"bert": (32, 32), "mpnet": (32, 32), "gpt2": (96,), "llama": (32, 16)}[family]
     assert result.state.parameters == 2 * sum(8 * (32 + width) for width in outputs)
     assert result.share == result.trainable_parameters / sum(one.numel() for one in classifier.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "modules"),
+    [
+        ("gpt_neox", r"gpt_neox\.layers\.\d\.attention\.query_key_value"),
+        ("phi3", r"model\.layers\.\d\.self_attn\.qkv_proj"),
+        ("albert", r"albert\.encoder\.albert_layer_groups\.0\.albert_layers\.0\.attention\.(query|value)"),
+        ("bart", r"model\.(en|de)coder\.layers\.\d\.(self|encoder)_attn\.[qv]_proj"),
+        ("t5", r"transformer\.(en|de)coder\.block\.\d\.layer\.\d\.(Self|EncDec)Attention\.[qv]"),
+    ],
+)
+def test_weights_of_every_kind_of_family_are_trained(family, modules):
+    """LoRA at every query and value projection; full fine-tuning of all weights that the logits depend on."""
+    classifier = tiny_classifier(family)
+    named = [path for path, _ in classifier.model.named_modules() if re.fullmatch(modules, path)]
+    assert sorted(Lora().modules(classifier.model)) == sorted(named)
+    batch = random_rows(2, ended=True).encoded.batch([0, 1])
+    trained = FullFineTuning().start(classifier, classifier.head_parameters(), batch, 0).values
+    assert {f"{path}.weight" for path in named} <= set(trained)
 
 
 @pytest.mark.parametrize("name", METHODS)

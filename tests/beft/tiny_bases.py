@@ -54,6 +54,8 @@ def tiny_tokenizer(*, lowercase: bool = True) -> Any:
 
 def save_base(folder: Path, model: Any, *, lowercase: bool = True, pooling: str | None = None) -> Path:
     """Save a model without its head, as pre-trained bases come."""
+    if model.config.is_encoder_decoder:
+        model.config.eos_token_id = 3  # [SEP] ends a text, and there the head reads
     model.base_model.save_pretrained(folder)
     tiny_tokenizer(lowercase=lowercase).save_pretrained(folder)
     if pooling is not None:
