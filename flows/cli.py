@@ -63,6 +63,49 @@ def run(
 
 
 @app.command()
+def promote(
+    challenger: Annotated[str | None, typer.Option(help="A version or an alias; none: the challenger.")] = None,
+    params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Judge each dataset's challenger against its champion.
+
+    On the rows of the gate split; a certain gain that breaks no rule makes it champion.
+    """
+    settings = _read_settings(params, parse_changes(changes or ()))
+
+    from flows.promote import run_promote
+    from flows.registry import show_decisions
+
+    show_decisions(run_promote(settings, challenger))
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="The registered model.")],
+    to: Annotated[str | None, typer.Option(help="A version; none: the champion before this one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "",
+    params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
+) -> None:
+    """Make the champion before the last one champion again."""
+    from flows.registry import roll_back
+
+    roll_back(_read_settings(params, {}), Path.cwd(), model, to=to, reason=reason)
+
+
+@app.command()
+def history(
+    model: Annotated[str | None, typer.Argument(help="The registered model; none: list them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
+) -> None:
+    """Show what was decided about a model, and which version had which alias."""
+    from flows.registry import show_history
+
+    show_history(_read_settings(params, {}), Path.cwd(), model, as_json=as_json)
+
+
+@app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,

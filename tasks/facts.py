@@ -13,11 +13,9 @@ from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json, sha256_tree
 from tasks.environment import stay_offline
 from tasks.fingerprint import PROJECT, circumstances, contents_sha256
+from tasks.flat_settings import ELSEWHERE
 from tasks.settings import PipelineSettings
 from tasks.versioning import DataVersion, lock_sha256
-
-_NOT_THE_RESULT = {"tracking", "versioning"}
-"""Sections that say where things are kept, not what they are."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion])
     found = circumstances(settings.base)
     return sha256_json(
         {
-            "settings": settings.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+            "settings": settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
             "data": [[name, contents_sha256(version.raw), _prepared(version)] for name, version in data.items()],
             "source": source_sha256(),
             "circumstances": vars(found),

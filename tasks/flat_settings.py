@@ -3,8 +3,9 @@
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
 
-ELSEWHERE = frozenset({"tracking", "versioning"})
-"""Sections that say where things are kept, never what they are; an address among them may hold a password."""
+ELSEWHERE = frozenset({"tracking", "versioning", "promotion"})
+"""Sections that say where things are kept and how versions are judged, never what is trained; an address among them may
+hold a password."""
 
 
 def flat(settings: PipelineSettings) -> dict[str, JSON]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.files import write_json
 from beft.prediction import trained_quantization
 from tasks.step import JSON
 
@@ -26,6 +27,8 @@ LIBRARIES = (
 """What the model imports when it loads and predicts."""
 
 EXAMPLE = "This is a text to classify."
+SEEN = "seen_rows.json"
+"""The file of a model that names the rows which it was trained on and chosen by: they must never judge it."""
 
 
 def requirements(base_id: str, *, quantized: bool = False) -> list[str]:
@@ -36,7 +39,14 @@ def requirements(base_id: str, *, quantized: bool = False) -> list[str]:
 
 
 def save_model(
-    folder: Path, adapter_folder: Path, adapter: Adapter, model: Any, *, pairs: bool, metadata: Mapping[str, JSON]
+    folder: Path,
+    adapter_folder: Path,
+    adapter: Adapter,
+    model: Any,
+    *,
+    pairs: bool,
+    seen: Sequence[str],
+    metadata: Mapping[str, JSON],
 ) -> None:
     """Write an adapter as an MLflow model.
 
@@ -44,6 +54,7 @@ def save_model(
         folder: Where to; it must not be there yet.
         model: The ``mlflow.models.Model`` that says to which run it belongs.
         pairs: Whether the adapter reads pairs of texts.
+        seen: The ids of the rows that it was trained on and chosen by.
         metadata: JSON that is kept in the model's own file.
     """
     import mlflow
@@ -67,6 +78,7 @@ def save_model(
     flavor["model_code_path"] = Path(flavor["model_code_path"]).name
     flavor["artifacts"]["adapter"]["uri"] = flavor["artifacts"]["adapter"]["path"]
     model.save(str(folder / "MLmodel"))
+    write_json(folder / SEEN, sorted({row.split("-", 1)[0] for row in seen}))
 
 
 def _signature(labels: Sequence[str], columns: Sequence[str]) -> Any:

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.datasets import load_split
 from beft.errors import BeftError
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
+from tasks.aliases import CHALLENGER, CHAMPION, deciding, move_aliases
 from tasks.card import model_card
 from tasks.connection import Connection, as_default, connect
 from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
-from tasks.journal import enter, journal_of, read_journal
+from tasks.gate import DECISION, decisions_on
+from tasks.journal import enter, journal_of
 from tasks.model_name import model_name
 from tasks.package import save_model
 from tasks.results import DatasetResults, read_datasets
@@ -91,7 +94,7 @@ def register(
             name=model_name(settings.tracking.model_prefix, adapter.base_id, results.name),
             run=nested_run(connection, parent, results.name, TARGET) or run,
         )
-        models.append(_register(connection, candidate, journal_of(Path(root)), out))
+        models.append(_register(connection, candidate, Path(root), out))
     write_json(out / "registration.json", {"models": models})
     shortened = ("dataset", "name", "version", "aliases", "champion", "reason")
     return {"models": [{key: model[key] for key in shortened} for model in models]}
@@ -112,7 +115,7 @@ def still_registered(settings: PipelineSettings, folder: Path, root: Path) -> bo
     return True
 
 
-def _register(connection: Connection, candidate: _Candidate, journal: Path, out: Path) -> dict[str, JSON]:
+def _register(connection: Connection, candidate: _Candidate, root: Path, out: Path) -> dict[str, JSON]:
     client, name = connection.client, candidate.name
     version = _version(connection, candidate)
     if version is None:
@@ -130,7 +133,8 @@ def _register(connection: Connection, candidate: _Candidate, journal: Path, out:
     number = str(version.version)
     if version.tags.get(DONE) != "complete":
         _note_version(connection, version)
-        _decide(connection, candidate, number, journal)
+        with deciding(connection, name, root):
+            _decide(connection, candidate, number, journal_of(root))
         client.set_model_version_tag(name, number, DONE, "complete")
     version = client.get_model_version(name, number)
     aliases = sorted(alias for alias, of in client.get_registered_model(name).aliases.items() if str(of) == number)
@@ -188,6 +192,7 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
             candidate.adapter,
             model,
             pairs=bool(candidate.results.data.get("text_pairs")),
+            seen=[row for split in ("train", "dev") for row in _ids(candidate, split)],
             metadata={
                 "settings": candidate.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
                 "facts": dict(candidate.facts),
@@ -200,6 +205,10 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
     _log_model_metrics(connection, candidate, logged.model_id)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id)
+
+
+def _ids(candidate: _Candidate, split: str) -> list[str]:
+    return load_split(candidate.results.folders["prepare"], split).ids
 
 
 def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: str) -> None:
@@ -310,44 +319,17 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, journal
             else "no champion, since its gain over each baseline is not certain on the gate split"
         )
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
-        entry = enter(journal, "gate decision", subject, model=name, version=version, **tags, **candidate.identity)
+        entry = enter(journal, DECISION, subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decision"] = entry
-        tags["gate_decisions"] = len(_decisions(connection, journal, candidate.gate_sha256) | {entry})
+        tags["gate_decisions"] = len(decisions_on(connection, journal, candidate.gate_sha256) | {entry})
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, shown(value, 5000))
     card = model_card(
         candidate.results, candidate.adapter, candidate.settings, name=name, decision=tags, facts=candidate.facts
     )
     client.update_model_version(name, version, card)
-    for alias in ("challenger", "champion") if tags["decision"] == "champion" else ("challenger",):
-        if aliases.get(alias) == version:
-            continue
-        enter(
-            journal,
-            "alias",
-            {**subject, "alias": alias},
-            model=name,
-            alias=alias,
-            moved_from=aliases.get(alias),
-            moved_to=version,
-            reason=tags["reason"],
-        )
-        client.set_registered_model_alias(name, alias, version)
-
-
-def _decisions(connection: Connection, journal: Path, gate: str) -> set[str]:
-    """The ids of all decisions that were taken on a gate split, by the journal and by the registry."""
-    noted = {
-        str(entry["id"])
-        for entry in read_journal(journal)
-        if entry.get("kind") == "gate decision" and entry.get("gate_sha256") == gate
-    }
-    tagged = {
-        version.tags["gate_decision"]
-        for version in connection.client.search_model_versions(f"tags.gate_sha256 = '{gate}'")
-        if "gate_decision" in version.tags
-    }
-    return noted | tagged
+    moves = dict.fromkeys((CHALLENGER, CHAMPION) if tags["decision"] == "champion" else (CHALLENGER,), version)
+    move_aliases(connection, journal, name, moves, subject=[subject, "registered"], reason=tags["reason"])
 
 
 register_step = Step(

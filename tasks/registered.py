@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beft.errors import InputError
-from tasks.connection import as_default, connect
+from tasks.connection import Connection, as_default, connect
 from tasks.settings import PipelineSettings
 
 
@@ -21,17 +21,24 @@ def registered_adapter(name: str, settings: PipelineSettings, root: Path) -> Ite
     Raises:
         InputError: There is no such model, version or alias, or it is no adapter of ours.
     """
-    connection = connect(settings, root)
-
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    with tempfile.TemporaryDirectory(prefix="beft-adapter-") as folder, as_default(connection):
-        try:
-            model = Path(mlflow.artifacts.download_artifacts(artifact_uri=name, dst_path=folder))
-        except (MlflowException, OSError) as error:
-            raise InputError(f"{name} cannot be had from {connection.uri}: {str(error).splitlines()[0]}") from None
-        found = model / "artifacts" / "adapter"
+    with tempfile.TemporaryDirectory(prefix="beft-adapter-") as folder:
+        found = fetch_model(connect(settings, root), name, Path(folder)) / "artifacts" / "adapter"
         if not found.is_dir():
             raise InputError(f"{name} holds no adapter that beft registered")
         yield found
+
+
+def fetch_model(connection: Connection, name: str, folder: Path) -> Path:
+    """Copy a registered version's MLflow model below a folder; the model's own folder.
+
+    Raises:
+        InputError: There is no such model, version or alias.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with as_default(connection):
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=name, dst_path=str(folder)))
+        except (MlflowException, OSError) as error:
+            raise InputError(f"{name} cannot be had from {connection.uri}: {str(error).splitlines()[0]}") from None

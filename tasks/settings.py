@@ -6,6 +6,7 @@ watches them, MLflow logs them.
 
 from pydantic import Field
 
+from beft.promotion.rules import PromotionRules
 from beft.settings import Section, Settings
 
 
@@ -34,3 +35,4 @@ class PipelineSettings(Settings):
 
     tracking: TrackingSettings = TrackingSettings()
     versioning: VersioningSettings = VersioningSettings()
+    promotion: PromotionRules = PromotionRules()

@@ -112,8 +112,11 @@ def test_a_certain_gain_makes_the_first_champion(certain: FinishedRun, project: 
     assert version.description.startswith("90.0 % accuracy on 400 test rows of Made-up sentences <films>")
     assert "@champion" in version.description
     journal = read_journal(journal_of(project))
-    assert [entry["kind"] for entry in journal] == ["gate decision", "alias", "alias"]
-    assert [entry.get("alias") for entry in journal] == [None, "challenger", "champion"]
+    assert [entry["kind"] for entry in journal] == ["gate decision", "alias moves", "alias moves done"]
+    assert journal[1]["moves"] == {
+        "challenger": {"from": None, "to": "1"},
+        "champion": {"from": None, "to": "1"},
+    }
 
 
 def test_without_a_certain_gain_it_stays_challenger_and_says_why(uncertain: FinishedRun, project: Path) -> None:
@@ -189,7 +192,8 @@ def test_an_interrupted_registration_is_finished_not_doubled(
     version = connection.client.get_model_version(model["name"], "1")
     assert version.tags["model_id"] == logged.model_id
     assert version.tags["gate_decisions"] == "1"
-    assert [entry["kind"] for entry in read_journal(journal_of(project))] == ["gate decision", "alias", "alias"]
+    kinds = [entry["kind"] for entry in read_journal(journal_of(project))]
+    assert kinds == ["gate decision", "alias moves", "alias moves done"]
 
 
 def test_what_is_gone_from_the_registry_is_missed(certain: FinishedRun, project: Path) -> None:

@@ -1,0 +1,100 @@
+"""Behavioural checks: a text is changed in what should not matter, and the answer should stay.
+
+Source of the idea: invariance tests of CheckList (Ribeiro et al., 2020), arXiv 2005.04118.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Perturbation = Callable[[str], str]
+"""From a text to one that means the same for the task; the same text where there is nothing to change."""
+
+# First names that say nothing of a text's label, common among English speakers; each is swapped for the next one.
+_NAMES = (
+    "James",
+    "Mary",
+    "Robert",
+    "Patricia",
+    "John",
+    "Jennifer",
+    "Michael",
+    "Linda",
+    "David",
+    "Elizabeth",
+    "William",
+    "Susan",
+    "Richard",
+    "Jessica",
+    "Joseph",
+    "Sarah",
+    "Thomas",
+    "Karen",
+    "Charles",
+    "Nancy",
+    "Daniel",
+    "Lisa",
+    "Matthew",
+    "Anna",
+    "Mark",
+    "Emily",
+    "Paul",
+    "Julia",
+    "Peter",
+    "Laura",
+)
+_SWAP = dict(zip(_NAMES, (*_NAMES[2:], *_NAMES[:2]), strict=True))
+_NAME = re.compile(rf"\b({'|'.join(_NAMES)})\b", re.IGNORECASE)
+_END = re.compile(r"[\s.!…]+$")
+
+
+def swap_case(text: str) -> str:
+    """The text in lower case; one that is in lower case already, in capitals at the beginning of each sentence."""
+    lower = text.lower()
+    if lower != text:
+        return lower
+    return re.sub(r"(^|[.!?]\s+)(\w)", lambda found: found[1] + found[2].upper(), text)
+
+
+def change_punctuation(text: str) -> str:
+    """The text without its full stop, or with one where it has none; a question stays one."""
+    if text.rstrip().endswith("?"):
+        return text
+    bare = _END.sub("", text)
+    if not bare:
+        return text
+    return bare if bare != text.rstrip() else f"{bare} ."
+
+
+def swap_names(text: str) -> str:
+    """The text with each common first name replaced by another of the same kind, in the case that it stands in."""
+
+    def swapped(found: re.Match[str]) -> str:
+        name = found[0]
+        other = _SWAP[name.capitalize()]
+        return other.lower() if name.islower() else other.upper() if name.isupper() else other
+
+    return _NAME.sub(swapped, text)
+
+
+PERTURBATIONS: dict[str, Perturbation] = {"case": swap_case, "punctuation": change_punctuation, "names": swap_names}
+"""The perturbations by the names that the rules give them."""
+
+
+def perturb(name: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """The changed texts, and which of them did change."""
+    changed = [PERTURBATIONS[name](text) for text in texts]
+    return changed, np.array([new != old for new, old in zip(changed, texts, strict=True)], dtype=bool)
+
+
+def flip_rate(before: NDArray[np.int64], after: NDArray[np.int64], changed: NDArray[np.bool_]) -> float:
+    """The share of the changed texts whose predicted label changed, 0 where no text did.
+
+    Args:
+        before: Predicted labels of the texts, [rows].
+        after: Predicted labels of the changed texts, [rows].
+        changed: Which texts changed, [rows].
+    """
+    return float((before != after)[changed].mean()) if changed.any() else 0.0

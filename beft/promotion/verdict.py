@@ -1,0 +1,219 @@
+"""PROMOTE, HOLD or REJECT, with a sentence for each thing that was looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beft.bootstrap import percentile_interval
+from beft.evaluation import Gain
+from beft.promotion.rules import PromotionRules
+
+Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
+
+_USUAL_RISK = 0.05
+"""The risk of a wrong decision that the first decisions on a gate split may be taken at."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two versions, on the gate rows.
+
+    Attributes:
+        name: How the sentences call it.
+        score: The headline metric.
+        flips: Perturbation -> the share of changed texts whose answer changed.
+        seconds_a_row: Median over repetitions.
+        adapter_bytes: What its adapter takes on disk.
+    """
+
+    name: str
+    score: float
+    flips: Mapping[str, float]
+    seconds_a_row: float
+    adapter_bytes: int
+
+
+@dataclass(frozen=True)
+class SliceGain:
+    """The challenger's share of right answers minus the champion's on a part of the rows, with a paired interval."""
+
+    name: str
+    rows: int
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a verdict is made of; the champion's part is empty where there is none.
+
+    Attributes:
+        metric: The headline metric.
+        rows: Rows of the gate split.
+        floor: The least value of the metric.
+        gain: The challenger's over the champion, on the same rows.
+        decisions: How many decisions were taken on these rows before this one.
+    """
+
+    metric: str
+    rows: int
+    challenger: Side
+    floor: float
+    decisions: int
+    champion: Side | None = None
+    gain: Gain | None = None
+    slices: Sequence[SliceGain] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what it says for the challenger, and why."""
+
+    name: str
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision: the worst of its checks."""
+
+    outcome: Outcome
+    checks: tuple[Check, ...] = field(default=())
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The sentences that decided; all of them where the challenger is promoted."""
+        deciding = [check.reason for check in self.checks if check.outcome == self.outcome]
+        return tuple(deciding)
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as JSON values."""
+        return {
+            "outcome": self.outcome,
+            "checks": [{"name": check.name, "outcome": check.outcome, "reason": check.reason} for check in self.checks],
+        }
+
+
+def judge(evidence: Evidence, rules: PromotionRules) -> Verdict:
+    """Decide. A tie holds; what is certainly worse, or breaks a limit, is rejected."""
+    checks = [_floor(evidence), *_gain(evidence, rules), *_slices(evidence, rules), *_flips(evidence, rules)]
+    checks += [*_latency(evidence, rules), _size(evidence, rules), _spent(evidence, rules)]
+    outcomes = {check.outcome for check in checks}
+    worst: Outcome = "REJECT" if "REJECT" in outcomes else "HOLD" if "HOLD" in outcomes else "PROMOTE"
+    return Verdict(worst, tuple(checks))
+
+
+def slice_gain(
+    name: str,
+    challenger: NDArray[np.bool_],
+    champion: NDArray[np.bool_],
+    *,
+    confidence: float,
+    resamples: int,
+    generator: np.random.Generator,
+) -> SliceGain:
+    """Compare right answers on the rows of a slice, by a bootstrap over rows.
+
+    Args:
+        challenger: Whether it was right, [rows of the slice].
+        champion: The same of the champion.
+    """
+    rows = len(challenger)
+    better, worse = (int(found.sum()) for found in (challenger & ~champion, champion & ~challenger))
+    # Only rows on which the two differ move the difference: a resample draws how many of them there are.
+    drawn = generator.multinomial(rows, [better / rows, worse / rows, 1 - (better + worse) / rows], size=resamples)
+    low, high = percentile_interval((drawn[:, 0] - drawn[:, 1]) / rows, confidence)
+    return SliceGain(name, rows, (better - worse) / rows, low, high)
+
+
+def _floor(evidence: Evidence) -> Check:
+    score, floor = evidence.challenger.score, evidence.floor
+    said = f"{evidence.metric} {_points(score)} on {evidence.rows:,} gate rows, floor {_points(floor)}"
+    return Check("floor", "PROMOTE" if score >= floor else "REJECT", said)
+
+
+def _gain(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+    gain, champion = evidence.gain, evidence.champion
+    if gain is None or champion is None:
+        return []
+    said = (
+        f"{evidence.metric} {_signed(gain.difference)} against {champion.name} "
+        f"({100 * rules.confidence:g} % interval {_signed(gain.low)} to {_signed(gain.high)}, p = {gain.p_value:.4f})"
+    )
+    if gain.certain:
+        return [Check("gain", "PROMOTE", f"{said}: a certain gain")]
+    if gain.high < 0:
+        return [Check("gain", "REJECT", f"{said}: certainly worse")]
+    return [Check("gain", "HOLD", f"{said}: no certain gain")]
+
+
+def _slices(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+    checks = []
+    for found in evidence.slices:
+        said = (
+            f"{found.name} ({found.rows:,} rows): right answers {_signed(found.difference)} "
+            f"({_signed(found.low)} to {_signed(found.high)}), {_points(rules.slice_margin)} less are let pass"
+        )
+        outcome: Outcome = "PROMOTE"
+        if found.rows < rules.slice_rows:
+            said += f"; too few rows to judge (fewer than {rules.slice_rows})"
+        elif found.difference < -rules.slice_margin:
+            outcome = "REJECT" if found.high < 0 else "HOLD"
+        checks.append(Check(f"slice {found.name}", outcome, said))
+    return checks
+
+
+def _flips(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+    checks = []
+    for name, most in rules.flips.items():
+        rate = evidence.challenger.flips[name]
+        said = f"{name}: {100 * rate:.1f} % of the answers change, at most {100 * most:g} % may"
+        if evidence.champion is not None:
+            said += f" ({evidence.champion.name}: {100 * evidence.champion.flips[name]:.1f} %)"
+        checks.append(Check(f"behaviour {name}", "PROMOTE" if rate <= most else "REJECT", said))
+    return checks
+
+
+def _latency(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+    if evidence.champion is None:
+        return []
+    ours, theirs = evidence.challenger.seconds_a_row, evidence.champion.seconds_a_row
+    ratio = ours / theirs
+    said = (
+        f"{1000 * ours:.2f} ms a row, {ratio:.2f} times that of {evidence.champion.name}; at most "
+        f"{rules.latency_ratio:g} times is let pass"
+    )
+    return [Check("latency", "PROMOTE" if ratio <= rules.latency_ratio else "HOLD", said)]
+
+
+def _size(evidence: Evidence, rules: PromotionRules) -> Check:
+    kilobytes = evidence.challenger.adapter_bytes / 1000
+    said = f"{kilobytes:,.1f} kB on disk, at most {rules.adapter_kilobytes:,g} kB"
+    return Check("size", "PROMOTE" if kilobytes <= rules.adapter_kilobytes else "REJECT", said)
+
+
+def _spent(evidence: Evidence, rules: PromotionRules) -> Check:
+    """Each further score of decisions on the same rows asks for half, a third, … of the usual risk."""
+    asked = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
+    said = f"{evidence.decisions} decisions were taken on these gate rows before"
+    if rules.confidence + 1e-12 >= asked:
+        return Check("gate", "PROMOTE", said)
+    return Check(
+        "gate",
+        "HOLD",
+        f"{said}: they have begun to choose by their own chance; bring fresh rows (a new version of the data, or "
+        f"split.gate_rows), or decide at promotion.confidence {asked:.3f} or more",
+    )
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}"

@@ -1,0 +1,100 @@
+"""The promotion as a Prefect flow: challenger and champion of each dataset on the gate rows, and what comes of it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tasks.environment import settle
+
+settle()  # Prefect reads its environment when it is imported
+
+from prefect import Task, flow  # noqa: E402
+from prefect.artifacts import create_markdown_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+
+from beft.base import resolve_base  # noqa: E402
+from beft.promotion import Check, Verdict  # noqa: E402
+from flows.quiet import set_up_log  # noqa: E402
+from flows.running import Run  # noqa: E402
+from tasks.compare import compare_step  # noqa: E402
+from tasks.connection import connect  # noqa: E402
+from tasks.facts import check_settings  # noqa: E402
+from tasks.model_name import model_name  # noqa: E402
+from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
+from tasks.promote import promote as decide  # noqa: E402
+from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.step import Call  # noqa: E402
+from tasks.workspace import Workspace  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="promote")
+def promote(settings: PipelineSettings, challenger: str | None = None) -> list[dict[str, Any]]:
+    """Judge the challenger of every dataset against its champion, on rows that neither was trained on, and act on it.
+
+    Args:
+        challenger: A version or an alias; none: the alias ``challenger``.
+
+    Returns:
+        The decision on each dataset.
+    """
+    set_up_log()
+    workspace = Workspace(Path.cwd())
+    check_settings(settings, workspace.root)
+    with workspace.locked():
+        run = Run(settings, workspace)
+        run.fetch()
+        run.prepare()
+        decisions = [_judge(run, dataset, challenger) for dataset in settings.datasets]
+    for decision in decisions:
+        create_markdown_artifact(
+            markdown=report_of(decision), key=_artifact_key(decision.candidates.model), description="The verdict"
+        )
+    return [decision.to_json() for decision in decisions]
+
+
+def run_promote(settings: PipelineSettings, challenger: str | None = None) -> list[dict[str, Any]]:
+    """Run the flow in this process.
+
+    Raises:
+        InputError: Wrong settings, or no such model or version.
+        BeftError: Another process is deciding, or a step failed.
+    """
+    check_settings(settings, Path.cwd())
+    for dataset in settings.datasets:
+        candidates(connect(settings, Path.cwd()), registered_name(settings, dataset), challenger)
+    found: list[dict[str, Any]] = promote(settings, challenger)
+    return found
+
+
+def registered_name(settings: PipelineSettings, dataset: str) -> str:
+    """The registered model of the settings' base and a dataset."""
+    return model_name(settings.tracking.model_prefix, resolve_base(settings.base.source).portable_id, dataset)
+
+
+def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
+    settings, root = run.settings, run.root
+    connection = connect(settings, root)
+    found = candidates(connection, registered_name(settings, dataset), challenger)
+    if found.settled:
+        said = f"version {found.challenger} is champion already: there is nothing to decide"
+        return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))
+    inputs = {"prepare": run.folders[f"prepare/{dataset}"]}
+    inputs |= fetch_candidates(connection, found, root / "runs" / "registered")
+    future = compare_step.task.submit(
+        settings=settings.model_dump(mode="json"),
+        inputs={name: str(folder) for name, folder in inputs.items()},
+        root=str(root),
+        dataset=dataset,
+    )
+    compared = Call(compare_step, settings, {}, root, dataset).folder(str(future.result()["fingerprint"]))
+    deciding = Task(fn=decide, name="promote", cache_policy=NO_CACHE, persist_result=False)
+    out = root / "runs" / "promotions" / f"{dataset}-{compared.name.rsplit('-', 1)[-1]}"
+    decision: Decision = deciding(settings, found, compared=compared, prepared=inputs["prepare"], out=out, root=root)
+    return decision
+
+
+def _artifact_key(model: str) -> str:
+    """Prefect's keys hold lower-case letters, digits and dashes."""
+    return "promotion-" + "".join(letter if letter.isalnum() else "-" for letter in model.lower())

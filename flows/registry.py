@@ -1,0 +1,76 @@
+"""The registry on the terminal: decisions, histories, rollbacks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from beft.tables import Column, Table
+from tasks.aliases import MOVES, aliases_of, history, rollback
+from tasks.connection import connect
+from tasks.gate import DECISION
+from tasks.journal import journal_of
+from tasks.settings import PipelineSettings
+
+
+def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
+    """Write the verdict on each dataset, and where its report is."""
+    for decision in decisions:
+        champion = decision["champion"]
+        against = f"against version {champion}" if champion else "without a champion"
+        typer.echo(f"{decision['outcome']}  {decision['model']}: version {decision['challenger']}, {against}")
+        for check in decision["checks"]:
+            typer.echo(f"  {check['outcome']:8} {check['name']}: {check['reason']}")
+        if decision["report"]:
+            typer.echo(f"  report: {decision['report']}")
+
+
+def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | None, reason: str) -> None:
+    """Roll a model back, and say what its aliases are now."""
+    connection = connect(settings, root)
+    rollback(connection, root, model, to=to, reason=reason)
+    _say_aliases(model, aliases_of(connection, model))
+
+
+def show_history(settings: PipelineSettings, root: Path, model: str | None, *, as_json: bool) -> None:
+    """Write the history of a model, or the names of all of them with their aliases."""
+    connection = connect(settings, root)
+    if model is None:
+        for found in connection.client.search_registered_models():
+            _say_aliases(found.name, {alias: str(version) for alias, version in found.aliases.items()})
+        return
+    entries = history(connection, journal_of(root), model)
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(entry, sort_keys=True))
+        return
+    table = Table(
+        f"{model}: {_aliases(aliases_of(connection, model))}",
+        [Column("time"), Column("what"), Column("because")],
+        [[str(entry["time"]), *_told(entry)] for entry in entries],
+    )
+    Console(highlight=False).print(table)
+
+
+def _told(entry: Mapping[str, Any]) -> tuple[str, str]:
+    if entry["kind"] == MOVES:
+        moves = (
+            f"{alias}: {move['from'] or 'none'} → {move['to'] or 'none'}" for alias, move in entry["moves"].items()
+        )
+        return "; ".join(moves) + ("" if entry["finished"] else " (not finished)"), str(entry["reason"])
+    if entry["kind"] == DECISION:
+        verdict = entry.get("verdict") or entry.get("decision")
+        reasons = entry.get("reasons") or [entry.get("reason", "")]
+        return f"version {entry['version']}: {verdict}", "; ".join(str(reason) for reason in reasons)
+    return str(entry["kind"]), str(entry.get("reason", ""))
+
+
+def _aliases(aliases: Mapping[str, str]) -> str:
+    return ", ".join(f"{alias} {version}" for alias, version in sorted(aliases.items())) or "no alias"
+
+
+def _say_aliases(model: str, aliases: Mapping[str, str]) -> None:
+    typer.echo(f"{model}: {_aliases(aliases)}")

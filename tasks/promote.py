@@ -1,0 +1,209 @@
+"""promote: the verdict on a challenger, in the journal, on the version and in a report; and the aliases that it moves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beft.errors import InputError
+from beft.evaluation import Gain
+from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
+from beft.names import unknown_name
+from beft.promotion import Check, Evidence, Side, SliceGain, Verdict, judge
+from beft.tables import Column, Table
+from tasks.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding, move_aliases
+from tasks.connection import Connection, connect
+from tasks.entries import shown
+from tasks.gate import DECISION, decisions_on
+from tasks.journal import enter, journal_of
+from tasks.registered import fetch_model
+from tasks.settings import PipelineSettings
+from tasks.step import JSON
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The two versions that a decision is about.
+
+    Attributes:
+        model: The registered model.
+        challenger: Its version.
+        champion: The version in use; None where there is none.
+    """
+
+    model: str
+    challenger: str
+    champion: str | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to decide: the challenger is the champion."""
+        return self.challenger == self.champion
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, and where it is written down."""
+
+    candidates: Candidates
+    verdict: Verdict
+    report: Path | None = None
+    decisions: int = 0
+
+    def to_json(self) -> dict[str, JSON]:
+        """The decision as JSON values."""
+        return {
+            "model": self.candidates.model,
+            "challenger": self.candidates.challenger,
+            "champion": self.candidates.champion,
+            "decisions_on_gate": self.decisions,
+            "report": str(self.report) if self.report else None,
+            **self.verdict.to_json(),
+            "reasons": list(self.verdict.reasons),
+        }
+
+
+def candidates(connection: Connection, model: str, challenger: str | None = None) -> Candidates:
+    """Find the versions that are to be compared.
+
+    Args:
+        challenger: A version or an alias; none: the alias ``challenger``.
+
+    Raises:
+        InputError: There is no such model, version or alias.
+    """
+    aliases = aliases_of(connection, model)
+    asked = challenger or CHALLENGER
+    versions = {str(found.version) for found in connection.client.search_model_versions(f"name = '{model}'")}
+    found = aliases.get(asked, asked)
+    if found not in versions:
+        raise InputError(unknown_name(asked, {*aliases, *versions}, f"version or alias of {model}"))
+    champion = aliases.get(CHAMPION)
+    return Candidates(model, found, champion if champion in versions else None)
+
+
+def fetch_candidates(connection: Connection, found: Candidates, folder: Path) -> dict[str, Path]:
+    """Copy both versions' models below a folder, as the inputs ``challenger`` and ``champion`` of the step compare.
+
+    A copy that is there already is used again: a version never changes.
+    """
+    sides = {"challenger": found.challenger, "champion": found.champion}
+    inputs = {}
+    for side, version in sides.items():
+        if version is None:
+            continue
+        registered = connection.client.get_model_version(found.model, version)
+        kept = folder / sha256_json([found.model, version, registered.creation_timestamp])[:16]
+        done = kept / "complete"
+        if not done.is_file():
+            fetch_model(connection, f"models:/{found.model}/{version}", kept / "model")
+            write_text(done, "")
+        inputs[side] = kept / "model"
+    return inputs
+
+
+def evidence_of(
+    comparison: Mapping[str, Any], settings: PipelineSettings, found: Candidates, decisions: int
+) -> Evidence:
+    """What a verdict is made of, from the ``comparison.json`` of the step compare."""
+    names = {"challenger": f"version {found.challenger}", "champion": f"version {found.champion}"}
+    sides = {side: Side(**{**facts, "name": names[side]}) for side, facts in comparison["sides"].items()}
+    floor = settings.promotion.floor
+    return Evidence(
+        metric=str(comparison["metric"]),
+        rows=int(comparison["rows"]),
+        challenger=sides["challenger"],
+        floor=float(comparison["floor"]) if floor is None else floor,
+        decisions=decisions,
+        champion=sides.get("champion"),
+        gain=Gain.model_validate(comparison["gain"]) if comparison["gain"] else None,
+        slices=[SliceGain(**one) for one in comparison["slices"]],
+    )
+
+
+def promote(
+    settings: PipelineSettings, found: Candidates, *, compared: Path, prepared: Path, out: Path, root: Path
+) -> Decision:
+    """Decide, write it down, and move the aliases where the challenger is promoted.
+
+    Args:
+        compared: The folder of the step compare on these versions.
+        prepared: The prepared data that it read.
+        out: The folder of the report.
+
+    Raises:
+        RegistryBusyError: Another process is deciding on this model.
+        InputError: The aliases were moved since the versions were compared.
+    """
+    connection, journal = connect(settings, root), journal_of(root)
+    with deciding(connection, found.model, root):
+        now = aliases_of(connection, found.model).get(CHAMPION)
+        if now != found.champion:
+            raise InputError(
+                f"{found.model}: the champion is version {now} now, and was {found.champion} when the comparison was "
+                "made; ask again"
+            )
+        gate = sha256_file(prepared / "gate.parquet")
+        comparison = read_json(compared / "comparison.json")
+        subject = ["promotion", found.model, found.challenger, found.champion, gate, comparison]
+        before = decisions_on(connection, journal, gate) - {sha256_json([DECISION, subject])}
+        verdict = judge(evidence_of(comparison, settings, found, len(before)), settings.promotion)
+        if found.champion is None:
+            verdict = _first(connection, found, verdict)
+        facts = {
+            "model": found.model,
+            "version": found.challenger,
+            "champion": found.champion,
+            "gate_sha256": gate,
+            "verdict": verdict.outcome,
+            "reasons": list(verdict.reasons),
+        }
+        entry = enter(journal, DECISION, subject, **facts)
+        decision = Decision(found, verdict, out / "promotion.md", len(before | {entry}))
+        _write(out, decision, comparison)
+        _tag(connection, decision, entry, gate)
+        if verdict.outcome == "PROMOTE":
+            reason = f"promoted: {'; '.join(verdict.reasons)}"
+            moves = {CHAMPION: found.challenger, PREVIOUS: found.champion}
+            move_aliases(connection, journal, found.model, moves, subject=[subject, "moves"], reason=reason)
+    return decision
+
+
+def _first(connection: Connection, found: Candidates, verdict: Verdict) -> Verdict:
+    """Without a champion the version's own run decides: whether it beat the cheap baselines for certain on gate."""
+    tags = connection.client.get_model_version(found.model, found.challenger).tags
+    passed = tags.get("decision") == CHAMPION
+    check = Check("baselines", "PROMOTE" if passed else "HOLD", f"no champion to compare with; {tags.get('reason')}")
+    outcome = verdict.outcome if passed or verdict.outcome != "PROMOTE" else "HOLD"
+    return Verdict(outcome, (*verdict.checks, check))
+
+
+def _tag(connection: Connection, decision: Decision, entry: str, gate: str) -> None:
+    found = decision.candidates
+    tags = {
+        "gate_sha256": gate,
+        "promotion_decision": entry,
+        "promotion_verdict": decision.verdict.outcome,
+        "promotion_reasons": "; ".join(decision.verdict.reasons),
+        "gate_decisions": decision.decisions,
+    }
+    for name, value in tags.items():
+        connection.client.set_model_version_tag(found.model, found.challenger, name, shown(value, 5000))
+
+
+def _write(out: Path, decision: Decision, comparison: Mapping[str, Any]) -> None:
+    write_json(out / "promotion.json", {**decision.to_json(), "comparison": comparison})
+    write_text(out / "promotion.md", report_of(decision))
+
+
+def report_of(decision: Decision) -> str:
+    """The decision as Markdown."""
+    found = decision.candidates
+    against = f"against version {found.champion}" if found.champion else "without a champion to compare with"
+    table = Table(
+        f"{decision.verdict.outcome}: version {found.challenger} of {found.model}, {against}",
+        [Column("checked"), Column("says"), Column("because")],
+        [[check.name, check.outcome, check.reason] for check in decision.verdict.checks],
+        [f"Decisions taken on this gate split, this one included: {decision.decisions}."],
+    )
+    return table.to_markdown()

@@ -1,0 +1,71 @@
+"""Changes of a text that should not matter, and the slices of the rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beft.errors import InputError
+from beft.promotion import flip_rate, perturb, row_slices
+from beft.promotion.behaviour import change_punctuation, swap_case, swap_names
+
+
+def test_case() -> None:
+    assert swap_case("A Film. By Mary") == "a film. by mary"
+    assert swap_case("dull. so dull") == "Dull. So dull"
+
+
+def test_punctuation() -> None:
+    assert change_punctuation("a fine film.") == "a fine film"
+    assert change_punctuation("a fine film") == "a fine film ."
+    assert change_punctuation("is it fine?") == "is it fine?"
+
+
+def test_names_are_swapped_whole_and_in_their_case() -> None:
+    assert swap_names("James met mary and JOHN") == "Robert met patricia and MICHAEL"
+    assert swap_names("Marymount and Johnson stay") == "Marymount and Johnson stay"
+
+
+@given(st.text())
+def test_no_text_breaks_and_words_stay(text: str) -> None:
+    words = text.lower().split()
+    for change in (swap_case, swap_names):
+        assert len(change(text).split()) == len(text.split())
+    assert swap_case(text).lower().split() == [word.lower() for word in words]
+    assert isinstance(change_punctuation(text), str)
+
+
+def test_only_changed_texts_count() -> None:
+    texts, changed = perturb("names", ["mary sings", "nobody sings", "john sings", "paul sings"])
+    assert changed.tolist() == [True, False, True, True]
+    assert texts[1] == "nobody sings"
+    before, after = np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1])
+    assert flip_rate(before, after, changed) == pytest.approx(1 / 3)
+    assert flip_rate(before, after, np.zeros(4, dtype=bool)) == 0
+
+
+def test_slices_divide_the_rows() -> None:
+    lengths = np.arange(1, 31)
+    labels = ["good" if at % 3 else "bad" for at in range(30)]
+    found = row_slices(["length", "label", "site"], lengths=lengths, labels=labels, columns={"site": ["a", "b"] * 15})
+    assert set(found) == {
+        "length=short",
+        "length=middling",
+        "length=long",
+        "label=good",
+        "label=bad",
+        "site=a",
+        "site=b",
+    }
+    assert found["length=short"].sum() == found["length=long"].sum() == 10
+    assert lengths[found["length=short"]].max() < lengths[found["length=middling"]].min()
+    for name in ("length", "label", "site"):
+        parts = [rows for key, rows in found.items() if key.startswith(f"{name}=")]
+        assert (np.sum(parts, axis=0) == 1).all()
+
+
+def test_a_slice_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="Did you mean 'length'"):
+        row_slices(["lenght"], lengths=np.ones(3, dtype=int), labels=["a"] * 3, columns={})
+    with pytest.raises(InputError, match="30 values"):
+        row_slices(["id"], lengths=np.ones(30, dtype=int), labels=["a"] * 30, columns={"id": list(range(30))})

@@ -1,0 +1,169 @@
+"""A challenger against the champion, on real adapters of a tiny base: compared, judged, written down, moved."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from beft.adapter import Adapter
+from beft.datasets import load_split
+from beft.errors import InputError
+from beft.files import read_json, write_json
+from beft.prediction import Predictor
+from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
+from tasks.compare import compare
+from tasks.connection import connect
+from tasks.journal import journal_of, read_journal
+from tasks.package import SEEN
+from tasks.promote import Candidates, candidates, fetch_candidates, promote
+from tasks.settings import PipelineSettings
+from tests.support.finished_run import FinishedRun
+from tests.tasks.test_register import registered, with_evaluation
+
+pytestmark = pytest.mark.usefixtures("_no_tracking_address")
+
+
+@pytest.fixture
+def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
+    """A run over films whose registration makes the adapter champion."""
+    return with_evaluation(finished_run, tmp_path, baseline=0.6, target=0.9)
+
+
+def retrained(run: FinishedRun, folder: Path, *, scale: float) -> FinishedRun:
+    """The run with another adapter: the head scaled, at -1 every answer is turned round."""
+    adapter = Adapter.load(run.inputs["train/films"] / "adapter")
+    head = {name: scale * value for name, value in adapter.head.items()}
+    replace(adapter, head=head).save(folder / "adapter")
+    for name in ("train.json", "history.json", "cost.json"):
+        write_json(folder / name, read_json(run.inputs["train/films"] / name))
+    return replace(run, inputs=run.inputs | {"train/films": folder})
+
+
+def judged(run: FinishedRun, project: Path, out: Path, **promotion: Any) -> tuple[Candidates, dict[str, Any]]:
+    """Compare and decide as the flow does."""
+    rules = run.settings.promotion.model_copy(update={"latency_ratio": 100.0, "slice_rows": 10, **promotion})
+    settings = run.settings.model_copy(update={"promotion": rules})
+    connection = connect(settings, project)
+    [model] = [found.name for found in connection.client.search_registered_models()]
+    found = candidates(connection, model)
+    inputs: Mapping[str, Path] = fetch_candidates(connection, found, project / "runs" / "registered")
+    compared = out / "compared"
+    compared.mkdir(parents=True)
+    prepared = run.inputs["prepare/films"]
+    compare(settings, {**inputs, "prepare": prepared}, compared, dataset="films")
+    decision = promote(settings, found, compared=compared, prepared=prepared, out=out, root=project)
+    return found, decision.to_json()
+
+
+def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
+    run: FinishedRun, project: Path, tmp_path: Path
+) -> None:
+    worse = retrained(run, tmp_path / "worse", scale=-1.0)
+    registered(worse, project, "01" * 32)
+    registered(run, project, "02" * 32)
+    found, decision = judged(run, project, tmp_path / "first", flips={})
+    assert (found.challenger, found.champion) == ("2", "1")
+    assert decision["outcome"] == "PROMOTE", decision["checks"]
+    client = connect(run.settings, project).client
+    assert aliases_of(connect(run.settings, project), found.model) == {
+        "challenger": "2",
+        CHAMPION: "2",
+        PREVIOUS: "1",
+    }
+    tags = client.get_model_version(found.model, "2").tags
+    assert tags["promotion_verdict"] == "PROMOTE"
+    assert "a certain gain" in tags["promotion_reasons"]
+    assert tags["gate_decisions"] == "2"  # the first champion was one
+    report = (tmp_path / "first" / "promotion.md").read_text()
+    assert report.startswith(f"**PROMOTE: version 2 of {found.model}, against version 1**")
+    entries = read_journal(journal_of(project))
+    assert [entry["kind"] for entry in entries[-3:]] == ["gate decision", "alias moves", "alias moves done"]
+    assert entries[-3]["verdict"] == "PROMOTE"
+
+    # The other way round.
+    client.set_registered_model_alias(found.model, "challenger", "1")
+    _, decision = judged(run, project, tmp_path / "second", flips={})
+    assert decision["outcome"] == "REJECT"
+    assert aliases_of(connect(run.settings, project), found.model)[CHAMPION] == "2"
+    assert client.get_model_version(found.model, "1").tags["promotion_verdict"] == "REJECT"
+
+
+def test_what_is_compared_is_what_the_versions_predict(run: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(retrained(run, tmp_path / "worse", scale=-1.0), project, "01" * 32)
+    registered(run, project, "02" * 32)
+    found, decision = judged(run, project, tmp_path / "out")
+    comparison = read_json(tmp_path / "out" / "compared" / "comparison.json")
+    gate = load_split(run.inputs["prepare/films"], "gate")
+    torch.set_num_threads(1)
+    for side, folder in (("challenger", run), ("champion", None)):
+        adapter = (folder.inputs["train/films"] if folder else tmp_path / "worse") / "adapter"
+        predictor = Predictor(adapter, base=run.base, device="cpu")
+        answers = [predictor.labels.index(row["label"]) for row in predictor.predict(gate.texts)]
+        assert comparison["sides"][side]["score"] == pytest.approx(np.mean(np.array(answers) == gate.labels))
+    counts = np.bincount(gate.labels)
+    assert comparison["floor"] == pytest.approx(counts.max() / counts.sum())
+    assert comparison["rows"] == len(gate)
+    # The tiny base knows no capitals, so that case never changes an answer.
+    assert comparison["sides"]["challenger"]["flips"]["case"] == 0
+    assert {one["name"].split("=")[0] for one in comparison["slices"]} == {"length", "label"}
+    assert {check["name"] for check in decision["checks"]} >= {"floor", "gain", "behaviour case", "size", "gate"}
+    assert found.challenger == "2"
+
+
+def test_a_tie_holds_and_the_same_question_is_counted_once(run: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(run, project, "01" * 32)
+    registered(retrained(run, tmp_path / "same", scale=1.5), project, "02" * 32)
+    _, decision = judged(run, project, tmp_path / "first")
+    assert decision["outcome"] == "HOLD"
+    assert any("no certain gain" in reason for reason in decision["reasons"])
+    settings = run.settings.model_copy(
+        update={"promotion": run.settings.promotion.model_copy(update={"latency_ratio": 100.0, "slice_rows": 10})}
+    )
+    found = candidates(connect(settings, project), decision["model"])
+    prepared, compared = run.inputs["prepare/films"], tmp_path / "first" / "compared"
+    again = promote(settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
+    assert again.decisions == decision["decisions_on_gate"] == 2
+    assert aliases_of(connect(settings, project), found.model)[CHAMPION] == "1"
+
+
+def test_rows_that_a_version_was_trained_on_never_judge_it(run: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(run, project)
+    connection = connect(run.settings, project)
+    [model] = [found.name for found in connection.client.search_registered_models()]
+    inputs = fetch_candidates(connection, Candidates(model, "1", None), tmp_path / "registered")
+    prepared = run.inputs["prepare/films"]
+    seen = read_json(inputs["challenger"] / SEEN)
+    assert seen == sorted({row for split in ("train", "dev") for row in load_split(prepared, split).ids})
+    gate = load_split(prepared, "gate")
+    assert set(seen).isdisjoint(gate.ids)
+    write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids[:25]]))
+    out = tmp_path / "out"
+    out.mkdir()
+    found = compare(run.settings, {**inputs, "prepare": prepared}, out, dataset="films")
+    assert found["rows"] == len(gate) - 25
+    write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids]))
+    with pytest.raises(InputError, match="bring fresh rows"):
+        compare(run.settings, {**inputs, "prepare": prepared}, out, dataset="films")
+
+
+def test_a_champion_that_changed_meanwhile_stops_the_decision(run: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(run, project, "01" * 32)
+    registered(retrained(run, tmp_path / "same", scale=1.5), project, "02" * 32)
+    found, _ = judged(run, project, tmp_path / "first")
+    connect(run.settings, project).client.set_registered_model_alias(found.model, CHAMPION, "2")
+    compared, prepared = tmp_path / "first" / "compared", run.inputs["prepare/films"]
+    with pytest.raises(InputError, match="the champion is version 2 now"):
+        promote(run.settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
+
+
+def test_names_that_are_not_there(run: FinishedRun, project: Path) -> None:
+    registered(run, project)
+    connection = connect(PipelineSettings(), project)
+    [model] = [found.name for found in connection.client.search_registered_models()]
+    with pytest.raises(InputError, match="Did you mean 'challenger'"):
+        candidates(connection, model, "chalenger")
+    assert candidates(connection, model).settled
