@@ -1,4 +1,4 @@
-"""promote: the verdict on a challenger, in the journal, on the version and in a report; and the aliases that it moves."""
+"""promote: the verdict on a challenger, in the journal, on the version and in a report; the aliases that it moves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
