@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from beft.adapter import Adapter
 from beft.datasets import load_split
 from beft.errors import InputError
+from beft.features import extract_features
 from beft.files import read_json, write_json
+from beft.opened import open_classifier
 from beft.prediction import Predictor
 from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.compare import compare
@@ -27,20 +30,36 @@ from tests.tasks.test_register import registered, with_evaluation
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 
 
-@pytest.fixture
-def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """A run over films whose registration makes the adapter champion."""
-    return with_evaluation(finished_run, tmp_path, baseline=0.6, target=0.9)
+@pytest.fixture(scope="module")
+def good(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run over films whose head scikit-learn fitted to the gate rows themselves, so that its adapter answers well."""
+    folder = tmp_path_factory.mktemp("good")
+    opened = open_classifier(finished_run.settings, finished_run.inputs["prepare/films"], "films")
+    adapter = Adapter.load(finished_run.inputs["train/films"] / "adapter")
+    gate = opened.rows("gate")
+    with adapter.attached(opened.classifier):
+        features = extract_features(opened.classifier, gate.encoded, "head").numpy()
+    fitted = LogisticRegression(C=100, max_iter=5000).fit(features, gate.labels)
+    weight, bias = (torch.from_numpy(value).float() for value in (fitted.coef_[0], fitted.intercept_))
+    values = {"weight": torch.stack([-weight, weight]) / 2, "bias": torch.cat([-bias, bias]) / 2}
+    adapter = replace(adapter, head={name: values[name.rsplit(".", 1)[-1]] for name in adapter.head})
+    run = with_adapter(finished_run, adapter, folder / "train")
+    return with_evaluation(run, folder, baseline=0.6, target=0.9)
+
+
+def with_adapter(run: FinishedRun, adapter: Adapter, folder: Path) -> FinishedRun:
+    """The run with another trained adapter for films."""
+    adapter.save(folder / "adapter")
+    for name in ("train.json", "history.json", "cost.json"):
+        write_json(folder / name, read_json(run.inputs["train/films"] / name))
+    return replace(run, inputs=run.inputs | {"train/films": folder})
 
 
 def retrained(run: FinishedRun, folder: Path, *, scale: float) -> FinishedRun:
     """The run with another adapter: the head scaled, at -1 every answer is turned round."""
     adapter = Adapter.load(run.inputs["train/films"] / "adapter")
     head = {name: scale * value for name, value in adapter.head.items()}
-    replace(adapter, head=head).save(folder / "adapter")
-    for name in ("train.json", "history.json", "cost.json"):
-        write_json(folder / name, read_json(run.inputs["train/films"] / name))
-    return replace(run, inputs=run.inputs | {"train/films": folder})
+    return with_adapter(run, replace(adapter, head=head), folder)
 
 
 def judged(run: FinishedRun, project: Path, out: Path, **promotion: Any) -> tuple[Candidates, dict[str, Any]]:
@@ -60,16 +79,16 @@ def judged(run: FinishedRun, project: Path, out: Path, **promotion: Any) -> tupl
 
 
 def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
-    run: FinishedRun, project: Path, tmp_path: Path
+    good: FinishedRun, project: Path, tmp_path: Path
 ) -> None:
-    worse = retrained(run, tmp_path / "worse", scale=-1.0)
+    worse = retrained(good, tmp_path / "worse", scale=-1.0)
     registered(worse, project, "01" * 32)
-    registered(run, project, "02" * 32)
-    found, decision = judged(run, project, tmp_path / "first", flips={})
+    registered(good, project, "02" * 32)
+    found, decision = judged(good, project, tmp_path / "first", flips={})
     assert (found.challenger, found.champion) == ("2", "1")
     assert decision["outcome"] == "PROMOTE", decision["checks"]
-    client = connect(run.settings, project).client
-    assert aliases_of(connect(run.settings, project), found.model) == {
+    client = connect(good.settings, project).client
+    assert aliases_of(connect(good.settings, project), found.model) == {
         "challenger": "2",
         CHAMPION: "2",
         PREVIOUS: "1",
@@ -86,22 +105,22 @@ def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
 
     # The other way round.
     client.set_registered_model_alias(found.model, "challenger", "1")
-    _, decision = judged(run, project, tmp_path / "second", flips={})
+    _, decision = judged(good, project, tmp_path / "second", flips={})
     assert decision["outcome"] == "REJECT"
-    assert aliases_of(connect(run.settings, project), found.model)[CHAMPION] == "2"
+    assert aliases_of(connect(good.settings, project), found.model)[CHAMPION] == "2"
     assert client.get_model_version(found.model, "1").tags["promotion_verdict"] == "REJECT"
 
 
-def test_what_is_compared_is_what_the_versions_predict(run: FinishedRun, project: Path, tmp_path: Path) -> None:
-    registered(retrained(run, tmp_path / "worse", scale=-1.0), project, "01" * 32)
-    registered(run, project, "02" * 32)
-    found, decision = judged(run, project, tmp_path / "out")
+def test_what_is_compared_is_what_the_versions_predict(good: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(retrained(good, tmp_path / "worse", scale=-1.0), project, "01" * 32)
+    registered(good, project, "02" * 32)
+    found, decision = judged(good, project, tmp_path / "out")
     comparison = read_json(tmp_path / "out" / "compared" / "comparison.json")
-    gate = load_split(run.inputs["prepare/films"], "gate")
+    gate = load_split(good.inputs["prepare/films"], "gate")
     torch.set_num_threads(1)
-    for side, folder in (("challenger", run), ("champion", None)):
+    for side, folder in (("challenger", good), ("champion", None)):
         adapter = (folder.inputs["train/films"] if folder else tmp_path / "worse") / "adapter"
-        predictor = Predictor(adapter, base=run.base, device="cpu")
+        predictor = Predictor(adapter, base=good.base, device="cpu")
         answers = [predictor.labels.index(row["label"]) for row in predictor.predict(gate.texts)]
         assert comparison["sides"][side]["score"] == pytest.approx(np.mean(np.array(answers) == gate.labels))
     counts = np.bincount(gate.labels)
@@ -114,28 +133,26 @@ def test_what_is_compared_is_what_the_versions_predict(run: FinishedRun, project
     assert found.challenger == "2"
 
 
-def test_a_tie_holds_and_the_same_question_is_counted_once(run: FinishedRun, project: Path, tmp_path: Path) -> None:
-    registered(run, project, "01" * 32)
-    registered(retrained(run, tmp_path / "same", scale=1.5), project, "02" * 32)
-    _, decision = judged(run, project, tmp_path / "first")
+def test_a_tie_holds_and_the_same_question_is_counted_once(good: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(good, project, "01" * 32)
+    registered(retrained(good, tmp_path / "same", scale=1.5), project, "02" * 32)
+    _, decision = judged(good, project, tmp_path / "first", flips={})
     assert decision["outcome"] == "HOLD"
     assert any("no certain gain" in reason for reason in decision["reasons"])
-    settings = run.settings.model_copy(
-        update={"promotion": run.settings.promotion.model_copy(update={"latency_ratio": 100.0, "slice_rows": 10})}
-    )
+    settings = good.settings
     found = candidates(connect(settings, project), decision["model"])
-    prepared, compared = run.inputs["prepare/films"], tmp_path / "first" / "compared"
+    prepared, compared = good.inputs["prepare/films"], tmp_path / "first" / "compared"
     again = promote(settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
     assert again.decisions == decision["decisions_on_gate"] == 2
     assert aliases_of(connect(settings, project), found.model)[CHAMPION] == "1"
 
 
-def test_rows_that_a_version_was_trained_on_never_judge_it(run: FinishedRun, project: Path, tmp_path: Path) -> None:
-    registered(run, project)
-    connection = connect(run.settings, project)
+def test_rows_that_a_version_was_trained_on_never_judge_it(good: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(good, project)
+    connection = connect(good.settings, project)
     [model] = [found.name for found in connection.client.search_registered_models()]
     inputs = fetch_candidates(connection, Candidates(model, "1", None), tmp_path / "registered")
-    prepared = run.inputs["prepare/films"]
+    prepared = good.inputs["prepare/films"]
     seen = read_json(inputs["challenger"] / SEEN)
     assert seen == sorted({row for split in ("train", "dev") for row in load_split(prepared, split).ids})
     gate = load_split(prepared, "gate")
@@ -143,25 +160,25 @@ def test_rows_that_a_version_was_trained_on_never_judge_it(run: FinishedRun, pro
     write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids[:25]]))
     out = tmp_path / "out"
     out.mkdir()
-    found = compare(run.settings, {**inputs, "prepare": prepared}, out, dataset="films")
+    found = compare(good.settings, {**inputs, "prepare": prepared}, out, dataset="films")
     assert found["rows"] == len(gate) - 25
     write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids]))
     with pytest.raises(InputError, match="bring fresh rows"):
-        compare(run.settings, {**inputs, "prepare": prepared}, out, dataset="films")
+        compare(good.settings, {**inputs, "prepare": prepared}, out, dataset="films")
 
 
-def test_a_champion_that_changed_meanwhile_stops_the_decision(run: FinishedRun, project: Path, tmp_path: Path) -> None:
-    registered(run, project, "01" * 32)
-    registered(retrained(run, tmp_path / "same", scale=1.5), project, "02" * 32)
-    found, _ = judged(run, project, tmp_path / "first")
-    connect(run.settings, project).client.set_registered_model_alias(found.model, CHAMPION, "2")
-    compared, prepared = tmp_path / "first" / "compared", run.inputs["prepare/films"]
+def test_a_champion_that_changed_meanwhile_stops_the_decision(good: FinishedRun, project: Path, tmp_path: Path) -> None:
+    registered(good, project, "01" * 32)
+    registered(retrained(good, tmp_path / "same", scale=1.5), project, "02" * 32)
+    found, _ = judged(good, project, tmp_path / "first")
+    connect(good.settings, project).client.set_registered_model_alias(found.model, CHAMPION, "2")
+    compared, prepared = tmp_path / "first" / "compared", good.inputs["prepare/films"]
     with pytest.raises(InputError, match="the champion is version 2 now"):
-        promote(run.settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
+        promote(good.settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
 
 
-def test_names_that_are_not_there(run: FinishedRun, project: Path) -> None:
-    registered(run, project)
+def test_names_that_are_not_there(good: FinishedRun, project: Path) -> None:
+    registered(good, project)
     connection = connect(PipelineSettings(), project)
     [model] = [found.name for found in connection.client.search_registered_models()]
     with pytest.raises(InputError, match="Did you mean 'challenger'"):
