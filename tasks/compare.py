@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beft.adaptation import labelled
 from beft.adapter import Adapter
 from beft.datasets import Rows, load_split
 from beft.errors import InputError
 from beft.evaluation import Method, evaluate_methods
-from beft.features import Floats, predict_probabilities
+from beft.examples import Predictions
 from beft.files import read_json, write_json
-from beft.metrics import score
+from beft.metrics import Truth, known_metric, score_predictions
 from beft.opened import Opened, open_classifier
 from beft.promotion import Side, SliceGain, flip_rate, perturb, row_slices, slice_gain
 from tasks.package import SEEN
@@ -55,35 +54,32 @@ def compare(
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
     versions = [_version(side, inputs[side]) for side in SIDES if side in inputs]
-    gate = load_split(inputs["prepare"], "gate")
+    whole = load_split(inputs["prepare"], "gate")
     seen = frozenset().union(*(version.seen for version in versions))
-    kept = [at for at, name in enumerate(gate.ids) if _text_of(name) not in seen]
-    if not kept:
+    gate = whole.select([at for at, name in enumerate(whole.ids) if _text_of(name) not in seen])
+    if not len(gate):
         raise InputError(f"every gate row of {dataset} was trained on by one of the versions: bring fresh rows")
-    gate = _rows(gate, kept)
-    truth, labels = np.array(gate.labels, dtype=np.int64), len(opened.classifier.labels)
+    truth = labelled(opened.classifier, gate, opened.max_length).truth
     log.info("compare: %d gate rows, %s", len(gate), " and ".join(version.name for version in versions))
 
-    probabilities = {version.name: _predict(opened, version.adapter, gate) for version in versions}
-    predicted = {name: found.argmax(-1) for name, found in probabilities.items()}
+    predictions = {version.name: _predict(opened, version.adapter, gate) for version in versions}
     seconds = _seconds_a_row(opened, versions, gate)
     sides = {
         version.name: Side(
             name=version.name,
-            score=score(opened.metric, truth, predicted[version.name], labels),
-            flips=_flips(opened, version, gate, predicted[version.name], settings),
+            score=score_predictions(opened.metric, predictions[version.name], truth),
+            flips=_flips(opened, version, gate, predictions[version.name], settings),
             seconds_a_row=seconds[version.name],
             adapter_bytes=version.bytes,
         )
         for version in versions
     }
-    commonest = np.full_like(truth, np.bincount(truth).argmax())
     gain, slices = None, []
     if len(versions) == len(SIDES):
         judged = settings.evaluate.model_copy(update={"confidence": settings.promotion.confidence})
         found = evaluate_methods(
-            {name: Method({"gate": of}) for name, of in probabilities.items()},
-            {"gate": gate.labels},
+            {name: Method({"gate": of}) for name, of in predictions.items()},
+            {"gate": truth},
             target="challenger",
             baselines=["champion"],
             metrics=[opened.metric],
@@ -91,21 +87,29 @@ def compare(
             seed=settings.seed,
         )
         gain = found.splits["gate"].gains["champion"][opened.metric]
-        right = {name: of == truth for name, of in predicted.items()}
-        slices = _slice_gains(opened, gate, right, settings)
+        slices = _slice_gains(opened, gate, predictions, settings)
     write_json(
         out / "comparison.json",
         {
             "metric": opened.metric,
             "rows": len(gate),
-            "seen_before": len(load_split(inputs["prepare"], "gate")) - len(gate),
-            "floor": score(opened.metric, truth, commonest, labels),
+            "seen_before": len(whole) - len(gate),
+            "floor": _floor(opened, truth),
             "sides": {name: asdict(side) for name, side in sides.items()},
             "gain": gain.model_dump(mode="json") if gain else None,
             "slices": [asdict(one) for one in slices],
         },
     )
     return {"rows": len(gate), "scores": {name: side.score for name, side in sides.items()}}
+
+
+def _floor(opened: Opened, truth: Truth) -> float:
+    """What always answering the commonest label scores; where there are no labels, the metric's zero."""
+    if known_metric(opened.metric).takes != "labels" or truth.labels is None:
+        return 0.0
+    labels = np.asarray(truth.labels, dtype=np.int64)
+    width = max(len(opened.classifier.labels), int(labels.max()) + 1)
+    return score_predictions(opened.metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
 
 
 def _version(name: str, folder: Path) -> _Version:
@@ -121,58 +125,56 @@ def _text_of(row_id: str) -> str:
     return row_id.split("-", 1)[0]
 
 
-def _rows(rows: Rows, kept: list[int]) -> Rows:
-    return replace(
-        rows,
-        ids=[rows.ids[at] for at in kept],
-        texts=[rows.texts[at] for at in kept],
-        pairs=None if rows.pairs is None else [rows.pairs[at] for at in kept],
-        labels=[rows.labels[at] for at in kept],
-    )
-
-
-def _predict(opened: Opened, adapter: Adapter, rows: Rows) -> Floats:
-    encoded = labelled(opened.classifier, rows, adapter.max_length).encoded
+def _predict(opened: Opened, adapter: Adapter, rows: Rows) -> Predictions:
+    examples = labelled(opened.classifier, rows, adapter.max_length)
     with adapter.attached(opened.classifier):
-        found = predict_probabilities(opened.classifier, encoded, batch_size=opened.settings.evaluate.batch_size)
-    return found.double().numpy()
+        return opened.predictions(examples)
 
 
 def _seconds_a_row(opened: Opened, versions: list[_Version], gate: Rows) -> dict[str, float]:
     """The median time of a row, both sides in turns; the tokenizer is the same and is not timed."""
-    some = _rows(gate, list(range(min(len(gate), _TIMED_ROWS))))
+    some = gate.select(range(min(len(gate), _TIMED_ROWS)))
     taken: dict[str, list[float]] = {version.name: [] for version in versions}
     for _ in range(_REPETITIONS):
         for version in versions:
-            encoded = labelled(opened.classifier, some, version.adapter.max_length).encoded
+            examples = labelled(opened.classifier, some, version.adapter.max_length)
             with version.adapter.attached(opened.classifier):
                 began = time.perf_counter()
-                predict_probabilities(opened.classifier, encoded, batch_size=opened.settings.evaluate.batch_size)
+                opened.predictions(examples)
                 taken[version.name].append(time.perf_counter() - began)
     return {name: statistics.median(of) / len(some) for name, of in taken.items()}
 
 
 def _flips(
-    opened: Opened, version: _Version, gate: Rows, before: NDArray[np.int64], settings: PipelineSettings
+    opened: Opened, version: _Version, gate: Rows, before: Predictions, settings: PipelineSettings
 ) -> dict[str, float]:
     """How many answers change with each perturbation of the first text; only texts that change are computed again."""
     rates: dict[str, float] = {}
     for name in settings.promotion.flips:
         texts, changed = perturb(name, gate.texts)
-        after = before.copy()
-        if changed.any():
-            moved = _rows(replace(gate, texts=texts), np.flatnonzero(changed).tolist())
-            after[changed] = _predict(opened, version.adapter, moved).argmax(-1)
-        rates[name] = flip_rate(before, after, changed)
+        places = np.flatnonzero(changed).tolist()
+        rates[name] = 0.0
+        if places:
+            after = _predict(opened, version.adapter, replace(gate, texts=texts).select(places))
+            old = [before[at] for at in places] if isinstance(before, list) else before[places]
+            rates[name] = flip_rate(old, after, changed[places])
     return rates
 
 
 def _slice_gains(
-    opened: Opened, gate: Rows, right: Mapping[str, NDArray[np.bool_]], settings: PipelineSettings
+    opened: Opened, gate: Rows, predictions: Mapping[str, Predictions], settings: PipelineSettings
 ) -> list[SliceGain]:
-    lengths = labelled(opened.classifier, gate, opened.max_length).encoded.lengths
-    names = [opened.classifier.labels[label] for label in gate.labels]
-    slices = row_slices(settings.promotion.slices, lengths=lengths, labels=names, columns={})
+    """The right answers on every slice; values and texts are right or wrong by degrees, and are not sliced."""
+    if any(isinstance(found, list) or found.ndim != 2 for found in predictions.values()):
+        return []
+    right = {name: np.asarray(found).argmax(-1) == gate.labels for name, found in predictions.items()}
+    labels = opened.classifier.labels
+    slices = row_slices(
+        settings.promotion.slices,
+        lengths=labelled(opened.classifier, gate, opened.max_length).lengths,
+        labels=[labels[int(label)] if labels else str(label) for label in gate.labels],
+        columns={"group": gate.groups} if gate.groups else {},
+    )
     return [
         slice_gain(
             name,

@@ -4,7 +4,8 @@ Every split has the columns id, text and text_pair; beside them those that the s
 answers, group.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -55,6 +56,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, places: Sequence[int]) -> "Rows":
+        """The rows at some places, in that order."""
+        chosen = {
+            field.name: values and [values[place] for place in places]
+            for field in fields(self)
+            if (values := getattr(self, field.name)) is not None
+        }
+        return replace(self, **chosen)
 
 
 def save_split(folder: Path, split: str, rows: Rows) -> None:

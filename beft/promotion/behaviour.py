@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from beft.examples import Predictions
+
 Perturbation = Callable[[str], str]
 """From a text to one that means the same for the task; the same text where there is nothing to change."""
 
@@ -47,6 +49,7 @@ _NAMES = (
 )
 _SWAP = dict(zip(_NAMES, (*_NAMES[2:], *_NAMES[:2]), strict=True))
 _NAME = re.compile(rf"\b({'|'.join(_NAMES)})\b", re.IGNORECASE)
+_MOVED = 0.1
 _END = re.compile(r"[\s.!…]+$")
 
 
@@ -89,12 +92,23 @@ def perturb(name: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool
     return changed, np.array([new != old for new, old in zip(changed, texts, strict=True)], dtype=bool)
 
 
-def flip_rate(before: NDArray[np.int64], after: NDArray[np.int64], changed: NDArray[np.bool_]) -> float:
-    """The share of the changed texts whose predicted label changed, 0 where no text did.
+def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_]) -> float:
+    """The share of the changed texts whose answer changed, 0 where no text did.
+
+    An answer is the likeliest label or choice, or a text; a value has changed when it moved by more than a tenth of the
+    standard deviation of all values.
 
     Args:
-        before: Predicted labels of the texts, [rows].
-        after: Predicted labels of the changed texts, [rows].
+        before: Predictions for the texts: probabilities [rows, labels], values [rows], or texts.
+        after: Predictions for the changed texts, likewise.
         changed: Which texts changed, [rows].
     """
-    return float((before != after)[changed].mean()) if changed.any() else 0.0
+    if not changed.any():
+        return 0.0
+    if isinstance(before, list):
+        moved = np.array([old != new for old, new in zip(before, after, strict=True)], dtype=bool)
+    elif before.ndim == 2:
+        moved = before.argmax(-1) != np.asarray(after).argmax(-1)
+    else:
+        moved = np.abs(before - np.asarray(after)) > _MOVED * before.std()
+    return float(moved[changed].mean())

@@ -39,8 +39,11 @@ def test_only_changed_texts_count() -> None:
     texts, changed = perturb("names", ["mary sings", "nobody sings", "john sings", "paul sings"])
     assert changed.tolist() == [True, False, True, True]
     assert texts[1] == "nobody sings"
-    before, after = np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1])
+    before, after = np.eye(2)[[0, 0, 1, 1]], np.eye(2)[[1, 1, 1, 1]]
     assert flip_rate(before, after, changed) == pytest.approx(1 / 3)
+    assert flip_rate(["a", "b", "c", "d"], ["a", "x", "c", "y"], changed) == pytest.approx(1 / 3)
+    values = np.array([0.0, 1.0, 2.0, 3.0])  # the standard deviation is 1.118
+    assert flip_rate(values, values + np.array([0.1, 0.5, 0.12, -0.2]), changed) == pytest.approx(2 / 3)
     assert flip_rate(before, after, np.zeros(4, dtype=bool)) == 0
 
 
