@@ -166,11 +166,17 @@ def write(found: Sequence[Mapping[str, Any]], skipped: Sequence[str], described:
             f"| {one['dataset']} | {rows['train']:,}, {rows['evaluation']:,} | {one['training']['epochs']} "
             f"| {of['engine'].percent()} | {_each(accuracy['engine'])} "
             f"| {of['plain_loop'].percent()} | {_each(accuracy['plain_loop'])} "
-            f"| {of['difference'].percent('+')} | {'agree' if of['agree'] else '**do not agree**'} |"
+            f"| {of['difference'].percent('+')} | {_verdict(of['difference'])} |"
         )
     lines += ["", *skipped] if skipped else []
     write_text(out / "agreement.md", "\n".join(lines) + "\n")
     log.info("%s", "\n".join(lines))
+
+
+def _verdict(difference: Interval) -> str:
+    if difference.contains_zero:
+        return "agree"
+    return f"**differ**, the engine {'higher' if difference.mean > 0 else 'lower'}"
 
 
 def _data(settings: Settings, dataset: str) -> Any:
