@@ -62,10 +62,15 @@ def retrained(run: FinishedRun, folder: Path, *, scale: float) -> FinishedRun:
     return with_adapter(run, replace(adapter, head=head), folder)
 
 
+def settings_with(run: FinishedRun, **promotion: Any) -> PipelineSettings:
+    """The run's settings, with rules that a few rows and a busy machine cannot break."""
+    rules = run.settings.promotion.model_copy(update={"latency_ratio": 100.0, "slice_rows": 10, **promotion})
+    return run.settings.model_copy(update={"promotion": rules})
+
+
 def judged(run: FinishedRun, project: Path, out: Path, **promotion: Any) -> tuple[Candidates, dict[str, Any]]:
     """Compare and decide as the flow does."""
-    rules = run.settings.promotion.model_copy(update={"latency_ratio": 100.0, "slice_rows": 10, **promotion})
-    settings = run.settings.model_copy(update={"promotion": rules})
+    settings = settings_with(run, **promotion)
     connection = connect(settings, project)
     [model] = [found.name for found in connection.client.search_registered_models()]
     found = candidates(connection, model)
@@ -139,7 +144,7 @@ def test_a_tie_holds_and_the_same_question_is_counted_once(good: FinishedRun, pr
     _, decision = judged(good, project, tmp_path / "first", flips={})
     assert decision["outcome"] == "HOLD"
     assert any("no certain gain" in reason for reason in decision["reasons"])
-    settings = good.settings
+    settings = settings_with(good, flips={})
     found = candidates(connect(settings, project), decision["model"])
     prepared, compared = good.inputs["prepare/films"], tmp_path / "first" / "compared"
     again = promote(settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
