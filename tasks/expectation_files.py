@@ -4,6 +4,7 @@ A file there is a list of lines, each an expectation with its arguments. Here ev
 column and split that it names, with the facts of the dataset in the place of values that begin with ``$``.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,32 @@ JSON = Any
 Stage = Literal["raw", "prepared"]
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "expectations"
 OWN = Path("data", "expectations")
-ROLES = ("text", "text_pair", "label", "label_name", "id", "splits_with_text", "copies_in_split")
+ROLES = (
+    "id",
+    "text",
+    "text_pair",
+    "label",
+    "category",
+    "label_name",
+    "number",
+    "right_choice",
+    "choices",
+    "answers",
+    "group",
+    "choices_count",
+    "choices_behind",
+    "right_choices",
+    "answers_count",
+    "shortest_answer",
+    "splits_with_text",
+    "copies_in_split",
+    "splits_with_group",
+)
 SPLIT, FILE, ROW = "(split)", "(file)", "(row)"
 """Columns of a frame that say where a row stands; in brackets, so that they meet no column of the data."""
+
+ANY_NUMBER = (-sys.float_info.max, sys.float_info.max)
+"""The range of a regression that declares none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,11 @@ class Expectation:
     def place(self) -> tuple[str, str | None, str | None]:
         """What a dataset's own expectation must share with a general one to replace it."""
         return self.name, self.column, self.split
+
+
+def as_texts(value: JSON) -> list[str]:
+    """The texts of a list; none where it is something else."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []
 
 
 def expectation_files(stage: Stage, dataset: str, root: Path) -> list[Path]:

@@ -7,10 +7,13 @@ from typing import Any
 from beft.datasets import SPLITS, load_summary
 from beft.datasets.normalisation import text_key
 from beft.datasets.parquet import read_table
-from tasks.expectation_files import SPLIT, Subject, watched_files
+from tasks.expectation_files import ANY_NUMBER, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
+
+_FACT_OF_ROLE = {"choices": "choices", "answers": "answers", "group": "groups"}
+"""What ``data.json`` says of a column that only some datasets have."""
 
 
 def validate(
@@ -37,19 +40,50 @@ def prepared_subject(folder: Path) -> Subject:
         name: [value for table in tables.values() for value in table[name].to_pylist()] for name in common
     }
     columns[SPLIT] = [split for split, table in tables.items() for _ in range(table.num_rows)]
-    roles = {role: role for role in ("id", "text", "label", *(["text_pair"] if summary["text_pairs"] else []))}
+    roles = {role: role for role in ("id", "text", *(["text_pair"] if summary["text_pairs"] else []))}
+    roles |= _roles_of_shape(summary, columns)
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     if {"text", "text_pair"} <= set(common):
-        keys = pd.Series([_key(*texts) for texts in zip(frame["text"], frame["text_pair"], strict=True)], dtype=object)
+        choices = frame["choices"] if "choices" in frame else [()] * len(frame)
+        rows = zip(frame["text"], frame["text_pair"], choices, strict=True)
+        keys = pd.Series([_key(*texts) for texts in rows], dtype=object)
         frame["splits_with_text"] = frame.groupby(keys)[SPLIT].transform("nunique")
         frame["copies_in_split"] = frame.groupby([keys, frame[SPLIT]])[SPLIT].transform("size")
         roles |= {name: name for name in ("splits_with_text", "copies_in_split")}
+    if "group" in roles and "group" in frame:
+        frame["splits_with_group"] = frame.groupby("group")[SPLIT].transform("nunique")
+        roles["splits_with_group"] = "splits_with_group"
     places = [SPLIT, "id"] if "id" in common else [SPLIT]
     return Subject(summary["dataset"], frame, roles, _facts(summary), SPLITS, together=True, places=places)
 
 
-def _key(text: object, text_pair: object) -> str:
-    return text_key(str(text), None if text_pair is None else str(text_pair))
+def _roles_of_shape(summary: Mapping[str, Any], columns: dict[str, list[Any]]) -> dict[str, str]:
+    """The roles of what a shape has beside texts; what is counted of it is added to the columns."""
+    shape = summary["shape"]
+    roles: dict[str, str] = {}
+    if shape != "generation":
+        of_shape = {"classification": "category", "regression": "number", "multiple_choice": "right_choice"}
+        roles |= {"label": "label", of_shape[shape]: "label"}
+    roles |= {role: role for role, fact in _FACT_OF_ROLE.items() if fact in summary}
+    if "choices" in columns:
+        columns["choices_count"] = [len(as_texts(value)) for value in columns["choices"]]
+        roles["choices_count"] = "choices_count"
+        if "label" in columns:
+            columns["choices_behind"] = [
+                count - label if isinstance(label, int) else None
+                for count, label in zip(columns["choices_count"], columns["label"], strict=True)
+            ]
+            roles["choices_behind"] = "choices_behind"
+    if "answers" in columns:
+        answers = [as_texts(value) for value in columns["answers"]]
+        columns["answers_count"] = [len(of_row) for of_row in answers]
+        columns["shortest_answer"] = [min((len(text.strip()) for text in of_row), default=0) for of_row in answers]
+        roles |= {name: name for name in ("answers_count", "shortest_answer")}
+    return roles
+
+
+def _key(text: object, text_pair: object, choices: object) -> str:
+    return text_key(str(text), None if text_pair is None else str(text_pair), as_texts(choices))
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str | None, dict[str, JSON]]:
@@ -63,17 +97,25 @@ def _facts(summary: Mapping[str, Any]) -> dict[str | None, dict[str, JSON]]:
         least["test"] = rows["test"] = made["test"]
     else:
         least["test"] -= rows["test"] // 20  # copies of a text that would not fit stay out of test together
+    most, spare = dict(rows), summary.get("largest_group", 0)  # groups go together: by less than one, rows are others
+    if spare:
+        least |= {split: least[split] - spare for split in SPLITS if split != "test" or not summary["own_test"]}
+        most["train"] += spare
     names = summary["labels"]
     numbers = list(range(len(names)))
-    facts: dict[str | None, dict[str, JSON]] = {None: {"label_numbers": numbers}}
+    least_label, most_label = summary.get("label_range") or ANY_NUMBER
+    general = {"label_numbers": numbers, "least_label": least_label, "most_label": most_label}
+    facts: dict[str | None, dict[str, JSON]] = {None: general}
     for split in SPLITS:
+        facts[split] = {"least_rows": least[split], "most_rows": most[split]}
+        if not names:
+            continue
         alike = [one for one in SPLITS if not summary["own_test"] or (one == "test") == (split == "test")]
         counts = [sum(summary["balance"][one][name] for one in alike) for name in names]
-        facts[split] = {
-            "least_rows": least[split],
-            "most_rows": rows[split],
+        facts[split] |= {
             "shares": {"values": numbers, "weights": [count / sum(counts) for count in counts]},
-            "imbalance": 0.02 + len(names) / rows[split],  # nats; the second part is what rounding to whole rows can do
+            # In nats; the second part is what rounding to whole rows, or groups, can do.
+            "imbalance": 0.02 + len(names) * max(spare, 1) / rows[split],
         }
     return facts
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from beft.datasets.description import Description, canonical
 from beft.datasets.reading import RawData, read_raw
-from tasks.expectation_files import FILE, ROW, SPLIT, Subject, watched_files
+from beft.datasets.shape import Columns
+from beft.datasets.targets import number_of
+from tasks.expectation_files import ANY_NUMBER, FILE, ROW, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
@@ -32,11 +34,11 @@ def validate_raw(
 
 
 def raw_subject(data: RawData) -> Subject:
-    """The rows of all files in one frame, with the name of each row's label, and what is known of the dataset."""
+    """The rows of all files in one frame, with what is counted of each row, and what is known of the dataset."""
     import pandas as pd
 
     description = data.description
-    roles = description.columns.by_role
+    roles = dict(description.columns.by_role)
     # A column that one of the files lacks is a missing column.
     common = [name for name in data.files[0].columns if all(name in file.columns for file in data.files)]
     columns: dict[str, list[JSON]] = {
@@ -45,14 +47,8 @@ def raw_subject(data: RawData) -> Subject:
     columns[SPLIT] = [file.split for file in data.files for _ in file.numbers]
     columns[FILE] = [file.name for file in data.files for _ in file.numbers]
     columns[ROW] = [number for file in data.files for number in file.numbers]
-    if roles["label"] in columns:
-        names = list(description.labels)
-        values = [None if value is None else canonical(value) for value in columns[roles["label"]]]
-        columns[roles["label"]] = values
-        roles["label_name"] = f"{roles['label']} (name)"
-        name_of = {value: names[number] for value, number in description.label_numbers.items()}
-        columns[roles["label_name"]] = [None if value is None else name_of.get(value) for value in values]
-    splits = list(description.source.splits)
+    roles |= _counted(description, columns)
+    splits = list(dict.fromkeys(file.split for file in data.files))
     return Subject(
         dataset=description.name,
         frame=pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()}),
@@ -64,7 +60,62 @@ def raw_subject(data: RawData) -> Subject:
     )
 
 
+def _counted(description: Description, columns: dict[str, list[JSON]]) -> dict[str, str]:
+    """Add to the columns what is checked of them beside their values; the roles of what was added."""
+    given = description.columns
+    found: dict[str, list[JSON]] = {}
+    roles: dict[str, str] = {}
+    if description.shape == "classification" and given.label in columns:
+        names = list(description.labels)
+        values = [None if value is None else canonical(value) for value in columns[given.label]]
+        columns[given.label] = values
+        name_of = {value: names[number] for value, number in description.label_numbers.items()}
+        found["label_name"] = [None if value is None else name_of.get(value) for value in values]
+        roles["category"] = given.label
+    if description.shape == "regression" and given.label in columns:
+        found["number"] = [number_of(value) for value in columns[given.label]]
+    choices = _choices(given, columns)
+    if choices is not None:
+        found["choices_count"] = [len(of_row) for of_row in choices]
+        right = columns.get(str(given.label))
+        if right is not None:
+            found["right_choices"] = [
+                int(number_of(value) in range(len(of_row))) for value, of_row in zip(right, choices, strict=True)
+            ]
+        elif given.answers in columns:
+            found["right_choices"] = [
+                len(set(of_row) & set(as_texts(answers)))
+                for of_row, answers in zip(choices, columns[given.answers], strict=True)
+            ]
+    if given.answers in columns:
+        answers = [as_texts(value) for value in columns[given.answers]]
+        found |= {
+            "answers_count": [len(of_row) for of_row in answers],
+            "shortest_answer": [min((len(text.strip()) for text in of_row), default=0) for of_row in answers],
+        }
+    added = {
+        role: f"{given.by_role.get('label', 'label')} (name)" if role == "label_name" else f"({role})" for role in found
+    }
+    columns |= {added[role]: values for role, values in found.items()}
+    return roles | added
+
+
+def _choices(given: Columns, columns: Mapping[str, list[JSON]]) -> list[list[str]] | None:
+    """The choices of each row; None where the data has none, or a column of them is missing."""
+    if isinstance(given.choices, str) and given.choices in columns:
+        return [as_texts(value) for value in columns[given.choices]]
+    if given.choice_columns and all(name in columns for name in given.choice_columns):
+        rows = zip(*(columns[name] for name in given.choice_columns), strict=True)
+        return [as_texts(list(row)) for row in rows]
+    return None
+
+
 def _facts(description: Description) -> dict[str, JSON]:
+    if description.shape == "regression":
+        least, most = description.label_range or ANY_NUMBER
+        return {"least_label": least, "most_label": most}
+    if description.shape != "classification":
+        return {}
     names = list(description.labels)
     shares = description.shares or dict.fromkeys(names, 1 / len(names))
     return {

@@ -183,6 +183,10 @@ def test_inspect_names_the_slice_of_a_fused_projection(beft: Beft, tiny: Callabl
 def test_datasets(beft: Beft) -> None:
     listed = beft("datasets", "ls").out
     assert "rotten_tomatoes" in listed and "imdb" in listed and "films" in listed
+    [stsb] = [line.split() for line in listed.splitlines() if line.startswith("stsb ")]
+    assert stsb[2:5] == ["regression", "spearman,", "pearson"]
+    found = {one["name"]: one["found"] for one in json.loads(beft("datasets", "ls", "--json").out)}
+    assert (found["imdb"], found["films"]) == ("package", "files")
     assert "words" in beft("datasets", "show", "films").out
     facts = json.loads(beft("datasets", "check", "films", "--size", "100", "--json").out)
     assert facts["rows"] == {"train": 80, "dev": 20, "gate": 40, "test": 40}

@@ -4,10 +4,12 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 _BREAK = re.compile(r"<br\s*/?>")
 
 
+@lru_cache(maxsize=256)  # neighbouring rows often share a long passage
 def normalised(text: str) -> str:
     """The text in Unicode form NFKC, without case, HTML line breaks as spaces, white space folded to single spaces."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -18,6 +18,7 @@ from tasks.settings import PipelineSettings
 from tasks.validate import validate
 from tasks.validate_raw import validate_raw
 from tests.beft.datasets.small import fetched, prepared, texts
+from tests.beft.datasets.test_shapes import CHOICE, GENERATION, GROUPED, RECORD, REGRESSION, asked, scored
 
 SETTINGS = PipelineSettings()
 
@@ -202,3 +203,111 @@ def test_an_own_evaluation_split_is_checked_beside_train(workspace: Path) -> Non
         validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "out", dataset="own")
     assert set(failures(raised.value)) == {("expect_column_values_to_be_in_set", "mood", "test")}
     assert "column 'mood', test: 1 of 31 rows: held.jsonl row 1 ('odd')" in str(raised.value)
+
+
+def answered(count: int) -> list[dict[str, Any]]:
+    """Rows with a question and two right answers."""
+    return [
+        {"sentence": f"sentence {n}", "question": "which?", "answers": [f"{n}", f"no. {n}"], "entities": ["a", "b"]}
+        for n in range(count)
+    ]
+
+
+def of_entities(count: int) -> list[dict[str, Any]]:
+    """Rows with a list of choices, of which one is right."""
+    return [{"sentence": f"sentence {n}", "entities": ["a", "b", "c"], "right": ["b"]} for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (scored(200), {**REGRESSION, "label_range": None}),
+        (asked(200), CHOICE),
+        (answered(200), GENERATION),
+    ],
+)
+def test_good_data_of_every_shape_passes(rows: list[dict[str, Any]], changes: dict[str, Any], workspace: Path) -> None:
+    folder = prepared(workspace, rows, **changes)
+    (workspace / "raw_out").mkdir()
+    raw = validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "raw_out", dataset="own")
+    assert raw["rows"] == len(rows)
+    assert validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")["expectations"] > 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "damaged", "found"),
+    [
+        (scored(60), REGRESSION, {2: {"score": "5.5"}, 4: {"score": "high"}, 6: {"score": None}},
+         {("expect_column_values_to_be_between", "(number)"): [3],
+          ("expect_column_values_to_not_be_null", "(number)"): [5, 7],
+          ("expect_column_values_to_not_be_null", "score"): [7]}),
+        (asked(60), CHOICE, {2: {"right": 2}, 4: {"first": None}},
+         {("expect_column_values_to_be_between", "(right_choices)"): [3],
+          ("expect_column_values_to_be_between", "(choices_count)"): [5]}),
+        (of_entities(60), RECORD, {2: {"right": ["x"]}, 4: {"entities": "a"}, 6: {"right": []}},
+         {("expect_column_values_to_be_between", "(right_choices)"): [3, 5, 7],
+          ("expect_column_values_to_be_between", "(choices_count)"): [5],
+          ("expect_column_values_to_be_between", "(answers_count)"): [7],
+          ("expect_column_values_to_be_between", "(shortest_answer)"): [7]}),
+        (answered(60), GENERATION, {2: {"answers": [" "]}, 4: {"answers": None}},
+         {("expect_column_values_to_be_between", "(shortest_answer)"): [3, 5],
+          ("expect_column_values_to_be_between", "(answers_count)"): [5],
+          ("expect_column_values_to_not_be_null", "answers"): [5]}),
+    ],
+)  # fmt: skip
+def test_damaged_raw_data_of_every_shape(
+    rows: list[dict[str, Any]],
+    changes: dict[str, Any],
+    damaged: dict[int, dict[str, Any]],
+    found: dict[tuple[str, str], list[int]],
+    workspace: Path,
+) -> None:
+    raw = fetched(workspace, rows, **changes)
+    damage(raw / "train" / "rows.jsonl", lambda all_rows: [row | damaged.get(n, {}) for n, row in enumerate(all_rows)])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    told = {name[:2]: [row["row"] for row in one["rows"]] for name, one in failures(raised.value).items()}
+    assert told == found
+
+
+def test_damaged_prepared_values_and_choices(workspace: Path) -> None:
+    (workspace / "values").mkdir()
+    folder = prepared(workspace / "values", scored(200), **REGRESSION)
+    labels = read_table(folder / "dev.parquet")["label"].to_pylist()
+    damage_table(folder / "dev.parquet", label=[5.5, *labels[1:]])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    assert [name for name, *_ in failures(raised.value)] == ["expect_column_values_to_be_between"]
+
+    (workspace / "choices").mkdir()
+    folder = prepared(workspace / "choices", of_entities(200), **RECORD)
+    gate = read_table(folder / "gate.parquet").to_pydict()
+    damage_table(
+        folder / "gate.parquet",
+        label=pa.array([3, -1, *gate["label"][2:]], pa.int32()),
+        choices=[*gate["choices"][:2], ["b"], *gate["choices"][3:]],
+        answers=[*gate["answers"][:3], [], *gate["answers"][4:]],
+    )
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    told = {name[1]: [row["id"] for row in one["rows"]] for name, one in failures(raised.value).items()}
+    assert told == {
+        "label": [gate["id"][1]],
+        "choices_behind": [gate["id"][0], gate["id"][2]],
+        "choices_count": [gate["id"][2]],
+        "answers_count": [gate["id"][3]],
+        "shortest_answer": [gate["id"][3]],
+    }
+
+
+def test_a_group_in_two_splits_fails(workspace: Path) -> None:
+    folder = prepared(workspace, [row | {"question": n // 4} for n, row in enumerate(texts(240))], **GROUPED)
+    train, test = (read_table(folder / f"{name}.parquet").to_pydict() for name in ("train", "test"))
+    damage_table(folder / "train.parquet", group=[test["group"][0], *train["group"][1:]])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    told = failures(raised.value)
+    assert set(told) == {("expect_column_values_to_be_in_set", "splits_with_group", None)}
+    torn = [("test", one) for one, group in zip(test["id"], test["group"], strict=True) if group == test["group"][0]]
+    rows = told["expect_column_values_to_be_in_set", "splits_with_group", None]["rows"]
+    assert sorted((row["split"], row["id"]) for row in rows) == sorted([*torn, ("train", train["id"][0])])

@@ -1,8 +1,10 @@
 """Descriptions of datasets: what they say, and what is said of wrong ones."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from beft.datasets import DatasetError, Description, dataset_problems, find_dataset, known_datasets
 from beft.datasets.description import canonical
@@ -133,11 +135,20 @@ def test_the_problems_of_all_datasets_of_the_settings(tmp_path: Path) -> None:
 
 
 def test_the_descriptions_in_the_readme_are_valid(tmp_path: Path) -> None:
-    blocks = [block.split("```")[0] for block in README.read_text().split("```yaml\n")[1:]]
-    path = tmp_path / "tickets.yaml"
-    path.write_text("\n".join(line.removeprefix("   ") for line in blocks[0].splitlines()))
-    tickets = Description.read(path)
-    assert tickets.columns.text_pair == "body"
-    hub = "\n".join(line.removeprefix("  ") for line in blocks[2].splitlines())
-    path.write_text(hub + "\n" + path.read_text().split("columns:")[1].join(["title: t\nversion: 1\ncolumns:", ""]))
-    assert isinstance(Description.read(path).source, HubSource)
+    blocks = [textwrap.dedent(block.split("```")[0]) for block in README.read_text().split("```yaml\n")[1:]]
+    tickets = yaml.safe_load(blocks[0])
+    read = Description.from_mapping({**tickets, "name": "tickets"}, "README.md")
+    assert read.columns.text_pair == "body"
+    sources = [yaml.safe_load(block)["source"] for block in blocks if block.startswith("source:")]
+    assert len(sources) == 2
+    for source in sources:
+        described = Description.from_mapping({**tickets, "name": "tickets", "source": source}, "README.md")
+        assert isinstance(described.source, HubSource)
+    assert described.source.local[0].train[1].rename == {"review": "text"}
+    [prompt] = [yaml.safe_load(block)["prompt"] for block in blocks if block.startswith("prompt:")]
+    Description.from_mapping({**tickets, "name": "tickets", "prompt": prompt}, "README.md")
+    [choice] = [yaml.safe_load(block) for block in blocks if block.startswith("shape:")]
+    asked = {key: tickets[key] for key in ("title", "version", "source")}
+    assert Description.from_mapping({**asked, **choice, "name": "asked"}, "README.md").columns.choice_columns[2] == (
+        "option_c"
+    )

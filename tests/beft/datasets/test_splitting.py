@@ -1,14 +1,15 @@
 """The laws of the splits, on rows of every shape."""
 
+import math
 from collections import Counter
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beft.datasets.splitting import Splits, TooFewRows, quotas, split_rows
+from beft.datasets.splitting import Splits, TooFewRows, deciles, quotas, split_rows
 from beft.settings import SplitSettings
 
 SPLITS = ("train", "dev", "gate", "test")
@@ -164,3 +165,101 @@ def test_quotas_sum_and_stay_within_one_of_the_exact_share(counts: list[int], da
     for share, count in zip(shares, counts, strict=True):
         assert 0 <= share <= count
         assert sum(counts) == 0 or abs(share - Fraction(total * count, sum(counts))) < 1
+
+
+@st.composite
+def grouped(draw: Any) -> dict[str, Any]:
+    """Rows in groups of 1 to 6; some texts stand in two groups, some contradict themselves."""
+    sizes = draw(st.lists(st.integers(1, 6), min_size=60, max_size=80))
+    groups = [f"group {at}" for at, size in enumerate(sizes) for _ in range(size)]
+    rows = len(groups)
+    places = st.integers(0, rows - 1)
+    keys = [f"text {at}" for at in range(rows)]
+    for one, other in draw(st.lists(st.tuples(places, places), max_size=8)):
+        keys[one] = keys[other]
+    own_groups = draw(st.sets(st.sampled_from(sorted(set(groups))), min_size=1, max_size=5))
+    has_own = draw(st.booleans())
+    return {
+        "keys": keys,
+        "labels": [draw(st.integers(0, 1)) for _ in range(rows)],
+        "own_test": [has_own and group in own_groups for group in groups],
+        "groups": groups,
+        "size": draw(st.one_of(st.none(), st.integers(40, 50))),
+        "settings": SplitSettings(test_rows=20, gate_rows=20, dev_fraction=0.2, draw=draw(st.integers(0, 3))),
+    }
+
+
+def split_or_skip(data: dict[str, Any]) -> Splits:
+    """The splits; data that is too little is no case."""
+    try:
+        return split_rows(**data)
+    except TooFewRows:
+        assume(False)
+        raise
+
+
+@given(grouped())
+@FEW
+def test_no_group_is_ever_torn(data: dict[str, Any]) -> None:
+    splits = split_or_skip(data)
+    groups = {name: {data["groups"][row] for row in getattr(splits, name)} for name in (*SPLITS, "unused")}
+    for name, of_split in groups.items():
+        assert not any(of_split & other for also, other in groups.items() if also != name)
+    everywhere = [row for name in (*SPLITS, *REASONS) for row in getattr(splits, name)]
+    assert sorted(everywhere) == list(range(len(data["keys"])))
+    texts = {name: {data["keys"][row] for row in getattr(splits, name)} for name in SPLITS}
+    assert not any(texts[one] & texts[other] for one in SPLITS for other in SPLITS if one != other)
+
+
+@given(grouped(), st.randoms(use_true_random=False))
+@FEW
+def test_the_order_of_grouped_rows_changes_nothing(data: dict[str, Any], random: Any) -> None:
+    # A copy of a text is told from the others by its group, which preparation sorts by; here every text stands once.
+    data = data | {"keys": [f"text {at}" for at in range(len(data["keys"]))]}
+    order = list(range(len(data["keys"])))
+    random.shuffle(order)
+    shuffled = data | {name: [data[name][row] for row in order] for name in ("keys", "labels", "own_test", "groups")}
+    one, other = split_or_skip(data), split_or_skip(shuffled)
+    assert by_text(other, shuffled) == by_text(one, data)
+
+
+@given(grouped())
+@FEW
+def test_groups_fill_a_split_but_for_less_than_one(data: dict[str, Any]) -> None:
+    splits = split_or_skip(data)
+    assert 20 - 6 < len(splits.gate) <= 20
+    sample = len(splits.train) + len(splits.dev)
+    if data["size"] is not None:
+        assert data["size"] - 6 < sample <= data["size"]
+    wanted = round(0.2 * sample)
+    assert wanted - 6 < len(splits.dev) <= wanted
+
+
+def test_a_larger_sample_of_groups_only_adds() -> None:
+    keys, groups = [f"text {n}" for n in range(400)], [f"group {n // 4}" for n in range(400)]
+    asked = SplitSettings(test_rows=40, gate_rows=40)
+
+    def sample(size: int) -> set[int]:
+        found = split_rows(keys, [0] * 400, [False] * 400, size=size, settings=asked, groups=groups)
+        return {*found.train, *found.dev}
+
+    assert sample(60) < sample(120)
+
+
+def test_a_group_larger_than_a_split_is_said() -> None:
+    keys, groups = [f"text {n}" for n in range(300)], [f"group {n // 100}" for n in range(300)]
+    with pytest.raises(TooFewRows, match="no group is small enough for dev: rows of one group stay together"):
+        own = [n < 100 for n in range(300)]
+        split_rows(keys, [0] * 300, own, size=100, settings=SplitSettings(gate_rows=30), groups=groups)
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=200))
+def test_tenths_follow_the_order_of_the_values(values: list[float]) -> None:
+    strata = deciles(values)
+    assert all(0 <= stratum <= 9 for stratum in strata)
+    pairs = sorted(zip(values, strata, strict=True))
+    assert [stratum for _, stratum in pairs] == sorted(strata)
+    assert len(set(pairs)) == len(set(values))  # equal values are in the same
+    for value, stratum in pairs:
+        below = sum(other < value for other in values)
+        assert stratum == math.floor(Fraction(10 * below, len(values)))
