@@ -37,7 +37,7 @@ class LowRankValue(WeightMethod):
 
     name = "low_rank_value"
     learning_rate = 5e-2
-    """A usual one, not tuned here; larger than the biases' own, for B's steps are scaled by A and alpha / rank."""
+    """Not tuned here; larger than the biases' own, for B's steps are scaled by A and by alpha / rank."""
 
     def __init__(self, rank: int = 8, alpha: float = 1.0, term: str = "value", *, add: bool = False) -> None:
         if rank < 1 or alpha <= 0:

@@ -59,12 +59,15 @@ def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
     if not trained and not common.head:
         why = "there is no head to train" + (f", and every {asked.method} bias is inert" if sites else "")
         raise InputError(f"{asked.method}: {why}")
+    training = asked.training or common.opened.training(section)
+    if not trained and training.head_learning_rate:
+        training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
     run = Run(
         name=f"{asked.method}-{asked.seed}-{number}",
         sites=trained,
         head=common.head,
         seed=asked.seed,
-        settings=asked.training or common.opened.training(section),
+        settings=training,
         select="last" if common.sample.dev is None else "best",
         initial_head=common.head_start(asked.seed),
     )

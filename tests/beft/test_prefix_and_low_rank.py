@@ -15,7 +15,7 @@ from beft.errors import InputError
 from beft.features import predict_probabilities
 from beft.sites import find_sites
 from tests.beft.tiny_bases import tiny_tokenizer
-from tests.conftest import build_tiny
+from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.weights import assert_close, plain_loop, run_of, train
 
@@ -98,10 +98,12 @@ def test_a_prefix_starts_from_what_the_base_computes_for_drawn_tokens(family, ke
     assert not torch.equal(found, prefix_of(classifier, seed=9).values["prefix"].view_as(found))
 
 
-@pytest.mark.parametrize("family", ["mpnet", "distilbert", "albert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["mpnet", "distilbert", "albert", "deberta-v2", "bart"])
 def test_a_base_that_takes_no_prefix_says_so(family):
-    classifier = Classifier(build_tiny(family), None, None, ("a", "b", "c"))
-    with pytest.raises(InputError, match=r"prefix tuning is not available for this base: .*Model takes no past_key"):
+    model = from_config(family, eos_token_id=2) if family == "bart" else build_tiny(family)
+    classifier = Classifier(model, None, None, ("a", "b", "c"))
+    why = "has an encoder beside its decoder" if family == "bart" else "takes no past_key_values"
+    with pytest.raises(InputError, match=rf"prefix tuning is not available for this base: \w+Model {why}"):
         prefix_of(classifier)
 
 
@@ -119,7 +121,7 @@ def test_a_prefix_needs_room_and_is_computed_once():
         Prefix(0)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "bloom", "llama"])
 def test_low_rank_biases_train_as_a_plain_loop_trains_them(family):
     """The bias itself is made from A and B at every step of the plain loop: no hook, no bank."""
     classifier, rows = tiny_classifier(family), random_rows(60)
@@ -141,7 +143,10 @@ def test_low_rank_biases_train_as_a_plain_loop_trains_them(family):
         for site in sites:
             bias = named[f"{site.module}.bias"].clone()
             product = matrices[f"{site.name}.B"] @ matrices[f"{site.name}.A"]
-            bias[site.start : site.stop] += 3.0 / 2 * product.T.reshape(-1)
+            if family == "bloom":  # the heads' queries, keys and values stand side by side
+                bias.view(4, 3, 8)[:, 2] += 3.0 / 2 * product.T.reshape(4, 8)
+            else:
+                bias[site.start : site.stop] += 3.0 / 2 * product.T.reshape(-1)
             biases[f"{site.module}.bias"] = bias
         return functional_call(model, biases, (), batch)
 
