@@ -15,7 +15,7 @@ from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier
 
 RATES = (3e-4, 3e-2, 0.5)
-ONE_RATE = TrainingSettings(epochs=3, batch_size=8, warmup_fraction=0.0, head_learning_rate=None)
+ONE_RATE = TrainingSettings(epochs=2, batch_size=8, warmup_fraction=0.0, head_learning_rate=None)
 
 
 def quiet(_line):
@@ -24,7 +24,7 @@ def quiet(_line):
 
 @pytest.fixture(scope="module")
 def sample():
-    return Sample(random_rows(80), random_rows(40, seed=5), "accuracy")
+    return Sample(random_rows(56), random_rows(40, seed=5), "accuracy")
 
 
 def at(rate):
