@@ -69,11 +69,11 @@ def merge_table(folder: Path) -> dict[str, Any]:
 
 
 def _how(made: dict[str, Any], names: list[str]) -> str:
-    """The options of a merge, and its weights where they differ."""
+    """The options of a merge, and the weights of the datasets' adapters where they are not all one."""
     options = [f"{key.replace('_', ' ')} {value}" for key, value in made["options"].items()]
     weights = [made["weights"][name] for name in names]
     if len(set(weights)) > 1 or weights[0] != 1:
-        options.append("weights " + ", ".join(f"{weight:g}" for weight in weights))
+        options.append(", ".join(f"{weight:g}" for weight in weights))
     return ", ".join(options)
 
 

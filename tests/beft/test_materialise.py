@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str, dict[str, bool
     "gemma2": ("gemma2", {**GROUPED, "head_dim": 8}, ("value",), "Gemma2", {"attention_bias": True}),
     "qwen3": ("qwen3", {**GROUPED, "head_dim": 16}, ("value",), "Qwen3", {"attention_bias": True}),
     "mistral": ("mistral", {**GROUPED, "sliding_window": None}, ("value", "output"), "Llama", {}),
+    "gptj": ("gptj", {"rotary_dim": 4}, ("value", "attention_output"), "GPTJ", {}),
     "mistral-window": ("mistral", {**GROUPED, "sliding_window": 5}, ("key", "value"), "Qwen2", {}),
 }
 
@@ -104,8 +105,20 @@ def test_it_is_a_class_with_such_biases_and_unused_ones_are_zero(plain: Mapping[
         for term, module in used.items():
             if key.endswith(f"{module}.bias"):
                 assert tensor.any() == (term in terms), key
-            if term in terms and key.endswith(f"{module}.weight"):
+            if term in terms and key.endswith(f"{module}.weight") and name != "gptj":
                 assert tensors[key.replace("weight", "bias")].shape == tensor.shape[:1], "the width of the projection"
+
+
+def test_where_attention_and_feed_forward_are_added_up_the_feed_forward_takes_the_bias(
+    plain: Mapping[str, Any],
+) -> None:
+    """In GPT-J, whose attention has no bias at all: W_o·b_v + b_o goes into fc_out's."""
+    folder = plain["root"] / "gptj-fp64" / "plain"
+    tensors = load_file(folder / "model.safetensors")
+    assert not [name for name in tensors if ".attn." in name and name.endswith("bias")]
+    moved = json.loads((folder / "beft_fold.json").read_text())["materialised"]["moved"]
+    projections = [f"transformer.h.{layer}.attn.{name}" for layer in range(2) for name in ("out_proj", "v_proj")]
+    assert moved == {path: path[: path.index(".attn")] + ".mlp.fc_out" for path in projections}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +127,9 @@ def test_it_is_a_class_with_such_biases_and_unused_ones_are_zero(plain: Mapping[
         ("qwen3", {**GROUPED, "head_dim": 8}, "output"),
         ("qwen2", GROUPED, "attention_output"),
         ("mistral", {**GROUPED, "sliding_window": 5}, "attention_output"),
+        ("gptj", {"rotary_dim": 4}, "query"),
+        ("phi3", GROUPED, "value"),
+        ("t5", {}, "value"),
     ],
 )
 def test_what_has_no_place_is_refused(
@@ -122,7 +138,7 @@ def test_what_has_no_place_is_refused(
     classifier = load(save_base(tmp_path / "base", tiny(family, **configuration)))
     adapter = make_adapter(classifier, (term,), add=True)
     before = {name: value.clone() for name, value in classifier.model.state_dict().items()}
-    with pytest.raises(InputError, match=r"no configuration with a bias at model\.layers\.0.*use the adapter as it is"):
+    with pytest.raises(InputError, match=r"no configuration with a bias at .*0.*use the adapter as it is"):
         adapter.fold(classifier, tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
     after = classifier.model.state_dict()

@@ -1,0 +1,111 @@
+"""Merges over datasets of several shapes: each is measured as its shape is, under its own head, or under none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score
+
+from beft.adapter import Adapter
+from beft.datasets import Rows, load_split
+from beft.datasets.prepared import save_split
+from beft.files import write_json
+from beft.merging.choice import choose_merges
+from beft.merging.dev import with_merged
+from beft.opened import Opened, open_classifier
+from beft.prediction import Predictor
+from beft.settings import Settings
+from tests.beft.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
+
+torch.set_num_threads(1)
+
+PROMPT = {"template": "{text} was", "answers": {"bad": " dull", "good": " fine"}, "answer": " {choice}"}
+
+
+def prepared(folder: Path, shape: str, metric: str, **facts: Any) -> Path:
+    """Thirty dev rows of made-up words."""
+    random = np.random.default_rng(len(shape))
+    texts = [" ".join(random.choice(WORDS, 5)) for _ in range(30)]
+    ids = [str(row) for row in range(30)]
+    choices = None
+    labels: list[Any] = random.integers(2, size=30).tolist()
+    if shape == "regression":
+        labels = random.normal(size=30).tolist()
+    if shape == "multiple_choice":
+        choices = [[str(word) for word in random.choice(WORDS, 3, replace=False)] for _ in texts]
+    folder.mkdir(parents=True)
+    save_split(folder, "dev", Rows(ids, texts, None, labels, choices))
+    write_json(folder / "data.json", {"dataset": shape, "shape": shape, "metric": metric, "labels": [], **facts})
+    return folder
+
+
+def settings_of(base: Path, folders: dict[str, Path]) -> Settings:
+    return Settings.from_mapping(
+        {
+            "base": {"source": str(base), "precision": "fp32", "device": "cpu", "threads": 1},
+            "datasets": {name: {"max_length": 24} for name in folders},
+            "merge": {"methods": ["ties", "searched_weights"], "scales": [0.5, 1.0], "search_budget": 8},
+        }
+    )
+
+
+def chosen(settings: Settings, folders: dict[str, Path], out: Path) -> tuple[dict[str, Any], dict[str, Adapter]]:
+    """The choices, and the datasets' own adapters with random biases; the merged ones are saved."""
+
+    def open_dataset(name: str) -> Opened:
+        return open_classifier(settings, folders[name], name)
+
+    adapters = {name: make_adapter(open_dataset(name).classifier) for name in folders}
+    choices = choose_merges(settings.merge, adapters, open_dataset)
+    for method, choice in choices.items():
+        for name in folders:
+            with_merged(adapters, name, choice.merged).save(out / method / name)
+    return choices, adapters
+
+
+def test_a_regression_and_a_classification(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tiny("bert"), pooling="mean")
+    folders = {
+        "classification": prepared(tmp_path / "first", "classification", "accuracy", labels=["bad", "good"]),
+        "regression": prepared(tmp_path / "second", "regression", "pearson"),
+    }
+    choices, adapters = chosen(settings_of(base, folders), folders, tmp_path / "merged")
+    for method, choice in choices.items():
+        [score] = [one.score for one in choice.tried if one.merged is choice.merged]
+        assert score.relative == max(one.score.relative for one in choice.tried)
+        for name, metric in (("classification", accuracy_score), ("regression", lambda *both: pearsonr(*both)[0])):
+            predicted, rows = predict(tmp_path / "merged" / method / name, base, folders[name])
+            truth = np.array(rows.labels)
+            values = predicted.argmax(1) if name == "classification" else predicted.ravel()
+            assert score.by_dataset[name] == pytest.approx(metric(truth, values), abs=1e-4)
+            merged = Adapter.load(tmp_path / "merged" / method / name)
+            assert all(torch.equal(merged.head[key], value) for key, value in adapters[name].head.items())
+
+
+def test_a_decoder_ranks_answers_and_choices_without_a_head(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny("qwen2", causal=True).save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    folders = {
+        "classification": prepared(
+            tmp_path / "first", "classification", "accuracy", labels=["bad", "good"], prompt=PROMPT
+        ),
+        "multiple_choice": prepared(tmp_path / "second", "multiple_choice", "accuracy", prompt=PROMPT),
+    }
+    choices, adapters = chosen(settings_of(base, folders), folders, tmp_path / "merged")
+    assert not any(adapter.head for adapter in adapters.values())
+    for method, choice in choices.items():
+        [score] = [one.score for one in choice.tried if one.merged is choice.merged]
+        for name, folder in folders.items():
+            predicted, rows = predict(tmp_path / "merged" / method / name, base, folder)
+            assert score.by_dataset[name] == pytest.approx(accuracy_score(rows.labels, predicted.argmax(1)))
+
+
+def predict(folder: Path, base: Path, data: Path) -> tuple[Any, Rows]:
+    """What a saved adapter predicts for the dev rows."""
+    rows = load_split(data, "dev")
+    return np.asarray(Predictor(folder, base=base).answer(rows.texts, choices=rows.choices).predicted), rows
