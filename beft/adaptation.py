@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from beft.bank import Bank
-from beft.baselines import WeightMethod, WeightsResult, fit_weights, logistic_regression_head
+from beft.baselines import WeightMethod, WeightsResult, fit_weights, linear_head
 from beft.classifier import Classifier
 from beft.datasets import Rows
 from beft.encoding import Encoded, sorted_batches
@@ -112,22 +112,25 @@ def dev_metric(name: str, rows: LabelledRows | None) -> Metric:
 
 
 def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
-    """Where the head starts: nothing named (as the model has it), or logistic regression on what it sees.
+    """Where the head starts: nothing named (as the model has it), or a linear model fitted on what it sees.
+
+    Logistic regression; ridge regression of values, a conditional logit of choices.
 
     Linear probing before fine-tuning: the biases then do not have to follow a head that is still random.
     """
-    if settings.head.init == "random":
+    if settings.head.init == "random" or not classifier.shape.has_head:
         return {}
-    train = extract_features(classifier, sample.train.encoded, "head")
-    dev = extract_features(classifier, sample.dev.encoded, "head") if sample.dev else None
-    weight, bias = logistic_regression_head(
-        train.numpy(),
-        sample.train.labels,
+
+    def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
+        return extract_features(classifier, rows.encoded, "head").numpy(), rows
+
+    weight, bias = linear_head(
+        classifier.shape,
         len(classifier.labels),
-        settings.seed,
-        dev_features=None if dev is None else dev.numpy(),
-        dev_labels=sample.dev.labels if sample.dev else None,
+        seen(sample.train),
+        seen(sample.dev) if sample.dev else None,
         metric=sample.metric,
+        seed=settings.seed,
     )
     start = {f"{classifier.output_name}.weight": weight}
     if classifier.output_layer.bias is not None:

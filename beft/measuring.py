@@ -58,9 +58,10 @@ def measure_runs(
     """Dev loss and dev metric of some runs over labelled rows; the other arguments are those of the outputs."""
     outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size, runs=runs, choose=choose)
     predictions = _predictions(classifier, rows, outputs, batch_size, runs, choose)
+    every = np.arange(len(rows))
     return [
         {
-            "dev_loss": classifier.shape.mean_loss(of_run, rows),
+            "dev_loss": classifier.shape.mean_loss(of_run, rows.targets(every), rows.sizes_of(every)),
             "dev_metric": float(metric(predicted, rows.labels)),
         }
         for of_run, predicted in zip(outputs, predictions, strict=True)
@@ -86,7 +87,7 @@ def _predictions(
     """The predictions of every run, generated where the shape generates."""
     shape = classifier.shape
     if outputs is not None and not shape.generates:
-        return [shape.predictions(of_run, rows) for of_run in outputs]
+        return [shape.predictions(of_run, rows.sizes_of(np.arange(len(rows)))) for of_run in outputs]
     assert rows.prompts is not None  # the shape that generates makes them
     return [
         *generate_answers(

@@ -7,7 +7,7 @@ penalty chosen on dev is what the other baseline, logistic regression, is alread
 target's because it costs seconds: eight learning rates and two lengths by default, the start itself and every epoch a
 candidate.
 
-All candidates are rows of one tensor [candidates, labels, hidden]; the gradient of a linear layer is written out.
+All candidates are rows of one tensor [candidates, outputs, hidden]; the gradient of a linear layer is written out.
 """
 
 import math
@@ -19,11 +19,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from beft.baselines.linear import Features, Floats, Integers, LinearClassifier, Quality, checked
+from beft.baselines.feature_rows import FeatureRows, Features, Floats
+from beft.baselines.linear import LinearClassifier, Quality, checked
 from beft.errors import InputError
 from beft.metrics import known_metric
 from beft.optimizer import StackedAdamW
 from beft.settings import TrainingSettings
+from beft.shapes import Classification, Shape
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,34 @@ def fit_head_only(
     search: HeadSearch | None = None,
     starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
     seed: int = 0,
+    shape: Shape | None = None,
 ) -> LinearClassifier:
     """Train the output layer with every candidate of the search, and keep the one that is best on dev.
 
     Args:
-        train_features: What the output layer sees [rows, hidden].
-        train_labels: Label indices [rows].
+        train_features: What the output layer sees [rows, hidden]; of choices, [sequences, hidden].
+        train_labels: Label indices [rows]; values, or ``LabelledRows``, in another shape.
         dev_features: [rows, hidden]
-        dev_labels: Label indices [rows].
-        classes: How many labels there are.
-        metric: What is best on dev; equals are decided by cross-entropy, then by fewer epochs.
+        dev_labels: Label indices [rows]; values, or ``LabelledRows``, in another shape.
+        classes: How many outputs there are.
+        metric: What is best on dev; equals are decided by the loss, then by fewer epochs.
         search: What is tried; none: the defaults.
         starts: Name -> weight [classes, hidden], bias [classes]: where training may start, beside zero. Give the start
             that the target has, so that the baseline has it too.
         seed: Of the order of the rows.
+        shape: What the outputs mean; none: classification.
 
     Raises:
         InputError: Shapes or labels that do not fit, or an empty search.
     """
     search = search or HeadSearch()
-    known_metric(metric).check_labels(classes)
-    features, labels = checked(train_features, train_labels, classes, "train")
-    dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
+    shape = shape or Classification()
+    if isinstance(shape, Classification):
+        known_metric(metric).check_labels(classes)
+        _, train_labels = checked(train_features, train_labels, classes, "train")
+        _, dev_labels = checked(dev_features, dev_labels, classes, "dev")
+    train = FeatureRows.of(shape, train_features, train_labels, "train")
+    dev = FeatureRows.of(shape, dev_features, dev_labels, "dev")
     candidates = [
         (start, rate, epochs)
         for start in ("zero", *(starts or {}))
@@ -109,14 +117,14 @@ def fit_head_only(
     if not candidates or min(search.epochs) < 1 or min(search.learning_rates) <= 0:
         raise InputError("head only: a search needs learning rates above 0 and lengths of an epoch or more")
     started = time.perf_counter()
-    first = _first_parameters(candidates, starts or {}, classes, features.shape[1])
+    first = _first_parameters(candidates, starts or {}, classes, train.features.shape[1])
     best: list[tuple[Quality, int, Floats] | None] = [None] * len(candidates)
-    for epoch, parameters in _train(features, labels, first, candidates, search, seed):
-        logits = dev @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
+    for epoch, parameters in _train(train, first, candidates, search, seed):
+        outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
         for index, (_, _, epochs) in enumerate(candidates):
             if epoch > epochs:
                 continue
-            quality = Quality.of(metric, logits[index], dev_truth, -epoch)
+            quality = Quality.on(metric, outputs[index], dev, -epoch)
             held = best[index]
             if held is None or quality > held[0]:
                 best[index] = (quality, epoch, parameters[index].copy())
@@ -134,7 +142,7 @@ def fit_head_only(
             "best_epoch": epoch,
             "metric": metric,
             "dev": quality.metric,
-            "dev_cross_entropy": -quality.negative_loss,
+            f"dev_{dev.loss_name}": -quality.negative_loss,
             "candidates": [
                 {
                     "start": s,
@@ -142,7 +150,7 @@ def fit_head_only(
                     "epochs": e,
                     "best_epoch": found[1],
                     "dev": found[0].metric,
-                    "dev_cross_entropy": -found[0].negative_loss,
+                    f"dev_{dev.loss_name}": -found[0].negative_loss,
                 }
                 for found, (s, r, e) in results
             ],
@@ -169,8 +177,7 @@ def _first_parameters(
 
 
 def _train(
-    features: Floats,
-    labels: Integers,
+    train: FeatureRows,
     parameters: torch.Tensor,
     candidates: list[tuple[str, float, int]],
     search: HeadSearch,
@@ -180,9 +187,9 @@ def _train(
 
     Epoch 0 is the start. A candidate whose length is over stands still.
     """
-    rows = len(labels)
-    inputs = torch.cat([torch.from_numpy(features).to(torch.float32), torch.ones(rows, 1)], dim=1)
-    targets = torch.nn.functional.one_hot(torch.from_numpy(labels), parameters.shape[1]).to(torch.float32)
+    rows = len(train.labels)
+    features = torch.from_numpy(train.features).to(torch.float32)
+    inputs = torch.cat([features, torch.ones(len(features), 1)], dim=1)
     generator = torch.Generator().manual_seed(seed)
     steps_of_epoch = math.ceil(rows / search.batch_size)
     parameters = parameters.clone()
@@ -197,9 +204,9 @@ def _train(
     for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
         for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
             rates = [rate * _factor(step, epochs * steps_of_epoch, search) for _, rate, epochs in candidates]
-            seen = inputs[batch]
-            surprise = torch.softmax(seen @ parameters.transpose(1, 2), dim=2) - targets[batch]
-            gradient = surprise.transpose(1, 2) @ seen / len(batch)
+            seen = inputs[train.sequences(batch)]
+            surprise = train.gradient(seen @ parameters.transpose(1, 2), batch)
+            gradient = surprise.transpose(1, 2) @ seen
             optimiser.step(gradient.flatten(1), torch.tensor(rates)[:, None])
             step += 1
         yield epoch, parameters.numpy().astype(np.float64)

@@ -1,20 +1,20 @@
 """What both baselines are in the end: one linear layer on raw features, and how candidates are compared on dev."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
+from beft.baselines.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.errors import InputError
 from beft.evaluation import Cost
-from beft.metrics import score
+from beft.shapes import Classification
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Features = NDArray[Any] | torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class LinearClassifier:
     """A fitted linear layer on raw features.
 
     Attributes:
-        weight: [labels, hidden], fp64.
-        bias: [labels], fp64.
+        weight: [labels, hidden], fp64; [1, hidden] for values and for the scores of choices.
+        bias: [labels], fp64; [1] likewise.
         trainable_parameters: How many numbers were fitted.
         seconds: Search included, making the features not.
         details: How it was chosen, as JSON: the chosen settings and every candidate's dev metric.
@@ -36,7 +36,7 @@ class LinearClassifier:
     details: dict[str, Any]
 
     def logits(self, features: Features) -> Floats:
-        """Logits [rows, labels] of features [rows, hidden].
+        """Logits [rows, labels] of features [rows, hidden]: the layer's outputs, in any shape.
 
         Raises:
             InputError: The features have another width.
@@ -71,7 +71,7 @@ class LinearClassifier:
 class Quality:
     """How good a candidate is on dev; the greater one is chosen.
 
-    Dev is small, so equal metrics are common: the lower cross-entropy decides between them, then the simpler candidate
+    Dev is small, so equal metrics are common: the lower loss decides between them, then the simpler candidate
     (larger ``simplicity``).
     """
 
@@ -82,29 +82,51 @@ class Quality:
     @classmethod
     def of(cls, metric: str, logits: Floats, labels: Integers, simplicity: float) -> "Quality":
         """The quality of logits [rows, labels] by a metric's name."""
-        value = score(metric, labels, logits.argmax(1), logits.shape[1])
-        return cls(round(value, 12), -cross_entropy(logits, labels), simplicity)
+        return cls.on(metric, logits, FeatureRows.of(Classification(), logits, labels, "dev"), simplicity)
+
+    @classmethod
+    def on(cls, metric: str, outputs: Floats, rows: FeatureRows, simplicity: float) -> "Quality":
+        """The quality of outputs [sequences, outputs] on rows, by a metric's name."""
+        return cls(round(rows.score(metric, outputs), 12), -rows.loss(outputs), simplicity)
 
 
-def cross_entropy(logits: Floats, labels: Integers) -> float:
-    """The mean cross-entropy of logits [rows, labels], in nats."""
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+def standardisation(features: Floats, scaling: str) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each feature, [hidden]; those that do not vary count as varying by 1.
 
-
-def feature_array(features: Features) -> Floats:
-    """Features [rows, hidden] as fp64.
-
-    Raises:
-        InputError: Another shape, or values that are not finite.
+    Args:
+        scaling: ``each``: every feature has its own deviation; ``one``: all have one, the mean of these.
     """
-    if isinstance(features, torch.Tensor):
-        features = features.detach().to("cpu", torch.float64).numpy()
-    values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2:
-        raise InputError(f"features must be of shape [rows, hidden], not {values.shape}")
-    if not np.isfinite(values).all():
-        raise InputError("some features are not finite")
-    return values
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 1e-10 * (1 + np.abs(mean)), deviation, 1.0)
+    return mean, np.full_like(deviation, deviation.mean()) if scaling == "one" else deviation
+
+
+def best_on_dev(
+    setting: str,
+    candidates: Iterable[tuple[float, float, Floats, Floats]],
+    dev: FeatureRows,
+    metric: str,
+    *,
+    by_loss: bool,
+) -> tuple[Floats, Floats, dict[str, Any]]:
+    """The weight and the bias of the best of some linear layers on dev, and the details of the choice.
+
+    Args:
+        setting: What the layers differ in.
+        candidates: Its value, the simplicity, the weight [outputs, hidden] and the bias [outputs] of each.
+        by_loss: Whether the loss alone decides; else the metric comes first.
+    """
+    found = [
+        (Quality.on(metric, dev.features @ weight.T + bias, dev, simplicity), value, weight, bias)
+        for value, simplicity, weight, bias in candidates
+    ]
+    quality, value, weight, bias = max(found, key=lambda one: one[0].negative_loss if by_loss else one[0])
+
+    def facts(quality: Quality) -> dict[str, Any]:
+        return {"dev": quality.metric, f"dev_{dev.loss_name}": -quality.negative_loss}
+
+    tried = [{setting: value, **facts(quality)} for quality, value, _, _ in found]
+    return weight, bias, {setting: value, "metric": metric, **facts(quality), "candidates": tried}
 
 
 def checked(features: Features, labels: Any, classes: int, what: str) -> tuple[Floats, Integers]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from beft.baselines.linear import Features, Floats, Integers, LinearClassifier, Quality, checked
+from beft.baselines.feature_rows import Features, Floats
+from beft.baselines.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.errors import BeftError, InputError
 from beft.metrics import known_metric
 
@@ -146,10 +147,7 @@ def _path(
     present = np.unique(labels)
     if len(present) < 2:
         raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
-    mean, deviation = features.mean(0), features.std(0)
-    deviation = np.where(deviation > 1e-10 * (1 + np.abs(mean)), deviation, 1.0)
-    if scaling == "one":
-        deviation = np.full_like(deviation, deviation.mean())
+    mean, deviation = standardisation(features, scaling)
     standardised = (features - mean) / deviation
     for cost in costs:
         rows, intercepts, iterations = _converged(standardised, labels, cost)

@@ -36,6 +36,6 @@ class Classification(Shape):
             raise InputError(f"classification needs outputs of two labels or more, not of shape {tuple(outputs.shape)}")
         return functional.cross_entropy(outputs, targets, reduction="none")
 
-    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+    def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Probabilities, [rows, labels]."""
         return as_array(torch.softmax(outputs, -1))

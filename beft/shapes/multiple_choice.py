@@ -39,6 +39,6 @@ class MultipleChoice(Shape):
         """Cross-entropy over the choices of each example."""
         return functional.cross_entropy(side_by_side(outputs[:, 0], sizes), targets, reduction="none")
 
-    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+    def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Probabilities, [examples, most choices]; 0 for a choice that an example does not have."""
-        return as_array(torch.softmax(side_by_side(outputs[:, 0], rows.sizes_of(np.arange(len(rows)))), -1))
+        return as_array(torch.softmax(side_by_side(outputs[:, 0], sizes), -1))

@@ -28,6 +28,6 @@ class Regression(Shape):
         """The squared error: twice the negative logarithm of a normal likelihood of variance 1."""
         return (outputs[:, 0] - targets.to(outputs)).square()
 
-    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+    def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Values, [rows]."""
         return as_array(outputs[:, 0])

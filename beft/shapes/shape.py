@@ -64,13 +64,17 @@ class Shape(ABC):
         """
 
     @abstractmethod
-    def predictions(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
-        """What is predicted for every example, from the outputs of all sequences, [sequences, outputs]."""
+    def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
+        """What is predicted for every example.
 
-    def mean_loss(self, outputs: Tensor, rows: LabelledRows) -> float:
-        """The mean loss of all examples, from the outputs of all sequences."""
-        every = np.arange(len(rows))
-        return float(self.losses(outputs, rows.targets(every), rows.sizes_of(every)).mean())
+        Args:
+            outputs: [sequences, outputs].
+            sizes: How many sequences each example has.
+        """
+
+    def mean_loss(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> float:
+        """The mean of the examples' losses."""
+        return float(self.losses(outputs, targets, sizes).mean())
 
     def to_json(self) -> dict[str, Any]:
         """Its name, and what else predicting needs; ``beft.shapes.read_shape`` reads it."""

@@ -1,0 +1,82 @@
+"""The linear baseline on frozen features of each shape that has a head, by one name and one call."""
+
+from collections.abc import Mapping
+
+import torch
+
+from beft.baselines.conditional_logit import conditional_logit_head, fit_conditional_logit
+from beft.baselines.feature_rows import Features
+from beft.baselines.linear import LinearClassifier
+from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.baselines.ridge_regression import fit_ridge_regression, ridge_regression_head
+from beft.errors import InputError
+from beft.examples import LabelledRows
+from beft.names import known_name
+from beft.shapes import Shape
+
+LINEAR_BASELINES: Mapping[str, str] = {
+    "classification": "logistic_regression",
+    "regression": "ridge_regression",
+    "multiple_choice": "conditional_logit",
+}
+"""The name of the linear model on frozen features, by the name of the shape."""
+
+
+def fit_linear_baseline(
+    shape: Shape,
+    labels: int,
+    features: Mapping[str, Features],
+    rows: Mapping[str, LabelledRows],
+    *,
+    metric: str,
+) -> LinearClassifier:
+    """Fit the shape's linear model on train, chosen on dev.
+
+    Args:
+        labels: How many labels there are, for classification.
+        features: Of ``train`` and ``dev``, [sequences, hidden].
+        rows: Their examples.
+
+    Raises:
+        InputError: The shape has no such baseline, or the rows do not fit.
+    """
+    kind = known_name(shape.name, LINEAR_BASELINES, "shape with a linear baseline")
+    train, dev = rows["train"], rows["dev"]
+    if kind == "classification":
+        return fit_logistic_regression(
+            features["train"], train.labels, features["dev"], dev.labels, classes=labels, metric=metric
+        )
+    fit = fit_ridge_regression if kind == "regression" else fit_conditional_logit
+    return fit(features["train"], train, features["dev"], dev, metric=metric)
+
+
+def linear_head(
+    shape: Shape,
+    labels: int,
+    train: tuple[Features, LabelledRows],
+    dev: tuple[Features, LabelledRows] | None,
+    *,
+    metric: str,
+    seed: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a head may start: weight [outputs, hidden] and bias [outputs] of the shape's linear model, fp32.
+
+    Raises:
+        InputError: The shape has no head, or the rows do not fit.
+    """
+    dev_features, dev_rows = dev if dev is not None else (None, None)
+    if shape.name == "regression":
+        return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows)
+    if shape.name == "multiple_choice":
+        return conditional_logit_head(*train, dev_features=dev_features, dev_rows=dev_rows)
+    if shape.name != "classification":
+        raise InputError(f"{shape.name} has no head that could start anywhere")
+    return logistic_regression_head(
+        train[0],
+        train[1].labels,
+        labels,
+        seed,
+        dev_features=dev_features,
+        dev_labels=None if dev_rows is None else dev_rows.labels,
+        metric=metric,
+    )
