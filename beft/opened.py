@@ -15,7 +15,8 @@ from beft.examples import Predictions
 from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
 from beft.settings import Settings, TrainingSettings
-from beft.shapes import Shape, choose_shape
+from beft.shapes import Candidates, Shape, choose_shape
+from beft.shapes.prompted import encode_prompts
 
 log = logging.getLogger("beft.opened")
 
@@ -59,6 +60,14 @@ class Opened:
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return labelled(self.classifier, load_split(self.folder, split), self.max_length)
+
+    def prompts(self, rows: LabelledRows) -> LabelledRows:
+        """Rows of a language model as their prompts alone, one sequence each, as features are made of."""
+        shape = self.shape
+        assert isinstance(shape, Candidates) and rows.source is not None
+        texts = shape.prompts(rows.source)
+        encoded = encode_prompts(self.classifier.tokenizer, texts, max_length=self.max_length, room=0)
+        return LabelledRows(encoded, rows.labels, source=rows.source)
 
     def predictions(self, rows: LabelledRows) -> Predictions:
         """What the classifier predicts for rows as it is (with whatever is attached), as the headline metric takes it.

@@ -1,25 +1,30 @@
-"""evaluate: the target beside the probe and two cheap baselines, on test; and the gain that decides, on gate."""
+"""evaluate: the target beside the probe and cheap baselines, on test; and the gain that decides, on gate."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from beft.adapter import Adapter
-from beft.baselines import HeadSearch, LinearClassifier, fit_head_only, fit_logistic_regression
-from beft.classifier import Classifier
+from beft.baselines import LINEAR_BASELINES, HeadSearch, LinearClassifier, fit_head_only, fit_linear_baseline
 from beft.datasets import load_split
 from beft.evaluation import Cost, Method, evaluate_methods
-from beft.features import Floats, frozen_features, predict_probabilities
+from beft.examples import Predictions
+from beft.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.files import read_json, write_json
+from beft.measuring import as_metric_takes
+from beft.metrics import known_metric
 from beft.opened import Opened, open_classifier
 from beft.runs import LabelledRows
+from beft.shapes import Classification, Shape
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 
 log = logging.getLogger("tasks")
 
-BASELINES = ("head_only", "logistic_regression")
 ALL_BIASES = "all_biases"
 
 
@@ -33,34 +38,34 @@ def evaluate(
     """
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
-    classifier = opened.classifier
     rows = {split: opened.rows(split) for split in ("train", "dev", "test", "gate")}
     folders = {ALL_BIASES: inputs["probe"], "target": inputs["train"]}
     target = str(read_json(inputs["train"] / "train.json")["target"])
 
-    baselines, probabilities = _baselines(opened, rows)
+    baselines, predictions = _baselines(opened, rows)
     costs = {name: fitted.cost() for name, fitted in baselines.items()}
+    compared = list(predictions)
     for name, folder in folders.items():
         method = target if name == "target" else name
         costs[method] = _cost(folder)
-        # Promotion compares the target with the two baselines: the probe is not needed on gate.
+        # Promotion compares the target with the cheap baselines: the probe is not needed on gate.
         splits = ("test", "gate") if name == "target" else ("test",)
-        probabilities[method] = _adapter_probabilities(
-            classifier, Adapter.load(folder / "adapter"), {split: rows[split] for split in splits}, settings
-        )
+        adapter = Adapter.load(folder / "adapter")
+        with adapter.attached(opened.classifier):
+            predictions[method] = _predictions(opened, rows, splits, "+".join(adapter.terms))
     log.info("evaluate: %d resamples", settings.evaluate.resamples)
     found = None
     for split in ("test", "gate"):
         one = evaluate_methods(
             {
-                name: Method({split: by_split[split]}, costs[name])
-                for name, by_split in probabilities.items()
+                name: Method({split: by_split[split]}, costs.get(name))
+                for name, by_split in predictions.items()
                 if split in by_split
             },
             {split: rows[split].truth},
             target=target,
-            baselines=BASELINES,
-            metrics=list(dict.fromkeys([*opened.facts["metrics"], *_further(len(classifier.labels))])),
+            baselines=compared,
+            metrics=_metrics(opened),
             settings=settings.evaluate,
             seed=settings.seed,
         )
@@ -77,7 +82,8 @@ def evaluate(
         },
     )
     ids = {split: load_split(inputs["prepare"], split).ids for split in ("test", "gate")}
-    write_predictions(out / "predictions.parquet", ids, {split: rows[split].truth for split in ids}, probabilities)
+    truth = {split: rows[split].truth for split in ids}
+    write_predictions(out / "predictions.parquet", ids, truth, predictions)
     headline = found.splits["test"].scores[target][opened.metric]
     return {
         "target": target,
@@ -91,49 +97,93 @@ def evaluate(
 
 def _baselines(
     opened: Opened, rows: Mapping[str, LabelledRows]
-) -> tuple[dict[str, LinearClassifier], dict[str, dict[str, Floats]]]:
-    """Fit both baselines on the frozen base's features, made in one pass, and predict test and gate."""
-    settings, classifier = opened.settings, opened.classifier
-    pooled, seen = {}, {}
-    for split, part in rows.items():
-        log.info("evaluate: frozen features of %d %s rows", len(part), split)
-        features = frozen_features(classifier, part.encoded, batch_size=settings.evaluate.batch_size)
-        pooled[split], seen[split] = features.pooled, features.head
-    classes, truth = len(classifier.labels), {split: part.labels for split, part in rows.items()}
-    regression = fit_logistic_regression(
-        pooled["train"], truth["train"], pooled["dev"], truth["dev"], classes=classes, metric=opened.metric
-    )
-    start = fit_logistic_regression(
-        seen["train"], truth["train"], seen["dev"], truth["dev"], classes=classes, metric=opened.metric
-    )
+) -> tuple[dict[str, LinearClassifier], dict[str, dict[str, Predictions]]]:
+    """Fit the cheap baselines of the task's shape, and predict test and gate with them.
+
+    Under a head: the head alone, and a linear model on the frozen base's features. Without one: the base as it is, and
+    where answers stand for labels, logistic regression on the features of the prompts.
+    """
+    if opened.shape.has_head:
+        return _baselines_of_a_head(opened, rows)
+    predictions = {"untouched": _predictions(opened, rows, ("test", "gate"), "the untouched base")}
+    if not opened.classifier.labels:
+        return {}, predictions
+    texts = {split: opened.prompts(part) for split, part in rows.items()}
+    size = opened.settings.evaluate.batch_size
+    features: dict[str, Floats] = {}
+    for split, part in texts.items():
+        log.info("evaluate: frozen features of %d %s prompts", len(part), split)
+        of_split = extract_features(opened.classifier, part.encoded, "pooled", batch_size=size)
+        features[split] = of_split.double().numpy()
+    fitted, predictions["logistic_regression"] = _fit_linear(opened, Classification(), features, texts)
+    return {"logistic_regression": fitted}, predictions
+
+
+def _baselines_of_a_head(
+    opened: Opened, rows: Mapping[str, LabelledRows]
+) -> tuple[dict[str, LinearClassifier], dict[str, dict[str, Predictions]]]:
+    settings, shape = opened.settings, opened.shape
+    features = {split: _features(opened, split, part) for split, part in rows.items()}
+    pooled = {split: of_split.pooled for split, of_split in features.items()}
+    seen = {split: of_split.head for split, of_split in features.items()}
+    linear, predicted_linearly = _fit_linear(opened, shape, pooled, rows)
+    labels = len(opened.classifier.labels)
+    start = fit_linear_baseline(shape, labels, seen, rows, metric=opened.metric)
     head_only = fit_head_only(
         seen["train"],
-        truth["train"],
+        rows["train"],
         seen["dev"],
-        truth["dev"],
-        classes=classes,
+        rows["dev"],
+        classes=shape.outputs(labels),
         metric=opened.metric,
         search=HeadSearch.as_wide_as(opened.training(settings.train)),
-        starts={"logistic_regression": start.as_tensors()},
+        starts={LINEAR_BASELINES[shape.name]: start.as_tensors()},
         seed=settings.seed,
+        shape=shape,
     )
-    predicted = {
-        "head_only": {split: head_only.probabilities(seen[split]) for split in ("test", "gate")},
-        "logistic_regression": {split: regression.probabilities(pooled[split]) for split in ("test", "gate")},
-    }
-    return {"head_only": head_only, "logistic_regression": regression}, predicted
+    name = LINEAR_BASELINES[shape.name]
+    predictions = {"head_only": _predicted(opened, head_only, shape, seen, rows), name: predicted_linearly}
+    return {"head_only": head_only, name: linear}, predictions
 
 
-def _adapter_probabilities(
-    classifier: Classifier, adapter: Adapter, rows: Mapping[str, LabelledRows], settings: PipelineSettings
-) -> dict[str, Floats]:
-    with adapter.attached(classifier):
-        found = {}
-        for split, part in rows.items():
-            log.info("evaluate: %s on %d %s rows", "+".join(adapter.terms), len(part), split)
-            batch_size = settings.evaluate.batch_size
-            found[split] = predict_probabilities(classifier, part.encoded, batch_size=batch_size).double().numpy()
-        return found
+def _features(opened: Opened, split: str, rows: LabelledRows) -> FrozenFeatures:
+    log.info("evaluate: frozen features of %d %s rows", len(rows), split)
+    return frozen_features(opened.classifier, rows.encoded, batch_size=opened.settings.evaluate.batch_size)
+
+
+def _fit_linear(
+    opened: Opened, shape: Shape, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
+) -> tuple[LinearClassifier, dict[str, Predictions]]:
+    labels = len(opened.classifier.labels)
+    fitted = fit_linear_baseline(shape, labels, features, rows, metric=opened.metric)
+    return fitted, _predicted(opened, fitted, shape, features, rows)
+
+
+def _predicted(
+    opened: Opened,
+    fitted: LinearClassifier,
+    shape: Shape,
+    features: Mapping[str, Floats],
+    rows: Mapping[str, LabelledRows],
+) -> dict[str, Predictions]:
+    """What a linear layer predicts on test and gate, as the headline metric takes it."""
+    found: dict[str, Predictions] = {}
+    for split in ("test", "gate"):
+        outputs = torch.from_numpy(fitted.logits(features[split]))
+        predicted = shape.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
+        found[split] = as_metric_takes(opened.metric, predicted, rows[split])
+    return found
+
+
+def _predictions(
+    opened: Opened, rows: Mapping[str, LabelledRows], splits: Sequence[str], what: str
+) -> dict[str, Predictions]:
+    """What the classifier predicts as it is."""
+    found: dict[str, Predictions] = {}
+    for split in splits:
+        log.info("evaluate: %s on %d %s rows", what, len(rows[split]), split)
+        found[split] = opened.predictions(rows[split])
+    return found
 
 
 def _cost(folder: Path) -> Cost:
@@ -141,9 +191,14 @@ def _cost(folder: Path) -> Cost:
     return Cost(**{name: known[name] for name in Cost.model_fields})
 
 
-def _further(labels: int) -> tuple[str, ...]:
-    """Metrics that are reported beside the dataset's own."""
-    return ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
+def _metrics(opened: Opened) -> list[str]:
+    """The dataset's metrics that take what its first one takes; of labels, those that are usual beside them."""
+    further: tuple[str, ...] = ()
+    if labels := len(opened.classifier.labels):
+        further = ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
+    takes = known_metric(opened.metric).takes
+    named = dict.fromkeys((opened.metric, *opened.facts["metrics"], *further))
+    return [name for name in named if known_metric(name).takes == takes]
 
 
 evaluate_step = Step(

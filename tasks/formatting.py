@@ -3,6 +3,9 @@
 TITLES = {
     "head_only": "head only",
     "logistic_regression": "logistic regression",
+    "ridge_regression": "ridge regression",
+    "conditional_logit": "conditional logit",
+    "untouched": "untouched base",
     "all_biases": "all bias terms",
 }
 
