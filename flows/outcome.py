@@ -9,7 +9,14 @@ from typing import Any
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
 
-_METHODS = {"head_only": "head only", "logistic_regression": "logistic regression", "all_biases": "all bias terms"}
+_METHODS = {
+    "untouched": "untouched base",
+    "head_only": "head only",
+    "logistic_regression": "logistic regression",
+    "ridge_regression": "ridge regression",
+    "conditional_logit": "conditional logit",
+    "all_biases": "all bias terms",
+}
 _EXAMPLE = "A gripping, funny film with a heart."
 _COLUMNS = ("dataset", "target term", "test", *_METHODS.values(), "gain certain", "adapter", "registered as")
 
@@ -55,7 +62,7 @@ def show(record: Mapping[str, Any], root: Path) -> None:
     table.add_column("dataset")
     for row in found:
         table.add_column(row["dataset"], overflow="fold")
-    for title in (column for column in _COLUMNS if column != "dataset"):
+    for title in (column for column in _COLUMNS if column != "dataset" and any(column in row for row in found)):
         table.add_row(title, *(row.get(title, "") for row in found))
     console.print(table)
     for model in record["models"]:

@@ -37,17 +37,16 @@ def model_card(
     data, evaluation = results.data, results.evaluation
     rows = data["rows"]
     title = str(data.get("title", results.name)).replace("\n", " ")
-    labels = ", ".join(f"`{label}`" for label in adapter.labels)
     provenance = adapter.provenance
     parts = [
         _headline(results, title),
         _verdict(decision),
         _comparison(evaluation),
         "## What it is",
-        f"The change of one bias term, **{', '.join(adapter.terms)}**, of `{short(adapter.base_id)}`, and a head: "
-        f"{adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters. "
+        f"The change of one bias term, **{', '.join(adapter.terms)}**, of `{short(adapter.base_id)}`, "
+        f"{_head(adapter)}. "
         f"{results.importance['selection']['reason'].replace('_', ' ')}",
-        f"Labels: {labels}. Texts are cut to {adapter.max_length} tokens. Trained on {rows['train']:,} rows; "
+        f"{_predicts(adapter)}. Texts are cut to {adapter.max_length} tokens. Trained on {rows['train']:,} rows; "
         f"{rows['dev']:,} dev rows chose the epoch ({provenance.get('best_epoch', '?')} of "
         f"{provenance.get('training', {}).get('epochs', '?')}); seed {settings.seed}.",
         "## Use",
@@ -68,6 +67,22 @@ def licence_of(results: DatasetResults) -> str:
     if licence.get("package"):
         said.append(f"its package: {licence['package']}")
     return "; ".join(said)
+
+
+def _head(adapter: Adapter) -> str:
+    """What of the adapter is the head, and the number of its parameters."""
+    if not adapter.shape.has_head:
+        return f"without a head: {adapter.bias_parameters:,} parameters"
+    return f"and a head: {adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters"
+
+
+def _predicts(adapter: Adapter) -> str:
+    """What the adapter answers."""
+    if adapter.labels:
+        return f"Labels: {', '.join(f'`{label}`' for label in adapter.labels)}"
+    if adapter.shape.generates:
+        return "It answers with a text"
+    return "It predicts a number" if adapter.shape.name == "regression" else "It chooses among the choices of each text"
 
 
 def _headline(results: DatasetResults, title: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from beft.adapter import Adapter
 from beft.files import write_json
 from beft.prediction import trained_quantization
+from beft.shapes import MultipleChoice
 from tasks.step import JSON
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ LIBRARIES = (
 """What the model imports when it loads and predicts."""
 
 EXAMPLE = "This is a text to classify."
+CHOICES = ("one", "another")
 SEEN = "seen_rows.json"
 """The file of a model that names the rows which it was trained on and chosen by: they must never judge it."""
 
@@ -60,7 +62,9 @@ def save_model(
     import mlflow
     import pandas as pd
 
-    columns = ["text", "text_pair"] if pairs else ["text"]
+    example: dict[str, Any] = {column: [EXAMPLE] for column in (["text", "text_pair"] if pairs else ["text"])}
+    if chooses(adapter):
+        example["choices"] = [list(CHOICES)]
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(PROJECT / "mlflow" / "pyfunc_model.py"),
@@ -69,8 +73,8 @@ def save_model(
         model_config={"base": None, "device": "auto", "precision": "fp32"},
         mlflow_model=model,
         pip_requirements=requirements(adapter.base_id, quantized=trained_quantization(adapter) != "none"),
-        signature=_signature(adapter.labels, columns),
-        input_example=pd.DataFrame({column: [EXAMPLE] for column in columns}),
+        signature=signature(adapter, list(example)),
+        input_example=pd.DataFrame(example),
         metadata=dict(metadata),
     )
     # MLflow notes where the files were on this machine; it finds them by their names below the model's own folder.
@@ -81,12 +85,33 @@ def save_model(
     write_json(folder / SEEN, sorted({row.split("-", 1)[0] for row in seen}))
 
 
-def _signature(labels: Sequence[str], columns: Sequence[str]) -> Any:
+def chooses(adapter: Adapter) -> bool:
+    """Whether the adapter chooses among choices that each row brings."""
+    return isinstance(adapter.shape, MultipleChoice) and not adapter.labels and not adapter.shape.generates
+
+
+def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
+    """The columns of the model's tables, in and out.
+
+    Args:
+        columns: Those of the table that is given.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in labels]
-    return ModelSignature(
-        Schema([ColSpec(DataType.string, column) for column in columns]),
-        Schema([ColSpec(DataType.string, "label"), *probabilities]),
-    )
+    given = [ColSpec(Array(DataType.string) if name == "choices" else DataType.string, name) for name in columns]
+    if adapter.labels:
+        probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in adapter.labels]
+        answered = [ColSpec(DataType.string, "label"), *probabilities]
+    elif chooses(adapter):
+        answered = [
+            ColSpec(DataType.string, "choice"),
+            ColSpec(DataType.long, "index"),
+            ColSpec(Array(DataType.double), "probabilities"),
+        ]
+    elif adapter.shape.generates:
+        answered = [ColSpec(DataType.string, "answer")]
+    else:
+        answered = [ColSpec(DataType.double, "value")]
+    return ModelSignature(Schema(given), Schema(answered))

@@ -246,7 +246,7 @@ def _ensure_registered_model(connection: Connection, candidate: _Candidate) -> N
             candidate.name,
             tags=tags,
             description=f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
-            f"{', '.join(adapter.labels)}.",
+            f"{', '.join(adapter.labels) or adapter.shape.name.replace('_', ' ')}.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -275,7 +275,8 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         **candidate.identity,
         "dataset": results.name,
         "term": ", ".join(adapter.terms),
-        "labels": ", ".join(adapter.labels),
+        "shape": adapter.shape.name,
+        **({"labels": ", ".join(adapter.labels)} if adapter.labels else {}),
         "base": adapter.base_id,
         "base_sha256": adapter.base_sha256,
         "data_md5": data.get("prepared_md5"),

@@ -22,6 +22,7 @@ import torch
 from beft.baselines.feature_rows import FeatureRows, Features, Floats
 from beft.baselines.linear import LinearClassifier, Quality, checked
 from beft.errors import InputError
+from beft.examples import LabelledRows
 from beft.metrics import known_metric
 from beft.optimizer import StackedAdamW
 from beft.settings import TrainingSettings
@@ -104,10 +105,8 @@ def fit_head_only(
     shape = shape or Classification()
     if isinstance(shape, Classification):
         known_metric(metric).check_labels(classes)
-        _, train_labels = checked(train_features, train_labels, classes, "train")
-        _, dev_labels = checked(dev_features, dev_labels, classes, "dev")
-    train = FeatureRows.of(shape, train_features, train_labels, "train")
-    dev = FeatureRows.of(shape, dev_features, dev_labels, "dev")
+    train = _rows(shape, train_features, train_labels, classes, "train")
+    dev = _rows(shape, dev_features, dev_labels, classes, "dev")
     candidates = [
         (start, rate, epochs)
         for start in ("zero", *(starts or {}))
@@ -156,6 +155,14 @@ def fit_head_only(
             ],
         },
     )
+
+
+def _rows(shape: Shape, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
+    if isinstance(shape, Classification):
+        labels = targets.labels if isinstance(targets, LabelledRows) else targets
+        _, indices = checked(features, labels, classes, what)
+        targets = targets if isinstance(targets, LabelledRows) else indices
+    return FeatureRows.of(shape, features, targets, what)
 
 
 def _first_parameters(

@@ -181,11 +181,14 @@ def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
     assert shape_under("classifier") == "classification"
 
 
-def test_a_registered_model_answers_in_its_shape(encoder, decoder):
+def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
     """The pyfunc model gives one column for each thing that is predicted."""
     import importlib.util
     from types import SimpleNamespace
 
+    import mlflow
+
+    from tasks.package import save_model
     from tests.test_mlflow_folder import ROOT
 
     specification = importlib.util.spec_from_file_location("pyfunc_model", ROOT / "mlflow" / "pyfunc_model.py")
@@ -208,3 +211,10 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder):
     assert [len(row) for row in found["probabilities"]] == [2, 3]
     found = answers(decoder, "generation", {"text": ["abc", "d"]})
     assert list(found.columns) == ["answer"]
+    for chain, shape in ((encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")):
+        folder = chain[0][f"train/{shape}"] / "adapter"
+        adapter, model = Adapter.load(folder), mlflow.models.Model()
+        save_model(tmp_path / shape, folder, adapter, model, pairs=False, metadata={})
+        found = mlflow.models.ModelSignature.from_dict(model.signature.to_dict())
+        expected = {"multiple_choice": ["choice", "index", "probabilities"], "generation": ["answer"]}
+        assert found.outputs.input_names() == expected.get(shape, ["value"])
