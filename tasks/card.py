@@ -69,14 +69,14 @@ def licence_of(results: DatasetResults) -> str:
     return "; ".join(said)
 
 
-def _head(adapter: Adapter) -> str:
+def _head(adapter: "Adapter") -> str:
     """What of the adapter is the head, and the number of its parameters."""
     if not adapter.shape.has_head:
         return f"without a head: {adapter.bias_parameters:,} parameters"
     return f"and a head: {adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters"
 
 
-def _predicts(adapter: Adapter) -> str:
+def _predicts(adapter: "Adapter") -> str:
     """What the adapter answers."""
     if adapter.labels:
         return f"Labels: {', '.join(f'`{label}`' for label in adapter.labels)}"
