@@ -20,12 +20,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 CLONE = "tests/end_to_end/test_clone.py"
+PROMOTE = "tests/flows/test_promote.py"
 ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
+    "beft promote": f"{PROMOTE}::test_the_challenger_of_a_second_run_is_judged_against_the_champion",
+    "beft history": f"{PROMOTE}::test_the_challenger_of_a_second_run_is_judged_against_the_champion",
 }
 """Commands that are too long to be run here, and where they are run."""
 
