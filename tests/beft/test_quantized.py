@@ -38,7 +38,7 @@ from tests.support.rows import random_rows
 torch.set_num_threads(1)
 
 WIDTHS: list[Quantization] = ["int8", "int4"]
-FAMILIES = ["bert", "gpt2", "qwen2"]
+FAMILIES = ["bert", "gpt2", "qwen2", "gpt_neox"]
 Tiny = Callable[..., Any]
 
 

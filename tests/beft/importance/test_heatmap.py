@@ -93,6 +93,18 @@ def test_all_zero_scores_can_be_drawn(tmp_path: Path) -> None:
     assert "0.000" in drawn(tmp_path, [Importance("magnitude", {"value": [0.0, 0.0]})])
 
 
+def test_layers_of_an_encoder_and_a_decoder_are_numbered_apart(tmp_path: Path) -> None:
+    scores = {"query": [0.1, 0.2, 0.3, 0.4, 0.5], "embedding_norm": [0.6]}
+    plain = drawn(tmp_path, [Importance("fisher", scores)])
+    apart = drawn(tmp_path, [Importance("fisher", scores, {"encoder": 2, "decoder": 3})])
+    assert [text for text in plain if text.isdigit()][:5] == ["1", "2", "3", "4", "5"]
+    assert [text for text in apart if text.isdigit()][:5] == ["1", "2", "1", "2", "3"]
+    assert {"encoder", "decoder"} <= set(apart) and not {"encoder", "decoder"} & set(plain)
+    tables = [Importance("fisher", scores), Importance("magnitude", scores, {"encoder": 2, "decoder": 3})]
+    with pytest.raises(InputError, match="different terms or layers"):
+        draw_heatmap(tables, tmp_path / "different.svg")
+
+
 def test_many_methods_stand_in_two_rows(tmp_path: Path) -> None:
     tables = [Importance(name, RATIO.scores) for name in ("projection_ratio", "magnitude", "magnitude_l2", "fisher")]
     shapes = {}

@@ -2,14 +2,18 @@
 
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.importance import Importance
+from beft.importance import Importance, score
 from beft.settings import TERMS
+from beft.sites import find_sites
 
 scores = st.none() | st.floats(0, 2)
 tables = st.dictionaries(st.sampled_from(TERMS), st.lists(scores, min_size=1, max_size=6), min_size=1).map(
@@ -67,3 +71,24 @@ def test_a_score_is_a_finite_number(wrong: float) -> None:
 def test_a_term_has_layers() -> None:
     with pytest.raises(InputError, match="no layers"):
         Importance("magnitude", {"value": []})
+
+
+def test_an_encoder_and_a_decoder_are_told_apart(tiny: Callable[..., Any]) -> None:
+    """Encoder first, each layer once; the two attentions of a decoder's layer are one vector."""
+    sites = find_sites(tiny("bart", decoder_layers=3), ["query", "output", "embedding_norm"])
+    before = {site: torch.zeros(site.width) for site in sites}
+    after = {site: torch.full((site.width,), 1.0 + site.layer) for site in sites}
+    table = score("magnitude", before=before, after=after)
+    assert table.stacks == {"encoder": 2, "decoder": 3}
+    by_layer = (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert table.scores == {"query": by_layer, "output": by_layer, "embedding_norm": (1.0,)}
+    assert table.layer_numbers == (1, 2, 1, 2, 3)
+    assert Importance.from_json(table.to_json()) == table
+
+
+def test_one_list_of_layers_has_the_json_that_it_had(tiny: Callable[..., Any]) -> None:
+    sites = find_sites(tiny("bert"), ["query"])
+    vectors = {site: torch.ones(site.width) for site in sites}
+    table = score("magnitude", before=vectors, after=vectors)
+    assert "stacks" not in table.to_json()
+    assert table.layer_numbers == (1, 2)

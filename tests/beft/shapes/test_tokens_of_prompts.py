@@ -107,12 +107,16 @@ def test_no_logits_are_made_but_where_an_answer_is_predicted():
     assert [shape[:-1] for shape in seen] == [(1, int(toy.train.encoded.answers.sum()))]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "opt", "qwen2", "llama", "gptj", "gpt_neox", "bloom", "phi", "phi3", "qwen3", "gemma3_text"]
+)
 def test_generated_answers_are_those_of_a_folded_copy(family):
     """In batches padded on the left, under two runs at once, against one prompt at a time, greedily."""
     shape = LanguageModeling(PROMPT, free=True, max_new_tokens=5)
     sizes = {"vocab_size": len(letter_tokenizer()), "tie_word_embeddings": False}
-    model = build_tiny(family, dtype=torch.float64, causal=True, seed=2, **sizes)
+    # BLOOM casts its scores to fp32, where the least number of fp64, which masks the padding, has no place.
+    dtype = torch.float32 if family == "bloom" else torch.float64
+    model = build_tiny(family, dtype=dtype, causal=True, seed=2, **sizes)
     language_model = LanguageModel(model, letter_tokenizer(), None, (), shape)
     prompts = shape.examples(language_model.tokenizer, text_rows("generated", 7, 3), 24).prompts
     sites = find_sites(model, ["value"], add=True)
