@@ -100,11 +100,11 @@ class Common:
     def searches_head(self) -> bool:
         """Whether head_only is searched for on features, which is cheap and as wide as the target's search.
 
-        It cannot be where there is no dev split, more than the output layer is trained, or the task is another than
-        classification: it is a run like others then.
+        It cannot be where there is no dev split, or more than the output layer is trained: it is a run like others
+        then.
         """
         output = set(self.classifier.head_parameters("output"))
-        return self.classifies and self.sample.dev is not None and set(self.head) == output
+        return self.classifier.shape.has_head and self.sample.dev is not None and set(self.head) == output
 
     @property
     def classifies(self) -> bool:

@@ -4,39 +4,47 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
-from beft.baselines import HeadSearch, LinearClassifier, fit_head_only, fit_logistic_regression
+from beft.baselines import LINEAR_BASELINES, HeadSearch, LinearClassifier, fit_head_only, fit_linear_baseline
 from beft.errors import InputError
+from beft.examples import LabelledRows
 from beft.features import Floats
 from beft.methods.common import Common
 from beft.methods.memory import PeakMemory
 from beft.methods.result import MethodResult, MethodRun
 
-Labels = np.ndarray
-
 
 def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
-    """Logistic regression on the pooled features, or the head's output layer on those that it sees.
+    """A linear model on the pooled features, or the head's output layer on those that it sees.
+
+    The linear model is logistic regression; of values ridge regression, of choices a conditional logit.
 
     Both are searched for on dev, the output layer as widely as the target's own learning rates and lengths.
 
     Raises:
-        InputError: It is no classification by a head, there is no dev split, or train has one label only.
+        InputError: There is no head, there is no dev split, or train has one label only.
     """
-    if not common.classifies:
-        raise InputError(f"{asked.method} is of classification by a head, not of {common.classifier.shape.name}")
+    shape = common.classifier.shape
+    if not shape.has_head:
+        raise InputError(f"{asked.method} is of what is predicted by a head, and {shape.name} has none")
     if common.sample.dev is None:
         raise InputError(f"{asked.method} is chosen on dev, and there is no dev split (protocol: paper)")
     memory = PeakMemory(common.classifier.device)
     features, made = common.features("pooled" if asked.method == "logistic_regression" else "head")
-    labels = {"train": common.sample.train.labels, "dev": common.sample.dev.labels}
+    rows = {"train": common.sample.train, "dev": common.sample.dev}
     began = time.perf_counter()
     if asked.method == "logistic_regression":
-        fitted = _logistic_regression(common, features, labels)
+        fitted = _linear(common, features, rows)
     else:
-        fitted = _head_only(common, asked, features, labels)
+        fitted = _head_only(common, asked, features, rows)
     seconds = made + time.perf_counter() - began
-    predictions = {split: fitted.probabilities(features[split]) for split in common.rows}
+    predictions = {
+        split: shape.predictions(
+            torch.from_numpy(fitted.logits(features[split])), of_split.sizes_of(np.arange(len(of_split)))
+        )
+        for split, of_split in common.rows.items()
+    }
     return MethodResult(
         run=asked,
         predictions=predictions,
@@ -51,31 +59,25 @@ def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
     )
 
 
-def _logistic_regression(
-    common: Common, features: Mapping[str, Floats], labels: Mapping[str, Labels]
-) -> LinearClassifier:
-    return fit_logistic_regression(
-        features["train"],
-        labels["train"],
-        features["dev"],
-        labels["dev"],
-        classes=len(common.classifier.labels),
-        metric=common.sample.metric,
-    )
+def _linear(common: Common, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]) -> LinearClassifier:
+    labels = len(common.classifier.labels)
+    return fit_linear_baseline(common.classifier.shape, labels, features, rows, metric=common.sample.metric)
 
 
 def _head_only(
-    common: Common, asked: MethodRun, features: Mapping[str, Floats], labels: Mapping[str, Labels]
+    common: Common, asked: MethodRun, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
 ) -> LinearClassifier:
     training = asked.training or common.opened.training(common.settings.train)
+    shape = common.classifier.shape
     return fit_head_only(
         features["train"],
-        labels["train"],
+        rows["train"],
         features["dev"],
-        labels["dev"],
-        classes=len(common.classifier.labels),
+        rows["dev"],
+        classes=shape.outputs(len(common.classifier.labels)),
         metric=common.sample.metric,
         search=HeadSearch.as_wide_as(training),
-        starts={"logistic_regression": _logistic_regression(common, features, labels).as_tensors()},
+        starts={LINEAR_BASELINES[shape.name]: _linear(common, features, rows).as_tensors()},
         seed=asked.seed,
+        shape=shape,
     )

@@ -12,6 +12,7 @@ from scipy.stats import pearsonr
 from beft.adapter import Adapter
 from beft.datasets import load_split, load_summary
 from beft.files import read_json
+from beft.methods import measure_many
 from beft.opened import open_classifier
 from beft.prediction import Predictor
 from tasks.predictions import read_predictions
@@ -161,6 +162,18 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
             np.testing.assert_allclose(row["probabilities"], values[: len(choices)], atol=1e-5)
             assert row["choice"] == choices[int(values.argmax())]
     assert Adapter.load(folder).shape.to_json() == predictor.classifier.shape.to_json()
+
+
+@pytest.mark.parametrize(
+    ("shape", "linear"), [("regression", "ridge_regression"), ("multiple_choice", "conditional_logit")]
+)
+def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, encoder):
+    folders, settings = encoder
+    opened = open_classifier(settings, folders[f"prepare/{shape}"], shape)
+    found = measure_many(opened, [("logistic_regression", 0), ("head_only", 0)], progress=lambda _: None)
+    tuning = read_json(folders[f"evaluate/{shape}"] / "evaluation.json")["tuning"]
+    for result, name in zip(found, (linear, "head_only"), strict=True):
+        assert result.dev == pytest.approx(tuning[name]["dev"], abs=1e-6)
 
 
 def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
