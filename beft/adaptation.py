@@ -165,7 +165,7 @@ def run_probe(
     progress(f"probe: Fisher information of {len(sample.train)} examples")
     with Bank(model, {}, start):
         information = fisher_information(
-            classifier, _labelled_batches(classifier, sample.train, training.batch_size), sites
+            classifier, labelled_batches(classifier, sample.train, training.batch_size), sites
         )
     trained = tuple(site for site in sites if site not in frozen)
     run = _run(classifier, sample, settings, training, "probe", trained, start)
@@ -288,9 +288,10 @@ def _run(
     )
 
 
-def _labelled_batches(
+def labelled_batches(
     classifier: Classifier, rows: LabelledRows, batch_size: int
 ) -> "list[tuple[Mapping[str, Tensor], Tensor, Tensor]]":
+    """Rows as Fisher information takes them: tokens, targets, and sequences of each example."""
     return [
         (rows.batch(batch, classifier.device), rows.targets(batch), rows.sizes_of(batch))
         for batch in sorted_batches(rows.lengths, batch_size)

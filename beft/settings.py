@@ -78,7 +78,9 @@ class SplitSettings(Section):
     """How rows are divided; the split is made once and never chosen by a result."""
 
     test_rows: int = Field(1000, ge=20, description="rows of test when the dataset has no evaluation split of its own")
-    gate_rows: int = Field(1000, ge=20, description="rows kept for promotion decisions alone")
+    gate_rows: int = Field(
+        1000, ge=0, description="rows kept for promotion decisions alone: 20 or more for the main job"
+    )
     dev_fraction: float = Field(0.2, gt=0, lt=1, description="share of the sample that is dev")
     draw: int = Field(0, ge=0, description="which draw of the sample")
 

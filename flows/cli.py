@@ -106,6 +106,49 @@ def history(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[
+        str, typer.Argument(help="table1, table2, table3, table4, table5, figure1, figure4, extension or bitfit.")
+    ],
+    model: Annotated[list[str] | None, typer.Option(help="A base, as base.source names one; may be repeated.")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="Datasets, A,B,C; left out, those of the paper.")] = None,
+    regime: Annotated[list[str] | None, typer.Option(help="low, medium, high, all or a number; A,B,C.")] = None,
+    methods: Annotated[list[str] | None, typer.Option(help="Bias terms and methods, A,B,C.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0 on.")] = 5,
+    protocol: Annotated[str, typer.Option(help="paper: the published recipe; beft: ours.")] = "beft",
+    learning_rates: Annotated[list[str] | None, typer.Option(help="Measure the terms with each, A,B,C.")] = None,
+    epochs: Annotated[list[str] | None, typer.Option(help="Measure the terms at each length, A,B,C.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and train nothing.")] = False,
+    params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Reproduce a table or figure of the papers.
+
+    On the models and data that this machine can reach; what cannot be measured says why. Writes reports/NAME.
+    """
+    from tasks.reproductions import ReproductionRequest
+
+    values: dict[str, Any] = {
+        "name": name,
+        "models": _listed(model),
+        "datasets": _listed(datasets),
+        "regimes": [int(one) if one.isdigit() else one for one in _listed(regime)],
+        "methods": _listed(methods),
+        "seeds": seeds,
+        "protocol": protocol,
+        "compared_learning_rates": _listed(learning_rates),
+        "compared_epochs": _listed(epochs),
+        "changes": parse_changes(changes or ()),
+    }
+    request = ReproductionRequest.from_mapping(values)
+    settings = _read_settings(params, {})
+
+    from flows.reproduce import run_reproduce
+
+    run_reproduce(request, settings, plan_only=plan)
+
+
+@app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
@@ -120,6 +163,11 @@ def ui(
 
 
 app.add_typer(science)
+
+
+def _listed(texts: Sequence[str] | None) -> list[str]:
+    """The names of an option that may be repeated, or hold several with commas."""
+    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

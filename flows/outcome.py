@@ -76,6 +76,25 @@ def show(record: Mapping[str, Any], root: Path) -> None:
         console.print(f"{title:9} {line}", markup=False, soft_wrap=True)
 
 
+def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
+    """Write to the terminal what came of a reproduction, and where its report is."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if "report" not in record:
+        return  # the plan alone was asked for, and has been said
+    report = root / record["report"]
+    console.print(f"\n{(report / 'table.md').read_text(encoding='utf-8')}", markup=False, soft_wrap=True)
+    steps = record["steps"].values()
+    reused = sum(step["reused"] for step in steps)
+    if reused:
+        console.print(f"{reused} of {len(steps)} measurements were finished already and reused.")
+    for line in record["missing"]:
+        console.print(f"not measured: {line}", markup=False, soft_wrap=True)
+    names = sorted(path.name for path in report.iterdir())
+    console.print(f"\nReport    {record['report']}: {', '.join(names)}", markup=False, soft_wrap=True)
+
+
 def _where(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
     prefect = f"  http://127.0.0.1:4200/runs/flow-run/{record['prefect_flow_run']}"

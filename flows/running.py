@@ -12,18 +12,17 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
 from beft.errors import BeftError
-from beft.files import copy_file, read_json, write_text
+from beft.files import copy_file, write_text
+from flows.steps import run_through_prefect
 from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
 from tasks.facts import run_facts, run_fingerprint
-from tasks.prefect_task import REUSED, dvc_task
+from tasks.prefect_task import dvc_task
 from tasks.settings import PipelineSettings
-from tasks.step import RECORD, Call, StepRecord, step_key
+from tasks.step import StepRecord, step_key
 from tasks.steps import dvc_folder, find_step, input_keys
 from tasks.versioning import DataVersion
 from tasks.workspace import Workspace
-
-_REUSED = {REUSED, "Cached"}
 
 logger = logging.getLogger(__name__)
 
@@ -134,21 +133,18 @@ class Run:
         """
         step, key = find_step(name), step_key(name, dataset)
         keys = input_keys(step, self.settings, dataset)
-        future = step.task.submit(
-            settings=self.settings.model_dump(mode="json"),
-            inputs={name: str(self.folders[read]) for name, read in keys.items()},
-            root=str(self.root),
-            dataset=dataset,
+        done = run_through_prefect(
+            step,
+            self.settings,
+            {name: self.folders[read] for name, read in keys.items()},
+            self.root,
+            dataset,
             extra=extra,
-            wait_for=[self._futures[read] for read in keys.values() if read in self._futures],
+            after=[self._futures[read] for read in keys.values() if read in self._futures],
         )
-        fingerprint = str(future.result()["fingerprint"])
-        self._futures[key] = future
-        self.folders[key] = Call(step, self.settings, {}, self.root, dataset).folder(fingerprint)
-        # Prefect's cached result may come from another workspace; the folder is this one's.
-        record = StepRecord.model_validate(read_json(self.folders[key] / RECORD))
-        self._note(record, reused=future.state.name in _REUSED)
-        return record
+        self._futures[key], self.folders[key] = done.future, done.folder
+        self._note(done.record, reused=done.reused)
+        return done.record
 
     def register(self) -> None:
         """Register what was trained; the report that says so is put into the run's folder first."""

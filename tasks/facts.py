@@ -17,6 +17,8 @@ from tasks.flat_settings import ELSEWHERE
 from tasks.settings import PipelineSettings
 from tasks.versioning import DataVersion, lock_sha256
 
+LEAST_GATE_ROWS = 20
+
 
 @dataclass(frozen=True)
 class CodeVersion:
@@ -35,6 +37,8 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         SettingsError: They are not; every problem is named.
     """
     problems = dataset_problems(settings, root)
+    if settings.split.gate_rows < LEAST_GATE_ROWS:
+        problems.append(f"split.gate_rows: promotion is decided on gate rows; it needs {LEAST_GATE_ROWS} or more")
     if is_local(settings, root):
         stay_offline()
     try:

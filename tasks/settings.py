@@ -30,9 +30,33 @@ class VersioningSettings(Section):
     remote: str | None = Field(None, description="name of a DVC remote; none: the default one of .dvc/config")
 
 
+class MeasureSettings(Section):
+    """What one measurement trains; ``beft reproduce`` fills it in for each that it plans."""
+
+    methods: tuple[str, ...] = Field(
+        ("all_biases", "value", "query", "key"), min_length=1, description="bias terms and other methods, side by side"
+    )
+    seeds: tuple[int, ...] = Field(
+        (), description="seeds whose runs share a pass, over one draw of the sample; none: the seed of these settings"
+    )
+    compared_learning_rates: tuple[float, ...] = Field(
+        (), description="every bias term is trained and measured with each of them; none: as train says"
+    )
+    compared_epochs: tuple[int, ...] = Field(
+        (), description="every bias term is trained and measured at each of these lengths; none: as train says"
+    )
+    weight_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="of methods that train weights; none: the usual one of each method"
+    )
+    random_weights_of: str = Field(
+        "value", description="rand_uniform trains as many single weights as this term's biases (or all_biases) have"
+    )
+
+
 class PipelineSettings(Settings):
     """The settings of the science and of the pipeline around it."""
 
+    measure: MeasureSettings = MeasureSettings()
     tracking: TrackingSettings = TrackingSettings()
     versioning: VersioningSettings = VersioningSettings()
     promotion: PromotionRules = PromotionRules()

@@ -51,12 +51,14 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     """
     connection = connect(settings, root)
     client = connection.client
-    run = _search(connection, {FLOW: fingerprint})
+    run = find_run(connection, {FLOW: fingerprint})
     if run is not None and run.info.status == "FINISHED":
         return str(run.info.run_id)
     if run is None:
         name = f"{' + '.join(settings.datasets)} · {fingerprint[:8]}"
-        run = client.create_run(connection.experiment, run_name=name, tags={FLOW: fingerprint, "mlflow.user": _user()})
+        run = client.create_run(
+            connection.experiment, run_name=name, tags={FLOW: fingerprint, "mlflow.user": user_name()}
+        )
         log.info("MLflow run %s", run.info.run_id)
     else:
         log.info("MLflow run %s is continued (it was %s)", run.info.run_id, run.info.status)
@@ -67,7 +69,7 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     tags = _tags(settings, facts)
     if NOTE not in run.data.tags:
         tags[NOTE] = _first_words(run)
-    _write(connection, parent, params=flat(settings), tags=tags)
+    write_batch(connection, parent, params=flat(settings), tags=tags)
     _log_datasets(connection, parent, settings, facts, root)
     return parent
 
@@ -88,13 +90,13 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
     logged = json.loads(run.data.tags.get(mark, "{}"))
     if logged.get(record.step) == record.fingerprint[:16]:
         return
-    finished = _milliseconds(record.finished)
+    finished = milliseconds(record.finished)
     for entry in entries(record, folder, settings):
         target = parent if entry.nested is None else _nested(connection, run, entry, finished)
         tags = dict(entry.tags)
         if entry.note:
             tags[NOTE] = f"{_first_words(run)}\n\n{entry.note}"
-        _write(connection, target, entry.params, tags, entry.metrics, finished)
+        write_batch(connection, target, entry.params, tags, entry.metrics, finished)
         for path, place in entry.artifacts:
             if path.is_dir():
                 client.log_artifacts(target, str(path), place)
@@ -149,10 +151,10 @@ def _first_words(run: Any) -> str:
 
 def nested_run(connection: Connection, parent: str, dataset: str, method: str) -> Any | None:
     """The nested run of a method on a dataset, when there is one."""
-    return _search(connection, {"mlflow.parentRunId": parent, NESTED: f"{dataset}/{method}"})
+    return find_run(connection, {"mlflow.parentRunId": parent, NESTED: f"{dataset}/{method}"})
 
 
-def _search(connection: Connection, tags: Mapping[str, str]) -> Any | None:
+def find_run(connection: Connection, tags: Mapping[str, str]) -> Any | None:
     """The run with these tags; of several (someone copied one), a finished one before the others, then the oldest."""
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     found = connection.client.search_runs([connection.experiment], wanted, order_by=["attributes.start_time ASC"])
@@ -162,13 +164,13 @@ def _search(connection: Connection, tags: Mapping[str, str]) -> Any | None:
 def _nested(connection: Connection, parent: Any, entry: Entry, finished: int) -> str:
     """The id of a nested run, found or made, with the times of the step."""
     tags = {"mlflow.parentRunId": parent.info.run_id, NESTED: str(entry.nested)}
-    run = _search(connection, tags)
+    run = find_run(connection, tags)
     if run is None:
         run = connection.client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * entry.seconds),
             run_name=entry.title,
-            tags=tags | {"mlflow.user": _user()},
+            tags=tags | {"mlflow.user": user_name()},
         )
     if not run.inputs.dataset_inputs:
         own = [given for given in parent.inputs.dataset_inputs if given.dataset.name == entry.dataset]
@@ -176,7 +178,7 @@ def _nested(connection: Connection, parent: Any, entry: Entry, finished: int) ->
     return str(run.info.run_id)
 
 
-def _write(
+def write_batch(
     connection: Connection,
     run: str,
     params: Mapping[str, JSON] | None = None,
@@ -257,11 +259,11 @@ def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JS
     }
 
 
-def _milliseconds(moment: str) -> int:
+def milliseconds(moment: str) -> int:
     return round(1000 * datetime.fromisoformat(moment).timestamp())
 
 
-def _user() -> str:
+def user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

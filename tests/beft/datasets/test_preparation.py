@@ -13,7 +13,7 @@ from beft.datasets.preparation import prepare_source
 from beft.errors import InputError
 from beft.files import sha256_file, sha256_json
 from beft.settings import SplitSettings
-from tests.beft.datasets.small import SPLIT, describe, prepared, texts, write_jsonl
+from tests.beft.datasets.small import SPLIT, describe, fetched, prepared, texts, write_jsonl
 
 ROTTEN_TOMATOES = {"train": 800, "dev": 200, "gate": 1000, "test": 1000}
 IMDB = {"train": 240, "dev": 60, "gate": 1000, "test": 1000}
@@ -189,3 +189,15 @@ def test_the_embedded_datasets(name: str, size: int, rows: dict[str, int], rows_
     splits = [load_split(tmp_path / "prepared", split) for split in ("train", "dev", "gate", "test")]
     assert not any("<br" in text for split in splits for text in split.texts)
     assert sha256_json([[split.ids, split.labels] for split in splits]) == rows_sha256
+
+
+@pytest.mark.parametrize("changes", [{}, {"shape": "regression", "labels": {}}])
+def test_a_gate_that_nobody_asked_for_is_empty(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rows = texts(200) if not changes else [{**row, "mood": number % 7} for number, row in enumerate(texts(200))]
+    raw = fetched(tmp_path, rows, **changes)
+    out = tmp_path / "out"
+    out.mkdir()
+    summary = prepare_source(raw, out, size=20, settings=SplitSettings(test_rows=20, gate_rows=0))
+    assert summary["rows"] == {"train": 16, "dev": 4, "gate": 0, "test": 20}
+    assert len(load_split(out, "gate")) == 0
+    assert len(load_split(out, "train")) == 16

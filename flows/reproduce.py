@@ -1,0 +1,74 @@
+"""Any table or figure of the papers as a Prefect flow: planned, priced, trained, compared, written to ``reports/NAME``.
+
+What is finished already is reused, an interrupted reproduction goes on where it stopped, and what cannot be measured
+says why.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tasks.environment import settle
+
+settle()  # Prefect reads its environment when it is imported
+
+from prefect import flow  # noqa: E402
+from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+
+from flows.outcome import show_reproduction  # noqa: E402
+from flows.quiet import set_up_log  # noqa: E402
+from flows.reproducing import Reproducing  # noqa: E402
+from tasks.reproduction_plan import make_plan  # noqa: E402
+from tasks.reproductions import ReproductionRequest  # noqa: E402
+from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.workspace import Workspace  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]  # as Prefect documents
+def reproduce(
+    request: ReproductionRequest, settings: PipelineSettings | None = None, plan_only: bool = False
+) -> dict[str, Any]:
+    """Reproduce one table, figure or analysis in the current folder.
+
+    Args:
+        request: What is to be reproduced.
+        settings: Of the project; none: those of ``params.yaml``.
+        plan_only: Say what it takes, and train nothing.
+
+    Returns:
+        The run's ``run.json``: what was planned, measured and reused, what is missing and why, where the report is.
+    """
+    set_up_log()
+    workspace = Workspace(Path.cwd())
+    settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
+    with workspace.locked():
+        run = Reproducing(make_plan(request, settings, workspace.root), settings, workspace)
+        run.prepare()
+        run.price()
+        if plan_only:
+            return run.record
+        with run.tracked():
+            run.measure()
+            run.merge()
+            run.report()
+        return run.record
+
+
+def run_reproduce(
+    request: ReproductionRequest, settings: PipelineSettings, *, plan_only: bool = False
+) -> dict[str, Any]:
+    """Run the flow in this process; what can be known to be wrong is said before Prefect starts its server.
+
+    Raises:
+        InputError: A name or setting is wrong, or nothing of it can be measured here.
+        BeftError: Every measurement failed, or another run is going on here.
+    """
+    workspace = Workspace(Path.cwd())
+    make_plan(request, settings, workspace.root)
+    with workspace.locked():
+        pass
+    record: dict[str, Any] = reproduce(request, settings, plan_only)
+    show_reproduction(record, workspace.root)
+    return record

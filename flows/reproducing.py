@@ -1,0 +1,339 @@
+"""One reproduction that is going on: its data, its price, its measurements, its report, its MLflow run."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.runtime import flow_run
+
+from beft.errors import BeftError
+from beft.estimate import readable_seconds
+from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
+from flows.steps import run_through_prefect
+from tasks import reproduction_tracking as tracking
+from tasks.facts import code_version, source_sha256
+from tasks.fetch import fetch_step
+from tasks.fingerprint import circumstances, contents_sha256
+from tasks.flat_settings import ELSEWHERE
+from tasks.forecast import forecast_step
+from tasks.measure import measure_step
+from tasks.measured import Measurement, as_trained
+from tasks.merge import merge_step
+from tasks.prepare import prepare_step
+from tasks.reproduce_report import PLAN, reproduce_report_step
+from tasks.reproduction_cells import Outline
+from tasks.reproduction_plan import Missing, Plan, Planned, reasons
+from tasks.reproduction_price import Price, price_table
+from tasks.settings import PipelineSettings
+from tasks.step import RECORD, Call
+from tasks.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+class Reproducing:
+    """Each method does the next part of it.
+
+    Attributes:
+        record: What ``run.json`` holds.
+        folders: Key of a measurement (or of another step) to the folder of its result.
+    """
+
+    def __init__(self, plan: Plan, settings: PipelineSettings, workspace: Workspace) -> None:
+        self.plan, self.settings, self.workspace, self.root = plan, settings, workspace, workspace.root
+        self.folders: dict[str, Path] = {}
+        self.missing = list(plan.missing)
+        self.record: dict[str, Any] = {
+            "status": "RUNNING",
+            "started": _now(),
+            "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
+            "request": plan.request.model_dump(mode="json"),
+            "steps": {},
+        }
+        self._todo: list[Planned] = list(plan.measurements)
+        self._prepared: dict[str, Path] = {}
+        self._prices: dict[str, Price] = {}
+        self._merges: list[str] = []
+        self._parent: str | None = None
+
+    def prepare(self) -> None:
+        """Get and prepare the data of every measurement; what cannot be had says why."""
+        raw: dict[str, Path | BeftError] = {}
+        prepared: dict[str, Path | BeftError] = {}
+        for planned in self._todo:
+            name, settings = planned.dataset, planned.settings
+            if name not in raw:
+                raw[name] = self._data(
+                    lambda s=settings, n=name: run_through_prefect(fetch_step, s, {}, self.root, n).folder
+                )
+            asked = sha256_json([name, settings.datasets[name].size, settings.split.model_dump(mode="json")])
+            if asked not in prepared:
+                prepared[asked] = self._prepare(raw[name], planned)
+            folder = prepared[asked]
+            if isinstance(folder, BeftError):
+                self._miss(planned, str(folder))
+            else:
+                self._prepared[planned.key] = folder
+        self._todo = [planned for planned in self._todo if planned.key in self._prepared]
+
+    def _prepare(self, raw: Path | BeftError, planned: Planned) -> Path | BeftError:
+        if isinstance(raw, BeftError):
+            return raw
+        inputs = {"fetch": raw}
+        return self._data(
+            lambda: run_through_prefect(prepare_step, planned.settings, inputs, self.root, planned.dataset).folder
+        )
+
+    @staticmethod
+    def _data(make: Any) -> Path | BeftError:
+        try:
+            folder: Path = make()
+        except BeftError as error:
+            return error
+        return folder
+
+    def price(self) -> None:
+        """Say what every measurement will take, and what is finished already.
+
+        Raises:
+            BeftError: Nothing can be measured.
+        """
+        for base in self.plan.bases:
+            of_base = [planned for planned in self._todo if planned.base == base]
+            try:
+                self._price(of_base)
+            except BeftError as error:
+                for planned in of_base:
+                    self._miss(planned, str(error))
+        self._todo = [planned for planned in self._todo if planned.key in self._prices]
+        if not self._todo:
+            raise BeftError("nothing of this can be measured here:\n" + "\n".join(reasons(self.missing)))
+        table = price_table(self.plan.reproduction.title, self._todo, self._prices)
+        self.record["plan"] = table.to_json()
+        logger.info("%s", table.to_markdown())
+        for line in reasons(self.missing):
+            logger.warning("not measured: %s", line)
+
+    def _price(self, of_base: list[Planned]) -> None:
+        """Measure one batch of each dataset and regime, unless everything is finished."""
+        calls = {planned.key: self._call(planned) for planned in of_base}
+        finished = {key for key, call in calls.items() if call.finished(call.fingerprint())}
+        first = {f"{planned.dataset}/{planned.regime}": planned for planned in reversed(of_base)}
+        if not first:
+            return
+        datasets = {planned.dataset: planned.settings.datasets[planned.dataset] for planned in first.values()}
+        settings = of_base[0].settings.model_copy(update={"datasets": datasets})
+        inputs = {key: self._prepared[planned.key] for key, planned in first.items()}
+        folder = None
+        if len(finished) < len(of_base):
+            folder = run_through_prefect(forecast_step, settings, inputs, self.root).folder
+        for planned in of_base:
+            rows = read_json(self._prepared[planned.key] / "data.json")["rows"]
+            self._prices[planned.key] = Price.of(planned, rows, folder, finished=planned.key in finished)
+
+    def _call(self, planned: Planned) -> Call:
+        inputs = {"prepare": self._prepared[planned.key]}
+        return Call(measure_step, planned.settings, inputs, self.root, planned.dataset)
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Keep the reproduction in MLflow and in its own folder, from here to its end, whatever that is."""
+        fingerprint = self._fingerprint()
+        folder = self.workspace.run_folder(fingerprint)
+        code = code_version()
+        facts = {
+            "commit": code.commit,
+            "dirty": code.dirty,
+            "source_sha256": source_sha256(),
+            "run_folder": folder.relative_to(self.root).as_posix(),
+            "compute": circumstances(self._todo[0].settings.base).compute,
+        }
+        self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
+        values = self.settings.model_dump(mode="json")
+        write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        self._parent = tracking.open_reproduction(fingerprint, self.plan, self.settings, root=self.root, facts=facts)
+        self.record["mlflow_run"] = self._parent
+        self._write()
+        try:
+            yield
+        except Exception as error:
+            self._close("FAILED", str(error))
+            raise
+        except BaseException as error:  # Ctrl-C, or Prefect cancels the run
+            self._close("KILLED", type(error).__name__)
+            raise
+        self._close("FINISHED")
+
+    def _fingerprint(self) -> str:
+        return sha256_json(
+            {
+                "request": self.plan.request.model_dump(mode="json"),
+                "settings": self.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
+                "data": {key: contents_sha256(folder) for key, folder in self._prepared.items()},
+                "source": source_sha256(),
+                "circumstances": [vars(circumstances(planned.settings.base)) for planned in self._todo[:1]],
+                "bases": self.plan.bases,
+            }
+        )
+
+    def measure(self) -> None:
+        """Make every measurement, and log it as soon as it is there; one that fails says why and stops no other.
+
+        Raises:
+            BeftError: All of them failed.
+        """
+        expected = spent = 0.0
+        left = sum(price.seconds for price in self._prices.values() if not price.finished)
+        for planned in self._todo:
+            price = self._prices[planned.key]
+            try:
+                done = run_through_prefect(
+                    measure_step,
+                    planned.settings,
+                    {"prepare": self._prepared[planned.key]},
+                    self.root,
+                    planned.dataset,
+                )
+            except BeftError as error:
+                logger.warning("%s: not measured: %s", planned.key, error)
+                self._miss(planned, str(error))
+                continue
+            self.folders[planned.key] = done.folder
+            self.record["steps"][planned.key] = {
+                "fingerprint": done.record.fingerprint,
+                "folder": done.folder.relative_to(self.root).as_posix(),
+                "seconds": done.record.seconds,
+                "reused": done.reused,
+            }
+            self._write()
+            self._log(planned, done.record.fingerprint, done.record.finished)
+            if not done.reused:
+                expected, spent, left = expected + price.seconds, spent + done.record.seconds, left - price.seconds
+                if left > 0:
+                    logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9)))
+        if not self.folders:
+            raise BeftError("every measurement failed:\n" + "\n".join(reasons(self.missing)))
+
+    def _log(self, planned: Planned, fingerprint: str, finished: str) -> None:
+        assert self._parent is not None
+        tracking.log_measurement(
+            self._parent,
+            planned,
+            Measurement.load(self.folders[planned.key]).records,
+            fingerprint=fingerprint,
+            finished=finished,
+            settings=self.settings,
+            root=self.root,
+        )
+
+    def merge(self) -> None:
+        """Merge the adapters of the datasets, seed by seed, where the reproduction is about merging."""
+        if not self.plan.reproduction.merged:
+            return
+        term = self.plan.methods[0]
+        by_seed: dict[tuple[str, str, int], dict[str, Planned]] = {}
+        for planned in self._todo:
+            for seed in planned.seeds if planned.key in self.folders else ():
+                by_seed.setdefault((planned.base, planned.regime, seed), {})[planned.dataset] = planned
+        for (base, regime, seed), of_seed in by_seed.items():
+            if len(of_seed) < 2:
+                continue
+            inputs: dict[str, Path] = {}
+            for name, planned in of_seed.items():
+                trained = self.root / self.record["run_folder"] / "trained" / f"{base}-{regime}-{seed}" / name
+                as_trained(self.folders[planned.key], term, seed, trained)
+                inputs |= {
+                    f"prepare/{name}": self._prepared[planned.key],
+                    f"train/{name}": trained,
+                    f"evaluate/{name}": trained,
+                }
+            first = next(iter(of_seed.values())).settings
+            datasets = {name: planned.settings.datasets[name] for name, planned in of_seed.items()}
+            settings = first.model_copy(update={"datasets": datasets, "seed": seed})
+            key = f"merge/{base}/{regime}-seed{seed}"
+            try:
+                done = run_through_prefect(merge_step, settings, inputs, self.root)
+            except BeftError as error:
+                logger.warning("%s: %s", key, error)
+                self.missing.append(Missing(base, " + ".join(of_seed), regime, ("merge",), str(error)))
+                continue
+            self.folders[key] = done.folder
+            self._merges.append(key)
+
+    def report(self) -> None:
+        """Write the report, copy it to ``reports/NAME``, and show its table on the flow run's page."""
+        run_folder = self.root / self.record["run_folder"]
+        with whole_folder(run_folder / "plan") as out:
+            write_json(out / PLAN, self._outline().model_dump(mode="json"))
+        inputs = {"plan": run_folder / "plan", **self.folders}
+        done = run_through_prefect(reproduce_report_step, self.settings, inputs, self.root)
+        target = self.root / "reports" / self.plan.request.name
+        with whole_folder(target) as out:
+            shutil.copytree(done.folder, out, ignore=shutil.ignore_patterns(RECORD), dirs_exist_ok=True)
+        self.folders["reproduce_report"] = done.folder
+        self.record["report"] = target.relative_to(self.root).as_posix()
+        self.record["headline"] = done.record.summary["headline"]
+        leave_table(self.plan.request.name, (target / "table.md").read_text(encoding="utf-8"))
+
+    def _outline(self) -> Outline:
+        plan = self.plan
+        return Outline(
+            name=plan.request.name,
+            title=plan.reproduction.title,
+            protocol=plan.request.protocol,
+            seeds=plan.request.seeds,
+            bases=plan.bases,
+            datasets=plan.datasets,
+            regimes=plan.regimes,
+            methods=plan.methods,
+            measurements={
+                planned.key: (planned.base, planned.dataset, planned.regime)
+                for planned in plan.measurements
+                if planned.key in self.folders
+            },
+            merges=tuple(self._merges),
+            missing=tuple(self.missing),
+            facts={"compute": self.record["facts"]["compute"], "commit": self.record["facts"]["commit"]},
+        )
+
+    def _miss(self, planned: Planned, reason: str) -> None:
+        self.missing.append(Missing(planned.base, planned.dataset, planned.regime, planned.methods, reason))
+
+    def _close(self, status: Any, error: str | None = None) -> None:
+        self.record |= {"status": status, "finished": _now(), "error": error, "missing": reasons(self.missing)}
+        self._write()
+        assert self._parent is not None
+        report = self.record.get("report")
+        try:
+            tracking.finish_reproduction(
+                self._parent,
+                status,
+                self.settings,
+                root=self.root,
+                metrics=self.record.get("headline"),
+                report=self.root / report if report else None,
+                error=error,
+            )
+        except BeftError:
+            if status == "FINISHED":
+                raise
+            logger.exception("the MLflow run could not be closed")  # the error that ended the run is the one to see
+
+    def _write(self) -> None:
+        self.workspace.record_run(self.record["fingerprint"], self.record, self.folders)
+
+
+def leave_table(name: str, markdown: str) -> None:
+    """Show the table on the flow run's page in Prefect."""
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(key=f"reproduce-{name}", markdown=markdown, description=f"The table of {name}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

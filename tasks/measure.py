@@ -1,0 +1,214 @@
+"""measure: methods by seeds on one sample of a dataset, trained side by side and measured on its test rows.
+
+A measurement is the unit in which ``beft reproduce`` plans, trains, resumes and reuses.
+"""
+
+import logging
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+
+from beft.adaptation import labelled_batches
+from beft.adapter import Adapter
+from beft.bank import Bank
+from beft.datasets import load_split
+from beft.device import resolve_compute
+from beft.errors import InputError
+from beft.evidence import Evidence, Scores
+from beft.files import write_json
+from beft.importance import fisher_information
+from beft.measuring import score_rows
+from beft.methods import METHODS, Kind, MethodOptions, MethodResult, MethodRun, NotAvailable, measure_many
+from beft.methods.common import Common
+from beft.opened import Opened, open_classifier
+from beft.settings import TERMS
+from beft.sites import read_bias
+from tasks.measured import Cost, Measured, Measurement, Scored
+from tasks.predictions import write_predictions
+from tasks.settings import PipelineSettings
+from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
+
+log = logging.getLogger("tasks")
+
+ALL_BIASES = "all_biases"
+
+
+def measure(
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    checkpoints: Path | None = None,
+) -> dict[str, JSON]:
+    """Write ``records.json``, ``cost.json``, every run's predictions of the test rows, and adapters of the bias terms.
+
+    Where all bias terms are trained as well, which is the probe, every term is scored by importance.
+
+    Raises:
+        InputError: The base cannot be reached, or none of the methods can be measured.
+    """
+    assert dataset is not None
+    opened = open_classifier(settings, inputs["prepare"], dataset)
+    found = measure_many(opened, _runs(opened, settings), checkpoints=checkpoints, progress=log.info)
+    results = [one for one in found if isinstance(one, MethodResult)]
+    unavailable = {one.run.method: one.reason for one in found if isinstance(one, NotAvailable)}
+    if not results:
+        raise InputError("; ".join(f"{method}: {reason}" for method, reason in unavailable.items()))
+    scored = [(one, _scores(opened, one)) for one in results if one.run.method == ALL_BIASES]
+    records = [_record(opened, one, _beside(one, scored)) for one in results]
+    of_probes = tuple(_scored(one, scores) for one, scores in scored)
+    Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes).save(out)
+    for record, one in zip(records, results, strict=True):
+        if one.run.method in TERMS:
+            _adapter(opened, one).save(out / "adapters" / record.key)
+    for one, scores in scored:
+        key = next(record.key for record, result in zip(records, results, strict=True) if result is one)
+        write_json(out / "importance" / f"{key}.json", scores.to_json())
+    predictions = {record.key: one.predictions for record, one in zip(records, results, strict=True)}
+    ids = {"test": load_split(inputs["prepare"], "test").ids}
+    write_predictions(out / "predictions.parquet", ids, {"test": opened.rows("test").truth}, predictions)
+    return {record.key: record.scores[record.metric] for record in records}
+
+
+def _runs(opened: Opened, settings: PipelineSettings) -> list[MethodRun]:
+    """Every method from every seed; bias terms with every learning rate and length that are compared."""
+    asked, runs = settings.measure, []
+    options = MethodOptions(learning_rate=asked.weight_learning_rate, weights_of=asked.random_weights_of)
+    for method, seed in product(asked.methods, asked.seeds or (settings.seed,)):
+        if METHODS.get(method) is not Kind.BIASES or not (asked.compared_learning_rates or asked.compared_epochs):
+            runs.append(MethodRun(method, seed, None, options))
+            continue
+        section = opened.training(settings.probe if method == ALL_BIASES else settings.train)
+        rates = [{"learning_rate": rate, "learning_rates": ()} for rate in asked.compared_learning_rates]
+        lengths = [{"epochs": epochs} for epochs in asked.compared_epochs]
+        for rate, length in product(rates or [{}], lengths or [{}]):
+            runs.append(MethodRun(method, seed, section.model_copy(update={**rate, **length}), options))
+    return runs
+
+
+def _scores(opened: Opened, probe: MethodResult) -> Scores:
+    """The importance of every term by what the probe moved; Fisher is taken before it, from the head of its seed."""
+    classifier, settings = opened.classifier, opened.settings
+    common = Common(opened, ("test",), log.info)
+    train, sites = common.sample.train, tuple(probe.deltas)
+    assert probe.training is not None
+    batches = labelled_batches(classifier, train, probe.training.batch_size)
+    with Bank(classifier.model, {}, common.head_start(probe.run.seed)):
+        information = fisher_information(classifier, batches, sites)
+    inert = common.inert(sites)
+    before = {site: read_bias(classifier.model, site).cpu() for site in sites}
+    after = {site: before[site] + probe.deltas[site] for site in sites}
+    return Evidence(before, after, information, inert).scores(settings)
+
+
+def _beside(one: MethodResult, scored: list[tuple[MethodResult, Scores]]) -> Scores | None:
+    """The scores by the probe of the same seed and length; of several, by the one of the same learning rate."""
+    if one.training is None:
+        return None
+    found = [
+        (probe.training.learning_rate, scores)
+        for probe, scores in scored
+        if probe.training is not None and (probe.run.seed, probe.training.epochs) == (one.run.seed, one.training.epochs)
+    ]
+    same = [scores for rate, scores in found if rate == one.training.learning_rate]
+    return same[0] if same else found[0][1] if len(found) == 1 else None
+
+
+def _scored(probe: MethodResult, scores: Scores) -> Scored:
+    assert probe.training is not None
+    return Scored(
+        seed=probe.run.seed,
+        learning_rate=probe.training.learning_rate,
+        epochs=probe.training.epochs,
+        importance={term: {table.method: table.mean[term] for table in scores.tables} for term in scores.inert},
+        inert={term: bool(facts["inert"]) for term, facts in scores.inert.items()},
+    )
+
+
+def _record(opened: Opened, one: MethodResult, scores: Scores | None) -> Measured:
+    settings, method = opened.settings, one.run.method
+    importance = selected = inert = None
+    if scores is not None and method in scores.inert:
+        importance = {table.method: table.mean[method] for table in scores.tables}
+        selected = scores.selection.term == method
+        inert = bool(scores.inert[method]["inert"])
+    reference, rows = opened.classifier.reference, opened.facts["rows"]
+    paper = settings.protocol == "paper"
+    return Measured(
+        base=settings.base.source if reference is None else reference.portable_id,
+        dataset=opened.dataset,
+        regime=str(settings.datasets[opened.dataset].size),
+        rows={
+            "train": rows["train"] + (rows["dev"] if paper else 0),
+            "dev": 0 if paper else rows["dev"],
+            "test": rows["test"],
+        },
+        protocol=settings.protocol,
+        method=method,
+        seed=one.run.seed,
+        draw=settings.split.draw,
+        learning_rate=None if one.training is None else one.training.learning_rate,
+        epochs=None if one.training is None else one.training.epochs,
+        metric=opened.metric,
+        scores={name: score_rows(name, one.predictions["test"], opened.rows("test")) for name in _metrics(opened)},
+        dev=one.dev,
+        trained_parameters=one.trained_parameters,
+        head_parameters=one.head_parameters,
+        model_parameters=one.model_parameters,
+        best_epoch=one.best_epoch,
+        importance=importance,
+        selected=selected,
+        inert=inert,
+        history=one.history,
+        cost=Cost(seconds=round(one.seconds, 3), shared_with=one.together - 1, peak_memory_bytes=one.peak_memory_bytes),
+    )
+
+
+def _metrics(opened: Opened) -> list[str]:
+    """The dataset's metrics, the headline first."""
+    return list(dict.fromkeys([opened.metric, *opened.facts.get("metrics", ())]))
+
+
+def _adapter(opened: Opened, one: MethodResult) -> Adapter:
+    """The adapter of a bias term, with where it came from."""
+    settings = opened.settings
+    assert one.training is not None
+    return Adapter.trained(
+        opened.classifier,
+        terms=(one.run.method,),
+        deltas=one.deltas,
+        head=one.head,
+        max_length=opened.max_length,
+        head_train="paper" if settings.protocol == "paper" else settings.head.train,
+        dataset=opened.dataset,
+        provenance={
+            "protocol": settings.protocol,
+            "seed": one.run.seed,
+            "training": one.training.model_dump(mode="json"),
+            "best_epoch": one.best_epoch,
+            "rows": opened.facts["rows"],
+            "compute": resolve_compute(settings.base).to_json(),
+        },
+    )
+
+
+measure_step = Step(
+    measure,
+    reads=("prepare",),
+    sections=(
+        *CLASSIFIER_SECTIONS,
+        "probe",
+        "train",
+        "score",
+        "evaluate",
+        "measure",
+        "split.draw",
+        "datasets.{dataset}.size",
+        "datasets.{dataset}.epochs",
+        "datasets.{dataset}.learning_rate",
+    ),
+    computes=True,
+    own_process=True,
+    tags=("gpu",),
+)

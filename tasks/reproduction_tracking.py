@@ -1,0 +1,199 @@
+"""A reproduction in MLflow: one parent run, and a nested run for each base, dataset, regime, method and seed.
+
+Parameters are named as in the settings, without the dataset's name in them, and metrics are the same for every method,
+so that the pages of MLflow put all nested runs side by side. Whatever is written is found again by a tag, so writing
+it a second time changes nothing, and a reproduction that was killed goes on with the same runs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tasks.connection import Connection, connect
+from tasks.entries import Metrics, shown
+from tasks.flat_settings import flat
+from tasks.measured import Measured
+from tasks.reproduction_plan import Plan, Planned
+from tasks.settings import PipelineSettings
+from tasks.step import JSON
+from tasks.tracking import FLOW, NESTED, NOTE, find_run, milliseconds, side_by_side_of, user_name, write_batch
+
+LOGGED = "beft.logged"
+"""The tag of a parent run: which measurements have been written in full, by their fingerprints."""
+
+
+def tracked_in(settings: PipelineSettings) -> PipelineSettings:
+    """The settings with the experiment that holds all reproductions, beside that of the main job."""
+    tracking = settings.tracking
+    own = tracking.model_copy(update={"experiment": f"{tracking.experiment}-reproduce"})
+    return settings.model_copy(update={"tracking": own})
+
+
+def open_reproduction(
+    fingerprint: str, plan: Plan, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]
+) -> str:
+    """The id of the parent run: the one that has this fingerprint, or a new one.
+
+    Args:
+        facts: Source hash, commit and the like, which become tags.
+
+    Raises:
+        BeftError: MLflow cannot be reached.
+    """
+    connection = connect(tracked_in(settings), root)
+    client = connection.client
+    run = find_run(connection, {FLOW: fingerprint})
+    request = plan.request
+    if run is None:
+        name = f"{request.name} · {', '.join(plan.bases)} · {fingerprint[:8]}"
+        own = {FLOW: fingerprint, "mlflow.user": user_name()}
+        run = client.create_run(connection.experiment, run_name=name, tags=own)
+    else:
+        client.update_run(run.info.run_id, status="RUNNING")
+        if "error" in run.data.tags:
+            client.delete_tag(run.info.run_id, "error")
+    parent = str(run.info.run_id)
+    params = {name: value for name, value in request.model_dump(mode="json").items() if name != "changes"}
+    params |= {"models": list(plan.bases.values()), "datasets": plan.datasets, "regimes": plan.regimes}
+    params |= {"methods": plan.methods, **request.changes}
+    tags: dict[str, JSON] = {
+        "reproduction": request.name,
+        "base": ", ".join(plan.bases),
+        "dataset": ", ".join(plan.datasets),
+        "regime": ", ".join(plan.regimes),
+        "protocol": request.protocol,
+        **{name: value for name, value in facts.items() if not isinstance(value, dict)},
+        "mlflow.source.name": "flows/reproduce.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": facts.get("commit"),
+        NOTE: f"[All runs side by side](#/{side_by_side_of(run)}). The report is among the artifacts.",
+    }
+    write_batch(connection, parent, params=params, tags=tags)
+    return parent
+
+
+def log_measurement(
+    parent: str,
+    planned: Planned,
+    records: Sequence[Measured],
+    *,
+    fingerprint: str,
+    finished: str,
+    settings: PipelineSettings,
+    root: Path,
+) -> None:
+    """Write a nested run for each record of a measurement; a second call writes nothing.
+
+    Args:
+        fingerprint: Of the measurement.
+        finished: When it was finished; ISO 8601, UTC.
+        settings: Of the project.
+    """
+    connection = connect(tracked_in(settings), root)
+    logged = json.loads(connection.client.get_run(parent).data.tags.get(LOGGED, "[]"))
+    if fingerprint[:16] in logged:
+        return
+    for record in records:
+        _nested(connection, parent, planned, record, milliseconds(finished))
+    connection.client.set_tag(parent, LOGGED, json.dumps([*logged, fingerprint[:16]]))
+
+
+def finish_reproduction(
+    parent: str,
+    status: Literal["FINISHED", "FAILED", "KILLED"],
+    settings: PipelineSettings,
+    *,
+    root: Path,
+    metrics: Mapping[str, float] | None = None,
+    report: Path | None = None,
+    error: str | None = None,
+) -> None:
+    """End the parent run, with the headline metrics and the report of one that came to its end.
+
+    Args:
+        metrics: Name -> value.
+        report: The folder of the report.
+        error: What went wrong.
+    """
+    connection = connect(tracked_in(settings), root)
+    client = connection.client
+    found: Metrics = [(name, value, 0) for name, value in (metrics or {}).items()]
+    # One time for all writings of the same value, so that a second one adds no point to a chart.
+    started = client.get_run(parent).info.start_time
+    write_batch(
+        connection, parent, metrics=found, time=started, tags={"error": None if error is None else shown(error, 500)}
+    )
+    if report is not None:
+        client.log_artifacts(parent, str(report), "report")
+    client.set_terminated(parent, status)
+
+
+def _nested(connection: Connection, parent: str, planned: Planned, record: Measured, finished: int) -> None:
+    client = connection.client
+    name = f"{planned.base}/{planned.dataset}/{planned.regime}/{record.key}"
+    tags = {"mlflow.parentRunId": parent, NESTED: name}
+    run = find_run(connection, tags)
+    if run is None:
+        seconds = record.cost.seconds if record.cost else 0.0
+        run = client.create_run(
+            connection.experiment,
+            start_time=finished - round(1000 * seconds),
+            run_name=f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}",
+            tags=tags | {"mlflow.user": user_name()},
+        )
+    write_batch(
+        connection, run.info.run_id, _params(planned, record), _tags(planned, record), _metrics(record), finished
+    )
+    client.set_terminated(run.info.run_id, "FINISHED", finished)
+
+
+def _params(planned: Planned, record: Measured) -> dict[str, JSON]:
+    """The settings of a run under the names of the settings; the dataset's own stand below ``dataset``."""
+    own = f"datasets.{planned.dataset}."
+    section = "probe." if record.method == "all_biases" else "train."
+    shared = ("protocol", "base.", "head.", "split.", section)
+    values = flat(planned.settings)
+    found = {name: value for name, value in values.items() if name.startswith(shared)}
+    found = {name.replace("probe.", "train."): value for name, value in found.items()}
+    found |= {name.replace(own, "dataset."): value for name, value in values.items() if name.startswith(own)}
+    return found | {
+        "seed": record.seed,
+        "method": record.method,
+        "train.learning_rate": record.learning_rate,
+        "train.epochs": record.epochs,
+    }
+
+
+def _tags(planned: Planned, record: Measured) -> dict[str, JSON]:
+    from beft.settings import TERMS
+
+    return {
+        "base": record.base,
+        "dataset": record.dataset,
+        "regime": planned.regime,
+        "method": record.method,
+        "term": record.method if record.method in TERMS else None,
+        "seed": record.seed,
+        "protocol": record.protocol,
+    }
+
+
+def _metrics(record: Measured) -> Metrics:
+    """The same names for every method; ``test/score`` is the headline metric, whatever the dataset's is."""
+    found: Metrics = [("test/score", record.scores[record.metric], 0)]
+    found += [(f"test/{name}", value, 0) for name, value in record.scores.items()]
+    names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": "dev/score"}
+    for epoch in record.history:
+        found += [(names[name], epoch[name], epoch["epoch"]) for name in names if epoch.get(name) is not None]
+    if record.best_epoch is not None:
+        found.append(("usage/best_epoch", record.best_epoch, 0))
+    found.append(("usage/trainable_parameters", record.trained_parameters + record.head_parameters, 0))
+    if record.cost is not None:
+        found.append(("usage/seconds", record.cost.seconds, 0))
+        if record.cost.peak_memory_bytes is not None:
+            found.append(("usage/peak_memory_megabytes", record.cost.peak_memory_bytes / 1e6, 0))
+    for method, value in (record.importance or {}).items():
+        if value is not None:
+            found.append((f"importance/{method}", value, 0))
+    return found

@@ -1,0 +1,130 @@
+"""A reproduction on two small datasets and a tiny base, on a real temporary Prefect server."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.errors import InputError
+from beft.files import read_json, write_text
+from tasks.reproductions import ReproductionRequest
+from tasks.settings import PipelineSettings
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+from tests.support.small_data import small_workspace
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+COMMAND = ["reproduce", "table3", "--datasets", "mine,yours,gone", "--regime", "60", "--seeds", "1"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two small datasets, one whose file is missing, and a tiny base; the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    base = save_base(tmp_path / "base", build_tiny("bert"), pooling="mean")
+    small_workspace(
+        tmp_path,
+        {
+            "datasets": {name: {"size": 60, "max_length": 16} for name in ("mine", "yours", "gone")},
+            "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
+            "train": {"epochs": 2, "learning_rate": 0.01},
+            "probe": {"epochs": 2, "learning_rate": 0.01},
+            "evaluate": {"resamples": 100},
+        },
+    )
+    own = tmp_path / "data" / "datasets"
+    write_text(own / "yours.yaml", (own / "mine.yaml").read_text())
+    write_text(own / "gone.yaml", (own / "mine.yaml").read_text().replace("mine.csv", "gone.csv"))
+    return tmp_path
+
+
+def runs(root: Path) -> list[Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("beft-reproduce")
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def test_its_parameters_are_a_form() -> None:
+    from flows.reproduce import reproduce
+
+    text = str(reproduce.parameters.model_dump())
+    for name in ReproductionRequest.model_fields:
+        assert name in text
+    assert "seeds 0, 1, 2" in text
+
+
+def test_wrong_names_are_said_before_a_server_is_started(root: Path) -> None:
+    from flows.reproduce import run_reproduce
+
+    request = ReproductionRequest(name="table1", datasets=("mien",))
+    with pytest.raises(InputError, match="Did you mean 'mine'"):
+        run_reproduce(request, PipelineSettings.read(root / "params.yaml"))
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli import status_of
+
+    first = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *COMMAND],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list((root / "runs" / "steps").glob("measure-mine-*/step.json")):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not list((root / "runs" / "steps").glob("measure-yours-*/step.json"))
+
+    assert status_of(COMMAND) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 measurements were finished already and reused." in out
+    assert "gone 60 on base" in out and "gone.csv" in out
+
+    # The folder of the report, with what was measured beside what was published.
+    report = root / "reports" / "table3"
+    names = {path.name for path in report.iterdir()}
+    assert {"table.md", "table.csv", "table.tex", "figure.png", "figure.svg", "report.json"} <= names
+    table = (report / "table.md").read_text()
+    assert "published | bert-base | mean" in table and "not measured (1)" in table
+    found = read_json(report / "report.json")
+    # Both datasets are the same rows, so the mean of their two adapters is either one.
+    [merged] = found["merges"]
+    scores = merged["matrix"]["mine"]["scores"]
+    assert scores["mean"]["accuracy"]["value"] == scores["yours"]["accuracy"]["value"]
+    assert merged["comparisons"][0]["cosine"] == pytest.approx(1)
+
+    # One parent run, continued after the kill, and one nested run for each dataset and seed.
+    everything = runs(root)
+    [parent] = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
+    nested = [run for run in everything if "mlflow.parentRunId" in run.data.tags]
+    assert parent.info.status == "FINISHED" and parent.data.params["name"] == "table3"
+    assert "mine/60/value" in parent.data.metrics and "mine/biases mean" in parent.data.metrics
+    tags = {(run.data.tags["dataset"], run.data.tags["seed"], run.data.tags["term"]) for run in nested}
+    assert tags == {("mine", "0", "value"), ("yours", "0", "value")}
+    assert {run.data.params["train.epochs"] for run in nested} == {"2"}
+    assert all({"test/score", "usage/seconds", "dev/score"} <= set(run.data.metrics) for run in nested)
+    assert len({frozenset(run.data.params) for run in nested}) == 1
+
+    # Again, in MLflow's words: nothing more is written.
+    from flows.reproduce import run_reproduce
+
+    request = ReproductionRequest(name="table3", datasets=("mine", "yours", "gone"), regimes=(60,), seeds=1)
+    again = run_reproduce(request, PipelineSettings.read(root / "params.yaml"))
+    assert all(step["reused"] for step in again["steps"].values())
+    assert again["mlflow_run"] == parent.info.run_id and len(runs(root)) == len(everything)
