@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 CLONE = "tests/end_to_end/test_clone.py"
+REPRODUCE = "tests/flows/test_reproduce.py"
 PROMOTE = "tests/flows/test_promote.py"
 ELSEWHERE = {
     "make run": ".ci/run",
@@ -27,6 +28,9 @@ ELSEWHERE = {
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
+    "beft reproduce table1 --datasets rotten_tomatoes --seeds 2 --plan": (
+        f"{REPRODUCE}::test_it_is_killed_goes_on_and_ends_with_a_report"
+    ),
     "beft promote": f"{PROMOTE}::test_the_challenger_of_a_second_run_is_judged_against_the_champion",
     "beft history": f"{PROMOTE}::test_the_challenger_of_a_second_run_is_judged_against_the_champion",
 }

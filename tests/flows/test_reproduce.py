@@ -128,3 +128,10 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     again = run_reproduce(request, PipelineSettings.read(root / "params.yaml"))
     assert all(step["reused"] for step in again["steps"].values())
     assert again["mlflow_run"] == parent.info.run_id and len(runs(root)) == len(everything)
+
+    # A plan trains nothing.
+    capsys.readouterr()
+    steps = sorted(path.name for path in (root / "runs" / "steps").iterdir())
+    assert status_of([*COMMAND[:-1], "2", "--plan"]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert not [path for path in (root / "runs" / "steps").glob("measure-*") if path.name not in steps]
