@@ -16,7 +16,8 @@ from beft.estimate import readable_seconds
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
 from flows.steps import run_through_prefect
 from tasks import reproduction_tracking as tracking
-from tasks.facts import code_version, source_sha256
+from tasks.environment import stay_offline
+from tasks.facts import code_version, is_local, source_sha256
 from tasks.fetch import fetch_step
 from tasks.fingerprint import circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
@@ -63,6 +64,8 @@ class Reproducing:
 
     def prepare(self) -> None:
         """Get and prepare the data of every measurement; what cannot be had says why."""
+        if all(is_local(planned.settings, self.root) for planned in self._todo):
+            stay_offline()
         raw: dict[str, Path | BeftError] = {}
         prepared: dict[str, Path | BeftError] = {}
         for planned in self._todo:

@@ -49,11 +49,14 @@ class Price:
 
 
 def run_lengths(planned: Planned) -> list[int]:
-    """The epochs of each run of a measurement, those that try learning rates on dev included."""
+    """The epochs of each run of a measurement, those that try learning rates on dev included; 0 without training."""
     settings, lengths = planned.settings, []
     own = settings.datasets[planned.dataset]
     for method, _ in product(planned.methods, planned.seeds):
         section = settings.probe if method == "all_biases" else settings.train
+        if METHODS[method] in (Kind.UNTRAINED, Kind.FEATURES):
+            lengths.append(0)
+            continue
         compared = METHODS[method] is Kind.BIASES
         rates = len(settings.measure.compared_learning_rates) if compared else 0
         tried = 1 if own.learning_rate is not None or not compared else max(1, len(section.learning_rates))

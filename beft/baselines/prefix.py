@@ -124,12 +124,14 @@ def _encoded(wrapped: Any) -> nn.Parameter:
 
 
 def _base(model: Any) -> Any:
-    """The model under the head.
+    """The stack of layers under the head.
 
     Raises:
         InputError: It takes no keys and values from outside.
     """
     base = model.base_model
+    # OPT's language model calls the decoder inside its base past the base itself.
+    base = base.decoder if base.config.model_type == "opt" else base
     takes = "past_key_values" in inspect.signature(base.forward).parameters
     if not takes or base.config.is_encoder_decoder:
         raise InputError(_unavailable(base))

@@ -143,8 +143,9 @@ def test_terms_and_weights_train_without_a_head(ranked: Opened) -> None:
     assert "by a head" in without[2].reason
 
 
-def test_a_prefix_s_gradient_is_that_of_peft_s_language_model() -> None:
-    made = task("candidates")
+@pytest.mark.parametrize("family", ["qwen2", "opt"])
+def test_a_prefix_s_gradient_is_that_of_peft_s_language_model(family) -> None:
+    made = task("candidates", family=family)
     rows = np.arange(6)
     method = Prefix(4)
     state = method.start(made.classifier, (), made.train.batch(rows[:1]), 0)

@@ -135,6 +135,8 @@ class TestPrice:
         changes = {"train.epochs": 3, "train.learning_rates": [1e-3, 1e-2], "probe.epochs": 5}
         [one] = plan("table1", seeds=1, changes=changes).measurements
         assert sorted(run_lengths(one)) == [3] * 6 + [5]  # three terms try two rates each, and the probe has one
+        [one] = plan("table1", methods=["untouched", "logistic_regression", "value"], seeds=1).measurements
+        assert run_lengths(one) == [0, 0, one.settings.train.epochs]
 
     def test_steps_and_seconds(self, plan: Make, tmp_path: Path) -> None:
         [one] = plan("table1", seeds=1, changes={"train.epochs": 2, "probe.epochs": 2}).measurements
