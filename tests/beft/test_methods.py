@@ -1,5 +1,6 @@
 """Methods side by side: many in one pass as each alone, what each is said to cost, and the table of them."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -238,14 +239,15 @@ def test_rows_are_means_over_seeds_with_their_interval(found: list) -> None:
 
 
 def test_peak_memory_is_what_is_taken_above() -> None:
-    megabytes = 100
+    megabytes = 400
+    gc.collect()  # what other tests left must not go away meanwhile
     memory = PeakMemory(torch.device("cpu"))
     held = torch.ones(megabytes * 2**18)
     del held
     above = memory.above()
-    assert above is not None and 0.9 * megabytes * 2**20 < above < 2 * megabytes * 2**20
+    assert above is not None and 0.5 * megabytes * 2**20 < above < 2 * megabytes * 2**20
     again = PeakMemory(torch.device("cpu")).above()
-    assert again is not None and again < megabytes * 2**19, "an earlier peak is not the next one's"
+    assert again is not None and again < megabytes * 2**18, "an earlier peak is not the next one's"
 
 
 def test_every_method_is_of_a_kind() -> None:

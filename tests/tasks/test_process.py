@@ -102,7 +102,7 @@ def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path
         child = int((raw / "pid").read_text())
         assert process_start(child) is not None
         parent.send_signal(signal_of_the_parent)
-        parent.wait(10)
+        parent.wait(60)
         wait_until(lambda: process_start(child) is None)
     finally:
         parent.kill()
