@@ -160,7 +160,7 @@ class EvaluateSettings(Section):
 class MergeSettings(Section):
     """Which merges of the datasets' adapters are made; what stands several times is chosen on dev, never on test."""
 
-    methods: tuple[MergeMethod, ...] = Field(("mean", "task_arithmetic", "ties", "dare"), min_length=1)
+    methods: tuple[MergeMethod, ...] = Field(("mean", "task_arithmetic"), min_length=1)
     scales: tuple[float, ...] = Field(
         (0.3, 0.5, 0.7, 1.0), min_length=1, description="scales tried by task_arithmetic, ties and dare"
     )

@@ -91,7 +91,15 @@ def test_every_part_is_there(finished_run: FinishedRun, page: str) -> None:
     text = Page(page).text
     for part in ("Results", "Selection of the target term", "Learning curves", "Merging", "Data", "Cost", "Settings"):
         assert part in text
-    assert "merged: task arithmetic" in text
+    for method in (
+        "mean",
+        "task arithmetic",
+        "ties density 0.2, scale",
+        "dare draw 0, drop rate 0.5",
+        "searched weights",
+    ):
+        assert f"merged: {method}" in text
+    assert "What was tried on dev for searched weights" in text
     assert "train.learning_rate 0.005" in text
     assert "datasets.films.size 60" in text
     assert "tracking." not in text
