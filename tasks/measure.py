@@ -50,13 +50,18 @@ def measure(
     """
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
+    # What went before the interruption is in no clock of this process.
+    interrupted = checkpoints is not None and any(checkpoints.iterdir())
     found = measure_many(opened, _runs(opened, settings), checkpoints=checkpoints, progress=log.info)
     results = [one for one in found if isinstance(one, MethodResult)]
     unavailable = {one.run.method: one.reason for one in found if isinstance(one, NotAvailable)}
     if not results:
         raise InputError("; ".join(f"{method}: {reason}" for method, reason in unavailable.items()))
     scored = [(one, _scores(opened, one)) for one in results if one.run.method == ALL_BIASES]
-    records = [_record(opened, one, _beside(one, scored)) for one in results]
+    records = [
+        _record(opened, one, _beside(one, scored), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES)
+        for one in results
+    ]
     of_probes = tuple(_scored(one, scores) for one, scores in scored)
     Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes).save(out)
     for record, one in zip(records, results, strict=True):
@@ -126,7 +131,7 @@ def _scored(probe: MethodResult, scores: Scores) -> Scored:
     )
 
 
-def _record(opened: Opened, one: MethodResult, scores: Scores | None) -> Measured:
+def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: bool) -> Measured:
     settings, method = opened.settings, one.run.method
     importance = selected = inert = None
     if scores is not None and method in scores.inert:

@@ -17,14 +17,15 @@ class Cost(BaseModel):
     """What a run took; other each time.
 
     Attributes:
-        seconds: Wall time of the training; of a pass of many runs, the run's share by steps.
+        seconds: Wall time of the training; of a pass of many runs, the run's share by steps. None: it was interrupted,
+            and how long all of it took is not known.
         shared_with: How many other runs shared its pass; with any, the time is not that of the run alone.
         peak_memory_bytes: What the training took above what was taken before; None: not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seconds: FiniteFloat
+    seconds: FiniteFloat | None
     shared_with: int = 0
     peak_memory_bytes: int | None = None
 

@@ -89,7 +89,7 @@ class Cell:
     @property
     def seconds(self) -> Estimate | None:
         """The mean time of a run; None where it is not known."""
-        costs = [record.cost.seconds for record in self.records if record.cost]
+        costs = [record.cost.seconds for record in self.records if record.cost and record.cost.seconds is not None]
         return mean_of(costs) if costs else None
 
     @property

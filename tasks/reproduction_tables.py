@@ -137,11 +137,11 @@ def cost_table(cells: Cells, published: Published) -> Table:
             ]
         )
     for score in published.scores:
-        if score.regime not in cells.outline.regimes:
-            continue
+        if score.seconds is None:
+            continue  # no cost was published of it
         spread = "" if score.spread is None else f" ± {100 * score.spread:.2f}"
         share = None if score.share is None else _as_share(score.share)
-        time = None if score.seconds is None else f"{score.seconds:.1f} s"
+        time = f"{score.seconds:.1f} s"
         value = f"{100 * score.value:.2f}{spread}"
         where = [score.model, score.dataset, score.regime, "", title(score.method)]
         rows.append(["published", *where, share, time, None, value])
@@ -154,7 +154,8 @@ def cost_table(cells: Cells, published: Published) -> Table:
         [[row[at] for at in keep] for row in rows],
         notes=[
             "Time and memory are those of one run where it was trained alone; of runs that shared a pass the time is "
-            f"a share by steps, and the memory that of the pass. Without the head's parameters.{device}",
+            "a share by steps, and the memory that of the pass; an interrupted one has no time. "
+            f"Without the head's parameters.{device}",
             *reasons.notes,
         ],
     )

@@ -135,7 +135,7 @@ def _nested(connection: Connection, parent: str, planned: Planned, record: Measu
     tags = {"mlflow.parentRunId": parent, NESTED: name}
     run = find_run(connection, tags)
     if run is None:
-        seconds = record.cost.seconds if record.cost else 0.0
+        seconds = (record.cost.seconds if record.cost else None) or 0.0
         run = client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * seconds),
@@ -190,7 +190,8 @@ def _metrics(record: Measured) -> Metrics:
         found.append(("usage/best_epoch", record.best_epoch, 0))
     found.append(("usage/trainable_parameters", record.trained_parameters + record.head_parameters, 0))
     if record.cost is not None:
-        found.append(("usage/seconds", record.cost.seconds, 0))
+        if record.cost.seconds is not None:
+            found.append(("usage/seconds", record.cost.seconds, 0))
         if record.cost.peak_memory_bytes is not None:
             found.append(("usage/peak_memory_megabytes", record.cost.peak_memory_bytes / 1e6, 0))
     for method, value in (record.importance or {}).items():

@@ -126,6 +126,12 @@ def test_times_of_shared_passes_say_so() -> None:
     table = cost_table(gather(outline(name="table2"), measurements(), published("table2")), published("table2"))
     texts = [str(cell) for row in table.rows for cell in row]
     assert any(text == "2.0 s [2.0, 2.0] (shared pass)" for text in texts)
+    untimed = {key: one.model_copy(update={"records": one.records[:1]}) for key, one in measurements().items()}
+    record = untimed["measure/0"].records[0]
+    assert record.cost is not None
+    resumed = record.model_copy(update={"cost": record.cost.model_copy(update={"seconds": None})})
+    alone = {"measure/0": untimed["measure/0"].model_copy(update={"records": (resumed,)})}
+    assert gather(outline(), alone, published("table2")).at(Place("small", "sst2", "low", "value")).seconds is None
     assert "132.9 s" in texts and "58.53 ± 1.88" in texts and "Published times: NVIDIA T4." in " ".join(table.notes)
 
 
