@@ -77,20 +77,21 @@ def show(record: Mapping[str, Any], root: Path) -> None:
 
 
 def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
-    """Write to the terminal what came of a reproduction, and where its report is."""
+    """Write to the terminal what a reproduction takes, or what came of it and where its report is."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    if "report" not in record:
-        return  # the plan alone was asked for, and has been said
-    report = root / record["report"]
-    console.print(f"\n{(report / 'table.md').read_text(encoding='utf-8')}", markup=False, soft_wrap=True)
+    report = root / record["report"] if "report" in record else None  # none: the plan alone was asked for
+    text = record["plan"] if report is None else (report / "table.md").read_text(encoding="utf-8")
+    console.print(f"\n{text}", markup=False, soft_wrap=True)
     steps = record["steps"].values()
     reused = sum(step["reused"] for step in steps)
     if reused:
         console.print(f"{reused} of {len(steps)} measurements were finished already and reused.")
     for line in record["missing"]:
         console.print(f"not measured: {line}", markup=False, soft_wrap=True)
+    if report is None:
+        return
     names = sorted(path.name for path in report.iterdir())
     console.print(f"\nReport    {record['report']}: {', '.join(names)}", markup=False, soft_wrap=True)
 

@@ -117,8 +117,8 @@ class Reproducing:
         if not self._todo:
             raise BeftError("nothing of this can be measured here:\n" + "\n".join(reasons(self.missing)))
         table = price_table(self.plan.reproduction.title, self._todo, self._prices)
-        self.record["plan"] = table.to_json()
-        logger.info("%s", table.to_markdown())
+        self.record |= {"plan": table.to_markdown(), "missing": reasons(self.missing)}
+        logger.info("%s", self.record["plan"])
         for line in reasons(self.missing):
             logger.warning("not measured: %s", line)
 
