@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.families import match_layout
 from beft.row_axes import AnyClassifier, Batch, evaluating
+from beft.structure import match_layout
 
 _ROWS = 2  # two rows tell as much as a whole batch
 

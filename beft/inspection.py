@@ -11,10 +11,10 @@ from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute
 from beft.encoding import encode
 from beft.errors import InputError
-from beft.families import match_layout
 from beft.gguf import gguf_options
 from beft.layout import Match, join
 from beft.sites import BiasSite, find_sites
+from beft.structure import match_layout
 
 _TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")
 

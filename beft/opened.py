@@ -1,9 +1,12 @@
 """A classifier opened on the prepared data of one dataset: its rows, its settings, and what a training of it tells."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from beft.adaptation import Sample, labelled, make_sample, settings_of
 from beft.adapter import Adapter
@@ -17,6 +20,7 @@ from beft.runs import LabelledRows, RunResult
 from beft.settings import Settings, TrainingSettings
 from beft.shapes import Candidates, Shape, choose_shape
 from beft.shapes.prompted import encode_prompts
+from beft.sites import BiasSite
 
 log = logging.getLogger("beft.opened")
 
@@ -40,6 +44,11 @@ class Opened:
     def metric(self) -> str:
         """The dataset's headline metric."""
         return str(self.facts["metric"])
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The dataset's metrics, the headline first."""
+        return tuple(dict.fromkeys((self.metric, *self.facts["metrics"])))
 
     @property
     def shape(self) -> Shape:
@@ -84,23 +93,38 @@ class Opened:
 
     def adapter(self, result: RunResult, terms: tuple[str, ...]) -> Adapter:
         """The adapter of a training, with where it came from."""
+        return self.adapter_of(
+            terms,
+            result.deltas,
+            result.head,
+            seed=result.run.seed,
+            training=result.run.settings.model_dump(mode="json"),
+            **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
+            best_epoch=result.best_epoch,
+            steps=result.steps,
+        )
+
+    def adapter_of(
+        self, terms: tuple[str, ...], deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor], **training: Any
+    ) -> Adapter:
+        """The adapter of what was trained on these rows.
+
+        Args:
+            training: How, as JSON values: kept in its provenance beside the protocol, the rows and the compute.
+        """
         return Adapter.trained(
             self.classifier,
             terms=terms,
-            deltas=result.deltas,
-            head=result.head,
+            deltas=deltas,
+            head=head,
             max_length=self.max_length,
             head_train="paper" if self.settings.protocol == "paper" else self.settings.head.train,
             dataset=self.dataset,
             provenance={
                 "protocol": self.settings.protocol,
-                "seed": result.run.seed,
-                "training": result.run.settings.model_dump(mode="json"),
-                **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
-                "best_epoch": result.best_epoch,
-                "steps": result.steps,
                 "rows": self.facts["rows"],
                 "compute": resolve_compute(self.settings.base).to_json(),
+                **training,
             },
         )
 

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from beft.families import match_layout
+from beft.structure import match_layout
 
 
 @contextmanager

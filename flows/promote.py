@@ -16,6 +16,7 @@ from beft.base import resolve_base  # noqa: E402
 from beft.promotion import Check, Verdict  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
+from flows.steps import run_through_prefect  # noqa: E402
 from tasks.compare import compare_step  # noqa: E402
 from tasks.connection import connect  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
@@ -23,7 +24,6 @@ from tasks.model_name import model_name  # noqa: E402
 from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
 from tasks.promote import promote as decide  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
-from tasks.step import Call  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -82,13 +82,7 @@ def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
         return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))
     inputs = {"prepare": run.folders[f"prepare/{dataset}"]}
     inputs |= fetch_candidates(connection, found, root / "runs" / "registered")
-    future = compare_step.task.submit(
-        settings=settings.model_dump(mode="json"),
-        inputs={name: str(folder) for name, folder in inputs.items()},
-        root=str(root),
-        dataset=dataset,
-    )
-    compared = Call(compare_step, settings, {}, root, dataset).folder(str(future.result()["fingerprint"]))
+    compared = run_through_prefect(compare_step, settings, inputs, root, dataset).folder
     deciding = Task(fn=decide, name="promote", cache_policy=NO_CACHE, persist_result=False)
     out = root / "runs" / "promotions" / f"{dataset}-{compared.name.rsplit('-', 1)[-1]}"
     decision: Decision = deciding(settings, found, compared=compared, prepared=inputs["prepare"], out=out, root=root)

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from prefect.runtime import flow_run
 from beft.errors import BeftError
 from beft.estimate import readable_seconds
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
+from flows.ending import ending, now
 from flows.steps import run_through_prefect
 from tasks import reproduction_tracking as tracking
 from tasks.environment import stay_offline
@@ -51,7 +51,7 @@ class Reproducing:
         self.missing = list(plan.missing)
         self.record: dict[str, Any] = {
             "status": "RUNNING",
-            "started": _now(),
+            "started": now(),
             "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
             "request": plan.request.model_dump(mode="json"),
             "steps": {},
@@ -162,15 +162,8 @@ class Reproducing:
         self._parent = tracking.open_reproduction(fingerprint, self.plan, self.settings, root=self.root, facts=facts)
         self.record["mlflow_run"] = self._parent
         self._write()
-        try:
+        with ending(self._close):
             yield
-        except Exception as error:
-            self._close("FAILED", str(error))
-            raise
-        except BaseException as error:  # Ctrl-C, or Prefect cancels the run
-            self._close("KILLED", type(error).__name__)
-            raise
-        self._close("FINISHED")
 
     def _fingerprint(self) -> str:
         return sha256_json(
@@ -308,7 +301,7 @@ class Reproducing:
         self.missing.append(Missing(planned.base, planned.dataset, planned.regime, planned.methods, reason))
 
     def _close(self, status: Any, error: str | None = None) -> None:
-        self.record |= {"status": status, "finished": _now(), "error": error, "missing": reasons(self.missing)}
+        self.record |= {"status": status, "finished": now(), "error": error, "missing": reasons(self.missing)}
         self._write()
         assert self._parent is not None
         report = self.record.get("report")
@@ -336,7 +329,3 @@ def leave_table(name: str, markdown: str) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     create_markdown_artifact(key=f"reproduce-{name}", markdown=markdown, description=f"The table of {name}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from prefect.runtime import flow_run
 
 from beft.errors import BeftError
 from beft.files import copy_file, write_text
+from flows.ending import ending, now
 from flows.steps import run_through_prefect
 from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
@@ -41,7 +41,7 @@ class Run:
         self.folders: dict[str, Path] = {}
         self.record: dict[str, Any] = {
             "status": "RUNNING",
-            "started": _now(),
+            "started": now(),
             "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
             "datasets": list(settings.datasets),
             "steps": {},
@@ -100,17 +100,10 @@ class Run:
         self.record["mlflow_run"] = self._parent
         self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
         self._write()
-        try:
+        with ending(self._close):
             for record in self._finished:
                 self._log(record)
             yield
-        except Exception as error:
-            self._close("FAILED", str(error))
-            raise
-        except BaseException as error:  # Ctrl-C, or Prefect cancels the run
-            self._close("KILLED", type(error).__name__)
-            raise
-        self._close("FINISHED")
         self.workspace.point_latest(fingerprint)
 
     def _data_versions(self) -> dict[str, DataVersion]:
@@ -170,7 +163,7 @@ class Run:
         tracking.log_step(self._parent, record, self.folders[record.key], self.settings, root=self.root)
 
     def _close(self, status: Any, error: str | None = None) -> None:
-        self.record |= {"status": status, "finished": _now(), "error": error}
+        self.record |= {"status": status, "finished": now(), "error": error}
         self._write()
         assert self._parent is not None
         try:
@@ -183,7 +176,3 @@ class Run:
     def _write(self) -> None:
         steps: Mapping[str, Path] = self.folders
         self.workspace.record_run(self.record["fingerprint"], self.record, steps)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

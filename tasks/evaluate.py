@@ -197,7 +197,7 @@ def _metrics(opened: Opened) -> list[str]:
     if labels := len(opened.classifier.labels):
         further = ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
     takes = known_metric(opened.metric).takes
-    named = dict.fromkeys((opened.metric, *opened.facts["metrics"], *further))
+    named = dict.fromkeys((*opened.metrics, *further))
     return [name for name in named if known_metric(name).takes == takes]
 
 

@@ -12,7 +12,6 @@ from beft.adaptation import labelled_batches
 from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.datasets import load_split
-from beft.device import resolve_compute
 from beft.errors import InputError
 from beft.evidence import Evidence, Scores
 from beft.files import write_json
@@ -156,7 +155,7 @@ def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: 
         learning_rate=None if one.training is None else one.training.learning_rate,
         epochs=None if one.training is None else one.training.epochs,
         metric=opened.metric,
-        scores={name: score_rows(name, one.predictions["test"], opened.rows("test")) for name in _metrics(opened)},
+        scores={name: score_rows(name, one.predictions["test"], opened.rows("test")) for name in opened.metrics},
         dev=one.dev,
         trained_parameters=one.trained_parameters,
         head_parameters=one.head_parameters,
@@ -170,31 +169,16 @@ def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: 
     )
 
 
-def _metrics(opened: Opened) -> list[str]:
-    """The dataset's metrics, the headline first."""
-    return list(dict.fromkeys([opened.metric, *opened.facts.get("metrics", ())]))
-
-
 def _adapter(opened: Opened, one: MethodResult) -> Adapter:
-    """The adapter of a bias term, with where it came from."""
-    settings = opened.settings
+    """The adapter of a bias term."""
     assert one.training is not None
-    return Adapter.trained(
-        opened.classifier,
-        terms=(one.run.method,),
-        deltas=one.deltas,
-        head=one.head,
-        max_length=opened.max_length,
-        head_train="paper" if settings.protocol == "paper" else settings.head.train,
-        dataset=opened.dataset,
-        provenance={
-            "protocol": settings.protocol,
-            "seed": one.run.seed,
-            "training": one.training.model_dump(mode="json"),
-            "best_epoch": one.best_epoch,
-            "rows": opened.facts["rows"],
-            "compute": resolve_compute(settings.base).to_json(),
-        },
+    return opened.adapter_of(
+        (one.run.method,),
+        one.deltas,
+        one.head,
+        seed=one.run.seed,
+        training=one.training.model_dump(mode="json"),
+        best_epoch=one.best_epoch,
     )
 
 

@@ -10,9 +10,9 @@ from transformers.pytorch_utils import Conv1D
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
-from beft.families import match_layout
 from beft.names import known_name
 from beft.settings import TERMS
+from beft.structure import match_layout
 
 ADAPTED = ("query", "value")
 """The projections that are adapted, by the terms of their biases."""

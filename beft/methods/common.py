@@ -135,14 +135,9 @@ class Common:
     def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Score]]:
         """Split -> metric of the dataset -> its value with an interval over the rows."""
         return {
-            split: {metric: self._score(metric, predictions[split], rows) for metric in self.metrics}
+            split: {metric: self._score(metric, predictions[split], rows) for metric in self.opened.metrics}
             for split, rows in self.rows.items()
         }
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The dataset's metrics, the headline first."""
-        return tuple(self.opened.facts.get("metrics") or [self.opened.metric])
 
     def _score(self, metric: str, predictions: Predictions, rows: LabelledRows) -> Score:
         found = evaluate_methods(

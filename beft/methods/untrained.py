@@ -108,7 +108,7 @@ def _what(common: Common) -> dict[str, Any]:
     labels = np.bincount(common.sample.train.labels, minlength=len(classifier.labels))
     always = np.eye(len(labels))[int(labels.argmax())]
     majority = {
-        split: {metric: score_rows(metric, np.tile(always, (len(rows), 1)), rows) for metric in common.metrics}
+        split: {metric: score_rows(metric, np.tile(always, (len(rows), 1)), rows) for metric in common.opened.metrics}
         for split, rows in common.rows.items()
     }
     return {"what": what, "majority_label": classifier.labels[int(labels.argmax())], "majority": majority}

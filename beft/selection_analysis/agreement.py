@@ -4,18 +4,17 @@ What figures 1 and 4 of arXiv 2509.15974 show by eye, as a number.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from beft.errors import InputError
 from beft.selection_analysis.cells import Cell, CellTable, arrange, mean_over_seeds, varying
 from beft.selection_analysis.jackknife import Jackknifed, jackknife, mean_over_cells
-from beft.selection_analysis.kendall import kendall_tau
+from beft.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.selection_analysis.notes import common_notes
+from beft.selection_analysis.over_cells import OverCells
 from beft.selection_analysis.records import CANDIDATES, TermRecord
 from beft.tables import Column, Estimate, Table
-
-_TAU = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class CellAgreement:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(OverCells):
     """The agreement of every method's ranking with the measured accuracies.
 
     Attributes:
@@ -48,14 +47,6 @@ class Agreement:
     cells: tuple[CellAgreement, ...]
     overall: dict[str, Estimate]
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return {
-            "cells": [{**asdict(one), "cell": one.cell._asdict()} for one in self.cells],
-            "overall": {method: asdict(tau) for method, tau in self.overall.items()},
-            "notes": list(self.notes),
-        }
 
     def table(self) -> Table:
         """A row a cell and a column a method; the last row is the mean over the cells."""
@@ -101,7 +92,7 @@ def agreement(
             tau = _agreement(table, method)
             spreads.setdefault(method, []).append((table.cell, tau))
             cells.append(
-                CellAgreement(table.cell, method, table.terms, len(table.seeds), tau.estimate(confidence, _TAU))
+                CellAgreement(table.cell, method, table.terms, len(table.seeds), tau.estimate(confidence, TAU_RANGE))
             )
     notes = [
         "Kendall's tau-b between a method's scores in a seed and the terms' mean accuracies, averaged over the seeds; "
@@ -113,7 +104,7 @@ def agreement(
     return Agreement(
         tuple(cells),
         {
-            method: mean_over_cells([cell for cell, _ in found], [tau for _, tau in found], confidence, _TAU)
+            method: mean_over_cells([cell for cell, _ in found], [tau for _, tau in found], confidence, TAU_RANGE)
             for method, found in sorted(spreads.items())
         },
         (*notes, *common_notes(tables)),

@@ -15,7 +15,7 @@ from beft.errors import InputError
 from beft.names import known_name
 from beft.selection_analysis.cells import FIELDS, Cell, CellTable, Floats, arrange, cell_of, mean_over_seeds, varying
 from beft.selection_analysis.jackknife import Jackknifed, Kept, jackknife, mean_estimate, mean_over_cells
-from beft.selection_analysis.kendall import kendall_tau
+from beft.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.selection_analysis.notes import common_notes
 from beft.selection_analysis.records import TermRecord
 from beft.selection_analysis.regret import scaled
@@ -23,8 +23,6 @@ from beft.tables import Column, Estimate, Table
 
 SETTINGS = ("learning_rate", "epochs")
 """What section 3.4 varies."""
-
-_TAU = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -187,14 +185,14 @@ def gaps(
     if not found:
         raise InputError(f"no two cells differ in {_spoken(fields)} alone, with the same seeds")
     trends = tuple(
-        Trend(cell, method, count, gap.estimate(confidence, _TAU), level.estimate(confidence, _TAU))
+        Trend(cell, method, count, gap.estimate(confidence, TAU_RANGE), level.estimate(confidence, TAU_RANGE))
         for method in sorted(found)
         for cell, count, gap, level in found[method]
     )
     overall = {
         method: {
-            "gap": mean_over_cells([one[0] for one in of], [one[2] for one in of], confidence, _TAU),
-            "level": mean_over_cells([one[0] for one in of], [one[3] for one in of], confidence, _TAU),
+            "gap": mean_over_cells([one[0] for one in of], [one[2] for one in of], confidence, TAU_RANGE),
+            "level": mean_over_cells([one[0] for one in of], [one[3] for one in of], confidence, TAU_RANGE),
         }
         for method, of in sorted(found.items())
     }

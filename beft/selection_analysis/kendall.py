@@ -8,6 +8,9 @@ import numpy as np
 from beft.errors import InputError
 from beft.selection_analysis.cells import Floats
 
+TAU_RANGE = (-1.0, 1.0)
+"""The least and the greatest tau."""
+
 
 def kendall_tau(first: Floats, second: Floats) -> Floats:
     """Tau-b of scores, over their last axis: 1 where both order alike, -1 where one is the other's reverse.

@@ -7,7 +7,7 @@ differences of two regrets are free of that.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from beft.errors import InputError
 from beft.selection_analysis.cells import Cell, CellTable, Floats, arrange, mean_over_seeds, varying
 from beft.selection_analysis.jackknife import Jackknifed, Kept, jackknife, mean_over_cells
 from beft.selection_analysis.notes import common_notes
+from beft.selection_analysis.over_cells import OverCells
 from beft.selection_analysis.records import CANDIDATES, TermRecord
 from beft.tables import Column, Estimate, Table
 
@@ -66,7 +67,7 @@ class OverallRegret:
 
 
 @dataclass(frozen=True)
-class Regret:
+class Regret(OverCells):
     """The regret of every method and line of comparison.
 
     Attributes:
@@ -78,14 +79,6 @@ class Regret:
     cells: tuple[CellRegret, ...]
     overall: dict[str, OverallRegret]
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return {
-            "cells": [{**asdict(one), "cell": one.cell._asdict()} for one in self.cells],
-            "overall": {method: asdict(one) for method, one in self.overall.items()},
-            "notes": list(self.notes),
-        }
 
     def table(self) -> Table:
         """A row a way of choosing: its regret in points (hundredths of the metric) over all cells."""

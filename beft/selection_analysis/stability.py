@@ -1,7 +1,7 @@
 """How stable a method's ranking of the bias terms is: Kendall's tau between the rankings of every two seeds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,11 @@ import numpy as np
 from beft.errors import InputError
 from beft.selection_analysis.cells import Cell, CellTable, Floats, arrange, varying
 from beft.selection_analysis.jackknife import Jackknifed, jackknife, mean_over_cells
-from beft.selection_analysis.kendall import kendall_tau
+from beft.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.selection_analysis.notes import common_notes
+from beft.selection_analysis.over_cells import OverCells
 from beft.selection_analysis.records import CANDIDATES, TermRecord
 from beft.tables import Column, Estimate, Table
-
-_TAU = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class CellStability:
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(OverCells):
     """The stability of every method's ranking over seeds.
 
     Attributes:
@@ -50,14 +49,6 @@ class Stability:
     cells: tuple[CellStability, ...]
     overall: dict[str, Estimate]
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return {
-            "cells": [{**asdict(one), "cell": one.cell._asdict()} for one in self.cells],
-            "overall": {method: asdict(tau) for method, tau in self.overall.items()},
-            "notes": list(self.notes),
-        }
 
     def table(self) -> Table:
         """A row a method and cell, and a row a method over all cells."""
@@ -121,7 +112,7 @@ def stability(
                     method,
                     table.terms,
                     len(table.seeds),
-                    tau.estimate(confidence, _TAU),
+                    tau.estimate(confidence, TAU_RANGE),
                     _same_choice(table, method, candidates),
                 )
             )
@@ -129,7 +120,7 @@ def stability(
     return Stability(
         tuple(cells),
         {
-            method: mean_over_cells([cell for cell, _ in found], [tau for _, tau in found], confidence, _TAU)
+            method: mean_over_cells([cell for cell, _ in found], [tau for _, tau in found], confidence, TAU_RANGE)
             for method, found in sorted(spreads.items())
         },
         (*_notes(tables, usable), *common_notes(tables)),
