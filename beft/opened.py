@@ -48,7 +48,7 @@ class Opened:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The dataset's metrics, the headline first."""
-        return tuple(dict.fromkeys((self.metric, *self.facts["metrics"])))
+        return tuple(dict.fromkeys((self.metric, *self.facts.get("metrics", ()))))
 
     @property
     def shape(self) -> Shape:

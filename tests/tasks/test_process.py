@@ -84,11 +84,14 @@ def test_a_source_that_was_changed_meanwhile_is_refused(
 
 @pytest.mark.parametrize("signal_of_the_parent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path, tmp_path: Path) -> None:
+    # A shell that starts the tests in the background has its children ignore Ctrl-C.
     program = f"""
+        import signal
         from pathlib import Path
         from tasks.settings import PipelineSettings
         from tasks.step import Call, run_step
         from tests.support.small_steps import linger_step
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         root = Path({str(tmp_path)!r})
         run_step(Call(linger_step, PipelineSettings(), {{"raw": root / "raw"}}, root))
     """
