@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.placement import input_device
+from beft.placement import attached_forward, input_device
 from beft.row_axes import Batch as Batch
 from beft.shapes import Classification, Shape
 
@@ -69,8 +69,15 @@ class Classifier(nn.Module):
         else:
             dropout = getattr(self.model, "dropout", None)
             pooled = self.pooled(batch, self.pooling)
-            logits = self.output_layer(dropout(pooled) if isinstance(dropout, nn.Dropout) else pooled).to(self.device)
+            pooled = dropout(pooled) if isinstance(dropout, nn.Dropout) else pooled
+            logits = self.output_layer(pooled.to(self._head_type(pooled))).to(self.device)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _head_type(self, pooled: Tensor) -> torch.dtype:
+        """The type that the output layer takes: its weight's, or any where a bank computes it in a wider one."""
+        weight = self.output_layer.weight
+        own = attached_forward(self.output_layer) is None and weight.is_floating_point()
+        return weight.dtype if own else pooled.dtype
 
     def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
         """The last hidden states (the decoder's, where there is one) pooled over the tokens of each text.

@@ -230,21 +230,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device, scale = asked.device, TINY if asked.tiny else Scale()
     models = {name: tiny(model) if asked.tiny else model for name, model in MODELS.items()}
-    found: dict[str, Any] = {"models": {}}
+    described = machine.describe(Compute(device, "bf16", torch.get_num_threads()))
+    result: dict[str, Any] = {"command": "make gpu", "machine": described, "scale": asdict(scale), "models": {}}
+    out = asked.out or (None if asked.tiny else HERE)
+
+    def keep() -> None:
+        """What was measured stays, whatever happens to the rest."""
+        free_memory(device)
+        if out is not None:
+            write_json(out / "gpu.json", result)
+
     for name in asked.models:
         log.info("%s", name)
-        found["models"][name] = speeds(models[name], device, scale, asked.repetitions)
-        free_memory(device)
+        result["models"][name] = speeds(models[name], device, scale, asked.repetitions)
+        keep()
     log.info("OPT-6.7B in little memory")
-    found["little_memory"] = little_memory(models["OPT-6.7B"], device, scale)
-    free_memory(device)
+    result["little_memory"] = little_memory(models["OPT-6.7B"], device, scale)
+    keep()
     log.info("BERT-base, compiled")
-    found["compiling"] = compiling(models["BERT-base"], device, scale)
-    described = machine.describe(Compute(device, "bf16", torch.get_num_threads()))
-    result = {"command": "make gpu", "machine": described, "scale": asdict(scale), **found}
-    out = asked.out or (None if asked.tiny else HERE)
-    if out is not None:
-        write_json(out / "gpu.json", result)
+    result["compiling"] = compiling(models["BERT-base"], device, scale)
+    keep()
     write_table(result, out)
     return 0
 
