@@ -24,7 +24,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui lint format study recipes bench agreement growth gpu lock clean
+.PHONY: help environment run test ui deploy worker lint format study recipes bench agreement growth gpu lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -39,6 +39,12 @@ test: $(TESTS)  ## build what the tests need, then run them all
 
 ui: $(RUNS)  ## open the MLflow and Prefect pages on this machine; Ctrl-C stops both
 	@$(BIN)/beft ui $(ARGS)
+
+deploy: $(RUNS)  ## bring the Prefect server of `make ui` up to date with prefect.yaml and params.yaml
+	@$(BIN)/beft deploy
+
+worker: $(RUNS)  ## start the flow runs that are due, on this machine; Ctrl-C stops
+	@$(BIN)/beft worker $(ARGS)
 
 lint: $(TESTS)  ## check style and types
 	$(BIN)/ruff check .

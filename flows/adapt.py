@@ -15,6 +15,7 @@ settle()  # Prefect reads its environment when it is imported
 from prefect import flow  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows.deployed import patience  # noqa: E402
 from flows.outcome import leave_artifact, show  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
@@ -37,7 +38,7 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked():
+    with workspace.locked(patience=patience()):
         run = Run(settings, workspace)
         run.fetch()
         for dataset in settings.datasets:

@@ -162,6 +162,34 @@ def ui(
     serve(Path.cwd(), mlflow_port=mlflow_port, prefect_port=prefect_port)
 
 
+@app.command()
+def deploy() -> None:
+    """Bring a Prefect server up to date with prefect.yaml.
+
+    Work pools, schedules, triggers, and the settings of params.yaml; again without harm.
+    """
+    from flows.deploying import deploy as bring
+    from flows.deploying import server_address
+
+    for name in bring(Path.cwd()):
+        typer.echo(name)
+    typer.echo(f"deployed to {server_address()}; 'make worker' starts what is due")
+
+
+@app.command()
+def worker(
+    pool: Annotated[list[str] | None, typer.Option(help="A work pool, cpu or gpu; none: both.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Flow runs of a pool at once.")] = 1,
+) -> None:
+    """Start due flow runs on this machine.
+
+    Until Ctrl-C.
+    """
+    from flows.working import work
+
+    work(Path.cwd(), pool or (), limit=limit)
+
+
 app.add_typer(science)
 
 

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.base import resolve_base  # noqa: E402
 from beft.promotion import Check, Verdict  # noqa: E402
+from flows.deployed import patience  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.steps import run_through_prefect  # noqa: E402
@@ -42,7 +43,7 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked():
+    with workspace.locked(patience=patience()):
         run = Run(settings, workspace)
         run.fetch()
         run.prepare()

@@ -15,6 +15,7 @@ settle()  # Prefect reads its environment when it is imported
 from prefect import flow  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows.deployed import patience  # noqa: E402
 from flows.outcome import show_reproduction  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.reproducing import Reproducing  # noqa: E402
@@ -43,7 +44,7 @@ def reproduce(
     set_up_log()
     workspace = Workspace(Path.cwd())
     settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
-    with workspace.locked():
+    with workspace.locked(patience=patience()):
         run = Reproducing(make_plan(request, settings, workspace.root), settings, workspace)
         run.prepare()
         run.price()

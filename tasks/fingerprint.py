@@ -38,6 +38,7 @@ DRIVERS = frozenset(
         "environment",
         "facts",
         "fingerprint",
+        "places",
         "prefect_task",
         "process",
         "settings",

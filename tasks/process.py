@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from beft.errors import BeftError, InputError
 from tasks.environment import settle
 from tasks.fingerprint import source_sha256
+from tasks.places import NOWHERE, Place
 
 if TYPE_CHECKING:
     from tasks.step import Call
@@ -31,8 +32,11 @@ _PATIENCE = 5.0  # seconds that a child gets to end after SIGTERM
 logger = logging.getLogger(__name__)
 
 
-def run_apart(call: "Call", out: Path, checkpoints: Path | None = None) -> dict[str, Any]:
+def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
     """Run a step's function in a child process, and wait for it.
+
+    Args:
+        place: What the child computes on; it holds it as well.
 
     Raises:
         InputError: The function raised one; the message is the same.
@@ -61,7 +65,8 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None) -> dict[
         encoding="utf-8",
         errors="replace",
         cwd=call.root,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | place.environment,
+        pass_fds=place.descriptors,
     )
     assert child.stdin and child.stdout and child.stderr
     answers: list[str] = []

@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from beft.errors import BeftError
 from beft.files import read_json, whole_folder, write_json
 from tasks.fingerprint import circumstances, contents, contents_sha256, fingerprint_of
+from tasks.places import NOWHERE, Place, place_for
 from tasks.settings import PipelineSettings
 from tasks.visible import narrowed
 
@@ -62,7 +63,8 @@ class Step:
         computes: Whether it computes with the base: device, precision, threads, the base's hash and the versions of the
             libraries are then part of its fingerprint.
         own_process: Whether it runs in a process of its own, as everything that draws random numbers by torch does.
-        tags: Prefect's tags, for limits on what runs at once.
+        tags: Prefect's tags, for limits on what runs at once. ``gpu``: it waits for a place to compute, see
+            ``tasks.places``.
         retries: How often it is tried again; only for what is transient, never after an error that the user can mend.
         source: Files and folders beside its module that its result depends on, relative to the project's folder.
         watches: Further contents that it reads (name to sha256), for example a user's own files; called with the
@@ -226,9 +228,9 @@ def run_step(call: Call) -> Finished:
         return found
     logger.info("%s: running", call.key)
     folder = call.folder(fingerprint)
-    with explained_os_errors(call.key), whole_folder(folder) as out:
+    with explained_os_errors(call.key), _place(call) as place, whole_folder(folder) as out:
         started = time.monotonic()
-        summary = run_function(call, out, call.checkpoints(fingerprint))
+        summary = run_function(call, out, call.checkpoints(fingerprint), place)
         seconds = time.monotonic() - started
         if call.fingerprint() != fingerprint:
             raise BeftError(f"{call.key}: its input data changed while it ran; run it again")
@@ -249,7 +251,14 @@ def run_step(call: Call) -> Finished:
     return Finished(record, folder, reused=False)
 
 
-def run_function(call: Call, out: Path, checkpoints: Path) -> dict[str, JSON]:
+def _place(call: Call) -> AbstractContextManager[Place]:
+    """A GPU, or a share of the cores, for a step with the tag ``gpu`` that has a process of its own."""
+    if "gpu" in call.step.tags and call.step.own_process:
+        return place_for(call.key, call.settings.base, call.root)
+    return nullcontext(NOWHERE)
+
+
+def run_function(call: Call, out: Path, checkpoints: Path, place: Place = NOWHERE) -> dict[str, JSON]:
     """Run the plain function into ``out``, in a process of its own where the step asks for one."""
     kept = None
     if call.step.takes_checkpoints:
@@ -258,7 +267,7 @@ def run_function(call: Call, out: Path, checkpoints: Path) -> dict[str, JSON]:
     if call.step.own_process:
         from tasks.process import run_apart
 
-        return run_apart(call, out, kept)
+        return run_apart(call, out, kept, place)
     return call_function(call.step, call.settings, call.inputs, out, call.dataset, kept, call.extra or {})
 
 

@@ -8,10 +8,12 @@ runs/latest                         a link to the run that finished last
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ from beft.errors import BeftError
 from beft.files import write_json
 
 _SERVER = "prefect.server.api.server"
+_LOOK_AGAIN = 1.0  # seconds
+
+logger = logging.getLogger(__name__)
 
 
 class WorkspaceBusyError(BeftError):
@@ -49,20 +54,26 @@ class Workspace:
         return self.runs / fingerprint[:16]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Hold the workspace for this process, and clear away what a dead run left half-written.
+
+        Args:
+            patience: Seconds to wait for a run that is going on.
 
         Raises:
             WorkspaceBusyError: Another process holds it and lives.
         """
         self.runs.mkdir(parents=True, exist_ok=True)
         path = self.runs / "lock.json"
-        with _guarded(path) as file:
-            holder = _read(file)
-            if holder and not _is_gone(holder):
+        deadline = time.monotonic() + patience
+        told = False
+        while (holder := _take(path)) is not None:
+            if time.monotonic() >= deadline:
                 raise WorkspaceBusyError(_busy(holder, path))
-            _end_servers(holder)
-            _write(file, _this_process())
+            if not told:
+                logger.info("waiting: %s", _busy(holder, path).partition(";")[0])
+                told = True
+            time.sleep(min(_LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
         try:
             for leftover in (*(self.runs / "steps").glob(".*.tmp-*"), *self.runs.glob(".*.tmp-*")):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -95,6 +106,17 @@ def _link(path: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, path.parent), target_is_directory=True)
     temporary.replace(path)
+
+
+def _take(path: Path) -> dict[str, Any] | None:
+    """Write this process into the lock file; the holder instead, when another one lives."""
+    with _guarded(path) as file:
+        holder = _read(file)
+        if holder and not _is_gone(holder):
+            return holder
+        _end_servers(holder)
+        _write(file, _this_process())
+        return None
 
 
 @contextmanager

@@ -162,5 +162,5 @@ def test_pip_that_fails_is_heard_and_tried_again(make: Make, told: Path) -> None
 def test_help_lists_the_targets(make: Make) -> None:
     answer = make(python=None)
     assert answer.returncode == 0
-    for target in ("run", "test", "ui", "lint", "format", "clean"):
+    for target in ("run", "test", "ui", "deploy", "worker", "lint", "format", "clean"):
         assert f"\n{target} " in f"\n{answer.stdout}"

@@ -20,12 +20,18 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 CLONE = "tests/end_to_end/test_clone.py"
+ADAPT = "tests/flows/test_adapt.py"
 REPRODUCE = "tests/flows/test_reproduce.py"
 PROMOTE = "tests/flows/test_promote.py"
 ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
+    "make deploy": "tests/flows/test_deploying.py::test_twice_is_as_once",
+    "make worker": f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing",
+    "PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/prefect deployment run adapt/nightly": (
+        f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing"
+    ),
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
     "beft reproduce table1 --datasets rotten_tomatoes --seeds 2 --plan": (

@@ -1,19 +1,22 @@
 """The main flow on a small dataset and a tiny base, on a real temporary Prefect server."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, sha256_tree
+from flows.deploying import deploy, server_address
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.steps import find_step
@@ -127,35 +130,67 @@ def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> 
         pass
 
 
-@pytest.fixture
-def killed(root: Path) -> Iterator[Path]:
-    """The workspace after a run that was killed between two epochs of the training of the target."""
-    log = root / "log.txt"
+@contextmanager
+def working(root: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker of the pool gpu, for the server of the tests; what is left of it at the end is killed."""
     with log.open("wb") as file:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", "--set", f"train.epochs={EPOCHS}"],
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "worker", "--pool", "gpu"],
             cwd=root,
-            env=os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(root / ".prefect")},
+            env=os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_API_URL": server_address()},
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
+    family = psutil.Process(worker.pid)
     try:
-        deadline = time.monotonic() + 300
-        while f"value: epoch 2/{EPOCHS}" not in log.read_text():
-            assert run.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        yield root
+        yield worker
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)  # Prefect's temporary server outlives a kill -9
+        with suppress(psutil.NoSuchProcess):
+            for child in family.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        worker.kill()
+        worker.wait()
+
+
+def started(root: Path, **changes: Any) -> Any:
+    """A run of the deployment with changed settings, as the form in the Prefect page starts it."""
+    from prefect.deployments import run_deployment
+
+    settings = settings_of(root, **changes).model_dump(mode="json")
+    return run_deployment("adapt/nightly", parameters={"settings": settings}, timeout=0)
+
+
+def wait_until(true: Callable[[], bool], log: Path, seconds: float = 300.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def state_of(run: Any) -> Any:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run.id).state
+
+
+@pytest.fixture
+def killed(root: Path, prefect_server: None) -> Iterator[Path]:
+    """The workspace after a deployed run whose worker was killed with it, between two epochs of the training."""
+    shutil.copy(PROJECT / "prefect.yaml", root)
+    deploy(root)
+    log = root / "log.txt"
+    with working(root, log) as worker:
+        run = started(root, train__epochs=EPOCHS)
+        wait_until(lambda: f"value: epoch 2/{EPOCHS}" in log.read_text(), log)
+        for process in reversed([*psutil.Process(worker.pid).children(recursive=True), worker]):
+            process.send_signal(signal.SIGKILL)
+    assert state_of(run).is_running()  # nobody has told the server
+    yield root
 
 
 @pytest.mark.end_to_end
-@pytest.mark.usefixtures("prefect_server")
 def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     killed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +200,16 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     (parent,) = parents(root)
     assert parent.info.status == "RUNNING"
 
-    first = run_adapt(settings)
+    log = root / "log2.txt"
+    with working(root, log) as worker:
+        run = started(root, train__epochs=EPOCHS)
+        wait_until(lambda: bool(state_of(run).is_final()), log)
+        assert state_of(run).is_completed(), log.read_text()
+        assert "probe/mine: reused" in log.read_text()
+        worker.terminate()
+        assert worker.wait(60) == 0
+    first = read_json(root / "runs" / "latest" / "run.json")
+    assert first["prefect_flow_run"] == str(run.id)
     assert first["status"] == "FINISHED"
     before_the_kill = {f"{step}/mine" for step in ("fetch", "validate_raw", "prepare", "validate", "probe", "score")}
     after_it = {"train/mine", "evaluate/mine", "merge", "report", "register"}
@@ -188,7 +232,6 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
 
     # What a run leaves.
     latest = root / "runs" / "latest"
-    assert read_json(latest / "run.json") == first
     assert (latest / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     assert (latest / "train" / "mine" / "adapter" / "beft.json").is_file()
     assert PipelineSettings.read(latest / "params.yaml") == settings

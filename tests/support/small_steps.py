@@ -117,3 +117,18 @@ def meddle(
 
 
 meddle_step = Step(meddle, reads=("raw",))
+
+
+def occupy(
+    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+) -> dict[str, JSON]:
+    """Write what it sees of the GPUs into the input folder, and end when a file tells it to."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    write_json(inputs["raw"] / f"{dataset}.json", {"pid": os.getpid(), "seen": seen})
+    deadline = time.monotonic() + 60
+    while not (inputs["raw"] / "end").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return {"seen": seen}
+
+
+occupy_step = Step(occupy, reads=("raw",), own_process=True, tags=("gpu",))

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,26 @@ def test_a_run_has_a_record_and_links_to_its_steps(workspace: Workspace) -> None
     assert (workspace.runs / "latest" / "train" / "imdb" / "adapter" / "beft.json").read_text() == "{}"
     assert (folder / "merge").resolve() == step
     assert not (folder / "merge").readlink().is_absolute()
+
+
+def test_a_patient_run_waits_for_the_one_before_it(workspace: Workspace) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom tasks.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1])).locked():\n"
+        "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(workspace.root)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout and other.stdin and other.stdout.readline() == b"held\n"
+        with pytest.raises(WorkspaceBusyError), workspace.locked(patience=0.1):
+            pass
+        timer = threading.Timer(0.5, other.stdin.close)
+        timer.start()
+        with workspace.locked(patience=30):
+            assert holder(workspace.root)["pid"] == os.getpid()
+        timer.join()

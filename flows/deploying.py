@@ -1,0 +1,175 @@
+"""What ``prefect.yaml`` says, brought onto a Prefect server: pools, deployments, automations; again without harm."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from beft.errors import BeftError, InputError
+from tasks.environment import settle
+from tasks.facts import check_settings
+from tasks.places import places_here
+from tasks.settings import PipelineSettings
+
+DEFAULT_SERVER = "http://127.0.0.1:4200/api"
+"""Where ``beft ui`` serves Prefect."""
+
+POOLS = {
+    "cpu": "Light flows: promotion. A worker starts each as a process beside itself.",
+    "gpu": "Flows that train. On a machine without a GPU they train on the CPU, and say so.",
+}
+"""The work pools and what they are for."""
+
+LIMIT = "tag:gpu"
+"""Prefect's limit on tasks with the tag gpu. It is made with what this machine can run at once; more machines, more.
+
+A task that dies gives its place back within a minute. On each machine a place is a lock besides (``tasks.places``).
+"""
+
+CRASHED = "beft: mark silent runs as crashed"
+"""The automation that notices a flow run whose process or machine died."""
+
+_SILENCE = timedelta(seconds=120)  # four heartbeats
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def server_address() -> str:
+    """The address of the Prefect server: ``PREFECT_API_URL`` or that of Prefect's profile, else that of ``beft ui``.
+
+    Raises:
+        BeftError: It does not answer.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    address = str(PREFECT_API_URL.value() or DEFAULT_SERVER)
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
+            return address
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", error)
+        raise BeftError(
+            f"no Prefect server answers at {address} ({reason}); start one with 'make ui', or name another in "
+            "PREFECT_API_URL"
+        ) from None
+
+
+def deploy(root: Path) -> list[str]:
+    """Make what is missing of pools and limit, deployments with their triggers, and the automation for dead runs.
+
+    What is there already is brought up to date; pools and the limit stay as they are.
+
+    Args:
+        root: The folder with ``prefect.yaml`` and ``params.yaml``, in which the flows will run.
+
+    Returns:
+        The names of all deployments of our flows, as ``FLOW/DEPLOYMENT``.
+
+    Raises:
+        InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
+        BeftError: No server answers, or Prefect refuses.
+    """
+    settle(root)
+    if not (root / "prefect.yaml").is_file():
+        raise InputError(f"no prefect.yaml in {root}; run this in the project's folder")
+    settings = PipelineSettings.read(root / "params.yaml")
+    check_settings(settings, root)
+    gpu_tasks = len(places_here(settings.base))
+    address = server_address()
+
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: address}):
+        asyncio.run(_make_pools(gpu_tasks))
+        _deploy_all(root, address)
+        return asyncio.run(_finish())
+
+
+def deployed_settings() -> dict[str, Any]:
+    """A build step of ``prefect.yaml``: the settings in ``params.yaml`` as parameters, and the current folder."""
+    settings = PipelineSettings.read(Path("params.yaml"))
+    return {"settings": settings.model_dump(mode="json"), "folder": str(Path.cwd())}
+
+
+async def _make_pools(gpu_tasks: int) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    async with get_client() as client:
+        for name, description in POOLS.items():
+            pool = WorkPoolCreate(name=name, type="process", description=description, base_job_template=template)
+            try:
+                await client.create_work_pool(pool)
+            except ObjectAlreadyExists:
+                continue
+        try:
+            await client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=gpu_tasks)
+            await client.create_global_concurrency_limit(limit)
+
+
+def _deploy_all(root: Path, address: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=root,
+        env=os.environ | {"PREFECT_API_URL": address, "NO_COLOR": "1", "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BeftError(f"prefect deploy --all ended with status {done.returncode}:\n{done.stdout.strip()}")
+
+
+async def _finish() -> list[str]:
+    """Make or update the automation, and ask the server what is deployed."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        wanted = _crash_automation()
+        found = await client.read_automations_by_name(CRASHED)
+        if found:
+            await client.update_automation(found[0].id, wanted)
+        else:
+            await client.create_automation(wanted)
+        flows = {flow.id: flow.name for flow in await client.read_flows()}
+        return sorted(f"{flows[found.flow_id]}/{found.name}" for found in await client.read_deployments())
+
+
+def _crash_automation() -> Any:
+    """A run that sent heartbeats and stopped without an end is dead, and can be started again."""
+    from prefect.automations import AutomationCore
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    return AutomationCore(
+        name=CRASHED,
+        description="A flow run that has sent no heartbeat for two minutes has lost its process or its machine.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=_SILENCE,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="Its process or machine died: no heartbeat for two minutes. Start it again, and it goes on.",
+            )
+        ],
+    )

@@ -1,0 +1,93 @@
+"""Workers: they fetch due flow runs of a work pool from the Prefect server and start them, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from beft.errors import BeftError
+from beft.names import known_name
+from flows.deploying import POOLS, server_address
+from tasks.environment import settle
+from tasks.process import die_with
+
+_STOP_SECONDS = 30
+_SETTLED_SECONDS = 60  # a worker that stops sooner would stop again
+
+
+def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
+    """Run a worker for each pool until Ctrl-C or SIGTERM, which end the flow runs that they have started as well.
+
+    Args:
+        root: The folder of the project.
+        pools: Which pools; none: all.
+        limit: Flow runs that each worker lets run at once; the others wait on the server.
+
+    Raises:
+        InputError: There is no such pool.
+        BeftError: No server answers, or a worker stops as soon as it was started.
+    """
+    names = [known_name(name, POOLS, "work pool") for name in pools or POOLS]
+    settle(root)
+    address = server_address()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    began: dict[str, float] = {}
+    try:
+        for name in names:
+            processes[name], began[name] = _start(name, address, limit, root), time.monotonic()
+        typer.echo(f"Working for {address} on the pools {', '.join(names)}. Ctrl-C stops.")
+        while True:
+            for name, process in list(processes.items()):
+                if process.poll() is None:
+                    continue
+                said = f"the worker of pool {name} stopped with status {process.returncode}"
+                if time.monotonic() - began[name] < _SETTLED_SECONDS:
+                    raise BeftError(f"{said}; what it said is above (has 'make deploy' made the pools?)")
+                typer.echo(f"{said}; it is started again", err=True)
+                processes[name], began[name] = _start(name, address, limit, root), time.monotonic()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        typer.echo("\nThe workers stop.")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment; a second Ctrl-C must not cut it short
+        _stop(list(processes.values()))
+
+
+def _start(pool: str, address: str, limit: int, root: Path) -> "subprocess.Popen[bytes]":
+    """A worker in a session of its own, so that Ctrl-C reaches this process alone; it dies with this process."""
+    command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit)]
+    return subprocess.Popen(
+        [sys.executable, "-m", *command, "--name", f"{os.uname().nodename} {pool}"],
+        cwd=root,
+        env=os.environ | {"PREFECT_API_URL": address},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=partial(die_with, os.getpid()),
+    )
+
+
+def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
