@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 KEY := $(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
 RUNS := .venv/stamp-run-$(KEY)
+TEAM := .venv/stamp-team-$(KEY)
 TESTS := .venv/stamp-dev-$(KEY)
 
 # What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
@@ -24,10 +25,10 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker lint format study recipes bench agreement growth gpu lock clean
+.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team lint format study recipes bench agreement growth gpu lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 environment: $(TESTS)  ## build the environment only, with the tools for development
 
@@ -45,6 +46,12 @@ deploy: $(RUNS)  ## bring the Prefect server of `make ui` up to date with prefec
 
 worker: $(RUNS)  ## start the flow runs that are due, on this machine; Ctrl-C stops
 	@$(BIN)/beft worker $(ARGS)
+
+mlflow-server: $(RUNS)  ## start the MLflow server of one person: the project's own database, this machine only
+	@exec $(BIN)/beft mlflow-server $(ARGS)
+
+mlflow-team: $(TEAM)  ## start the MLflow server of a team: PostgreSQL, accounts (mlflow/README.md says what it needs)
+	@exec $(BIN)/beft mlflow-server --team $(ARGS)
 
 lint: $(TESTS)  ## check style and types
 	$(BIN)/ruff check .
@@ -107,6 +114,10 @@ $(RUNS):
 	$(call install,for runs,.)
 	@touch $@
 
+$(TEAM):
+	$(call install,for runs and a team's server,.[team])
+	@touch $@ $(RUNS)
+
 $(TESTS):
 	$(call install,for runs and tests,.[dev])
-	@touch $@ $(RUNS)
+	@touch $@ $(RUNS) $(TEAM)

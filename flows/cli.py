@@ -190,6 +190,24 @@ def worker(
     work(Path.cwd(), pool or (), limit=limit)
 
 
+@app.command()
+def mlflow_server(
+    team: Annotated[bool, typer.Option("--team", help="PostgreSQL, accounts, artifacts through the server.")] = False,
+    host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(help="The names under which a team's server may be asked, A,B,C.")
+    ] = None,
+) -> None:
+    """Start the MLflow server alone, until Ctrl-C.
+
+    For one person it serves the project's own database. For a team, see mlflow/README.md.
+    """
+    from flows.mlflow_server import become_server
+
+    become_server(Path.cwd(), team=team, host=host, port=port, allowed_hosts=allowed_hosts)
+
+
 app.add_typer(science)
 
 

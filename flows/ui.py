@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,10 @@ from types import FrameType
 
 import typer
 
-from beft.errors import BeftError, InputError
+from beft.errors import BeftError
+from flows.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
 from tasks.environment import settle
 
-HOST = "127.0.0.1"
 _START_SECONDS = 180
 _STOP_SECONDS = 15
 
@@ -37,7 +36,7 @@ class _Server:
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def answers(self) -> bool:
         """Whether it says that it is well."""
@@ -58,7 +57,7 @@ def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
     settle(root)
     servers = _servers(root.resolve(), mlflow_port, prefect_port)
     for server in servers:
-        _require_free(server)
+        require_free(LOOPBACK, server.port, server.name, f"ui {server.option} …")
     logs = Path(os.environ["PREFECT_HOME"]) / "ui"
     logs.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what it puts into the background deaf to SIGINT
@@ -76,27 +75,12 @@ def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
 
 
 def _servers(root: Path, mlflow_port: int, prefect_port: int) -> tuple[_Server, ...]:
-    database = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
-    artifacts = root / "mlflow" / "artifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
-    mlflow = ("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1")
-    stores = ("--backend-store-uri", database, "--artifacts-destination", artifacts.as_uri())
-    prefect = ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
+    mlflow = personal_arguments(root, LOOPBACK, mlflow_port)
+    prefect = ("prefect", "server", "start", "--host", LOOPBACK, "--port", str(prefect_port))
     return (
-        _Server("MLflow", "runs side by side, models", "--mlflow-port", mlflow_port, "/health", (*mlflow, *stores)),
+        _Server("MLflow", "runs side by side, models", "--mlflow-port", mlflow_port, "/health", mlflow),
         _Server("Prefect", "flow runs, their tasks and logs", "--prefect-port", prefect_port, "/api/health", prefect),
     )
-
-
-def _require_free(server: _Server) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, server.port))
-        except OSError:
-            raise InputError(
-                f"port {server.port}, which {server.name} would take, is taken; name another: beft ui {server.option} …"
-            ) from None
 
 
 @contextmanager
@@ -104,7 +88,7 @@ def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[l
     """Both processes, each leader of a group of its own, so that Ctrl-C reaches this process alone."""
     processes: list[subprocess.Popen[bytes]] = []
     # The servers are the ones that answer here; a client's addresses in the environment would mislead them.
-    environment = {name: value for name, value in os.environ.items() if name not in _CLIENT}
+    environment = {name: value for name, value in os.environ.items() if name not in CLIENT}
     try:
         for server in servers:
             with _log(server, logs).open("wb") as log:
@@ -130,9 +114,6 @@ def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[l
             except subprocess.TimeoutExpired:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
-
-
-_CLIENT = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}
 
 
 def _wait_until_well(servers: tuple[_Server, ...], processes: list[subprocess.Popen[bytes]], logs: Path) -> None:

@@ -6,12 +6,14 @@ process at a time decides on a model's aliases; another one is refused and told 
 
 import fcntl
 import json
+import logging
 import os
+import random
 import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tasks.connection import Connection
 from tasks.journal import enter, journal_of, read_journal
 from tasks.step import JSON
 from tasks.workspace import process_start
+
+log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 MOVES, MOVED = "alias moves", "alias moves done"
@@ -57,17 +61,43 @@ def aliases_of(connection: Connection, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def deciding(connection: Connection, name: str, root: Path) -> Iterator[None]:
+def deciding(connection: Connection, name: str, root: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Be the only process that decides on a model's aliases, and first finish what a dead one left half-done.
 
     In one workspace a lock in the file system holds, and goes away with its process. Between workspaces a tag of the
     registered model does: on one machine for as long as its process lives, between machines for half an hour.
+
+    Args:
+        patience: How many seconds to wait for another one.
 
     Raises:
         RegistryBusyError: Another process is deciding; the message names it.
         InputError: There is no such registered model.
     """
     aliases_of(connection, name)
+    deadline = time.monotonic() + patience
+    while True:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_alone(connection, name, root))
+            except RegistryBusyError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.info("%s; waiting", error)
+            else:
+                finish_moves(connection, journal_of(root), name)
+                yield
+                return
+        time.sleep(_SETTLE_SECONDS * (1 + random.random()))  # two that wait do not meet again
+
+
+@contextmanager
+def _alone(connection: Connection, name: str, root: Path) -> Iterator[None]:
+    """Hold the lock of this workspace and the tag of the registered model.
+
+    Raises:
+        RegistryBusyError: Another process does.
+    """
     folder = root / "runs" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / sha256_json([connection.uri, name])[:16]).open("a+", encoding="utf-8") as file:
@@ -82,7 +112,6 @@ def deciding(connection: Connection, name: str, root: Path) -> Iterator[None]:
         file.flush()
         token = _take(connection, name)
         try:
-            finish_moves(connection, journal_of(root), name)
             yield
         finally:
             file.truncate(0)

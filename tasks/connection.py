@@ -7,6 +7,7 @@ without any server. A server is named by ``tracking.uri`` or ``MLFLOW_TRACKING_U
 import logging
 import os
 import sqlite3
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from beft.errors import BeftError
 from tasks.environment import settle
+from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
 
 log = logging.getLogger("beft.tracking")
@@ -37,6 +39,12 @@ _TAGS = {
 }
 
 
+PATIENCE_SECONDS = 300.0
+"""How long a server is waited for that has answered this process before: it is being restarted."""
+
+_answered: set[str] = set()
+
+
 @dataclass(frozen=True)
 class Connection:
     """An open connection: MLflow's client, the address it talks to, and the experiment that holds every run."""
@@ -47,15 +55,23 @@ class Connection:
 
 
 def tracking_uri(settings: PipelineSettings, root: Path) -> str:
-    """The address of MLflow: the setting, else ``MLFLOW_TRACKING_URI``, else the database inside the project."""
-    return settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or _uri_of_project(root)
+    """The address of MLflow: the setting, else ``MLFLOW_TRACKING_URI``, else the database inside the project.
+
+    Raises:
+        InputError: The variable holds a password.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named:
+        require_no_password(named, "MLFLOW_TRACKING_URI")
+    return settings.tracking.uri or named or _uri_of_project(root)
 
 
 def connect(settings: PipelineSettings, root: Path) -> Connection:
     """Open MLflow; the first call in an empty project makes the database and the experiment.
 
     Raises:
-        BeftError: The server does not answer, or the experiment was deleted.
+        InputError: ``MLFLOW_TRACKING_URI`` holds a password.
+        BeftError: The server does not answer or refuses the user, or the experiment was deleted.
     """
     settle(root)
     uri = tracking_uri(settings, root)
@@ -82,7 +98,7 @@ def connect(settings: PipelineSettings, root: Path) -> Connection:
                     raise
                 experiment = client.get_experiment_by_name(name)  # another process made it in between
     except MlflowException as error:
-        raise BeftError(f"MLflow at {uri} refused: {str(error).splitlines()[0]}") from error
+        raise BeftError(_refused(uri, error)) from error
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
         raise BeftError(
@@ -117,18 +133,51 @@ def _uri_of_project(root: Path) -> str:
 
 
 def _require_answer(uri: str) -> None:
-    """Ask a server for its health once: MLflow's client itself goes on asking for minutes."""
+    """Ask a server for its health: MLflow's client itself goes on asking for minutes one that was never there.
+
+    One that has answered this process before is waited for, so that a run outlives the server's restart.
+    """
+    began, told = time.monotonic(), False
+    patience = PATIENCE_SECONDS if uri in _answered else 0.0
+    while (reason := _silence(uri)) is not None:
+        if time.monotonic() - began >= patience:
+            waited = f" after {patience:.0f} s" if patience else ""
+            raise BeftError(
+                f"no MLflow server answers at {uri}{waited} ({reason}); start it, or leave tracking.uri and "
+                "MLFLOW_TRACKING_URI empty to use the database inside the project"
+            )
+        if not told:
+            log.warning("the MLflow server at %s does not answer (%s); waiting for it", uri, reason)
+            told = True
+        time.sleep(1)
+    _answered.add(uri)
+
+
+def _silence(uri: str) -> str | None:
+    """Why a server does not answer; None when it does."""
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return
-    except urllib.error.HTTPError:
-        return  # something answers, with a login perhaps; MLflow's own client speaks to it next
+            return None
+    except urllib.error.HTTPError as error:
+        # Something answers, with a login perhaps: MLflow's own client speaks to it next. A proxy whose server is away
+        # answers with one of these.
+        return f"status {error.code}" if error.code in (502, 503, 504) else None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise BeftError(
-            f"no MLflow server answers at {uri} ({reason}); start it, or leave tracking.uri and MLFLOW_TRACKING_URI "
-            "empty to use the database inside the project"
-        ) from None
+        return str(getattr(error, "reason", error))
+
+
+def _refused(uri: str, error: Exception) -> str:
+    """What to say when MLflow refuses: most of all, who is not let in."""
+    said = str(error).splitlines()[0]
+    if "401" not in said:
+        return f"MLflow at {uri} refused: {said}"
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if user is None:
+        return f"MLflow at {uri} asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return (
+        f"MLflow at {uri} does not let {user!r} in: the name in MLFLOW_TRACKING_USERNAME or the password in "
+        "MLFLOW_TRACKING_PASSWORD is wrong"
+    )
 
 
 def _follow_a_move(root: Path, stored: str, artifacts: str) -> None:

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 DONE = "registration"
 """The tag of a version whose registration was finished: aliases are then never touched again by this step."""
 
+_PATIENCE_SECONDS = 120.0  # another registration of the same model, on another machine perhaps, takes a few
+
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -133,7 +135,7 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
     number = str(version.version)
     if version.tags.get(DONE) != "complete":
         _note_version(connection, version)
-        with deciding(connection, name, root):
+        with deciding(connection, name, root, patience=_PATIENCE_SECONDS):
             _decide(connection, candidate, number, journal_of(root))
         client.set_model_version_tag(name, number, DONE, "complete")
     version = client.get_model_version(name, number)

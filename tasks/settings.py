@@ -4,10 +4,11 @@
 watches them, MLflow logs them.
 """
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from beft.promotion.rules import PromotionRules
 from beft.settings import Section, Settings
+from tasks.passwords import holds_password
 
 
 class TrackingSettings(Section):
@@ -21,6 +22,16 @@ class TrackingSettings(Section):
     model_prefix: str = Field(
         "beft", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="first part of the names of registered models"
     )
+
+    @field_validator("uri")
+    @classmethod
+    def _uri_can_be_kept(cls, value: str | None) -> str | None:
+        if value and holds_password(value):
+            raise ValueError(
+                "an address that is kept with every run must hold no password; leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or PGPASSWORD for PostgreSQL"
+            )
+        return value
 
 
 class VersioningSettings(Section):

@@ -7,6 +7,7 @@ it a second time changes nothing: a flow that was killed while it logged goes on
 import getpass
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -264,6 +265,9 @@ def milliseconds(moment: str) -> int:
 
 
 def user_name() -> str:
+    """Who runs this: the account on the server, else the user of this machine."""
+    if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        return account
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -104,6 +104,17 @@ def test_the_pages(make: Make, told: Path) -> None:
     assert told.read_text().endswith("beft ui\n")
 
 
+def test_the_mlflow_server(make: Make, told: Path) -> None:
+    assert make("mlflow-server").returncode == 0
+    assert told.read_text().endswith("beft mlflow-server\n")
+    assert "[team]" not in installs(told)[0]
+    assert make("mlflow-team", "ARGS=--port 5001").returncode == 0
+    assert told.read_text().endswith("beft mlflow-server --team --port 5001\n")
+    assert "-e .[team]" in installs(told)[1]
+    assert make("run").returncode == make("test").returncode == make("mlflow-team").returncode == 0
+    assert len(installs(told)) == 3
+
+
 def test_the_tests_need_more_and_get_it(make: Make, told: Path) -> None:
     assert make("run").returncode == 0
     assert make("test", "ARGS=-m server").returncode == 0
@@ -162,5 +173,5 @@ def test_pip_that_fails_is_heard_and_tried_again(make: Make, told: Path) -> None
 def test_help_lists_the_targets(make: Make) -> None:
     answer = make(python=None)
     assert answer.returncode == 0
-    for target in ("run", "test", "ui", "deploy", "worker", "lint", "format", "clean"):
+    for target in ("run", "test", "ui", "deploy", "worker", "mlflow-server", "mlflow-team", "lint", "format", "clean"):
         assert f"\n{target} " in f"\n{answer.stdout}"

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/prefect deployment run adapt/nightly": (
         f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing"
     ),
+    "make mlflow-server": "tests/test_makefile.py::test_the_mlflow_server",
+    "make mlflow-team": "tests/test_makefile.py::test_the_mlflow_server",
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
     "beft reproduce table1 --datasets rotten_tomatoes --seeds 2 --plan": (

@@ -1,11 +1,8 @@
 """A real MLflow server: runs, files and models go through it, and a fresh process loads the model from it."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +10,11 @@ import pytest
 
 from beft.files import read_json
 from tasks.connection import connect
-from tasks.environment import QUIET
 from tasks.register import register, still_registered
 from tasks.settings import PipelineSettings
 from tasks.tracking import close_run, nested_run
 from tests.support.finished_run import FinishedRun
+from tests.support.mlflow_server import mlflow_server
 from tests.tasks.test_register import SERVED
 from tests.tasks.test_tracking import log_all
 
@@ -27,43 +24,8 @@ pytestmark = [pytest.mark.server, pytest.mark.usefixtures("_no_tracking_address"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with its own database and artifacts."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts")
-    command = [sys.executable, "-m", "mlflow", "server", *stores, "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--workers", "1"],
-            cwd=folder,
-            env={**os.environ, **QUIET},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while not _answers(address):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.3)
-        yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2):
-            return True
-    except OSError:
-        return False
+    with mlflow_server(tmp_path_factory.mktemp("server")) as running:
+        yield running.address
 
 
 def test_a_run_and_its_models_go_through_a_server(finished_run: FinishedRun, server: str, tmp_path: Path) -> None:
