@@ -106,6 +106,24 @@ def history(
 
 
 @app.command()
+def rebuild(
+    version: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, or the id of a run.")],
+    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the registry says.")] = None,
+    params: Annotated[Path, typer.Option(help="The settings: where the registry and the data are.")] = PARAMS,
+) -> None:
+    """Train a registered adapter again, from its registry entry alone.
+
+    Says whether it is the same to the byte, or what differs and why; the exit status is 1 where it differs.
+    """
+    settings = _read_settings(params, {})
+
+    from flows.rebuilds import rebuild_and_show
+
+    if not rebuild_and_show(version, settings, Path.cwd(), base=base):
+        raise typer.Exit(1)
+
+
+@app.command()
 def reproduce(
     name: Annotated[
         str, typer.Argument(help="table1, table2, table3, table4, table5, figure1, figure4, extension or bitfit.")

@@ -67,6 +67,8 @@ def show(record: Mapping[str, Any], root: Path) -> None:
     console.print(table)
     for model in record["models"]:
         console.print(f"{model['dataset']}: {model['reason']}", markup=False)
+        if model["rebuild"]:
+            console.print(f"{model['dataset']}: {model['rebuild']}", markup=False)
     steps = record["steps"].values()
     reused = sum(step["reused"] for step in steps)
     if reused:

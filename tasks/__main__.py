@@ -11,13 +11,13 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder
+from tasks.child import leave_error
 from tasks.environment import settle, stay_offline
 from tasks.facts import is_local
 from tasks.process import log_lines
 from tasks.settings import PipelineSettings
 from tasks.step import call_function, explained_os_errors, step_key
 from tasks.steps import STEPS, dvc_folder, find_step, input_keys
-from tasks.versioning import leave_error
 
 logger = logging.getLogger("tasks")
 

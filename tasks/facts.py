@@ -1,19 +1,22 @@
 """What is known of a run as a whole: its fingerprint, its data and code versions, and whether its settings can work."""
 
+import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from beft.datasets import dataset_problems, find_dataset
 from beft.datasets.loaders import whereabouts
 from beft.errors import InputError, SettingsError
-from beft.files import sha256_file, sha256_json, sha256_tree
+from beft.files import sha256_file, sha256_json
 from tasks.environment import stay_offline
-from tasks.fingerprint import PROJECT, circumstances, contents_sha256
+from tasks.fingerprint import LIBRARIES, PROJECT, circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
+from tasks.kept_source import SOURCE, source_sha256_of
 from tasks.settings import PipelineSettings
 from tasks.versioning import DataVersion, lock_sha256
 
@@ -22,7 +25,7 @@ LEAST_GATE_ROWS = 20
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """The commit of the source, and whether files were changed since; no commit outside git."""
+    """The commit of the source, and whether it is other than that of the commit; no commit outside git."""
 
     commit: str | None
     dirty: bool
@@ -94,13 +97,26 @@ def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root:
         "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
         "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
         "compute": circumstances(settings.base).compute,
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """What of this machine can change the last bits of a training: Python, libraries, CPU instructions, GPU."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in LIBRARIES},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 
 
 @lru_cache(maxsize=1)
 def source_sha256() -> str:
     """The sha256 of all source that steps are made of, ``beft/`` and ``tasks/``, as this process found it."""
-    return sha256_json({name: sha256_tree(PROJECT / name) for name in ("beft", "tasks")})
+    return source_sha256_of(PROJECT)
 
 
 def _prepared(version: DataVersion) -> str:
@@ -108,11 +124,13 @@ def _prepared(version: DataVersion) -> str:
 
 
 def code_version(folder: Path = PROJECT) -> CodeVersion:
-    """The commit of the source, and whether tracked files differ from it."""
+    """The commit of the source, and whether tracked files differ from it, or the source has files that it has not."""
     commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
     if commit is None:
         return CodeVersion(None, dirty=False)
-    return CodeVersion(commit, dirty=bool(_git(folder, "status", "--porcelain", "--untracked-files=no")))
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    new = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *SOURCE)
+    return CodeVersion(commit, dirty=changed != "" or new != "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

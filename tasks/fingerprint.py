@@ -33,6 +33,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 
 DRIVERS = frozenset(
     {
+        "child",
         "connection",
         "data",
         "environment",

@@ -16,6 +16,7 @@ from tasks.connection import Connection, connect
 from tasks.entries import shown
 from tasks.gate import DECISION, decisions_on
 from tasks.journal import enter, journal_of
+from tasks.rebuildable import MISSING, NOTHING
 from tasks.registered import fetch_model
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
@@ -148,8 +149,10 @@ def promote(
         subject = ["promotion", found.model, found.challenger, found.champion, gate, comparison]
         before = decisions_on(connection, journal, gate) - {sha256_json([DECISION, subject])}
         verdict = judge(evidence_of(comparison, settings, found, len(before)), settings.promotion)
+        tags = connection.client.get_model_version(found.model, found.challenger).tags
+        verdict = _and_rebuilt(tags, verdict)
         if found.champion is None:
-            verdict = _first(connection, found, verdict)
+            verdict = _first(tags, verdict)
         facts = {
             "model": found.model,
             "version": found.challenger,
@@ -169,11 +172,27 @@ def promote(
     return decision
 
 
-def _first(connection: Connection, found: Candidates, verdict: Verdict) -> Verdict:
+def _first(tags: Mapping[str, str], verdict: Verdict) -> Verdict:
     """Without a champion the version's own run decides: whether it beat the cheap baselines for certain on gate."""
-    tags = connection.client.get_model_version(found.model, found.challenger).tags
     passed = tags.get("decision") == CHAMPION
-    check = Check("baselines", "PROMOTE" if passed else "HOLD", f"no champion to compare with; {tags.get('reason')}")
+    return _with(verdict, "baselines", passed, f"no champion to compare with; {tags.get('reason')}")
+
+
+def _and_rebuilt(tags: Mapping[str, str], verdict: Verdict) -> Verdict:
+    """What cannot be made again is not put to use."""
+    missing = tags.get(MISSING)
+    if missing is None:
+        said = "it does not say what a rebuild needs, as older versions do not: register it again with 'beft run'"
+    elif missing == NOTHING:
+        said = "it can be rebuilt from the registry"
+    else:
+        said = f"it cannot be rebuilt: {missing}"
+    return _with(verdict, "rebuild", missing == NOTHING, said)
+
+
+def _with(verdict: Verdict, name: str, passed: bool, reason: str) -> Verdict:
+    """The verdict with a check more, which can hold a promotion and make none."""
+    check = Check(name, "PROMOTE" if passed else "HOLD", reason)
     outcome = verdict.outcome if passed or verdict.outcome != "PROMOTE" else "HOLD"
     return Verdict(outcome, (*verdict.checks, check))
 

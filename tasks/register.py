@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
 from tasks.gate import DECISION, decisions_on
 from tasks.journal import enter, journal_of
+from tasks.kept_source import KEPT, keep_source
 from tasks.model_name import model_name
-from tasks.package import save_model
+from tasks.package import PROJECT, save_model
+from tasks.rebuildable import Rebuildable, has_commit, rebuildable
 from tasks.results import DatasetResults, read_datasets
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
@@ -55,6 +58,12 @@ class _Candidate:
     def identity(self) -> dict[str, str]:
         """What makes it this registration and no other, as tags."""
         return {"flow_fingerprint": self.fingerprint, "adapter_sha256": self.adapter.sha256}
+
+    @cached_property
+    def rebuildable(self) -> Rebuildable:
+        """Whether it can be trained again from what is registered."""
+        data, pushed = self.results.data, self.settings.versioning.push
+        return rebuildable(self.facts, data, self.adapter, PROJECT, pushed=pushed)
 
     @property
     def gate_sha256(self) -> str:
@@ -98,7 +107,7 @@ def register(
         )
         models.append(_register(connection, candidate, Path(root), out))
     write_json(out / "registration.json", {"models": models})
-    shortened = ("dataset", "name", "version", "aliases", "champion", "reason")
+    shortened = ("dataset", "name", "version", "aliases", "champion", "reason", "rebuild")
     return {"models": [{key: model[key] for key in shortened} for model in models]}
 
 
@@ -132,6 +141,8 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
                 model_id=model_id,
             )
         log.info("registered %s version %s", name, version.version)
+        if candidate.rebuildable.said:
+            log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.said)
     number = str(version.version)
     if version.tags.get(DONE) != "complete":
         _note_version(connection, version)
@@ -150,6 +161,7 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
         "decision": version.tags["decision"],
         "reason": version.tags["reason"],
         "gate_decisions": int(version.tags.get("gate_decisions", 0)),
+        "rebuild": candidate.rebuildable.said,
         "adapter_sha256": candidate.adapter.sha256,
         "model_id": str(version.tags["model_id"]) if "model_id" in version.tags else None,
     }
@@ -200,6 +212,8 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
                 "facts": dict(candidate.facts),
             },
         )
+        if not has_commit(candidate.facts):
+            keep_source(PROJECT, folder / "model" / KEPT)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -296,6 +310,7 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         "seed": candidate.settings.seed,
         f"test_{results.metric}": f"{score.value:.4f}",
         f"test_{results.metric}_interval": f"{score.low:.4f} to {score.high:.4f}",
+        **candidate.rebuildable.tags,
     }
     return {name: shown(value, 5000) for name, value in tags.items() if value is not None}
 
@@ -315,12 +330,14 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, journal
         )
     else:
         decision = candidate.results.evaluation.decision("gate")
-        tags["decision"] = "champion" if decision.passed else "challenger"
-        verdict = (
-            "there was no champion yet, and its gain over each baseline is certain on the gate split"
-            if decision.passed
-            else "no champion, since its gain over each baseline is not certain on the gate split"
-        )
+        missing = candidate.rebuildable.missing
+        tags["decision"] = "champion" if decision.passed and not missing else "challenger"
+        if decision.passed and missing:
+            verdict = f"no champion, since {candidate.rebuildable.said}; its gain is certain on the gate split"
+        elif decision.passed:
+            verdict = "there was no champion yet, and its gain over each baseline is certain on the gate split"
+        else:
+            verdict = "no champion, since its gain over each baseline is not certain on the gate split"
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
         entry = enter(journal, DECISION, subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decision"] = entry

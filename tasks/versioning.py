@@ -4,12 +4,9 @@ DVC runs as a command in the workspace's folder: its library works on the proces
 a process; when another process holds DVC's own lock, it is tried again for a while.
 """
 
-import json
 import logging
-import os
 import re
-import subprocess
-import sys
+import shutil
 import tempfile
 import threading
 import time
@@ -20,15 +17,30 @@ from pathlib import Path
 
 import yaml
 
-from beft.errors import BeftError, InputError
-from beft.files import read_json, sha256_file
+from beft.errors import BeftError
+from beft.files import sha256_file, write_text
+from tasks.child import run_command
 from tasks.environment import settle
 from tasks.fingerprint import PROJECT, contents, contents_sha256
 from tasks.step import StepRecord
 from tasks.steps import dvc_folder
 
-ERROR_FILE = "BEFT_ERROR_FILE"
-"""The environment variable that names the file in which a stage leaves its error for whoever called DVC."""
+# A DVC configured as another one, with paths that do not depend on the folder. Nothing of it is printed: addresses and
+# passwords of remotes are in it. What comes from a remote is hashed before it is believed.
+_LIKE = """
+import sys
+from dvc.config import Config
+
+there, here, cached = sys.argv[1:]
+theirs = Config(there)
+with Config(here, validate=False).edit("repo", validate=False) as own:
+    own["core"] = {"no_scm": True, "analytics": False, "check_update": False, "site_cache_dir": here + "/site"}
+    if theirs["core"].get("remote"):
+        own["core"]["remote"] = theirs["core"]["remote"]
+    own["remote"] = {name: {**remote, "verify": True} for name, remote in theirs["remote"].items()}
+    if cached:
+        own["cache"] = {"dir": theirs["cache"].get("dir") or there + "/cache"}
+"""
 
 _gate = threading.Lock()
 _BUSY = ("is busy", "Unable to acquire lock")
@@ -95,6 +107,33 @@ def push(root: Path, stages: Sequence[str], remote: str | None = None, *, patien
         _dvc(root, ["push", "--quiet", *named, *stages], patience=patience)
     except BeftError as error:
         raise BeftError(f"{error}\nTo run without a copy of the data, set versioning.push to false.") from None
+
+
+def fetch_by_md5(root: Path, md5: str, out: Path, remote: str | None = None, *, cached: bool = True) -> None:
+    """Get a folder that DVC holds by its hash alone, out of the workspace's cache or its remote.
+
+    It is done by a DVC of its own in a temporary folder, so that nothing in the workspace changes but its cache.
+
+    Args:
+        md5: As ``dvc.lock`` has it.
+        out: The folder; it must not be there yet.
+        remote: Name of the remote; none: the default one.
+        cached: Whether the workspace's cache is used; if not, the remote alone.
+
+    Raises:
+        BeftError: Neither has it, or what the remote has is damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="beft-dvc-") as kept:
+        folder = Path(kept)
+        (folder / ".dvc").mkdir()
+        copy = ["-c", _LIKE, str(root / ".dvc"), str(folder / ".dvc"), "cached" if cached else ""]
+        if run_command(copy, folder, source=PROJECT).status != 0:
+            raise BeftError(f"the configuration of DVC in {root / '.dvc'} cannot be read; 'dvc config --list' says why")
+        output = {"path": out.name, "hash": "md5", "md5": md5}
+        write_text(folder / f"{out.name}.dvc", yaml.safe_dump({"outs": [output]}))
+        named = ["--remote", remote] if remote else []
+        _dvc(folder, ["pull", "--quiet", *named, f"{out.name}.dvc"])
+        shutil.move(folder / out.name, out)
 
 
 def data_versions(root: Path, datasets: Iterable[str]) -> dict[str, DataVersion]:
@@ -165,11 +204,12 @@ def _dvc(root: Path, arguments: Sequence[str], *, patience: float = 120.0) -> No
     pause = 0.5
     while True:
         with _gate:
-            status, lines, error = _once(root, arguments)
-        if status == 0:
+            ended = run_command(["-m", "dvc", *arguments], root, source=PROJECT)
+        if ended.status == 0:
             return
-        if error is not None:
-            raise error
+        if ended.error is not None:
+            raise ended.error
+        lines = ended.lines
         busy = next((line for line in lines if any(mark in line for mark in _BUSY)), None)
         if busy is None or time.monotonic() > deadline:
             said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-3:]
@@ -177,46 +217,3 @@ def _dvc(root: Path, arguments: Sequence[str], *, patience: float = 120.0) -> No
         logger.info("DVC is busy in another process; trying again in %.1f s", pause)
         time.sleep(pause)
         pause = min(2 * pause, 10.0)
-
-
-def _once(root: Path, arguments: Sequence[str]) -> tuple[int, list[str], BeftError | None]:
-    """Run the command once; its status, its lines, and the error that a stage left."""
-    with tempfile.TemporaryDirectory(prefix="beft-") as folder:
-        left = Path(folder) / "error.json"
-        scripts = Path(sys.executable).parent  # the stages call ``python``: let it be this one
-        environment = os.environ | {
-            "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
-            ERROR_FILE: str(left),
-        }
-        child = subprocess.Popen(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        assert child.stdout
-        lines = []
-        with child:
-            for line in child.stdout:
-                if line.strip():
-                    lines.append(line.strip())
-                    logger.info("%s", line.rstrip())
-        error = None
-        if left.is_file():
-            stored = read_json(left)
-            error = (InputError if stored["input"] else BeftError)(stored["error"])
-        return child.returncode, lines, error
-
-
-def leave_error(error: BeftError) -> None:
-    """In a stage: leave an error for whoever called DVC, if someone asked for it."""
-    path = os.environ.get(ERROR_FILE)
-    if path:
-        stored = {"error": str(error), "input": isinstance(error, InputError)}
-        Path(path).write_text(json.dumps(stored), encoding="utf-8")

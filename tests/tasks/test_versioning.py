@@ -110,7 +110,7 @@ def test_a_workspace_under_git_is_asked_again(root: Path) -> None:
 
 def test_the_error_of_a_stage_is_the_callers(root: Path) -> None:
     stage = """
-        from tasks.versioning import leave_error
+        from tasks.child import leave_error
         from beft.errors import InputError
         leave_error(InputError("column 'text' is missing; the file has: label"))
         raise SystemExit(2)

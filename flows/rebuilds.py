@@ -1,0 +1,42 @@
+"""A rebuild on the terminal."""
+
+from pathlib import Path
+
+import typer
+
+from tasks.process import log_lines
+from tasks.rebuild import Rebuilt, rebuild
+from tasks.settings import PipelineSettings
+
+
+def rebuild_and_show(name: str, settings: PipelineSettings, root: Path, *, base: str | None = None) -> bool:
+    """Rebuild what a name stands for and say what came of it; whether everything is the same to the byte."""
+    log_lines()
+    found = rebuild(name, settings, root, base=base)
+    for one in found:
+        typer.echo("\n".join(told(one)))
+    return all(one.same for one in found)
+
+
+def told(found: Rebuilt) -> list[str]:
+    """What came of a rebuild, in lines."""
+    steps = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in found.seconds.items())
+    lines = [
+        f"{'SAME' if found.same else 'DIFFERENT'}  {found.model} version {found.version}",
+        f"  source    {found.source}",
+        f"  data      {found.dataset}, {found.data}",
+        f"  rerun     {steps}",
+        f"  sha256    {found.registered_sha256} registered",
+    ]
+    if found.rebuilt_sha256 != found.registered_sha256:
+        lines.append(f"            {found.rebuilt_sha256} rebuilt, in {found.adapter}")
+    lines += [f"  differs   {one}" for one in found.differences]
+    lines += [f"  {'because' if number == 0 else '':9} {one}" for number, one in enumerate(_reasons(found))]
+    return lines
+
+
+def _reasons(found: Rebuilt) -> list[str]:
+    others = [f"{name}: {there} there, {here} here" for name, (there, here) in found.circumstances.items()]
+    if found.same:
+        return []
+    return others or ["device, precision, threads, libraries and source are what they were: the registry may be wrong"]

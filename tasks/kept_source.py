@@ -1,0 +1,69 @@
+"""The source that steps are made of: its hash, kept as one file beside an adapter, and got back from there or from git.
+
+A version whose source is that of a commit names the commit; any other brings its source along.
+"""
+
+import io
+import subprocess
+import zipfile
+import zlib
+from pathlib import Path
+
+from beft.errors import BeftError, InputError
+from beft.files import sha256_json, sha256_tree, write_bytes
+
+SOURCE = ("beft", "tasks")
+"""The folders that steps are made of."""
+
+KEPT = "source.zip"
+"""The file of a registered model that holds its source, where no commit does."""
+
+
+def source_sha256_of(project: Path) -> str:
+    """The sha256 of all source that steps are made of, as it is now."""
+    return sha256_json({name: sha256_tree(project / name) for name in SOURCE})
+
+
+def keep_source(project: Path, path: Path) -> None:
+    """Write the source into one file; the same source gives the same bytes."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(file for name in SOURCE for file in (project / name).rglob("*") if file.is_file()):
+            name = file.relative_to(project)
+            if not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
+                archive.writestr(zipfile.ZipInfo(name.as_posix()), file.read_bytes(), zipfile.ZIP_DEFLATED)
+    write_bytes(path, packed.getvalue())
+
+
+def unpack_source(path: Path, folder: Path) -> None:
+    """Bring kept source back; whatever the file says, nothing is written outside the folder.
+
+    Raises:
+        BeftError: The file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BeftError(f"the kept source {path.name} cannot be unpacked: {error}") from None
+
+
+def source_of_commit(repository: Path, commit: str, folder: Path) -> None:
+    """Bring the files of a commit into a folder; the repository and its working tree stay as they are.
+
+    Raises:
+        InputError: The folder is no clone that has the commit.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "archive", "--format=zip", commit], cwd=repository, capture_output=True, check=False, timeout=300
+        )
+    except OSError as error:
+        raise InputError(f"git cannot be run ({error.strerror}), and commit {commit[:12]} is needed") from None
+    if done.returncode != 0:
+        raise InputError(
+            f"commit {commit[:12]}, whose source trained it, is not in {repository}: fetch it ('git fetch'), or work "
+            "in a clone that has it"
+        )
+    with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder)
