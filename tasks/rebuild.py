@@ -96,7 +96,7 @@ def _rebuild(
         source = _bring_source(entry, place)
         values = _settings(entry, root, base)
         write_text(place / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        data = _bring_data(entry, place, settings, root)
+        data = bring_data(entry, place, settings, root)
         seconds = {step: _run(step, entry, place) for step in STEPS}
         trained = place / dvc_folder(f"train/{entry.dataset}") / "adapter"
         out = Path("runs", "rebuilds", f"{version.model}-{version.version}")
@@ -158,8 +158,18 @@ def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
     return values
 
 
-def _bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path) -> str:
-    """The prepared data, by whichever way leads to the same bytes; where it came from."""
+def bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path) -> str:
+    """Get the prepared data of a version, by whichever way leads to the same bytes.
+
+    Args:
+        place: A folder in which the version's source and settings are; the data goes below it.
+
+    Returns:
+        Where it came from.
+
+    Raises:
+        InputError: No way leads to the same bytes; each is named with what went wrong.
+    """
     out = place / dvc_folder(f"prepare/{entry.dataset}")
     out.parent.mkdir(parents=True, exist_ok=True)
     wanted = entry.data["prepared_sha256"]

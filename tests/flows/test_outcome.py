@@ -44,6 +44,7 @@ def record(tmp_path: Path) -> dict[str, Any]:
                 "version": "3",
                 "aliases": ["challenger"],
                 "reason": "[b]why[/b]",
+                "rebuild": "a rebuild needs a folder",
             }
         ],
         "report": "runs/0011/report.html",
@@ -69,6 +70,7 @@ def test_the_last_lines_say_where_to_look_next(
     said = capsys.readouterr().out
     assert "1 of 2 steps were finished already and reused." in said
     assert "imdb: [b]why[/b]" in said
+    assert "imdb: a rebuild needs a folder" in said
     for line in (
         "Report    runs/0011/report.html",
         "http://127.0.0.1:5000/#/experiments/1/runs/abc",
