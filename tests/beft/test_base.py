@@ -35,6 +35,19 @@ def test_what_a_bare_base_does_not_hold_is_drawn_from_the_seed(
         assert torch.equal(value, other.model.state_dict()[name]) == (not drawn)
 
 
+@pytest.mark.parametrize("pooling", ["model", "mean", "cls"])
+def test_a_bf16_base_is_computed_without_a_bank_as_well(
+    pooling: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its frozen head is as narrow as the base, what is pooled over tokens is wider."""
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    wide, narrow = (load(folder, pooling=pooling, precision=precision) for precision in ("fp32", "bf16"))
+    batch = {"input_ids": torch.tensor([[2, 5, 6, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    found = narrow(batch)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wide(batch), rtol=0, atol=2e-2)
+
+
 def test_a_base_with_a_head_of_its_own_keeps_it(tiny: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny("bert")
     save_base(tmp_path / "base", model)

@@ -9,8 +9,9 @@ def drop(document: Any) -> list[Row]:
     """One row a question.
 
     The published file has passages with questions, by the passage's name; the hub has a row a question with the spans
-    of one answer; a third form has a row a question with every answer as text. An answer of several spans is one
-    text, joined by " and ". Questions of the published file that nobody answered are no rows.
+    of one answer; a third form has a row a question with every answer as text. The spans of an answer stand one on each
+    line, as the metrics read them; where an answer is text already, it stays as it is and counts as one span.
+    Questions of the published file that nobody answered are no rows.
 
     Returns:
         Rows with passage, question and answers (the first one, then those of the validation, each once).
@@ -25,7 +26,7 @@ def drop(document: Any) -> list[Row]:
         passage, question = (member(row, name, str, where) for name in ("passage", "question"))
         if "answers_spans" in row:
             spans = member(member(row, "answers_spans", dict, where), "spans", list, f"{where}, answers_spans")
-            answers = [" and ".join(texts(spans, where))]
+            answers = ["\n".join(texts(spans, where))]
         else:
             answers = texts(member(row, "answers", list, where), where)
         rows.append({"passage": passage, "question": question, "answers": list(dict.fromkeys(answers))})
@@ -45,7 +46,7 @@ def _passage(passage: Any, where: str) -> list[Row]:
 
 
 def answer_text(answer: Any, where: str) -> str:
-    """The number, the spans or the date of an answer as text; empty where it has none of them.
+    """The number, the spans (one on each line) or the date of an answer as text; empty where it has none of them.
 
     Raises:
         LayoutError: It is no object, or its parts are not text.
@@ -57,6 +58,6 @@ def answer_text(answer: Any, where: str) -> str:
         return number
     spans = texts(answer.get("spans") or [], where)
     if spans:
-        return " and ".join(spans)
+        return "\n".join(spans)
     date = answer.get("date") or {}
     return " ".join(str(date[part]) for part in ("day", "month", "year") if date.get(part))

@@ -152,7 +152,7 @@ def test_squad(document: Any) -> None:
 def test_drop_as_it_was_published() -> None:
     passage = "Ann ran 3 yards and Bob 5."
     assert flattened("drop", DROP_FILE) == [
-        {"passage": passage, "question": "Who ran?", "answers": ["Ann and Bob", "Bob"]},
+        {"passage": passage, "question": "Who ran?", "answers": ["Ann\nBob", "Bob"]},
         {"passage": passage, "question": "How far?", "answers": ["0"]},
         {"passage": passage, "question": "When?", "answers": ["May 1990"]},
     ]
@@ -161,7 +161,7 @@ def test_drop_as_it_was_published() -> None:
 def test_drop_of_the_hub_and_with_answers_as_text() -> None:
     spans = {"passage": "p", "question": "q", "answers_spans": {"spans": ["Ann", "Bob"], "types": ["span", "span"]}}
     plain = {"passage": "p", "question": "q", "answers": ["Ann and Bob", "Bob"]}
-    assert [row["answers"] for row in flattened("drop", [spans, plain])] == [["Ann and Bob"], ["Ann and Bob", "Bob"]]
+    assert [row["answers"] for row in flattened("drop", [spans, plain])] == [["Ann\nBob"], ["Ann and Bob", "Bob"]]
 
 
 def test_a_number_counts_before_spans_and_date() -> None:
