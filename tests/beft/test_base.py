@@ -36,9 +36,7 @@ def test_what_a_bare_base_does_not_hold_is_drawn_from_the_seed(
 
 
 @pytest.mark.parametrize("pooling", ["model", "mean", "cls"])
-def test_a_bf16_base_is_computed_without_a_bank_as_well(
-    pooling: str, tiny: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_bf16_base_is_computed_without_a_bank_as_well(pooling: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     """Its frozen head is as narrow as the base, what is pooled over tokens is wider."""
     folder = save_base(tmp_path / "base", tiny("bert"))
     wide, narrow = (load(folder, pooling=pooling, precision=precision) for precision in ("fp32", "bf16"))
