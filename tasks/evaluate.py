@@ -10,7 +10,7 @@ import torch
 from beft.adapter import Adapter
 from beft.baselines import LINEAR_BASELINES, HeadSearch, LinearClassifier, fit_head_only, fit_linear_baseline
 from beft.datasets import load_split
-from beft.evaluation import Cost, Method, evaluate_methods
+from beft.evaluation import Cost, Evaluation, Method, evaluate_methods
 from beft.examples import Predictions
 from beft.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.files import read_json, write_json
@@ -81,6 +81,7 @@ def evaluate(
             "truncated": {split: rows[split].encoded.truncated for split in rows},
         },
     )
+    write_json(out / "metrics.json", _headlines(found))
     ids = {split: load_split(inputs["prepare"], split).ids for split in ("test", "gate")}
     truth = {split: rows[split].truth for split in ids}
     write_predictions(out / "predictions.parquet", ids, truth, predictions)
@@ -189,6 +190,17 @@ def _predictions(
 def _cost(folder: Path) -> Cost:
     known = read_json(folder / "cost.json")
     return Cost(**{name: known[name] for name in Cost.model_fields})
+
+
+def _headlines(found: Evaluation) -> dict[str, JSON]:
+    """What ``dvc metrics`` shows: the target's headline metric on test and gate, its interval and its gains on test."""
+    headline, test, gate = found.metrics[0], found.splits["test"], found.splits["gate"]
+    score = test.scores[found.target][headline]
+    return {
+        "test": {headline: score.value, "low": score.low, "high": score.high},
+        "gate": {headline: gate.scores[found.target][headline].value},
+        "test_gain_over": {baseline: gains[headline].difference for baseline, gains in test.gains.items()},
+    }
 
 
 def _metrics(opened: Opened) -> list[str]:

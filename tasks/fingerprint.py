@@ -36,6 +36,7 @@ DRIVERS = frozenset(
         "child",
         "connection",
         "data",
+        "dvc_lock",
         "environment",
         "facts",
         "fingerprint",

@@ -7,6 +7,7 @@ from beft.adaptation import train_terms
 from beft.evidence import Evidence
 from beft.files import read_json, write_json
 from beft.opened import open_classifier, training_cost, training_facts
+from beft.runs import RunResult
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 
@@ -48,6 +49,7 @@ def train(
         out / "train.json",
         {"target": target, "metric": sample.metric, "truncated": sample.truncated, **training_facts(result, adapter)},
     )
+    write_json(out / "metrics.json", _metrics(result, sample.metric))
     write_json(out / "cost.json", training_cost(result, adapter))
     return {
         "target": target,
@@ -57,6 +59,14 @@ def train(
         "learning_rate": result.run.settings.learning_rate,
         "adapter_sha256": adapter.sha256,
     }
+
+
+def _metrics(result: RunResult, metric: str) -> dict[str, JSON]:
+    """What ``dvc metrics`` shows: a few numbers of the chosen epoch."""
+    names = {"dev_metric": f"dev_{metric}", "dev_loss": "dev_loss", "train_loss": "train_loss"}
+    chosen = next(record for record in result.history if record["epoch"] == result.best_epoch)
+    numbers = {names[name]: chosen[name] for name in names if name in chosen}
+    return {**numbers, "best_epoch": result.best_epoch, "steps": result.steps}
 
 
 train_step = Step(

@@ -20,6 +20,7 @@ import yaml
 from beft.errors import BeftError
 from beft.files import sha256_file, write_text
 from tasks.child import run_command
+from tasks.dvc_lock import lock_holders
 from tasks.environment import settle
 from tasks.fingerprint import PROJECT, contents, contents_sha256
 from tasks.step import StepRecord
@@ -210,10 +211,13 @@ def _dvc(root: Path, arguments: Sequence[str], *, patience: float = 120.0) -> No
         if ended.error is not None:
             raise ended.error
         lines = ended.lines
-        busy = next((line for line in lines if any(mark in line for mark in _BUSY)), None)
-        if busy is None or time.monotonic() > deadline:
-            said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-3:]
+        said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-3:]
+        if not any(mark in line for line in lines for mark in _BUSY):
             raise BeftError(f"dvc {' '.join(arguments)} failed: " + "; ".join(said))
-        logger.info("DVC is busy in another process; trying again in %.1f s", pause)
+        holders = " and ".join(lock_holders(root))
+        if time.monotonic() > deadline:
+            who = f"{holders} holds DVC's lock in {root}: wait for it, or end it" if holders else "; ".join(said)
+            raise BeftError(f"dvc {' '.join(arguments)} failed after {patience:g} s of trying: {who}")
+        logger.info("DVC is busy: %s; trying again in %.1f s", holders or "another process holds its lock", pause)
         time.sleep(pause)
         pause = min(2 * pause, 10.0)

@@ -1,6 +1,5 @@
 """DVC behind one module, on real small workspaces."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ import yaml
 from beft.errors import BeftError, InputError
 from beft.files import write_text
 from tasks import versioning
+from tasks.dvc_lock import lock_holders
 from tasks.fingerprint import step_files
 from tasks.settings import PipelineSettings
 from tasks.steps import STEPS, find_step
@@ -128,17 +128,46 @@ def test_any_other_failure_says_what_dvc_said(root: Path) -> None:
 
 
 def test_a_busy_dvc_is_waited_for(root: Path) -> None:
-    """Another process holds the lock that DVC itself takes; here it is released after two seconds."""
-    (root / ".dvc" / "tmp").mkdir(parents=True)
-    with (root / ".dvc" / "tmp" / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BeftError, match="lock"):
+    """Another process holds the lock that DVC itself takes: it is named, and waited for."""
+    lock = root / ".dvc" / "tmp" / "lock"
+    lock.parent.mkdir(parents=True)
+    program = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "held\n"
+        with pytest.raises(BeftError, match=rf"process {other.pid} \(.*fcntl.*holds DVC's lock in {root}: wait for it"):
             reproduce(root, ["fetch@imdb"], patience=0)
-        threading.Timer(2, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        assert ran(root) == []
+        threading.Timer(2, other.stdin.close).start()
         started = time.monotonic()
         reproduce(root, ["fetch@imdb"])
         assert time.monotonic() - started > 1.5
     assert ran(root) == ["data/raw/imdb"]
+
+
+def test_a_running_stage_is_named_by_what_it_works_on(root: Path) -> None:
+    """While a stage runs, DVC keeps no lock but a list of paths; another DVC that wants one of them is told whose."""
+    write_text(root / "stage.py", f"import time\ntime.sleep(8)\n{STAGE}")
+    versioning.keep_without_git(root)
+    command = [sys.executable, "-m", "dvc", "repro", "fetch@imdb"]
+    other = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with other:
+        rwlock = root / ".dvc" / "tmp" / "rwlock"
+        deadline = time.monotonic() + 60
+        while not (rwlock.is_file() and str(other.pid) in rwlock.read_text()):
+            assert time.monotonic() < deadline and other.poll() is None
+            time.sleep(0.05)
+        [holder] = lock_holders(root)
+        assert holder.startswith(f"process {other.pid} (") and "dvc repro fetch@imdb" in holder
+        other.kill()
+    assert lock_holders(root) == []
 
 
 def test_two_processes_at_once_both_get_through(root: Path) -> None:
