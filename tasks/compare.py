@@ -169,11 +169,13 @@ def _slice_gains(
         return []
     right = {name: np.asarray(found).argmax(-1) == gate.labels for name, found in predictions.items()}
     labels = opened.classifier.labels
+    columns = {**({"group": gate.groups} if gate.groups else {}), **gate.kept}
     slices = row_slices(
-        settings.promotion.slices,
+        # A column that only other datasets of the settings have is none of this one.
+        [name for name in settings.promotion.slices if name in ("length", "label", *columns)],
         lengths=labelled(opened.classifier, gate, opened.max_length).lengths,
         labels=[labels[int(label)] if labels else str(label) for label in gate.labels],
-        columns={"group": gate.groups} if gate.groups else {},
+        columns=columns,
     )
     return [
         slice_gain(

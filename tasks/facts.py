@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -13,6 +13,7 @@ from beft.datasets import dataset_problems, find_dataset
 from beft.datasets.loaders import whereabouts
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
+from beft.names import unknown_name
 from tasks.environment import stay_offline
 from tasks.fingerprint import LIBRARIES, PROJECT, circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
@@ -42,6 +43,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
     problems = dataset_problems(settings, root)
     if settings.split.gate_rows < LEAST_GATE_ROWS:
         problems.append(f"split.gate_rows: promotion is decided on gate rows; it needs {LEAST_GATE_ROWS} or more")
+    problems += _slice_problems(settings, root)
     if is_local(settings, root):
         stay_offline()
     try:
@@ -50,6 +52,20 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         problems.append(str(error))
     if problems:
         raise SettingsError(problems)
+
+
+def _slice_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
+    """Slices that no dataset of the settings can be divided by."""
+    known: dict[str, None] = {}
+    for name in settings.datasets:
+        try:
+            known |= dict.fromkeys(find_dataset(name, root).columns.sliced_by)
+        except InputError:
+            return  # it is said elsewhere
+    for name in settings.promotion.slices:
+        if name not in known:
+            column = unknown_name(name, known, "column of a dataset")
+            yield f"promotion.slices: {column} A dataset's description names further ones under columns.keep"
 
 
 def is_local(settings: PipelineSettings, root: Path) -> bool:

@@ -190,7 +190,10 @@ class Description(Section):
 
     def to_yaml(self) -> str:
         """The description as ``read`` takes it; in order, for the order of the labels is their numbers."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json", exclude={"name"}), sort_keys=False, allow_unicode=True)
+        values = self.model_dump(mode="json", exclude={"name"})
+        if not self.columns.keep:  # said only where it is, so that what was fetched before stays what it is
+            del values["columns"]["keep"]
+        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         return text
 
     @classmethod

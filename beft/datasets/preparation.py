@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from beft.datasets.description import DatasetError, Description
+from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.normalisation import normalised, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
@@ -34,6 +34,7 @@ class _Row(NamedTuple):
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     group: str = ""
+    kept: tuple[str, ...] = ()
 
 
 def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSettings) -> dict[str, Any]:
@@ -101,15 +102,22 @@ def _checked_rows(data: RawData) -> list[_Row]:
         pair_column = description.columns.text_pair
         pairs = [None] * len(texts) if pair_column is None else _texts(file, pair_column, description, problems)
         targets = checked_targets(file, description, problems)
-        for text, pair, target in zip(texts, pairs, targets, strict=True):
+        kept = list(zip(*(map(_kept, file.columns[name]) for name in description.columns.keep), strict=True))
+        kept = kept or [()] * len(texts)
+        for text, pair, target, also in zip(texts, pairs, targets, kept, strict=True):
             if text is not None and target is not None and (pair is not None or pair_column is None):
                 key = text_key(text, pair, target.choices)
-                rows.append(_Row(key, target.label, text, pair, file.split == "test", *target[1:]))
+                rows.append(_Row(key, target.label, text, pair, file.split == "test", *target[1:], also))
     if not problems:
         problems += _without_differences(data, rows)
     if problems:
         raise DatasetError(description.name, problems)
     return rows
+
+
+def _kept(value: object) -> str:
+    """A value of a column that goes with the rows, as text; nothing is the empty text."""
+    return "" if value is None else canonical(value)
 
 
 def _texts(file: RawFile, column: str, description: Description, problems: list[str]) -> list[str | None]:
@@ -193,6 +201,7 @@ def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) ->
             choices=[list(rows[at].choices) for at in places] if columns.choices else None,
             answers=[list(rows[at].answers) for at in places] if columns.answers else None,
             groups=[rows[at].group for at in places] if columns.group else None,
+            kept={name: [rows[at].kept[number] for at in places] for number, name in enumerate(columns.keep)},
         )
     return chosen
 

@@ -1,11 +1,11 @@
 """Prepared data on disk: a Parquet file for each split, and ``data.json``.
 
 Every split has the columns id, text and text_pair; beside them those that the shape of the data has: label, choices,
-answers, group.
+answers, group; and ``keep.NAME`` of each column that its description keeps.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,7 @@ _TYPES: dict[str, tuple[pa.DataType, ...]] = {
     "group": (pa.string(),),
 }
 _ALWAYS = ("id", "text", "text_pair")
+_KEPT = "keep."
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Rows:
         choices: Of multiple choice: the choices of each row.
         answers: Of generation, and of multiple choice with several right choices: the right answers of each row.
         groups: The group of each row, where rows belong together.
+        kept: Further columns of the source that its description keeps, by name; as texts.
     """
 
     ids: list[str]
@@ -53,18 +55,20 @@ class Rows:
     choices: list[list[str]] | None = None
     answers: list[list[str]] | None = None
     groups: list[str] | None = None
+    kept: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, places: Sequence[int]) -> "Rows":
         """The rows at some places, in that order."""
-        chosen = {
-            field.name: values and [values[place] for place in places]
-            for field in fields(self)
-            if (values := getattr(self, field.name)) is not None
+        chosen: dict[str, Any] = {
+            one.name: values and [values[place] for place in places]
+            for one in fields(self)
+            if one.name != "kept" and (values := getattr(self, one.name)) is not None
         }
-        return replace(self, **chosen)
+        kept = {name: [values[place] for place in places] for name, values in self.kept.items()}
+        return replace(self, **chosen, kept=kept)
 
 
 def save_split(folder: Path, split: str, rows: Rows) -> None:
@@ -79,7 +83,9 @@ def save_split(folder: Path, split: str, rows: Rows) -> None:
         if values is not None
     }
     values = any(isinstance(label, float) for label in rows.labels)
-    schema = pa.schema([(name, _TYPES[name][-1 if name == "label" and values else 0]) for name in columns])
+    types = {name: _TYPES[name][-1 if name == "label" and values else 0] for name in columns}
+    columns |= {f"{_KEPT}{name}": of_rows for name, of_rows in rows.kept.items()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
     write_table(folder / f"{split}.parquet", pa.table(list(columns.values()), schema=schema))
 
 
@@ -92,7 +98,10 @@ def load_split(folder: Path, split: str) -> Rows:
     path = folder / f"{known_name(split, SPLITS, 'split')}.parquet"
     table = read_table(path)
     known = [name for name in _TYPES if name in _ALWAYS or name in table.column_names]
-    if table.column_names != known or not all(_is_one_of(table[name].type, _TYPES[name]) for name in known):
+    kept = [name for name in table.column_names if name.startswith(_KEPT)]
+    types = {**_TYPES, **dict.fromkeys(kept, (pa.string(),))}
+    known += kept
+    if table.column_names != known or not all(_is_one_of(table[name].type, types[name]) for name in known):
         raise InputError(f"{path} is not a split that 'prepare' wrote: its columns are {', '.join(table.column_names)}")
     columns = table.to_pydict()
     single = table["text_pair"].null_count == len(table)
@@ -104,6 +113,7 @@ def load_split(folder: Path, split: str) -> Rows:
         columns.get("choices"),
         columns.get("answers"),
         columns.get("group"),
+        {name.removeprefix(_KEPT): columns[name] for name in kept},
     )
 
 

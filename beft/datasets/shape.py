@@ -48,6 +48,8 @@ class Columns(Section):
         answers: Of generation, and of multiple choice with several right choices: a column that holds a list of texts,
             each of them right.
         group: Rows with the same value belong together: they are never divided between splits.
+        keep: Further columns that go with the rows as they are; nothing is learnt from them, and promotion can look at
+            the rows of each of their values (``promotion.slices``).
     """
 
     text: str
@@ -56,6 +58,7 @@ class Columns(Section):
     choices: str | tuple[str, ...] | None = None
     answers: str | None = None
     group: str | None = None
+    keep: tuple[str, ...] = ()
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -70,7 +73,12 @@ class Columns(Section):
     @property
     def names(self) -> tuple[str, ...]:
         """Every column of the source that is read."""
-        return (*self.by_role.values(), *self.choice_columns)
+        return (*self.by_role.values(), *self.choice_columns, *self.keep)
+
+    @property
+    def sliced_by(self) -> tuple[str, ...]:
+        """What rows of the dataset can be divided by, under the names that the settings use."""
+        return ("length", "label", *(["group"] if self.group else []), *self.keep)
 
     def misfit(self, shape: ShapeName) -> str | None:
         """What is wrong with these columns for a shape; None where nothing is."""
@@ -87,6 +95,8 @@ class Columns(Section):
             )
         if isinstance(self.choices, tuple) and len(self.choices) < 2:
             return "choices: name the one column that holds lists, or at least 2 columns"
+        if len(set(self.keep)) < len(self.keep) or {"length", "label", "group"} & set(self.keep):
+            return "keep: name each column once, and none that is called length, label or group: those are known"
         return None
 
 

@@ -17,7 +17,8 @@ class PromotionRules(Section):
         None, description="the least value of the headline metric; none: that of always answering the commonest label"
     )
     slices: tuple[str, ...] = Field(
-        ("length", "label"), description="the challenger must not lose on: length, label, or a column of the data"
+        ("length", "label"),
+        description="the challenger must not lose on: length, label, a column that a dataset keeps, or group",
     )
     slice_margin: float = Field(0.05, ge=0, le=1, description="loss on a slice that is let pass")
     slice_rows: int = Field(50, ge=10, description="smaller slices are shown and not judged")

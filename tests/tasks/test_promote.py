@@ -1,5 +1,6 @@
 """A challenger against the champion, on real adapters of a tiny base: compared, judged, written down, moved."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from beft.adapter import Adapter
 from beft.datasets import load_split
+from beft.datasets.prepared import save_split
 from beft.errors import InputError
 from beft.features import extract_features
 from beft.files import read_json, write_json
@@ -119,7 +121,13 @@ def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
 def test_what_is_compared_is_what_the_versions_predict(good: FinishedRun, project: Path, tmp_path: Path) -> None:
     registered(retrained(good, tmp_path / "worse", scale=-1.0), project, "01" * 32)
     registered(good, project, "02" * 32)
-    found, decision = judged(good, project, tmp_path / "out")
+    folder = tmp_path / "prepared"
+    shutil.copytree(good.inputs["prepare/films"], folder)
+    rows = load_split(folder, "gate")
+    domains = ["cinema" if number % 3 else "stage" for number in range(len(rows))]
+    save_split(folder, "gate", replace(rows, kept={"domain": domains}))
+    sliced = replace(good, inputs=good.inputs | {"prepare/films": folder})
+    found, decision = judged(sliced, project, tmp_path / "out", slices=("length", "label", "domain", "elsewhere"))
     comparison = read_json(tmp_path / "out" / "compared" / "comparison.json")
     gate = load_split(good.inputs["prepare/films"], "gate")
     torch.set_num_threads(1)
@@ -133,7 +141,10 @@ def test_what_is_compared_is_what_the_versions_predict(good: FinishedRun, projec
     assert comparison["rows"] == len(gate)
     # The tiny base knows no capitals, so that case never changes an answer.
     assert comparison["sides"]["challenger"]["flips"]["case"] == 0
-    assert {one["name"].split("=")[0] for one in comparison["slices"]} == {"length", "label"}
+    assert {one["name"].split("=")[0] for one in comparison["slices"]} == {"length", "label", "domain"}
+    by_domain = {one["name"]: one["rows"] for one in comparison["slices"] if one["name"].startswith("domain")}
+    assert by_domain == {"domain=cinema": domains.count("cinema"), "domain=stage": domains.count("stage")}
+    assert {"slice domain=cinema", "slice domain=stage"} <= {check["name"] for check in decision["checks"]}
     assert {check["name"] for check in decision["checks"]} >= {"floor", "gain", "behaviour case", "size", "gate"}
     assert found.challenger == "2"
 

@@ -38,6 +38,27 @@ def test_splits_have_the_rows_of_the_source(tmp_path: Path) -> None:
     assert (summary["labels"], summary["version"], summary["metric"]) == (["bad", "good"], 1, "accuracy")
 
 
+def test_columns_that_are_kept_go_with_their_rows_and_change_nothing_else(tmp_path: Path) -> None:
+    rows = [row | {"domain": number % 3, "seen": None} for number, row in enumerate(texts(200))]
+    domains = {row["sentence"]: str(row["domain"]) for row in rows}
+    for name in ("kept", "plain", "unread"):
+        (tmp_path / name).mkdir()
+    columns = {"text": "sentence", "label": "mood"}
+    kept = prepared(tmp_path / "kept", rows, columns={**columns, "keep": ["domain", "seen"]})
+    plain = prepared(tmp_path / "plain", rows)
+    for split in ("train", "dev", "gate", "test"):
+        found, without = load_split(kept, split), load_split(plain, split)
+        assert found.kept == {"domain": [domains[text] for text in found.texts], "seen": [""] * len(found)}
+        assert found.select([1, 0]).kept["domain"] == found.kept["domain"][1::-1]
+        assert without.kept == {}
+        assert (found.ids, found.texts, found.labels) == (without.ids, without.texts, without.labels)
+    assert (kept / "data.json").read_bytes() == (plain / "data.json").read_bytes()
+    with pytest.raises(DatasetError, match="Did you mean 'domain'"):
+        prepared(tmp_path, rows, columns={**columns, "keep": ["domian"]})
+    with pytest.raises(DatasetError, match="keep: name each column once"):
+        prepared(tmp_path / "unread", rows, columns={**columns, "keep": ["label"]})
+
+
 def test_the_order_of_the_raw_rows_changes_no_byte(tmp_path: Path) -> None:
     again = {"sentence": "Sentence  NUMBER 7 of many", "mood": "good"}
     rows = [*texts(200), again, {"sentence": "torn", "mood": "good"}, {"sentence": "torn", "mood": "bad"}]

@@ -168,6 +168,7 @@ def test_prepared_folders_of_before_read_as_classification(tmp_path: Path) -> No
         Rows(["a", "b"], ["x", "y"], ["p", "q"], [0.5, 1.0]),
         Rows(["a"], ["x"], None, [0], choices=[["c", "d"]], answers=[["c", "d"]], groups=["g"]),
         Rows(["a"], ["x"], ["p"], [], answers=[["c"]]),
+        Rows(["a", "b"], ["x", "y"], None, [0, 1], kept={"domain": ["film", ""], "text": ["m", "n"]}),
     ],
 )
 def test_rows_come_back_as_they_were_saved(rows: Rows, tmp_path: Path) -> None:
