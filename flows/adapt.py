@@ -13,12 +13,12 @@ from tasks.environment import settle
 settle()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
-from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows.deployed import patience  # noqa: E402
 from flows.outcome import leave_artifact, show  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
+from flows.task_runner import task_runner  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
@@ -26,7 +26,7 @@ from tasks.workspace import Workspace  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="adapt", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]  # as Prefect documents
+@flow(name="adapt", task_runner=task_runner())
 def adapt(settings: PipelineSettings) -> dict[str, Any]:
     """From raw data to registered adapters: version, validate, probe, score, train, evaluate, merge, report, register.
 
@@ -47,9 +47,8 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
         with run.tracked():
             for dataset in settings.datasets:
                 run.step("validate", dataset)
-            for dataset in settings.datasets:
-                for name in ("probe", "score", "train", "evaluate"):
-                    run.step(name, dataset)
+            for name in ("probe", "score", "train", "evaluate"):
+                run.step_of_each(name)
             run.step("merge")
             run.step("report")
             run.register()

@@ -8,6 +8,7 @@ from typing import Any
 
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
+from flows.links import flow_run_page
 
 _METHODS = {
     "untouched": "untouched base",
@@ -100,12 +101,11 @@ def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
 
 def _where(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
-    prefect = f"  http://127.0.0.1:4200/runs/flow-run/{record['prefect_flow_run']}"
     return [
         ("Report", record["report"]),
         ("Pages", "make ui, then"),
         ("", f"  http://127.0.0.1:5000/#/{record['mlflow_page']}"),
-        *([("", prefect)] if record["prefect_flow_run"] else []),
+        *([("", f"  {flow_run_page(record['prefect_flow_run'])}")] if record["prefect_flow_run"] else []),
         ("Predict", f'{_command()} predict {adapter} "{_EXAMPLE}"'),
     ]
 

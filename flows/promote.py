@@ -18,6 +18,7 @@ from flows.deployed import patience  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.steps import run_through_prefect  # noqa: E402
+from tasks.artifacts import artifact_key  # noqa: E402
 from tasks.compare import compare_step  # noqa: E402
 from tasks.connection import connect  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
@@ -50,7 +51,9 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
         decisions = [_judge(run, dataset, challenger) for dataset in settings.datasets]
     for decision in decisions:
         create_markdown_artifact(
-            markdown=report_of(decision), key=_artifact_key(decision.candidates.model), description="The verdict"
+            markdown=report_of(decision),
+            key=artifact_key(f"promotion-{decision.candidates.model}"),
+            description="The verdict",
         )
     return [decision.to_json() for decision in decisions]
 
@@ -88,8 +91,3 @@ def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
     out = root / "runs" / "promotions" / f"{dataset}-{compared.name.rsplit('-', 1)[-1]}"
     decision: Decision = deciding(settings, found, compared=compared, prepared=inputs["prepare"], out=out, root=root)
     return decision
-
-
-def _artifact_key(model: str) -> str:
-    """Prefect's keys hold lower-case letters, digits and dashes."""
-    return "promotion-" + "".join(letter if letter.isalnum() else "-" for letter in model.lower())

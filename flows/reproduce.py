@@ -13,12 +13,12 @@ from tasks.environment import settle
 settle()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
-from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 from flows.deployed import patience  # noqa: E402
 from flows.outcome import show_reproduction  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.reproducing import Reproducing  # noqa: E402
+from flows.task_runner import task_runner  # noqa: E402
 from tasks.reproduction_plan import make_plan  # noqa: E402
 from tasks.reproductions import ReproductionRequest  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
@@ -27,7 +27,7 @@ from tasks.workspace import Workspace  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="reproduce", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]  # as Prefect documents
+@flow(name="reproduce", task_runner=task_runner())
 def reproduce(
     request: ReproductionRequest, settings: PipelineSettings | None = None, plan_only: bool = False
 ) -> dict[str, Any]:

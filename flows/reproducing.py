@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from beft.errors import BeftError
 from beft.estimate import readable_seconds
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
 from flows.ending import ending, now
-from flows.steps import run_through_prefect
+from flows.fan_out import width, windowed
+from flows.links import link_runs
+from flows.steps import Submitted, run_through_prefect, submit
 from tasks import reproduction_tracking as tracking
 from tasks.environment import stay_offline
 from tasks.facts import code_version, is_local, source_sha256
@@ -32,6 +35,7 @@ from tasks.reproduction_plan import Missing, Plan, Planned, reasons
 from tasks.reproduction_price import Price, price_table
 from tasks.settings import PipelineSettings
 from tasks.step import RECORD, Call
+from tasks.tracking import page_of
 from tasks.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -163,6 +167,9 @@ class Reproducing:
         self.record["mlflow_run"] = self._parent
         self._write()
         with ending(self._close):
+            own = tracking.tracked_in(self.settings)
+            page = page_of(self._parent, own, root=self.root)
+            link_runs(self.record["prefect_flow_run"], self._parent, page, own, self.root)
             yield
 
     def _fingerprint(self) -> str:
@@ -178,23 +185,19 @@ class Reproducing:
         )
 
     def measure(self) -> None:
-        """Make every measurement, and log it as soon as it is there; one that fails says why and stops no other.
+        """Make every measurement, as many at once as the machine has places, and log it; one that fails stops no other.
 
         Raises:
             BeftError: All of them failed.
         """
         expected = spent = 0.0
         left = sum(price.seconds for price in self._prices.values() if not price.finished)
-        for planned in self._todo:
+        starts = [partial(self._measure, planned) for planned in self._todo]
+        at_once = width(self._todo[0].settings.base)
+        for planned, submitted in zip(self._todo, windowed(starts, at_once), strict=True):
             price = self._prices[planned.key]
             try:
-                done = run_through_prefect(
-                    measure_step,
-                    planned.settings,
-                    {"prepare": self._prepared[planned.key]},
-                    self.root,
-                    planned.dataset,
-                )
+                done = submitted.done()
             except BeftError as error:
                 logger.warning("%s: not measured: %s", planned.key, error)
                 self._miss(planned, str(error))
@@ -211,9 +214,13 @@ class Reproducing:
             if not done.reused:
                 expected, spent, left = expected + price.seconds, spent + done.record.seconds, left - price.seconds
                 if left > 0:
-                    logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9)))
+                    logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9) / at_once))
         if not self.folders:
             raise BeftError("every measurement failed:\n" + "\n".join(reasons(self.missing)))
+
+    def _measure(self, planned: Planned) -> Submitted:
+        inputs = {"prepare": self._prepared[planned.key]}
+        return submit(measure_step, planned.settings, inputs, self.root, planned.dataset)
 
     def _log(self, planned: Planned, fingerprint: str, finished: str) -> None:
         assert self._parent is not None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from prefect.runtime import flow_run
 from beft.errors import BeftError
 from beft.files import copy_file, write_text
 from flows.ending import ending, now
-from flows.steps import run_through_prefect
+from flows.fan_out import width, windowed
+from flows.links import link_runs
+from flows.steps import Submitted, submit
 from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
 from tasks.facts import run_facts, run_fingerprint
@@ -101,6 +104,8 @@ class Run:
         self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
         self._write()
         with ending(self._close):
+            page = self.record["mlflow_page"]
+            link_runs(self.record["prefect_flow_run"], self._parent, page, self.settings, self.root)
             for record in self._finished:
                 self._log(record)
             yield
@@ -124,9 +129,29 @@ class Run:
             InputError: The user's input is wrong.
             BeftError: The step failed.
         """
-        step, key = find_step(name), step_key(name, dataset)
+        return self._finish(self._submit(name, dataset, extra))
+
+    def step_of_each(self, name: str) -> None:
+        """Run one step for every dataset, or reuse it: at once, as far as the machine has places to compute.
+
+        Raises:
+            InputError: The user's input is wrong.
+            BeftError: The step failed for a dataset; what the others made is kept.
+        """
+        starts = [partial(self._submit, name, dataset, {}) for dataset in self.settings.datasets]
+        failed: list[BeftError] = []
+        for one in windowed(starts, width(self.settings.base)):
+            try:
+                self._finish(one)
+            except BeftError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _submit(self, name: str, dataset: str | None, extra: Mapping[str, Any]) -> Submitted:
+        step = find_step(name)
         keys = input_keys(step, self.settings, dataset)
-        done = run_through_prefect(
+        return submit(
             step,
             self.settings,
             {name: self.folders[read] for name, read in keys.items()},
@@ -135,6 +160,10 @@ class Run:
             extra=extra,
             after=[self._futures[read] for read in keys.values() if read in self._futures],
         )
+
+    def _finish(self, submitted: Submitted) -> StepRecord:
+        done = submitted.done()
+        key = done.record.key
         self._futures[key], self.folders[key] = done.future, done.folder
         self._note(done.record, reused=done.reused)
         return done.record

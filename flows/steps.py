@@ -25,7 +25,28 @@ class Done:
     reused: bool
 
 
-def run_through_prefect(
+@dataclass(frozen=True)
+class Submitted:
+    """A step that was handed to the task runner."""
+
+    call: Call
+    future: PrefectFuture[Any]
+
+    def done(self) -> Done:
+        """Wait for it.
+
+        Raises:
+            InputError: The user's input is wrong.
+            BeftError: The step failed.
+        """
+        fingerprint = str(self.future.result()["fingerprint"])
+        folder = self.call.folder(fingerprint)
+        # Prefect's cached result may come from another workspace; the folder is this one's.
+        record = StepRecord.model_validate(read_json(folder / RECORD))
+        return Done(record, folder, self.future, self.future.state.name in _REUSED)
+
+
+def submit(
     step: Step,
     settings: PipelineSettings,
     inputs: Mapping[str, Path],
@@ -34,16 +55,12 @@ def run_through_prefect(
     *,
     extra: Mapping[str, Any] | None = None,
     after: Sequence[PrefectFuture[Any]] = (),
-) -> Done:
-    """Run one step, or reuse it.
+) -> Submitted:
+    """Hand one step to the task runner, which runs it or reuses it.
 
     Args:
         extra: Further keywords of its function.
         after: What it waits for, so that Prefect draws the dependence.
-
-    Raises:
-        InputError: The user's input is wrong.
-        BeftError: The step failed.
     """
     future = step.task.submit(
         settings=settings.model_dump(mode="json"),
@@ -53,8 +70,16 @@ def run_through_prefect(
         extra=dict(extra or {}),
         wait_for=list(after),
     )
-    fingerprint = str(future.result()["fingerprint"])
-    folder = Call(step, settings, {}, root, dataset).folder(fingerprint)
-    # Prefect's cached result may come from another workspace; the folder is this one's.
-    record = StepRecord.model_validate(read_json(folder / RECORD))
-    return Done(record, folder, future, future.state.name in _REUSED)
+    return Submitted(Call(step, settings, {}, root, dataset), future)
+
+
+def run_through_prefect(
+    step: Step, settings: PipelineSettings, inputs: Mapping[str, Path], root: Path, dataset: str | None = None
+) -> Done:
+    """Run one step, or reuse it, and wait for it.
+
+    Raises:
+        InputError: The user's input is wrong.
+        BeftError: The step failed.
+    """
+    return submit(step, settings, inputs, root, dataset).done()

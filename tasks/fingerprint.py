@@ -33,6 +33,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 
 DRIVERS = frozenset(
     {
+        "artifacts",
         "child",
         "connection",
         "data",
@@ -46,6 +47,7 @@ DRIVERS = frozenset(
         "settings",
         "step",
         "steps",
+        "training_progress",
         "versioning",
         "visible",
         "workspace",

@@ -9,8 +9,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from beft.errors import BeftError
+from tasks.artifacts import artifact_key, leave
+from tasks.process import LISTENER
 from tasks.settings import PipelineSettings
-from tasks.step import Call, Step, run_step
+from tasks.step import Call, Finished, Step, run_step
+from tasks.training_progress import TrainingProgress
 
 REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""
@@ -28,7 +31,7 @@ def prefect_task(step: Step) -> Task[..., Any]:
         dataset: str | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Any:
-        finished = run_step(_call(step, settings, inputs, root, dataset, extra))
+        finished = _run_shown(_call(step, settings, inputs, root, dataset, extra))
         record = finished.record.model_dump(mode="json")
         if finished.reused:
             message = f"finished {finished.record.finished}, {finished.record.seconds:.1f} s saved"
@@ -58,6 +61,17 @@ def prefect_task(step: Step) -> Task[..., Any]:
         persist_result=True,
         result_serializer="json",
     )
+
+
+def _run_shown(call: Call) -> Finished:
+    """Run a step, and show how far it is and what came of it. (Dask carries what this names by name alone.)"""
+    listening = LISTENER.set(TrainingProgress(f"{artifact_key(call.key)}-progress", call.key))
+    try:
+        finished = run_step(call)
+    finally:
+        LISTENER.reset(listening)
+    leave(finished.record, finished.folder)
+    return finished
 
 
 def _call(

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0  # seconds that a child gets to end after SIGTERM
+
+LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", default=None)
+"""Hears every line of the child as well, in the thread that waits for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
     reader = threading.Thread(target=lambda stream: answers.append(stream.read()), args=(child.stdout,), daemon=True)
     reader.start()
     last = ""
+    listener = LISTENER.get()
     try:
         try:
             child.stdin.write(json.dumps(request))
@@ -82,6 +87,8 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         for line in child.stderr:
             last = line.rstrip() or last
             logger.info("%s", line.rstrip())
+            if listener is not None:
+                listener(line.rstrip())
         status = child.wait()
     finally:
         _end(child)

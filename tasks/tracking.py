@@ -29,6 +29,10 @@ NESTED = "beft.nested"
 """The tag of a nested run: what it is of its parent, as ``DATASET/METHOD``."""
 LOGGED = "beft.logged."
 """Tags of a parent run, one a dataset (and ``run`` for the rest): which steps have been written in full, as JSON."""
+FLOW_RUN = "prefect.flow_run"
+"""The tag of a parent run: the id of the Prefect flow run that worked on it last."""
+FLOW_RUN_PAGE = "prefect.page"
+"""The tag of a parent run: the page of that flow run."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run."""
 
@@ -147,7 +151,9 @@ def side_by_side_of(run: Any) -> str:
 
 def _first_words(run: Any) -> str:
     """What the description of a parent run begins with."""
-    return f"[All methods side by side](#/{side_by_side_of(run)}). The report is `report.html` among the artifacts."
+    first = f"[All methods side by side](#/{side_by_side_of(run)}). The report is `report.html` among the artifacts."
+    page = run.data.tags.get(FLOW_RUN_PAGE)
+    return f"{first} [The flow run in Prefect]({page})." if page else first
 
 
 def nested_run(connection: Connection, parent: str, dataset: str, method: str) -> Any | None:

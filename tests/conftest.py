@@ -1,6 +1,6 @@
-"""What the tests share: tiny random models of every family, never downloaded."""
+"""What the tests share: tiny random models of every family, never downloaded; one temporary Prefect server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -219,3 +219,12 @@ def bare() -> Callable[[Any], nn.Module]:
         return base
 
     return base_model
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server with a database of its own, gone at the end of the session."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

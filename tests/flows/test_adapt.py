@@ -17,6 +17,7 @@ import pytest
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, sha256_tree
 from flows.deploying import deploy, server_address
+from tasks.artifacts import artifact_key
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.steps import find_step
@@ -175,6 +176,16 @@ def state_of(run: Any) -> Any:
         return client.read_flow_run(run.id).state
 
 
+def artifacts_of(run: Any) -> dict[str, Any]:
+    """The artifacts that a flow run and its tasks left, by their keys."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        return {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=mine)}
+
+
 @pytest.fixture
 def killed(root: Path, prefect_server: None) -> Iterator[Path]:
     """The workspace after a deployed run whose worker was killed with it, between two epochs of the training."""
@@ -229,6 +240,16 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     # The same MLflow run was continued.
     assert first["mlflow_run"] == parent.info.run_id
     assert [run.info.status for run in parents(root)] == ["FINISHED"]
+
+    # Each page leads to the other, and every step shows what it found.
+    (parent,) = parents(root)
+    assert parent.data.tags["prefect.flow_run"] == str(run.id)
+    assert str(run.id) in parent.data.tags["mlflow.note.content"]
+    left = artifacts_of(run)
+    assert f"/runs/{parent.info.run_id}" in left["mlflow-run"].data
+    assert left["train-mine-progress"].data == 100
+    assert "data:image/png;base64," in left["score-mine-2"].data
+    assert {artifact_key(key) for key in after_it | before_the_kill} <= set(left)
 
     # What a run leaves.
     latest = root / "runs" / "latest"

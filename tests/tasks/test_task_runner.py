@@ -1,0 +1,70 @@
+"""Steps side by side, in threads and on a Dask cluster of two processes: the same bytes as one after the other."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.errors import InputError
+from beft.files import sha256_tree
+from flows.fan_out import width, windowed
+from flows.steps import Submitted, submit
+from flows.task_runner import DASK, task_runner
+from tasks.train import train_step
+from tests.support.finished_run import FinishedRun
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(("workers", "runner"), [("", "ThreadPoolTaskRunner"), ("2", "DaskTaskRunner")])
+def test_trained_side_by_side_is_as_trained_alone(
+    workers: str, runner: str, finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+
+    monkeypatch.setenv(DASK, workers)
+    settings, datasets = finished_run.settings, list(finished_run.settings.datasets)
+    assert len(datasets) == 2
+
+    def start(dataset: str) -> Submitted:
+        inputs = {name: finished_run.inputs[f"{name}/{dataset}"] for name in train_step.reads}
+        return submit(train_step, settings, inputs, tmp_path, dataset)
+
+    @flow(task_runner=task_runner())
+    def both() -> list[Any]:
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        assert context is not None and type(context.task_runner).__name__ == runner
+        starts = [partial(start, dataset) for dataset in datasets]
+        return [submitted.done() for submitted in windowed(starts, width(settings.base))]
+
+    for dataset, done in zip(datasets, both(), strict=True):
+        assert not done.reused and done.record.summary["steps_here"] > 0
+        alone = finished_run.inputs[f"train/{dataset}"]
+        assert sha256_tree(done.folder / "adapter") == sha256_tree(alone / "adapter")
+
+
+def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DASK, "tcp://127.0.0.1:8786")
+    monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
+    with pytest.raises(InputError, match=r"beft\[dask\]"):
+        task_runner()
+
+
+def test_no_more_are_handed_out_than_there_is_room_for() -> None:
+    started: list[int] = []
+    most = 0
+
+    def start(number: int) -> Any:
+        started.append(number)
+        return number
+
+    given: list[Any] = []
+    for one in windowed([partial(start, number) for number in range(5)], 2):
+        most = max(most, len(started) - len(given))
+        given.append(one)
+    assert given == started == [0, 1, 2, 3, 4]
+    assert most == 2
