@@ -48,6 +48,7 @@ DRIVERS = frozenset(
         "step",
         "steps",
         "training_progress",
+        "transient",
         "versioning",
         "visible",
         "workspace",

@@ -1,6 +1,6 @@
 """The Prefect task made of a step: cached by the step's fingerprint, its result a JSON record."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from tasks.process import LISTENER
 from tasks.settings import PipelineSettings
 from tasks.step import Call, Finished, Step, run_step
 from tasks.training_progress import TrainingProgress
+from tasks.transient import is_transient
 
 REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""
-
-_NETWORK = ("httpcore", "httpx", "requests", "urllib3")
 
 
 def prefect_task(step: Step) -> Task[..., Any]:
@@ -88,21 +87,8 @@ def _call(
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a task failed by a network that may answer the next time."""
-    return any(
-        isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in _NETWORK
-        for error in _causes(state.data if isinstance(state.data, BaseException) else _error(state))
-    )
-
-
-def _error(state: Any) -> BaseException | None:
-    error = state.result(raise_on_failure=False)
-    return error if isinstance(error, BaseException) else None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
+    return is_transient(error if isinstance(error, BaseException) else None)
 
 
 def dvc_task(name: str, function: Callable[..., Any]) -> Task[..., Any]:

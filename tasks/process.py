@@ -23,6 +23,7 @@ from beft.errors import BeftError, InputError
 from tasks.environment import settle
 from tasks.fingerprint import source_sha256
 from tasks.places import NOWHERE, Place
+from tasks.transient import is_transient
 
 if TYPE_CHECKING:
     from tasks.step import Call
@@ -76,6 +77,10 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
     answers: list[str] = []
     reader = threading.Thread(target=lambda stream: answers.append(stream.read()), args=(child.stdout,), daemon=True)
     reader.start()
+    late = threading.Event()
+    timer = threading.Timer(call.step.time_limit, _end_late, (child, late))
+    timer.daemon = True
+    timer.start()
     last = ""
     listener = LISTENER.get()
     try:
@@ -91,10 +96,14 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
                 listener(line.rstrip())
         status = child.wait()
     finally:
+        timer.cancel()
         _end(child)
         reader.join(_PATIENCE)
         child.stdout.close()
         child.stderr.close()
+    if late.is_set():
+        hours = call.step.time_limit / 3600
+        raise BeftError(f"{call.key}: it took longer than {hours:g} hours and was ended; started again, it goes on")
     return _answer(call.key, answers[0] if answers else "", status, last)
 
 
@@ -107,12 +116,19 @@ def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
         summary: dict[str, Any] = answer["summary"]
         return summary
     if "error" in answer:
+        if answer.get("transient"):
+            raise BeftError(answer["error"]) from ConnectionError(answer["error"])
         raise (InputError if answer["input"] else BeftError)(answer["error"])
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise BeftError(f"{key}: its process was ended by {name}{hint}")
     raise BeftError(f"{key}: its process ended with status {status}: {last}")
+
+
+def _end_late(child: "subprocess.Popen[str]", late: threading.Event) -> None:
+    late.set()
+    _end(child)
 
 
 def _end(child: "subprocess.Popen[str]") -> None:
@@ -163,7 +179,11 @@ def main() -> int:
     try:
         answer: dict[str, Any] = {"summary": _run(request)}
     except BeftError as error:
-        answer = {"error": str(error), "input": isinstance(error, InputError)}
+        answer = {
+            "error": str(error),
+            "input": isinstance(error, InputError),
+            "transient": is_transient(error) and not isinstance(error, InputError),
+        }
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         answer = {"error": f"{request['step']}: {error.strerror or error}{where}", "input": False}
@@ -171,7 +191,8 @@ def main() -> int:
         answer = {"error": f"{request['step']}: out of memory", "input": False}
     except Exception as error:
         logger.exception("%s failed", request["step"])
-        answer = {"error": f"{request['step']} failed: {type(error).__name__}: {error}", "input": False}
+        said = f"{request['step']} failed: {type(error).__name__}: {error}"
+        answer = {"error": said, "input": False, "transient": is_transient(error)}
     with answers:
         json.dump(answer, answers)
     return 0 if "summary" in answer else 1

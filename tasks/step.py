@@ -65,7 +65,9 @@ class Step:
         own_process: Whether it runs in a process of its own, as everything that draws random numbers by torch does.
         tags: Prefect's tags, for limits on what runs at once. ``gpu``: it waits for a place to compute, see
             ``tasks.places``.
-        retries: How often it is tried again; only for what is transient, never after an error that the user can mend.
+        retries: How often it is tried again, each time later; only for what is transient (``tasks.transient``), never
+            after an error that the user can mend.
+        time_limit: Seconds after which a step in a process of its own is ended.
         source: Files and folders beside its module that its result depends on, relative to the project's folder.
         watches: Further contents that it reads (name to sha256), for example a user's own files; called with the
             settings, the dataset and the workspace's folder.
@@ -80,7 +82,8 @@ class Step:
     computes: bool = False
     own_process: bool = False
     tags: tuple[str, ...] = ()
-    retries: int = 0
+    retries: int = 3
+    time_limit: float = 24 * 3600.0
     source: tuple[str, ...] = ()
     watches: Callable[[PipelineSettings, str | None, Path], Mapping[str, str]] | None = None
     still_good: Callable[..., bool] | None = None

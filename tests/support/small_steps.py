@@ -67,6 +67,8 @@ def fail(
         raise ValueError("of a programmer")
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "network":
+        raise BeftError("the hub does not answer") from ConnectionError("reset")
     if how == "exit":
         sys.exit(3)
     raise OSError(28, "No space left on device", str(out / "weights"))

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from beft.errors import BeftError, InputError
 from beft.files import write_text
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
+from tasks.transient import is_transient
 from tasks.workspace import process_start
-from tests.support.small_steps import double_step, fail_step, refuse_step
+from tests.support.small_steps import double_step, fail_step, linger_step, refuse_step
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -80,6 +82,21 @@ def test_a_source_that_was_changed_meanwhile_is_refused(
     monkeypatch.setattr("tasks.process.source_sha256", lambda _step: "what the parent has loaded")
     with pytest.raises(BeftError, match="changed since this run began"):
         run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+
+
+def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    step = replace(linger_step, time_limit=0.01)
+    with pytest.raises(BeftError, match=r"linger: it took longer than .* hours and was ended"):
+        run_step(Call(step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+
+
+def test_a_network_that_failed_there_is_known_here(tmp_path: Path) -> None:
+    for how, transient in (("network", True), ("disk", False)):
+        write_text(tmp_path / "raw" / "text.txt", how)
+        with pytest.raises(BeftError) as error:
+            run_step(Call(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+        assert is_transient(error.value) is transient
 
 
 @pytest.mark.parametrize("signal_of_the_parent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
