@@ -89,6 +89,8 @@ def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[l
     processes: list[subprocess.Popen[bytes]] = []
     # The servers are the ones that answer here; a client's addresses in the environment would mislead them.
     environment = {name: value for name, value in os.environ.items() if name not in CLIENT}
+    [prefect] = [server for server in servers if server.name == "Prefect"]
+    environment["PREFECT_SERVER_UI_API_URL"] = f"{prefect.address}/api"  # or its pages ask port 4200
     try:
         for server in servers:
             with _log(server, logs).open("wb") as log:

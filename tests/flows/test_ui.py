@@ -1,5 +1,6 @@
 """The MLflow and Prefect pages: both open on this machine, and both are gone after Ctrl-C."""
 
+import json
 import os
 import signal
 import socket
@@ -54,6 +55,8 @@ def test_both_pages_until_control_c(tmp_path: Path) -> None:
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                 assert "<html" in page.read().decode().lower()
+        with urllib.request.urlopen(f"http://127.0.0.1:{prefect}/ui-settings", timeout=30) as told:
+            assert json.load(told)["api_url"] == f"http://127.0.0.1:{prefect}/api"
         assert (tmp_path / "mlflow" / "mlflow.db").is_file()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
