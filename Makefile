@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team lint format study recipes bench agreement growth gpu lock clean
+.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format study recipes bench agreement growth gpu lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -52,6 +52,9 @@ mlflow-server: $(RUNS)  ## start the MLflow server of one person: the project's 
 
 mlflow-team: $(TEAM)  ## start the MLflow server of a team: PostgreSQL, accounts (mlflow/README.md says what it needs)
 	@exec $(BIN)/beft mlflow-server --team $(ARGS)
+
+audit: $(RUNS)  ## say which of the pinned packages have known vulnerabilities, as far as PyPI tells
+	@$(BIN)/python .ci/audit
 
 lint: $(TESTS)  ## check style and types
 	$(BIN)/ruff check .

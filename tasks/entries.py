@@ -1,9 +1,15 @@
 """What a finished step says, in MLflow's words: which run gets which parameters, tags, metrics and files.
 
-Names are the same for every method, so that the pages of MLflow put them side by side: ``train/loss`` and ``dev/loss``
-by epoch, ``test/METRIC`` and ``gate/METRIC``, ``usage/…`` on the nested runs; ``DATASET/test_METRIC`` and the gains on
-the parent. (MLflow draws one chart a name, in groups by what stands before the slash, in the order of the alphabet: so
-there are few, and what was used comes last.) Nothing here talks to MLflow.
+Names are the same for every method, so that the pages of MLflow put them side by side: ``dev/METRIC``, ``dev/loss``
+and ``train/loss`` by epoch, ``test/METRIC``, ``gate/METRIC`` and ``usage/…`` on the nested runs;
+``DATASET/test_METRIC`` and the gains on the parent. MLflow draws one chart a name, in groups by what stands before the
+slash, in the order of the alphabet: so there are few, and what was used comes last.
+
+Parameters are named as the settings; what a nested run was trained with stands below ``train``, its dataset's own
+settings below ``dataset``, whatever trained it and whichever dataset that is. Methods differ in few of them, and these
+come early in the alphabet: MLflow's page that compares runs begins with the first three that differ.
+
+Nothing here talks to MLflow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,30 +110,20 @@ def _training(
     facts: Mapping[str, JSON],
 ) -> Entry:
     """A nested run of something that was trained by epochs."""
-    dataset = str(record.dataset)
+    dataset, name = str(record.dataset), terms[0] if method == TARGET else method
     data = read_json(folder / "adapter" / "beft.json")
-    provenance = data["provenance"]
-    metrics: Metrics = []
-    for epoch in read_json(folder / "history.json"):
-        names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": f"dev/{facts['metric']}"}
-        metrics += [(names[name], epoch[name], epoch["epoch"]) for name in names if name in epoch]
+    metrics = _curves(read_json(folder / "history.json"), facts["metric"])
     metrics += _usage(read_json(folder / "cost.json"))
     metrics.append(("usage/best_epoch", facts["best_epoch"], 0))
     named = ["history.json", "cost.json", "curves.png", f"{record.step}.json"]
     return Entry(
         nested=f"{dataset}/{method}",
         dataset=dataset,
-        title=f"{dataset} · {terms[0] if method == TARGET else method.replace('_', ' ')}",
+        title=_title(name, dataset),
         seconds=record.seconds,
-        params={
-            **_shared_params(settings, dataset),
-            **provenance.get("training", {}),
-            "terms": terms,
-            "bias_parameters": facts["bias_parameters"],
-            "head_parameters": facts["head_parameters"],
-        },
+        params=_params(settings, dataset, name) | _trained_with(data["provenance"].get("training", {})),
         tags={
-            **_shared_tags(settings, dataset, method, data["base"]["id"]),
+            **_shared_tags(settings, dataset, name, data["base"]["id"]),
             "term": ", ".join(terms),
             "adapter_sha256": facts["adapter_sha256"],
             **record.compute,
@@ -141,15 +137,17 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
     value = read_json(folder / "evaluation.json")
     evaluation = Evaluation.from_json({name: value[name] for name in Evaluation.model_fields})
     dataset, target, headline = str(record.dataset), evaluation.target, evaluation.metrics[0]
+    trained = (target, PROBE)  # which have said by themselves what they were trained with
     for method in evaluation.splits["test"].scores:
+        tuning = value["tuning"].get(method, {})
         yield Entry(
             nested=f"{dataset}/{nested_name(method, target)}",
             dataset=dataset,
-            title=f"{dataset} · {method.replace('_', ' ')}",
+            title=_title(method, dataset),
             seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
-            params=_shared_params(settings, dataset) | _chosen(value["tuning"].get(method, {})),
-            tags=_shared_tags(settings, dataset, nested_name(method, target), settings.base.source),
-            metrics=_metrics_of(evaluation, method),
+            params=_params(settings, dataset, method) | ({} if method in trained else _chosen(tuning)),
+            tags=_shared_tags(settings, dataset, method, settings.base.source),
+            metrics=_metrics_of(evaluation, method) + _tuned(tuning, headline),
         )
     test = evaluation.splits["test"]
     metrics: Metrics = []
@@ -180,9 +178,31 @@ def _metrics_of(evaluation: Evaluation, method: str) -> Metrics:
     return metrics
 
 
+def _curves(history: Sequence[Mapping[str, JSON]], metric: str) -> Metrics:
+    """A point an epoch."""
+    names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": f"dev/{metric}"}
+    return [
+        (names[name], epoch[name], epoch["epoch"]) for epoch in history for name in names if epoch.get(name) is not None
+    ]
+
+
+def _trained_with(training: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {f"train.{name}": value for name, value in training.items()}
+
+
 def _chosen(tuning: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The settings that dev chose for a baseline, named as those of the trainings."""
-    return {name: tuning[name] for name in ("C", "learning_rate", "epochs", "start") if name in tuning}
+    """What dev chose for a baseline, named as what the others were trained with."""
+    names = {"epochs": "epochs", "learning_rate": "learning_rate", "C": "logistic_C", "start": "start"}
+    found = {new: tuning[old] for old, new in names.items() if old in tuning}
+    return _trained_with({"epochs": None, "learning_rate": None, **found})
+
+
+def _tuned(tuning: Mapping[str, JSON], metric: str) -> Metrics:
+    """The curve of a baseline that learns by epochs, as far as the one that dev chose; the dev metric of another."""
+    if "history" not in tuning:
+        return [(f"dev/{metric}", tuning["dev"], 0)] if "dev" in tuning else []
+    kept = [epoch for epoch in tuning["history"] if epoch["epoch"] <= max(1, tuning["best_epoch"])]
+    return [*_curves(kept, metric), ("usage/best_epoch", tuning["best_epoch"], 0)]
 
 
 def nested_name(method: str, target: str) -> str:
@@ -249,14 +269,21 @@ def _usage(cost: Mapping[str, JSON]) -> Metrics:
     return metrics
 
 
-def _shared_params(settings: PipelineSettings, dataset: str) -> dict[str, JSON]:
-    """The settings that every method of a dataset shares."""
-    shared = ("seed", "protocol", "base.", "head.", "split.")
+def _title(method: str, dataset: str) -> str:
+    """The name of a nested run: the method first, since lists and legends cut what is long."""
+    return f"{method.replace('_', ' ')} · {dataset}"
+
+
+def _params(settings: PipelineSettings, dataset: str, method: str) -> dict[str, JSON]:
+    """The method, and the settings that every method of a dataset shares, without what each was trained with."""
+    shared = ("seed", "protocol", "base.", "head.", "split.", "train.")
     own = settings.datasets[dataset]
     return {
+        "method": method,
         **{name: value for name, value in flat(settings).items() if name.startswith(shared)},
-        "size": own.size,
-        "max_length": own.max_length,
+        "dataset": dataset,
+        "dataset.size": own.size,
+        "dataset.max_length": own.max_length,
     }
 
 
@@ -265,7 +292,7 @@ def _shared_tags(settings: PipelineSettings, dataset: str, method: str, base: st
         "base": base,
         "dataset": dataset,
         "method": method,
-        "size": settings.datasets[dataset].size,
+        "regime": settings.datasets[dataset].size,
         "seed": settings.seed,
         "protocol": settings.protocol,
     }

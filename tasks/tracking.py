@@ -254,7 +254,7 @@ def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JS
     return {
         "base": settings.base.source,
         "dataset": " + ".join(settings.datasets),
-        "size": " + ".join(str(dataset.size) for dataset in settings.datasets.values()),
+        "regime": " + ".join(str(dataset.size) for dataset in settings.datasets.values()),
         "seed": settings.seed,
         "protocol": settings.protocol,
         **{name: compute.get(name) for name in ("device", "precision", "threads")},

@@ -118,12 +118,16 @@ def fit_head_only(
     started = time.perf_counter()
     first = _first_parameters(candidates, starts or {}, classes, train.features.shape[1])
     best: list[tuple[Quality, int, Floats] | None] = [None] * len(candidates)
+    curves: list[list[dict[str, Any]]] = [[] for _ in candidates]
     for epoch, parameters in _train(train, first, candidates, search, seed):
         outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
         for index, (_, _, epochs) in enumerate(candidates):
             if epoch > epochs:
                 continue
             quality = Quality.on(metric, outputs[index], dev, -epoch)
+            if epoch:
+                point = {"epoch": epoch, "dev_loss": -quality.negative_loss, "dev_metric": quality.metric}
+                curves[index].append(point)
             held = best[index]
             if held is None or quality > held[0]:
                 best[index] = (quality, epoch, parameters[index].copy())
@@ -142,6 +146,7 @@ def fit_head_only(
             "metric": metric,
             "dev": quality.metric,
             f"dev_{dev.loss_name}": -quality.negative_loss,
+            "history": curves[candidates.index((start, rate, epochs))],
             "candidates": [
                 {
                     "start": s,

@@ -82,8 +82,9 @@ def test_every_method_has_the_same_metrics_with_the_numbers_of_the_evaluation(
         assert run.data.metrics["test/accuracy"] == scores["accuracy"]["value"]
         assert run.data.metrics["test/accuracy_low"] == scores["accuracy"]["low"]
         assert run.data.metrics["usage/trainable_parameters"] == evaluation["costs"][method]["trainable_parameters"]
-        assert {"base", "dataset", "method", "size", "seed"} <= set(run.data.tags)
-        assert run.data.params["max_length"] == "16"
+        assert {"base", "dataset", "method", "regime", "seed"} <= set(run.data.tags)
+        assert run.data.tags["method"] == run.data.params["method"] == method
+        assert run.data.params["dataset.max_length"] == "16"
         headline = connection.client.get_run(parent).data.metrics
         suffix = "" if method == evaluation["target"] else f"_{method}"
         assert headline[f"films/test_accuracy{suffix}"] == scores["accuracy"]["value"]
@@ -99,8 +100,48 @@ def test_curves_have_a_point_an_epoch_under_the_same_names(finished_run: Finishe
         for metric, key in (("train/loss", "train_loss"), ("dev/loss", "dev_loss"), ("dev/accuracy", "dev_metric")):
             points = connection.client.get_metric_history(run.info.run_id, metric)
             assert [(point.step, point.value) for point in points] == [(of["epoch"], of[key]) for of in history]
-        assert run.data.params["learning_rate"] == "0.005"
-        assert run.data.params["epochs"] == "3"
+        assert run.data.params["train.learning_rate"] == "0.005"
+        assert run.data.params["train.epochs"] == "3"
+
+
+def test_baselines_are_drawn_in_the_same_charts(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+    """The head alone by its epochs; logistic regression, which has none, by a single value."""
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    tuning = read_json(finished_run.inputs["evaluate/plays"] / "evaluation.json")["tuning"]
+    head = nested_run(connection, parent, "plays", "head_only")
+    logistic = nested_run(connection, parent, "plays", "logistic_regression")
+    assert head is not None and logistic is not None
+    for metric, key in (("dev/loss", "dev_loss"), ("dev/accuracy", "dev_metric")):
+        points = connection.client.get_metric_history(head.info.run_id, metric)
+        history, best = tuning["head_only"]["history"], tuning["head_only"]["best_epoch"]
+        expected = [(of["epoch"], of[key]) for of in history[: max(1, best)]]
+        assert [(point.step, point.value) for point in points] == expected
+    assert len(history) == tuning["head_only"]["epochs"]
+    assert best == 0 or history[best - 1]["dev_metric"] == tuning["head_only"]["dev"]
+    assert head.data.metrics["usage/best_epoch"] == best
+    assert logistic.data.metrics["dev/accuracy"] == tuning["logistic_regression"]["dev"]
+
+
+def test_what_methods_differ_in_comes_first_on_the_page_that_compares(
+    finished_run: FinishedRun, logged: tuple[Path, str]
+) -> None:
+    """The page begins with the first three, in the order of the alphabet."""
+    root, parent = logged
+    connection = connect(finished_run.settings, root)
+    params: list[dict[str, str]] = []
+    for dataset in ("films", "plays"):
+        for method in ("all_biases", "target", "head_only", "logistic_regression"):
+            run = nested_run(connection, parent, dataset, method)
+            assert run is not None
+            params.append(run.data.params)
+    names = {name for of in params for name in of}
+
+    def differing(runs: list[dict[str, str]]) -> list[str]:
+        return sorted(name for name in names if len({of.get(name) for of in runs}) > 1)[:3]
+
+    assert differing(params) == ["dataset", "method", "train.epochs"]
+    assert differing(params[:4]) == ["method", "train.epochs", "train.learning_rate"]
 
 
 def test_settings_are_flat_parameters_and_data_has_its_md5(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
