@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from beft.evaluation import Evaluation
 from beft.metrics import METRICS
-from tasks.formatting import percent, points
+from tasks.entries import shown
+from tasks.formatting import percent, points, small
 from tasks.results import DatasetResults
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
@@ -44,11 +45,15 @@ def model_card(
         _comparison(evaluation),
         "## What it is",
         f"The change of one bias term, **{', '.join(adapter.terms)}**, of `{short(adapter.base_id)}`, "
-        f"{_head(adapter)}. "
-        f"{results.importance['selection']['reason'].replace('_', ' ')}",
-        f"{_predicts(adapter)}. Texts are cut to {adapter.max_length} tokens. Trained on {rows['train']:,} rows; "
-        f"{rows['dev']:,} dev rows chose the epoch ({provenance.get('best_epoch', '?')} of "
-        f"{provenance.get('training', {}).get('epochs', '?')}); seed {settings.seed}.",
+        f"{_head(adapter)}. {_predicts(adapter)}. Texts are cut to {adapter.max_length} tokens.",
+        "## How the term was selected",
+        results.importance["selection"]["reason"].replace("_", " "),
+        _selection(results.importance["selection"]),
+        "## Recipe",
+        f"Trained on {rows['train']:,} rows; {rows['dev']:,} dev rows chose the epoch "
+        f"({provenance.get('best_epoch', '?')} of {provenance.get('training', {}).get('epochs', '?')}); "
+        f"seed {settings.seed}.",
+        _recipe(provenance, settings),
         "## Use",
         _use(name, str(decision["decision"]), adapter.base_id),
         "## Where it came from",
@@ -110,6 +115,43 @@ def _comparison(evaluation: Evaluation) -> str:
             line += f"; the target's gain {points(gain.difference)} ({points(gain.low)} to {points(gain.high)})"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _selection(selection: Mapping[str, JSON]) -> str:
+    """One line a candidate, with its score by every method, the one that chose first. A list, as above."""
+    chose = str(selection["method"])
+    scores: dict[str, dict[str, float | None]] = {}
+    for method, ranking in {chose: selection["ranking"], **selection["beside"]}.items():
+        for of in ranking:
+            scores.setdefault(of["term"], {})[method] = of["score"]
+    lines = []
+    for term, by_method in scores.items():
+        name = f"**{term}, the target**" if term == selection["target"] else term.replace("_", " ")
+        found = (f"{method.replace('_', ' ')} {small(score)}" for method, score in by_method.items())
+        lines.append(f"- {name}: {'; '.join(found)}")
+    lines += [f"- {term.replace('_', ' ')}: inert, shifting it changes no logit" for term in selection["inert"]]
+    return "\n".join(lines)
+
+
+def _recipe(provenance: Mapping[str, JSON], settings: PipelineSettings) -> str:
+    """What was trained with which settings, those alone that say something."""
+    training, compute = provenance.get("training", {}), provenance.get("compute", {})
+    said = {
+        "learning rate": training.get("learning_rate"),
+        "of the head": training.get("head_learning_rate"),
+        "schedule": training.get("schedule"),
+        "warm-up": training.get("warmup_fraction"),
+        "batch": training.get("batch_size"),
+        "clipped at": training.get("clip_norm"),
+        "dropout": training.get("dropout"),
+        "head": settings.head.train,
+        "pooling": settings.head.pooling,
+        "protocol": provenance.get("protocol"),
+        "precision of the base": compute.get("precision"),
+        "device": compute.get("device"),
+        "threads": compute.get("threads"),
+    }
+    return ", ".join(f"{name} {shown(value, 100)}" for name, value in said.items() if value is not None) + "."
 
 
 def short(base_id: str) -> str:

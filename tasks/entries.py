@@ -121,7 +121,9 @@ def _training(
         dataset=dataset,
         title=_title(name, dataset),
         seconds=record.seconds,
-        params=_params(settings, dataset, name) | _trained_with(data["provenance"].get("training", {})),
+        params=_shared_params(settings, dataset, name)
+        | _section(settings)
+        | _trained_with(data["provenance"].get("training", {})),
         tags={
             **_shared_tags(settings, dataset, name, data["base"]["id"]),
             "term": ", ".join(terms),
@@ -145,7 +147,8 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
             dataset=dataset,
             title=_title(method, dataset),
             seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
-            params=_params(settings, dataset, method) | ({} if method in trained else _chosen(tuning)),
+            params=_shared_params(settings, dataset, method)
+            | ({} if method in trained else _section(settings) | _chosen(tuning)),
             tags=_shared_tags(settings, dataset, method, settings.base.source),
             metrics=_metrics_of(evaluation, method) + _tuned(tuning, headline),
         )
@@ -274,9 +277,9 @@ def _title(method: str, dataset: str) -> str:
     return f"{method.replace('_', ' ')} · {dataset}"
 
 
-def _params(settings: PipelineSettings, dataset: str, method: str) -> dict[str, JSON]:
-    """The method, and the settings that every method of a dataset shares, without what each was trained with."""
-    shared = ("seed", "protocol", "base.", "head.", "split.", "train.")
+def _shared_params(settings: PipelineSettings, dataset: str, method: str) -> dict[str, JSON]:
+    """The method, and the settings that every method of a dataset shares."""
+    shared = ("seed", "protocol", "base.", "head.", "split.")
     own = settings.datasets[dataset]
     return {
         "method": method,
@@ -285,6 +288,11 @@ def _params(settings: PipelineSettings, dataset: str, method: str) -> dict[str, 
         "dataset.size": own.size,
         "dataset.max_length": own.max_length,
     }
+
+
+def _section(settings: PipelineSettings) -> dict[str, JSON]:
+    """The settings of training; a method that was trained with others says so after them."""
+    return {name: value for name, value in flat(settings).items() if name.startswith("train.")}
 
 
 def _shared_tags(settings: PipelineSettings, dataset: str, method: str, base: str) -> dict[str, JSON]:

@@ -308,6 +308,8 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         "precision": compute.get("precision"),
         "threads": compute.get("threads"),
         "seed": candidate.settings.seed,
+        "regime": candidate.settings.datasets[results.name].size,
+        "protocol": candidate.settings.protocol,
         f"test_{results.metric}": f"{score.value:.4f}",
         f"test_{results.metric}_interval": f"{score.low:.4f} to {score.high:.4f}",
         **candidate.rebuildable.tags,

@@ -57,7 +57,7 @@ def make_finished_run(folder: Path, datasets: Mapping[str, int], **sections: Any
             "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
             "datasets": {name: {"size": 60, "max_length": 16} for name in datasets},
             "split": {"test_rows": 60, "gate_rows": 60},
-            "probe": training,
+            "probe": {**training, "learning_rate": 6e-3},
             "train": training,
             "evaluate": {"resamples": 200},
             **sections,

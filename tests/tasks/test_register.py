@@ -111,6 +111,12 @@ def test_a_certain_gain_makes_the_first_champion(certain: FinishedRun, project: 
     assert "certain" in tags["reason"]
     assert version.description.startswith("90.0 % accuracy on 400 test rows of Made-up sentences <films>")
     assert "@champion" in version.description
+    parts = [line.removeprefix("## ") for line in version.description.splitlines() if line.startswith("## ")]
+    assert parts == ["What it is", "How the term was selected", "Recipe", "Use", "Where it came from", "Limits"]
+    assert f"**{version.tags['term']}, the target**: projection ratio " in version.description
+    assert "- key: inert, shifting it changes no logit" in version.description
+    assert "learning rate 0.005, of the head 0.0005, schedule linear" in version.description
+    assert version.tags["regime"] == "60" and version.tags["seed"] == "0"
     journal = read_journal(journal_of(project))
     assert [entry["kind"] for entry in journal] == ["gate decision", "alias moves", "alias moves done"]
     assert journal[1]["moves"] == {

@@ -93,14 +93,14 @@ def test_every_method_has_the_same_metrics_with_the_numbers_of_the_evaluation(
 def test_curves_have_a_point_an_epoch_under_the_same_names(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
     root, parent = logged
     connection = connect(finished_run.settings, root)
-    for step, method in (("probe", "all_biases"), ("train", "target")):
+    for step, method, rate in (("probe", "all_biases", "0.006"), ("train", "target", "0.005")):
         history = read_json(finished_run.inputs[f"{step}/plays"] / "history.json")
         run = nested_run(connection, parent, "plays", method)
         assert run is not None
         for metric, key in (("train/loss", "train_loss"), ("dev/loss", "dev_loss"), ("dev/accuracy", "dev_metric")):
             points = connection.client.get_metric_history(run.info.run_id, metric)
             assert [(point.step, point.value) for point in points] == [(of["epoch"], of[key]) for of in history]
-        assert run.data.params["train.learning_rate"] == "0.005"
+        assert run.data.params["train.learning_rate"] == rate
         assert run.data.params["train.epochs"] == "3"
 
 
