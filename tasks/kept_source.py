@@ -4,6 +4,7 @@ A version whose source is that of a commit names the commit; any other brings it
 """
 
 import io
+import re
 import subprocess
 import zipfile
 import zlib
@@ -52,8 +53,10 @@ def source_of_commit(repository: Path, commit: str, folder: Path) -> None:
     """Bring the files of a commit into a folder; the repository and its working tree stay as they are.
 
     Raises:
-        InputError: The folder is no clone that has the commit.
+        InputError: The folder is no clone that has the commit, or it is no commit's name.
     """
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):  # a registry's tag: git must not read it as an option
+        raise InputError(f"{commit[:80]!r} is not the name of a commit")
     try:
         done = subprocess.run(
             ["git", "archive", "--format=zip", commit], cwd=repository, capture_output=True, check=False, timeout=300

@@ -123,3 +123,12 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
     assert status_of(["datasets", "check", "--", name]) == 2
     capsys.readouterr()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("commit", ["--output=outside", "--remote=ext::sh", "HEAD", "main", "", "c" * 39])
+def test_what_a_registry_calls_a_commit_is_no_option_of_git(commit: str, tmp_path: Path) -> None:
+    from tasks.kept_source import source_of_commit
+
+    with pytest.raises(BeftError, match="not the name of a commit"):
+        source_of_commit(tmp_path, commit, tmp_path / "source")
+    assert not list(tmp_path.iterdir())

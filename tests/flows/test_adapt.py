@@ -28,6 +28,7 @@ from tests.support.small_data import reviews, small_workspace, write_reviews
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 EPOCHS = 60
+SECRET = "never-in-a-file-5e"
 QUICK = {
     "probe": {"epochs": 2, "learning_rate": 0.01},
     "train": {"epochs": 2, "learning_rate": 0.01},
@@ -40,6 +41,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small dataset, a tiny base, and nothing else; the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"):
+        monkeypatch.setenv(name, SECRET)
     base = save_base(tmp_path / "base", build_tiny("bert"), pooling="mean")
     compute = {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1}
     return small_workspace(tmp_path, {**QUICK, "base": compute})
@@ -267,3 +270,10 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     assert sha256_tree(root / "runs" / "steps") == steps
     assert second["models"] == first["models"]
     assert [run.info.run_id for run in parents(root)] == [parent.info.run_id]
+
+    # Passwords stay in the environment: not in run.json, a log, MLflow's database, the journal or Prefect's own files.
+    files = [
+        path for folder in (root, Path(os.environ["PREFECT_HOME"])) for path in folder.rglob("*") if path.is_file()
+    ]
+    assert any(path.name == "run.json" for path in files) and any(path.name == "mlflow.db" for path in files)
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
