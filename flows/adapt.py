@@ -73,5 +73,5 @@ def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str,
     with workspace.locked():
         pass
     record = adapt(settings)
-    show(record, workspace.root)
+    show(record, settings, workspace.root)
     return record

@@ -8,7 +8,8 @@ from typing import Any
 
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
-from flows.links import flow_run_page
+from flows.links import flow_run_page, mlflow_page
+from tasks.settings import PipelineSettings
 
 _METHODS = {
     "untouched": "untouched base",
@@ -51,7 +52,7 @@ def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root
     }
 
 
-def show(record: Mapping[str, Any], root: Path) -> None:
+def show(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> None:
     """Write the table and the last lines to the terminal."""
     from rich import box
     from rich.console import Console
@@ -75,7 +76,7 @@ def show(record: Mapping[str, Any], root: Path) -> None:
     if reused:
         console.print(f"\n{reused} of {len(steps)} steps were finished already and reused.")
     console.print()
-    for title, line in _where(record):
+    for title, line in _where(record, settings, root):
         console.print(f"{title:9} {line}", markup=False, soft_wrap=True)
 
 
@@ -99,13 +100,16 @@ def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
     console.print(f"\nReport    {record['report']}: {', '.join(names)}", markup=False, soft_wrap=True)
 
 
-def _where(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> list[tuple[str, str]]:
     adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
+    pages = [mlflow_page(record["mlflow_page"], settings, root)]
+    if record["prefect_flow_run"]:
+        pages.append(flow_run_page(record["prefect_flow_run"]))
+    here = any(page.startswith("http://127.0.0.1:") for page in pages)
     return [
         ("Report", record["report"]),
-        ("Pages", "make ui, then"),
-        ("", f"  http://127.0.0.1:5000/#/{record['mlflow_page']}"),
-        *([("", f"  {flow_run_page(record['prefect_flow_run'])}")] if record["prefect_flow_run"] else []),
+        ("Pages", "make ui, then" if here else ""),
+        *(("", f"  {page}") for page in pages),
         ("Predict", f'{_command()} predict {adapter} "{_EXAMPLE}"'),
     ]
 

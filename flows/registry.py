@@ -39,7 +39,10 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
     """Write the history of a model, or the names of all of them with their aliases."""
     connection = connect(settings, root)
     if model is None:
-        for found in connection.client.search_registered_models():
+        models = connection.client.search_registered_models()
+        if not models:
+            typer.echo("no model is registered yet; 'beft run' registers one for each dataset")
+        for found in models:
             _say_aliases(found.name, {alias: str(version) for alias, version in found.aliases.items()})
         return
     entries = history(connection, journal_of(root), model)

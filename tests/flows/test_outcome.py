@@ -9,6 +9,7 @@ from beft.evaluation import Cost, Method, evaluate_methods
 from beft.files import write_json
 from beft.settings import EvaluateSettings
 from flows.outcome import rows, show
+from tasks.settings import PipelineSettings
 
 
 @pytest.fixture
@@ -64,9 +65,10 @@ def test_a_row_holds_the_target_beside_the_other_methods(record: dict[str, Any],
 
 
 def test_the_last_lines_say_where_to_look_next(
-    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show(record, tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    show(record, PipelineSettings(), tmp_path)
     said = capsys.readouterr().out
     assert "1 of 2 steps were finished already and reused." in said
     assert "imdb: [b]why[/b]" in said
@@ -79,3 +81,7 @@ def test_the_last_lines_say_where_to_look_next(
         assert line in said
     (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]
     assert 'beft predict runs/latest/train/imdb/adapter "' in predict
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    show(record, PipelineSettings(), tmp_path)
+    assert "https://mlflow.example/#/experiments/1/runs/abc" in capsys.readouterr().out

@@ -212,6 +212,7 @@ def test_a_wrong_password_is_refused_in_one_line(
     require_no_secret(said.err, "the refusal")
     be("ann", MEMBERS["ann"], monkeypatch)
     assert status_of(["history"]) == 0
+    assert capsys.readouterr().out
 
 
 def test_strangers_get_nothing(team: Team) -> None:
