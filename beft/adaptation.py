@@ -27,7 +27,7 @@ from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
 from beft.runs import LabelledRows, Metric, Run, RunResult
-from beft.settings import Settings, TrainingSettings
+from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
 from beft.training import fit
 
@@ -92,13 +92,18 @@ def joined(first: Rows, second: Rows) -> Rows:
     return replace(first, **{field.name: both(field.name) for field in fields(Rows)})
 
 
-def settings_of(section: TrainingSettings, settings: Settings, dataset: str) -> TrainingSettings:
-    """A training section with what the dataset's own settings replace."""
+def learnt_rows(rows: Mapping[str, int], protocol: str) -> int:
+    """How many of the rows of each split a training learns from; under ``protocol: paper`` those of dev as well."""
+    return rows["train"] + (rows["dev"] if protocol == "paper" else 0)
+
+
+def settings_of(section: ProbeSettings, settings: Settings, dataset: str, rows: int) -> TrainingSettings:
+    """A training section with what the dataset's own settings replace, and a length that fits so many rows."""
     own = settings.datasets[dataset]
     changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
     if own.learning_rate is not None:
         changes |= {"learning_rate": own.learning_rate, "learning_rates": ()}
-    return section.model_copy(update=changes)
+    return section.model_copy(update=changes).over(rows)
 
 
 def dev_metric(name: str, rows: LabelledRows | None) -> Metric:

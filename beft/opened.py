@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from beft.adaptation import Sample, labelled, make_sample, settings_of
+from beft.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
 from beft.adapter import Adapter
 from beft.base import is_decoder, load_classifier, resolve_base
 from beft.classifier import Classifier
@@ -17,7 +17,7 @@ from beft.device import resolve_compute, set_threads
 from beft.examples import Predictions
 from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
-from beft.settings import Settings, TrainingSettings
+from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.shapes import Candidates, Shape, choose_shape
 from beft.shapes.prompted import encode_prompts
 from beft.sites import BiasSite
@@ -87,9 +87,10 @@ class Opened:
         found = predict_rows(self.classifier, rows, batch_size=self.settings.evaluate.batch_size)
         return as_metric_takes(self.metric, found, rows)
 
-    def training(self, section: TrainingSettings) -> TrainingSettings:
-        """A training section with what the dataset's own settings replace."""
-        return settings_of(section, self.settings, self.dataset)
+    def training(self, section: ProbeSettings) -> TrainingSettings:
+        """A training section with what the dataset's own settings replace, and a length that fits its rows."""
+        rows = learnt_rows(self.facts["rows"], self.settings.protocol)
+        return settings_of(section, self.settings, self.dataset, rows)
 
     def adapter(self, result: RunResult, terms: tuple[str, ...]) -> Adapter:
         """The adapter of a training, with where it came from."""

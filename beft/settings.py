@@ -104,10 +104,15 @@ class HeadSettings(Section):
     )
 
 
+EPOCHS = 8
+MOST_EPOCHS = 30
+LEAST_STEPS = 400
+
+
 class TrainingSettings(Section):
     """One fine-tuning: optimiser, schedule, length; the defaults are compared with others in benchmarks/recipes.md."""
 
-    epochs: int = Field(8, ge=1, le=1000)
+    epochs: int = Field(EPOCHS, ge=1, le=1000)
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="tried as runs of one pass, the best on dev counts; none: learning_rate alone"
@@ -130,7 +135,33 @@ class TrainingSettings(Section):
     )
 
 
-class TargetSettings(TrainingSettings):
+class ProbeSettings(TrainingSettings):
+    """The fine-tuning of all bias terms; unless its length is named it follows from the number of rows."""
+
+    epochs: int | None = Field(  # type: ignore[assignment]  # a training's own settings always name it
+        None,
+        ge=1,
+        le=1000,
+        description=f"none: {EPOCHS}, and up to {MOST_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
+        f"than {LEAST_STEPS} steps",
+    )
+
+    def over(self, rows: int) -> TrainingSettings:
+        """The settings of a training on so many rows: its length is named."""
+        return self if self.epochs else self.model_copy(update={"epochs": automatic_epochs(rows, self.batch_size)})
+
+
+def automatic_epochs(rows: int, batch_size: int) -> int:
+    """How many epochs a training takes whose length nobody named.
+
+    With a few hundred rows, a fixed small number of epochs ends long before the biases have learnt
+    (benchmarks/paper/README.md).
+    """
+    steps = -(-rows // batch_size)
+    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
+
+
+class TargetSettings(ProbeSettings):
     """The fine-tuning of the target term, and what it is trained for; the probe is trained for the same."""
 
     objective: Literal["auto", "candidates", "language_model"] = Field(
@@ -186,7 +217,7 @@ class Settings(Section):
     datasets: dict[str, DatasetSettings] = Field({"rotten_tomatoes": DatasetSettings()}, min_length=1)
     split: SplitSettings = SplitSettings()
     head: HeadSettings = HeadSettings()
-    probe: TrainingSettings = TrainingSettings()
+    probe: ProbeSettings = ProbeSettings()
     score: ScoreSettings = ScoreSettings()
     train: TargetSettings = TargetSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -47,7 +47,6 @@ log = logging.getLogger("beft.agreement")
 def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
     """Train both sides on a dataset; the evaluation accuracy of every seed."""
     own = settings.datasets[dataset]
-    training = settings_of(settings.train, settings, dataset)
     compute = resolve_compute(settings.base)
     set_threads(compute)
     with _data(settings, dataset) as prepared:
@@ -63,6 +62,7 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
         ours, rows["train"], rows["dev"], max_length=own.max_length, metric=metric, protocol="paper"
     ).train
     test = labelled(ours, rows["test"], own.max_length)
+    training = settings_of(settings.train, settings, dataset, len(sample))
     heads = {seed: drawn_head(ours, ours.head_parameters(settings.head.train), seed) for seed in seeds}
     sites = find_sites(ours.model, ["value"])
 

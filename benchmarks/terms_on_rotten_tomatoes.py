@@ -54,7 +54,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
     sample = make_sample(classifier, rows["train"], rows["dev"], max_length=own.max_length, metric=metric)
     assert sample.dev is not None
     test = labelled(classifier, rows["test"], own.max_length)
-    training = settings_of(settings.train, settings, DATASET)
+    training = settings_of(settings.train, settings, DATASET, len(sample.train))
     probabilities: dict[str, Floats] = {}
     costs: dict[str, Cost] = {}
     details: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
         details[name] = {"best_epoch": result.best_epoch, "history": result.history}
         log.info("seed %d: %s %.1f %% on test, %.0f s", seed, name, 100 * accuracy, result.seconds)
 
-    probe_training = settings_of(settings.probe, settings, DATASET)
+    probe_training = settings_of(settings.probe, settings, DATASET, len(sample.train))
     probe = run_probe(classifier, sample, settings, probe_training)
     keep("all_biases", probe.result)
     selection = probe.evidence.scores(settings).selection

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
-from beft.adaptation import labelled_batches
+from beft.adaptation import labelled_batches, learnt_rows
 from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.datasets import load_split
@@ -144,7 +144,7 @@ def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: 
         dataset=opened.dataset,
         regime=str(settings.datasets[opened.dataset].size),
         rows={
-            "train": rows["train"] + (rows["dev"] if paper else 0),
+            "train": learnt_rows(rows, settings.protocol),
             "dev": 0 if paper else rows["dev"],
             "test": rows["test"],
         },

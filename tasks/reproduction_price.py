@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Self
 
+from beft.adaptation import learnt_rows, settings_of
 from beft.estimate import readable_seconds
 from beft.methods import METHODS, Kind
 from beft.tables import Cell, Column, Table
@@ -38,8 +39,8 @@ class Price:
             forecast: The folder of the base's forecast; none: everything is finished.
         """
         settings = planned.settings
-        learnt = rows["train"] + (rows["dev"] if settings.protocol == "paper" else 0)
-        lengths = run_lengths(planned)
+        learnt = learnt_rows(rows, settings.protocol)
+        lengths = run_lengths(planned, learnt)
         steps = sum(length * -(-learnt // settings.train.batch_size) for length in lengths)
         seconds = 0.0
         if forecast is not None and not finished:
@@ -48,19 +49,23 @@ class Price:
         return cls(learnt, tuple(lengths), steps, seconds, finished)
 
 
-def run_lengths(planned: Planned) -> list[int]:
-    """The epochs of each run of a measurement, those that try learning rates on dev included; 0 without training."""
+def run_lengths(planned: Planned, rows: int) -> list[int]:
+    """The epochs of each run of a measurement, those that try learning rates on dev included; 0 without training.
+
+    Args:
+        rows: Rows that are learnt from.
+    """
     settings, lengths = planned.settings, []
-    own = settings.datasets[planned.dataset]
     for method, _ in product(planned.methods, planned.seeds):
-        section = settings.probe if method == "all_biases" else settings.train
+        asked = settings.probe if method == "all_biases" else settings.train
+        section = settings_of(asked, settings, planned.dataset, rows)
         if METHODS[method] in (Kind.UNTRAINED, Kind.FEATURES):
             lengths.append(0)
             continue
         compared = METHODS[method] is Kind.BIASES
         rates = len(settings.measure.compared_learning_rates) if compared else 0
-        tried = 1 if own.learning_rate is not None or not compared else max(1, len(section.learning_rates))
-        epochs = (settings.measure.compared_epochs if compared else ()) or (own.epochs or section.epochs,)
+        tried = max(1, len(section.learning_rates)) if compared else 1
+        epochs = (settings.measure.compared_epochs if compared else ()) or (section.epochs,)
         lengths += [one for one in epochs for _ in range(rates or tried)]
     return lengths
 

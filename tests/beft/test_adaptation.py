@@ -8,7 +8,7 @@ from torch.nn import functional
 from beft.adaptation import Sample, dev_metric, head_start, run_probe, settings_of, train_terms
 from beft.bank import Bank
 from beft.runs import LabelledRows
-from beft.settings import Settings, TrainingSettings
+from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
 
@@ -92,8 +92,22 @@ def test_head_starts_as_well_on_dev_as_a_linear_probe(family, sample):
 
 def test_settings_of_a_dataset_replace_those_of_the_section():
     settings = Settings.from_mapping({"datasets": {"imdb": {"epochs": 3}, "rotten_tomatoes": {"learning_rate": 0.5}}})
-    assert settings_of(TRAINING, settings, "imdb") == TRAINING.model_copy(update={"epochs": 3})
-    assert settings_of(TRAINING, settings, "rotten_tomatoes") == TRAINING.model_copy(update={"learning_rate": 0.5})
+    section = ProbeSettings(epochs=2, learning_rate=1e-2, batch_size=8)
+    assert settings_of(section, settings, "imdb", 5) == section.model_copy(update={"epochs": 3})
+    assert settings_of(section, settings, "rotten_tomatoes", 5) == section.model_copy(update={"learning_rate": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs"),
+    [(800, 16, 8), (8000, 16, 8), (799, 16, 8), (784, 16, 9), (240, 16, 27), (240, 8, 14), (3, 16, 30)],
+)
+def test_few_rows_take_more_epochs_unless_their_number_is_named(rows: int, batch_size: int, epochs: int) -> None:
+    """400 steps, but 8 epochs at least and 30 at most; counted here step by step."""
+    section = ProbeSettings(batch_size=batch_size)
+    assert settings_of(section, Settings(), "rotten_tomatoes", rows).epochs == epochs
+    assert epochs in (8, 30) or sum(len(range(0, rows, batch_size)) for _ in range(epochs - 1)) < 400
+    named = section.model_copy(update={"epochs": 2})
+    assert settings_of(named, Settings(), "rotten_tomatoes", rows) == named
 
 
 def test_dev_metric_takes_the_most_probable_label():

@@ -10,7 +10,7 @@ from beft.baselines import HeadSearch, Lora
 from beft.errors import InputError, SettingsError
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.runs import Run, RunResult
-from beft.settings import Settings, TrainingSettings
+from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier
 
@@ -111,5 +111,7 @@ def test_rates_need_dev():
 
 def test_a_dataset_s_own_rate_is_not_searched_and_head_only_tries_every_rate():
     settings = Settings.from_mapping({"datasets": {"imdb": {"learning_rate": 0.5}}})
-    assert settings_of(with_rates(*RATES), settings, "imdb") == ONE_RATE.model_copy(update={"learning_rate": 0.5})
+    section = ProbeSettings(**with_rates(*RATES).model_dump())
+    found = settings_of(section, settings, "imdb", rows=56)
+    assert found.model_dump() == ONE_RATE.model_copy(update={"learning_rate": 0.5}).model_dump()
     assert {7e-4, 0.07} < set(HeadSearch.as_wide_as(with_rates(7e-4, 0.07)).learning_rates)

@@ -131,12 +131,12 @@ class TestPrice:
         [one] = plan(
             "extension", seeds=1, compared_learning_rates=[1e-3, 1e-2], compared_epochs=[1, 4], changes={}
         ).measurements
-        assert sorted(run_lengths(one)) == [1] * 8 + [4] * 8  # 4 methods, 2 rates
+        assert sorted(run_lengths(one, 800)) == [1] * 8 + [4] * 8  # 4 methods, 2 rates
         changes = {"train.epochs": 3, "train.learning_rates": [1e-3, 1e-2], "probe.epochs": 5}
         [one] = plan("table1", seeds=1, changes=changes).measurements
-        assert sorted(run_lengths(one)) == [3] * 6 + [5]  # three terms try two rates each, and the probe has one
+        assert sorted(run_lengths(one, 800)) == [3] * 6 + [5]  # three terms try two rates each, and the probe has one
         [one] = plan("table1", methods=["untouched", "logistic_regression", "value"], seeds=1).measurements
-        assert run_lengths(one) == [0, 0, one.settings.train.epochs]
+        assert run_lengths(one, 800) == [0, 0, 8]
 
     def test_steps_and_seconds(self, plan: Make, tmp_path: Path) -> None:
         [one] = plan("table1", seeds=1, changes={"train.epochs": 2, "probe.epochs": 2}).measurements
