@@ -65,7 +65,7 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
 
 def _start(pool: str, address: str, limit: int, root: Path) -> "subprocess.Popen[bytes]":
     """A worker in a session of its own, so that Ctrl-C reaches this process alone; it dies with this process."""
-    command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit)]
+    command = ["prefect", "worker", "start", "--pool", pool, "--limit", str(limit)]
     return subprocess.Popen(
         [sys.executable, "-m", *command, "--name", f"{os.uname().nodename} {pool}"],
         cwd=root,

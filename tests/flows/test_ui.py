@@ -30,6 +30,24 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def schedules_fire(api: str) -> bool:
+    """Whether the server plans the runs of a deployment with a schedule: a service of its own, which can fail alone."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    nightly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * *", timezone="UTC"), active=True)
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name("adapt"), "nightly", schedules=[nightly])
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if client.read_flow_runs():
+                return True
+            time.sleep(0.5)
+    return False
+
+
 @pytest.mark.server
 def test_both_pages_until_control_c(tmp_path: Path) -> None:
     mlflow, prefect = free_port(), free_port()
@@ -57,6 +75,7 @@ def test_both_pages_until_control_c(tmp_path: Path) -> None:
                 assert "<html" in page.read().decode().lower()
         with urllib.request.urlopen(f"http://127.0.0.1:{prefect}/ui-settings", timeout=30) as told:
             assert json.load(told)["api_url"] == f"http://127.0.0.1:{prefect}/api"
+        assert schedules_fire(f"http://127.0.0.1:{prefect}/api")
         assert (tmp_path / "mlflow" / "mlflow.db").is_file()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
