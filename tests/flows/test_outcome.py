@@ -76,7 +76,7 @@ def test_the_last_lines_say_where_to_look_next(
     for line in (
         "Report    runs/0011/report.html",
         "http://127.0.0.1:5000/#/experiments/1/runs/abc",
-        "http://127.0.0.1:4200/runs/flow-run/def",
+        "/runs/flow-run/def",  # on whichever server has it: tests/flows/test_links.py
     ):
         assert line in said
     (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]
