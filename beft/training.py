@@ -3,6 +3,7 @@
 A run alone and a run among others take the same steps; a single run is a pass of one.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 
 from beft.classifier import Classifier
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from beft.estimate import Estimate, available_bytes, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
 from beft.first_token import first_token_alone, reads_first_token_alone
+from beft.out_of_memory import is_out_of_memory
 from beft.passes import TrainingPass
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
@@ -55,14 +57,23 @@ def fit(
 
     Raises:
         InputError: Two runs of one name, a run that trains nothing, or ``best`` without a dev split.
-        BeftError: The loss is no longer a number.
+        BeftError: The loss is no longer a number, or a run does not fit into memory even alone.
     """
     _check_runs(runs, dev)
-    axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
-    longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
-    first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
-    with first_token_alone(classifier.model, on=first_token):
-        return _fit(classifier, train, dev, runs, metric, axes, checkpoints, progress, at_once)
+    try:
+        axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
+        longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
+        first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
+        with first_token_alone(classifier.model, on=first_token):
+            return _fit(classifier, train, dev, runs, metric, axes, checkpoints, progress, at_once)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BeftError(
+            f"out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}): not even one run "
+            "fits beside what else runs on this machine; set train.rows_at_once to less than train.batch_size, or "
+            "train.activation_checkpointing to true"
+        ) from error
 
 
 def _fit(
@@ -91,6 +102,7 @@ def _fit(
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]
         of_group = [runs[index] for index in group]
+        results: list[RunResult] | None = None
         try:
             results = TrainingPass(
                 classifier,
@@ -102,11 +114,13 @@ def _fit(
                 checkpoint=_checkpoint(checkpoints, of_group),
                 progress=Progress(progress),
             ).results()
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if len(group) == 1 or not is_out_of_memory(error):
                 raise
+        if results is None:  # the error, which held on to what the pass had computed, is gone here
             half = len(group) // 2
             progress(f"{len(group)} runs do not fit into memory together; going on with {half} and {len(group) - half}")
+            gc.collect()
             torch.cuda.empty_cache()
             at = plan.index(group)
             plan[at : at + 1] = [group[:half], group[half:]]
