@@ -29,6 +29,7 @@ CLIENT = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 """Variables of clients. A server answers here itself: another server's address would mislead it."""
 
 _OWN_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[::1]:*"
+_DRIVER = "postgresql+psycopg"
 _CONNECT_SECONDS = 10
 
 
@@ -80,7 +81,7 @@ def team_server(root: Path, host: str, port: int, allowed_hosts: str | None, env
     missing = []
     if not address:
         missing.append(f"{DATABASE}: the database, as postgresql://USER:PASSWORD@HOST/NAME")
-    elif urlsplit(address).scheme not in ("postgresql", "postgresql+psycopg"):
+    elif urlsplit(address).scheme not in ("postgresql", _DRIVER):
         missing.append(f"{DATABASE}: the database of a team is PostgreSQL: postgresql://USER:PASSWORD@HOST/NAME")
     elif holds_password(_apart(address)[0]):
         missing.append(f"{DATABASE}: its password before the host, or in PGPASSWORD, not in the query")
@@ -164,10 +165,10 @@ def _without(environment: Mapping[str, str], names: set[str] | frozenset[str]) -
 
 
 def _apart(address: str) -> tuple[str, str | None]:
-    """An address without the password before its host, and that password."""
-    parts = urlsplit(address)
+    """An address that names its driver and holds no password before its host, and that password."""
+    parts = urlsplit(address)._replace(scheme=_DRIVER)  # SQLAlchemy's own choice for postgresql: is another one
     if parts.password is None:
-        return address, None
+        return parts.geturl(), None
     user, _, host = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user.partition(':')[0]}@{host}").geturl(), unquote(parts.password)
 
@@ -184,7 +185,7 @@ def _has_admin(address: str, environment: Mapping[str, str]) -> bool:
     except ImportError:
         raise InputError("the server of a team needs PostgreSQL's driver: pip install 'beft[team]'") from None
 
-    plain = address.replace("postgresql+psycopg:", "postgresql:", 1)
+    plain = address.replace(f"{_DRIVER}:", "postgresql:", 1)
     password = environment.get("PGPASSWORD")
     try:
         with psycopg.connect(plain, password=password, connect_timeout=_CONNECT_SECONDS) as connection:
