@@ -43,6 +43,28 @@ with Config(here, validate=False).edit("repo", validate=False) as own:
         own["cache"] = {"dir": theirs["cache"].get("dir") or there + "/cache"}
 """
 
+# DVC's push. DVC takes a folder whose list of files is in the remote as there, whole, and would never bring back a file
+# that the remote has lost: such a list is taken away first, so that what is missing is pushed with it.
+_PUSH = """
+import sys
+from contextlib import suppress
+from dvc.cli import main
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+arguments = sys.argv[1:]
+named = arguments[2] if arguments[1:2] == ["--remote"] else None
+with suppress(DvcException, OSError), Repo() as repo:  # push itself meets them, and says so
+    for name in arguments[3 if named else 1 :]:
+        for out in (out for stage in repo.stage.collect(name) for out in stage.outs):
+            remote, files = repo.cloud.get_remote_odb(named, "push"), out.get_obj()
+            if out.hash_info.isdir and files is not None and remote.exists(out.hash_info.value):
+                wanted = {entry.value for _, _, entry in files}
+                if wanted - set(remote.oids_exist(wanted)):
+                    remote.delete(out.hash_info.value)
+sys.exit(main(arguments))
+"""
+
 _gate = threading.Lock()
 _BUSY = ("is busy", "Unable to acquire lock")
 
@@ -105,7 +127,7 @@ def push(root: Path, stages: Sequence[str], remote: str | None = None, *, patien
     """
     named = ["--remote", remote] if remote else []
     try:
-        _dvc(root, ["push", "--quiet", *named, *stages], patience=patience)
+        _dvc(root, ["push", *named, *stages], patience=patience, program=("-c", _PUSH))
     except BeftError as error:
         raise BeftError(f"{error}\nTo run without a copy of the data, set versioning.push to false.") from None
 
@@ -133,7 +155,7 @@ def fetch_by_md5(root: Path, md5: str, out: Path, remote: str | None = None, *, 
         output = {"path": out.name, "hash": "md5", "md5": md5}
         write_text(folder / f"{out.name}.dvc", yaml.safe_dump({"outs": [output]}))
         named = ["--remote", remote] if remote else []
-        _dvc(folder, ["pull", "--quiet", *named, f"{out.name}.dvc"])
+        _dvc(folder, ["pull", *named, f"{out.name}.dvc"])
         shutil.move(folder / out.name, out)
 
 
@@ -199,13 +221,15 @@ def _md5(stages: dict[str, dict[str, list[dict[str, str]]]], step: str, dataset:
     return None
 
 
-def _dvc(root: Path, arguments: Sequence[str], *, patience: float = 120.0) -> None:
+def _dvc(
+    root: Path, arguments: Sequence[str], *, patience: float = 120.0, program: Sequence[str] = ("-m", "dvc")
+) -> None:
     settle(root)
     deadline = time.monotonic() + patience
     pause = 0.5
     while True:
         with _gate:
-            ended = run_command(["-m", "dvc", *arguments], root, source=PROJECT)
+            ended = run_command([*program, *arguments], root, source=PROJECT)
         if ended.status == 0:
             return
         if ended.error is not None:

@@ -86,6 +86,10 @@ def test_stages_run_once_are_versioned_and_pushed_without_git(root: Path) -> Non
     assert version.prepared_md5 == lock["prepare@imdb"]["outs"][0]["md5"]
     assert (version.prepared / "rows.txt").read_text() == "7"
 
+    for _ in range(2):
+        push(root, ["fetch@imdb", "prepare@imdb"])
+        [kept] = (root / ".dvc-remote" / "files" / "md5" / "8f").iterdir()  # the rows
+        kept.unlink()  # a remote loses a file, which the next push brings back
     push(root, ["fetch@imdb", "prepare@imdb"])
     for folder in (version.raw, version.prepared, root / ".dvc" / "cache"):
         shutil.rmtree(folder)
