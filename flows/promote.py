@@ -20,7 +20,7 @@ from flows.running import Run  # noqa: E402
 from flows.steps import run_through_prefect  # noqa: E402
 from tasks.artifacts import artifact_key  # noqa: E402
 from tasks.compare import compare_step  # noqa: E402
-from tasks.connection import connect  # noqa: E402
+from tasks.connection import connect, explained  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
 from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
@@ -77,6 +77,7 @@ def registered_name(settings: PipelineSettings, dataset: str) -> str:
     return model_name(settings.tracking.model_prefix, resolve_base(settings.base.source).portable_id, dataset)
 
 
+@explained
 def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
     settings, root = run.settings, run.root
     connection = connect(settings, root)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from beft.tables import Column, Table
 from tasks.aliases import MOVES, aliases_of, history, rollback
-from tasks.connection import connect
+from tasks.connection import connect, explained
 from tasks.gate import DECISION
 from tasks.journal import journal_of
 from tasks.settings import PipelineSettings
@@ -28,6 +28,7 @@ def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
             typer.echo(f"  report: {decision['report']}")
 
 
+@explained
 def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | None, reason: str) -> None:
     """Roll a model back, and say what its aliases are now."""
     connection = connect(settings, root)
@@ -35,6 +36,7 @@ def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | N
     _say_aliases(model, aliases_of(connection, model))
 
 
+@explained
 def show_history(settings: PipelineSettings, root: Path, model: str | None, *, as_json: bool) -> None:
     """Write the history of a model, or the names of all of them with their aliases."""
     connection = connect(settings, root)

@@ -197,10 +197,11 @@ class Run:
         assert self._parent is not None
         try:
             tracking.close_run(self._parent, status, self.settings, root=self.root, error=error)
-        except BeftError:
+        except BeftError as reason:
             if status == "FINISHED":
                 raise
-            logger.exception("the MLflow run could not be closed")  # the error that ended the run is the one to see
+            # The error that ended the run is the one to see.
+            logger.warning("the MLflow run could not be closed: %s", reason)
 
     def _write(self) -> None:
         steps: Mapping[str, Path] = self.folders

@@ -10,11 +10,12 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from beft.errors import BeftError
 from tasks.environment import settle
@@ -43,6 +44,10 @@ PATIENCE_SECONDS = 300.0
 """How long a server is waited for that has answered this process before: it is being restarted."""
 
 _answered: set[str] = set()
+_AGAIN = "start the run again, and it goes on with what is finished"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ def _require_answer(uri: str) -> None:
     while (reason := _silence(uri)) is not None:
         if time.monotonic() - began >= patience:
             waited = f" after {patience:.0f} s" if patience else ""
+            _answered.discard(uri)  # nobody waits for it a second time
             raise BeftError(
                 f"no MLflow server answers at {uri}{waited} ({reason}); start it, or leave tracking.uri and "
                 "MLFLOW_TRACKING_URI empty to use the database inside the project"
@@ -151,6 +157,30 @@ def _require_answer(uri: str) -> None:
             told = True
         time.sleep(1)
     _answered.add(uri)
+
+
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function that writes to MLflow say in one line what MLflow, its database or its files refused.
+
+    The function then raises a BeftError in place of an MlflowException, an SQLAlchemyError or an OSError.
+    """
+
+    @wraps(function)
+    def explaining(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return function(*arguments, **keywords)
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise BeftError(f"the files of MLflow: {error.strerror or error}{where}; {_AGAIN}") from error
+        except Exception as error:
+            from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            if not isinstance(error, MlflowException | SQLAlchemyError):
+                raise
+            raise BeftError(f"MLflow refused: {_said(error)}") from error
+
+    return explaining
 
 
 def _silence(uri: str) -> str | None:
@@ -168,7 +198,7 @@ def _silence(uri: str) -> str | None:
 
 def _refused(uri: str, error: Exception) -> str:
     """What to say when MLflow refuses: most of all, who is not let in."""
-    said = str(error).splitlines()[0]
+    said = _said(error)
     if "401" not in said:
         return f"MLflow at {uri} refused: {said}"
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
@@ -178,6 +208,16 @@ def _refused(uri: str, error: Exception) -> str:
         f"MLflow at {uri} does not let {user!r} in: the name in MLFLOW_TRACKING_USERNAME or the password in "
         "MLFLOW_TRACKING_PASSWORD is wrong"
     )
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, and what to do where that is known."""
+    said = str(error).splitlines()[0]
+    if "database is locked" in said:
+        return f"{said}: another process works on it; when that has ended, {_AGAIN}"
+    if "readonly database" in said or "disk is full" in said:
+        return f"{said}; {_AGAIN}"
+    return said
 
 
 def _follow_a_move(root: Path, stored: str, artifacts: str) -> None:

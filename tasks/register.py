@@ -20,7 +20,7 @@ from beft.errors import BeftError
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from tasks.aliases import CHALLENGER, CHAMPION, deciding, move_aliases
 from tasks.card import model_card
-from tasks.connection import Connection, as_default, connect
+from tasks.connection import Connection, as_default, connect, explained
 from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
 from tasks.gate import DECISION, decisions_on
@@ -71,6 +71,7 @@ class _Candidate:
         return sha256_file(self.results.folders["prepare"] / "gate.parquet")
 
 
+@explained
 def register(
     settings: PipelineSettings,
     inputs: Mapping[str, Path],

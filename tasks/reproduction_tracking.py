@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tasks.connection import Connection, connect
+from tasks.connection import Connection, connect, explained
 from tasks.entries import Metrics, shown
 from tasks.flat_settings import flat
 from tasks.measured import Measured
@@ -30,6 +30,7 @@ def tracked_in(settings: PipelineSettings) -> PipelineSettings:
     return settings.model_copy(update={"tracking": own})
 
 
+@explained
 def open_reproduction(
     fingerprint: str, plan: Plan, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]
 ) -> str:
@@ -73,6 +74,7 @@ def open_reproduction(
     return parent
 
 
+@explained
 def log_measurement(
     parent: str,
     planned: Planned,
@@ -99,6 +101,7 @@ def log_measurement(
     connection.client.set_tag(parent, LOGGED, json.dumps([*logged, fingerprint[:16]]))
 
 
+@explained
 def finish_reproduction(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],

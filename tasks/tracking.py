@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from beft.files import read_json
-from tasks.connection import Connection, connect
+from tasks.connection import Connection, connect, explained
 from tasks.entries import Entry, entries, shown
 from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
@@ -41,6 +41,7 @@ _PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped
 _MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 
+@explained
 def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> str:
     """Give the id of the parent run of a run of the flow.
 
@@ -79,6 +80,7 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     return parent
 
 
+@explained
 def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> None:
     """Write what a finished step says into MLflow: metrics, pictures and files, and nested runs for what it trained.
 
@@ -112,6 +114,7 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
     client.set_tag(parent, mark, json.dumps(logged | {record.step: record.fingerprint[:16]}))
 
 
+@explained
 def close_run(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],
@@ -133,6 +136,7 @@ def close_run(
     client.set_terminated(parent, status)
 
 
+@explained
 def page_of(parent: str, settings: PipelineSettings, *, root: Path) -> str:
     """The run's page below the address of MLflow's pages, without the host."""
     return f"experiments/{connect(settings, root).client.get_run(parent).info.experiment_id}/runs/{parent}"

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,6 @@ def log_all(run: FinishedRun, root: Path) -> str:
 
 def rows(database: Path) -> dict[str, int]:
     """How many rows every table of the database has."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(database)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}  # noqa: S608
@@ -239,6 +238,22 @@ def test_no_server_is_one_line_at_once(finished_run: FinishedRun, tmp_path: Path
     values = finished_run.settings.model_dump(mode="json") | {"tracking": {"uri": "http://127.0.0.1:9"}}
     with pytest.raises(BeftError, match=r"no MLflow server answers at http://127\.0\.0\.1:9"):
         open_run(FINGERPRINT, PipelineSettings.from_mapping(values), root=tmp_path, facts=finished_run.facts)
+
+
+def test_a_locked_database_is_one_line(finished_run: FinishedRun, project: Path) -> None:
+    database = sqlite3.connect(project / "mlflow" / "mlflow.db", isolation_level=None)
+    with closing(database):
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BeftError, match=r"^MLflow .* locked: another process .* start the run again.*$"):
+            open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
+    assert open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
+
+
+def test_files_that_cannot_be_written_are_one_line(finished_run: FinishedRun, project: Path) -> None:
+    shutil.rmtree(project / "mlflow" / "artifacts")
+    (project / "mlflow" / "artifacts").write_text("no folder")
+    with pytest.raises(BeftError, match=r"^the files of MLflow: .*artifacts.*; start the run again"):
+        open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
 
 
 def test_a_deleted_experiment_is_explained(finished_run: FinishedRun, project: Path) -> None:
