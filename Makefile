@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format study recipes bench agreement growth gpu lock clean
+.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format study recipes bench agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -82,6 +82,9 @@ growth: $(TESTS)  ## measure how time and memory grow with runs, tokens and mode
 
 gpu: $(TESTS)  ## measure the engine on a GPU with large models of random weights; needs CUDA
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+faults: $(TESTS)  ## make every fault happen that a run must survive (about ten minutes), into benchmarks/
+	@$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lock:  ## make constraints.txt anew from an installation into an empty environment
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$(PYTHON)" -m venv "$$folder" && \
