@@ -8,14 +8,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from beft.device import resolve_compute
-from beft.files import write_json, write_text
+from beft.files import read_json, write_json, write_text
 from beft.settings import BaseSettings
 from benchmarks import machine
 from benchmarks.fault_matrix import MATRIX, Case
@@ -30,7 +29,7 @@ def run(tests: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Run tests by their ids; for each id with its parameters the verdict, the seconds, and what the test told."""
     with tempfile.TemporaryDirectory(prefix="beft-faults-") as kept:
         report = Path(kept) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--tb=short"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short"]
         command += ["-o", "junit_family=xunit1", f"--junitxml={report}", *dict.fromkeys(tests)]
         subprocess.run(command, cwd=ROOT, check=False)
         return dict(map(_read, ElementTree.parse(report).iter("testcase")))
@@ -62,9 +61,10 @@ def result(case: Case, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     }
 
 
-def table(results: Mapping[str, list[dict[str, Any]]], described: Mapping[str, Any], minutes: float) -> str:
+def table(results: Mapping[str, list[dict[str, Any]]], described: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     every = [one for of_fault in results.values() for one in of_fault]
+    minutes = sum(one["seconds"] for one in every) / 60
     passed = sum(one["verdict"] == "passed" for one in every)
     lines = [
         "# Faults",
@@ -97,21 +97,19 @@ def _cell(text: str) -> str:
 def main() -> int:
     """Run the matrix; the exit status is 1 where a case failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="faults whose name holds this; nothing is written then")
+    parser.add_argument("--only", help="faults whose name holds this; the others stay as they were measured")
     only = parser.parse_args().only
     chosen = {fault: cases for fault, cases in MATRIX.items() if not only or only.lower() in fault.lower()}
-    began = time.monotonic()
     found = run(case.test for cases in chosen.values() for case in cases)
-    results = {fault: [result(case, found) for case in cases] for fault, cases in chosen.items()}
-    minutes = (time.monotonic() - began) / 60
+    before = read_json(HERE / "faults.json")["faults"] if only and (HERE / "faults.json").is_file() else {}
+    now = {fault: [result(case, found) for case in cases] for fault, cases in chosen.items()}
+    results = {fault: (before | now)[fault] for fault in MATRIX if fault in before | now}
     described = machine.describe(resolve_compute(BaseSettings(device="cpu", precision="fp32", threads=1)))
-    text = table(results, described, minutes)
-    if not only:
-        content = {"command": "make faults", "machine": described, "minutes": round(minutes, 1), "faults": results}
-        write_json(HERE / "faults.json", content)
-        write_text(HERE / "faults.md", text)
+    text = table(results, described)
+    write_json(HERE / "faults.json", {"command": "make faults", "machine": described, "faults": results})
+    write_text(HERE / "faults.md", text)
     sys.stdout.write(text)
-    return int(any(one["verdict"] != "passed" for cases in results.values() for one in cases))
+    return int(any(one["verdict"] != "passed" for cases in now.values() for one in cases))
 
 
 if __name__ == "__main__":

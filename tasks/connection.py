@@ -90,6 +90,8 @@ def connect(settings: PipelineSettings, root: Path) -> Connection:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
+    # It writes tracebacks of what is raised all the same, and said in one line here.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     client = MlflowClient(uri)
     name = settings.tracking.experiment
     try:

@@ -240,12 +240,15 @@ def test_no_server_is_one_line_at_once(finished_run: FinishedRun, tmp_path: Path
         open_run(FINGERPRINT, PipelineSettings.from_mapping(values), root=tmp_path, facts=finished_run.facts)
 
 
-def test_a_locked_database_is_one_line(finished_run: FinishedRun, project: Path) -> None:
+def test_a_locked_database_is_one_line(
+    finished_run: FinishedRun, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     database = sqlite3.connect(project / "mlflow" / "mlflow.db", isolation_level=None)
     with closing(database):
         database.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BeftError, match=r"^MLflow .* locked: another process .* start the run again.*$"):
             open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
+    assert not any(record.exc_info for record in caplog.records)  # nor a traceback in the log
     assert open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
 
 
