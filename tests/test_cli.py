@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def beft(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     """``beft(*arguments, stdin="")``: run a command in the folder."""
     monkeypatch.chdir(made)
     monkeypatch.delenv("BEFT_DEBUG", raising=False)
+    # Once a test has imported Prefect here, its log goes to that test's stderr, which is closed now.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
     def run(*arguments: object, stdin: str = "") -> Answer:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
