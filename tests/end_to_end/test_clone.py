@@ -110,7 +110,7 @@ def test_the_flow_runs_on_a_model_of_ones_own(clone: Path, tmp_path: Path) -> No
     """In an empty workspace of its own, with its own DVC cache and Prefect home, it trains the same adapter as DVC."""
     by_dvc = clone / "artifacts" / "train" / "rotten_tomatoes"
     run(clone, "git", "checkout", "-q", ".")
-    run(clone, "dvc", "checkout", "--force", "-q", "train@rotten_tomatoes")
+    run(clone, "dvc", "checkout", "--force", "train@rotten_tomatoes")
     other = tmp_path / "beft"
     run(clone, "git", "clone", "-q", "--no-hardlinks", str(clone), str(other))
     assert not (other / ".dvc" / "cache").exists() and not (other / "artifacts").exists()
