@@ -17,8 +17,8 @@ TESTS := .venv/stamp-dev-$(KEY)
 # What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
 ARGS ?=
 
-# Tests run in as many processes as there are cores, four at most; those that start servers run one after the other.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+# Tests run in as many processes as there are cores, four at most; those of a file share one, and what it has set up.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A Python 3.11 under whatever name it has; name another with: make run PYTHON=/path/to/python3.11
 PYTHON ?= $(shell for name in python3.11 python3 python; do \

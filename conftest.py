@@ -27,13 +27,6 @@ def pytest_configure(config: pytest.Config) -> None:
         atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, one of them takes all that start servers or the whole flow."""
-    for item in items:
-        if item.get_closest_marker("server") or item.get_closest_marker("end_to_end"):
-            item.add_marker(pytest.mark.xdist_group("servers"))
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add a test's seconds (set-up and tear-down too) to its part."""
     end_to_end, server = "end_to_end" in report.keywords, "server" in report.keywords
