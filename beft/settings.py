@@ -104,9 +104,8 @@ class HeadSettings(Section):
     )
 
 
-EPOCHS = 8
-MOST_EPOCHS = 30
-LEAST_STEPS = 400
+EPOCHS, MOST_EPOCHS, LEAST_STEPS = 8, 30, 400
+"""Of a training whose length nobody named: its epochs, the most that few rows make of them, and for how many steps."""
 
 
 class TrainingSettings(Section):

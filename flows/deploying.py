@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from beft.errors import BeftError, InputError
+from flows.links import LOCAL_PREFECT
 from tasks.environment import settle
 from tasks.facts import check_settings
 from tasks.places import places_here
 from tasks.settings import PipelineSettings
 
-DEFAULT_SERVER = "http://127.0.0.1:4200/api"
+DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
 """Where ``beft ui`` serves Prefect."""
 
 POOLS = {

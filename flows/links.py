@@ -6,7 +6,7 @@ from tasks.connection import connect, explained, tracking_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking import FLOW_RUN, FLOW_RUN_PAGE, write_batch
 
-_LOCAL_PREFECT = "http://127.0.0.1:4200"  # where ``beft ui`` serves the pages
+LOCAL_PREFECT = "http://127.0.0.1:4200"  # where ``beft ui`` serves the pages
 _LOCAL_MLFLOW = "http://127.0.0.1:5000"
 
 
@@ -15,7 +15,7 @@ def flow_run_page(flow_run: str) -> str:
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
     pages = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    return f"{str(pages or _LOCAL_PREFECT).rstrip('/')}/runs/flow-run/{flow_run}"
+    return f"{str(pages or LOCAL_PREFECT).rstrip('/')}/runs/flow-run/{flow_run}"
 
 
 def mlflow_page(page: str, settings: PipelineSettings, root: Path) -> str:

@@ -193,7 +193,8 @@ class Reproducing:
         expected = spent = 0.0
         left = sum(price.seconds for price in self._prices.values() if not price.finished)
         starts = [partial(self._measure, planned) for planned in self._todo]
-        at_once = width(self._todo[0].settings.base)
+        # Where times are compared, nothing else computes.
+        at_once = 1 if self.plan.reproduction.alone else width(self._todo[0].settings.base)
         for planned, submitted in zip(self._todo, windowed(starts, at_once), strict=True):
             price = self._prices[planned.key]
             try:

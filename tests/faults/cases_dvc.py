@@ -5,13 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from beft.errors import BeftError
 from beft.files import write_text
 from tasks.versioning import data_versions, fetch_by_md5, push, reproduce
 from tests.faults.conftest import Seen
-from tests.tasks.test_versioning import PROJECT, STAGE, STAGES
+from tests.support.dvc_workspace import dvc_workspace
 
 ROWS = ["fetch@imdb", "prepare@imdb"]
 
@@ -19,12 +18,7 @@ ROWS = ["fetch@imdb", "prepare@imdb"]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A workspace with DVC stages whose data is made and not pushed yet."""
-    root = tmp_path / "workspace"
-    write_text(root / "dvc.yaml", STAGES)
-    write_text(root / "stage.py", STAGE)
-    write_text(root / "params.yaml", yaml.safe_dump({"datasets": {"imdb": {"size": 7}, "sst2": {"size": 8}}}))
-    for name in ("config", ".gitignore"):
-        write_text(root / ".dvc" / name, (PROJECT / ".dvc" / name).read_text())
+    root = dvc_workspace(tmp_path / "workspace")
     reproduce(root, ["prepare@imdb"])
     return root
 

@@ -60,9 +60,7 @@ def test_server_goes_down_at_the_end(served: Faulty, server: MlflowServer, undis
     seen("kept", "every step; one version, registered whole")
     server.start()
     server.wait()
-    assert served.run() == 0, served.said[-1]
-    assert served.adapter() == undisturbed.adapter()
-    assert served.registry() == undisturbed.registry()
+    served.goes_on_as(undisturbed)
     seen("then", "the same MLflow run, version, adapter bytes")
 
 
@@ -77,9 +75,7 @@ def test_sqlite_is_locked(faulty: Faulty, undisturbed: Faulty, seen: Seen) -> No
     assert faulty.finished() == {"probe/mine"}
     seen("message", faulty.message())
     seen("kept", "the step that had just ended")
-    assert faulty.run() == 0, faulty.said[-1]
-    assert faulty.adapter() == undisturbed.adapter()
-    assert faulty.registry() == undisturbed.registry()
+    faulty.goes_on_as(undisturbed)
     seen("then", "one MLflow run, one version, the same adapter bytes")
 
 
@@ -90,7 +86,5 @@ def test_the_artifact_store_is_read_only(faulty: Faulty, undisturbed: Faulty, se
     assert faulty.registry()["versions"] == []
     seen("message", faulty.message())
     seen("kept", "the step that had just ended; nothing was registered")
-    assert faulty.run() == 0, faulty.said[-1]
-    assert faulty.adapter() == undisturbed.adapter()
-    assert faulty.registry() == undisturbed.registry()
+    faulty.goes_on_as(undisturbed)
     seen("then", "one MLflow run, one version, the same adapter bytes")

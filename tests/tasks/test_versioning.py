@@ -21,51 +21,13 @@ from tasks.fingerprint import step_files
 from tasks.settings import PipelineSettings
 from tasks.steps import STEPS, find_step
 from tasks.versioning import data_versions, has_stages, push, reproduce, stage_record
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
-
-STAGES = """
-stages:
-  fetch:
-    foreach: ${datasets}
-    do:
-      cmd: python stage.py data/raw/${key} ${item.size}
-      deps:
-        - stage.py
-      outs:
-        - data/raw/${key}
-  prepare:
-    foreach: ${datasets}
-    do:
-      cmd: python stage.py data/prepared/${key} ${item.size}
-      deps:
-        - stage.py
-        - data/raw/${key}
-      params:
-        - datasets.${key}.size
-      outs:
-        - data/prepared/${key}
-"""
-STAGE = """
-import pathlib, sys
-folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True)
-(folder / "rows.txt").write_text(sys.argv[2])
-with open("ran.txt", "a") as file:
-    file.write(sys.argv[1] + "\\n")
-"""
+from tests.support.dvc_workspace import PROJECT, STAGE, dvc_workspace
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A workspace with DVC stages and no git."""
-    root = tmp_path / "workspace"
-    write_text(root / "dvc.yaml", STAGES)
-    write_text(root / "stage.py", STAGE)
-    write_text(root / "params.yaml", yaml.safe_dump({"datasets": {"imdb": {"size": 7}, "sst2": {"size": 8}}}))
-    for name in ("config", ".gitignore"):
-        write_text(root / ".dvc" / name, (PROJECT / ".dvc" / name).read_text())
-    return root
+    return dvc_workspace(tmp_path / "workspace")
 
 
 def ran(root: Path) -> list[str]:
