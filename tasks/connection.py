@@ -214,7 +214,7 @@ def _refused(uri: str, error: Exception) -> str:
 
 def _said(error: Exception) -> str:
     """The first line of an error, and what to do where that is known."""
-    said = str(error).splitlines()[0]
+    said = (str(error).splitlines() or [type(error).__name__])[0]
     if "database is locked" in said:
         return f"{said}: another process works on it; when that has ended, {_AGAIN}"
     if "readonly database" in said or "disk is full" in said:

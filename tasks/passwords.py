@@ -4,6 +4,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from beft.errors import InputError
 
+INSTEAD = (
+    "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or PGPASSWORD for "
+    "PostgreSQL"
+)
+"""What to do with a password instead of writing it into an address."""
+
 _SECRETS = {"password", "passwd", "token", "sslpassword", "secret"}
 
 
@@ -26,7 +32,4 @@ def require_no_password(address: str, where: str) -> None:
         InputError: It holds a password. The message does not.
     """
     if holds_password(address):
-        raise InputError(
-            f"{where} holds a password, and addresses are kept with every run and shown; leave it out, and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or PGPASSWORD for PostgreSQL"
-        )
+        raise InputError(f"{where} holds a password, and addresses are kept with every run and shown; {INSTEAD}")

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from beft.promotion.rules import PromotionRules
 from beft.settings import Section, Settings
-from tasks.passwords import holds_password
+from tasks.passwords import INSTEAD, holds_password
 
 
 class TrackingSettings(Section):
@@ -27,10 +27,7 @@ class TrackingSettings(Section):
     @classmethod
     def _uri_can_be_kept(cls, value: str | None) -> str | None:
         if value and holds_password(value):
-            raise ValueError(
-                "an address that is kept with every run must hold no password; leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or PGPASSWORD for PostgreSQL"
-            )
+            raise ValueError(f"an address that is kept with every run must hold no password; {INSTEAD}")
         return value
 
 
