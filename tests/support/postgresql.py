@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,10 @@ def postgresql() -> Iterator[int]:
     login = ["-U", USER, "-A", "scram-sha-256", "--pwfile", str(folder / "password")]
 
     def call(name: str, *arguments: str) -> None:
-        command = [*as_user, str(binaries / name), *arguments]
+        command = [str(binaries / name), *arguments]
         # Into a file: the server that pg_ctl leaves behind would hold a pipe open.
         with (folder / "said").open("wb") as said:
-            done = subprocess.run(command, cwd=folder, stdout=said, stderr=said, timeout=60, check=False)
+            done = subprocess.run(command, cwd=folder, stdout=said, stderr=said, timeout=60, check=False, **as_user)
         assert done.returncode == 0, (folder / "said").read_text()
 
     try:
@@ -66,13 +67,13 @@ def _binaries() -> Path | None:
     return found[-1].parent if found else Path(other).parent if other else None
 
 
-def _as_user(folder: Path) -> list[str]:
-    """What to put before a command: PostgreSQL refuses to be run by root."""
+def _as_user(folder: Path) -> dict[str, Any]:
+    """Who runs a command: PostgreSQL refuses to be run by root."""
     if os.getuid() != 0:
-        return []
+        return {}
     found = pwd.getpwnam("postgres")
     os.chown(folder, found.pw_uid, found.pw_gid)
-    return ["runuser", "-u", "postgres", "--"]
+    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
 
 
 def _make_database(port: int) -> None:
