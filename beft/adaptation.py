@@ -89,7 +89,8 @@ def joined(first: Rows, second: Rows) -> Rows:
         one, other = getattr(first, name), getattr(second, name)
         return None if one is None or other is None else [*one, *other]
 
-    return replace(first, **{field.name: both(field.name) for field in fields(Rows)})
+    kept = {name: [*values, *second.kept[name]] for name, values in first.kept.items() if name in second.kept}
+    return replace(first, **{field.name: both(field.name) for field in fields(Rows) if field.name != "kept"}, kept=kept)
 
 
 def learnt_rows(rows: Mapping[str, int], protocol: str) -> int:

@@ -1,15 +1,14 @@
-"""Recipes for the value biases compared on Rotten Tomatoes, over five draws, without its test rows: `make recipes`.
+"""Recipes for the value biases compared over datasets and draws, without any test row: `make recipes`.
 
-Each draw has its own train and dev rows. 200 rows of dev tell little, so every recipe is measured on rows that are in
-no split as well: neither test nor gate nor the draw's own sample. What is finished is kept in runs/recipes and not
-trained again. Writes benchmarks/recipes.json and .md.
+Each draw has its own train and dev rows. A few hundred rows of dev tell little, so every recipe is measured on rows
+that are in no split as well: neither test nor gate nor the draw's own sample. What is finished is kept in runs/recipes
+and not trained again. Writes benchmarks/recipes.json and .md.
 """
 
 import argparse
 import logging
 import statistics
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +17,80 @@ from beft.bank import Bank
 from beft.datasets import Rows, load_split
 from beft.datasets.prepared import SPLITS
 from beft.device import resolve_compute
-from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.measuring import predict_rows, score_rows
 from beft.opened import open_classifier
-from beft.settings import Settings
+from beft.settings import DatasetSettings, Settings
 from benchmarks import machine
 from benchmarks.intervals import Interval
 from benchmarks.prepared import ROOT, prepared_data
 
 HERE = Path(__file__).parent
-DATASET = "rotten_tomatoes"
 SPARE = 2000
-"""Rows of no split, a draw."""
+"""Rows of no split, a draw; fewer where a dataset has no more."""
 
+DEFAULT = "the default: a random head at a twentieth of the biases' rate, mean pooling"
 RECIPES: dict[str, dict[str, Any]] = {
-    "the default: a random head at a twentieth of the biases' rate, mean pooling": {},
-    "a head that starts from logistic regression, one rate for all": {
+    DEFAULT: {},
+    "a head that starts from logistic (of values: ridge) regression, one rate for all": {
         "head.init": "logistic_regression",
-        "train.epochs": 4,
         "train.learning_rate": 0.005,
         "train.head_learning_rate": None,
         "train.warmup_fraction": 0.0,
         "train.dropout": True,
     },
     "the default, but a head as fast as the biases": {"train.head_learning_rate": None, "train.learning_rate": 0.005},
+    "the default, its rate chosen on dev among 0.005, 0.01 and 0.02": {"train.learning_rates": [0.005, 0.01, 0.02]},
 }
 log = logging.getLogger("beft.recipes")
 
+Found = dict[str, Any]
 
-def measure(settings: Settings) -> dict[str, float]:
-    """Train the value biases; the chosen epoch's accuracy and cross-entropy on dev, and accuracy on spare rows."""
-    section = settings.datasets[DATASET]
-    with prepared_data(DATASET, section.size, settings.split) as prepared:
-        opened = open_classifier(settings, prepared, DATASET)
-        spare = labelled(opened.classifier, spare_rows(prepared, settings), section.max_length)
-        result = train_terms(opened.classifier, opened.sample(), settings, opened.training(settings.train), ["value"])
+
+def measure(settings: Settings, dataset: str) -> Found:
+    """Train the value biases; the chosen epoch's metric and loss on dev, and the metric on spare rows."""
+    section = settings.datasets[dataset]
+    with prepared_data(dataset, section.size, settings.split) as prepared:
+        opened = open_classifier(settings, prepared, dataset)
+        spare = labelled(opened.classifier, spare_rows(prepared, settings, dataset), section.max_length)
+        sample, training = opened.sample(), opened.training(settings.train)
+        result = train_terms(opened.classifier, sample, settings, training, ["value"])
     chosen = result.history[result.best_epoch - 1]
     with Bank(opened.classifier.model, result.deltas, result.head):
-        predicted = predict_probabilities(opened.classifier, spare.encoded).numpy().argmax(-1)
+        predicted = predict_rows(opened.classifier, spare)
     return {
-        "dev_accuracy": chosen["dev_metric"],
-        "dev_cross_entropy": chosen["dev_loss"],
+        "metric": opened.metric,
+        "rows": {"train": len(sample.train), "dev": len(sample.dev or ()), "spare": len(spare)},
+        "epochs": training.epochs,
         "epoch": result.best_epoch,
-        "spare_accuracy": float((predicted == spare.labels).mean()),
+        "dev": chosen["dev_metric"],
+        "dev_loss": chosen["dev_loss"],
+        "spare": score_rows(opened.metric, predicted, spare),
     }
 
 
-def spare_rows(prepared: Path, settings: Settings) -> Rows:
+def spare_rows(prepared: Path, settings: Settings, dataset: str) -> Rows:
     """Rows that no split of the prepared data has: those of the largest sample that are not in this one."""
     own = {row for split in SPLITS for row in load_split(prepared, split).ids}
-    with prepared_data(DATASET, "all", settings.split) as everything:
+    with prepared_data(dataset, "all", settings.split) as everything:
         rows = joined(load_split(everything, "train"), load_split(everything, "dev"))
-    chosen = [at for at, row in enumerate(rows.ids) if row not in own][:SPARE]
-    return replace(
-        rows,
-        ids=[rows.ids[at] for at in chosen],
-        texts=[rows.texts[at] for at in chosen],
-        labels=[rows.labels[at] for at in chosen],
-    )
+    return rows.select([at for at, row in enumerate(rows.ids) if row not in own][:SPARE])
 
 
-def finished(recipe: str, draw: int, threads: int) -> dict[str, float]:
+def finished(dataset: str, recipe: str, draw: int, threads: int) -> Found:
     """What was measured before with the same settings and source, or is measured now."""
-    settings = settings_of(RECIPES[recipe], draw, threads)
+    settings = settings_of(dataset, RECIPES[recipe], draw, threads)
     asked = [settings.model_dump(mode="json"), SPARE, sha256_tree(ROOT / "beft", ".py")]
     path = ROOT / "runs" / "recipes" / f"{sha256_json(asked)[:16]}.json"
     if not path.exists():
-        write_json(path, measure(settings))
-    found: dict[str, float] = read_json(path)
+        write_json(path, measure(settings, dataset))
+    found: Found = read_json(path)
     return found
 
 
-def settings_of(changes: dict[str, Any], draw: int, threads: int) -> Settings:
-    """The settings of params.yaml with a recipe's changes, for one draw and its seed."""
-    values = Settings().model_dump(mode="json")
+def settings_of(dataset: str, changes: Mapping[str, Any], draw: int, threads: int) -> Settings:
+    """The default settings with a recipe's changes, for one dataset's low regime, one draw and its seed."""
+    values = Settings(datasets={dataset: DatasetSettings()}).model_dump(mode="json")
     for name, value in {**changes, "seed": draw, "split.draw": draw, "base.threads": threads}.items():
         *parents, last = name.split(".")
         section = values
@@ -101,51 +100,84 @@ def settings_of(changes: dict[str, Any], draw: int, threads: int) -> Settings:
     return Settings.from_mapping(values)
 
 
+def gains(found: Mapping[str, Sequence[Found]], recipe: str) -> list[float]:
+    """By how much the default is ahead of a recipe on the spare rows of each draw."""
+    return [ours["spare"] - its["spare"] for ours, its in zip(found[DEFAULT], found[recipe], strict=True)]
+
+
 def percent(values: Sequence[float]) -> str:
     """Shares in percent, for a table."""
     return ", ".join(f"{100 * value:.1f}" for value in values)
 
 
+def table(dataset: str, found: Mapping[str, Sequence[Found]]) -> list[str]:
+    """A dataset's recipes side by side, as Markdown."""
+    first = found[DEFAULT][0]
+    rows = first["rows"]
+    lines = [
+        f"## {dataset}: {first['metric']}, {rows['train']:,} rows to train on, {rows['dev']:,} of dev",
+        "",
+        "| recipe | epochs | dev | dev loss | spare rows | each draw | gain of the default |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for recipe, of_draws in found.items():
+        spare = [one["spare"] for one in of_draws]
+        ahead = gains(found, recipe)
+        gain = Interval.of(ahead).percent("+") if recipe != DEFAULT and len(ahead) > 1 else ""
+        lines.append(
+            f"| {recipe} | {of_draws[0]['epochs']} | {100 * statistics.mean(one['dev'] for one in of_draws):.1f} "
+            f"| {statistics.mean(one['dev_loss'] for one in of_draws):.3f} | {100 * statistics.mean(spare):.1f} "
+            f"| {percent(spare)} | {gain} |"
+        )
+    return [*lines, ""]
+
+
+def summary(found: Mapping[str, Mapping[str, Sequence[Found]]]) -> list[str]:
+    """The default's gain over each recipe, over datasets: every dataset weighs the same."""
+    lines = ["## Over the datasets", "", "| recipe | mean gain of the default, in points | ahead on |", "|---|---|---|"]
+    for recipe in list(RECIPES)[1:]:
+        means = [statistics.mean(gains(of_dataset, recipe)) for of_dataset in found.values()]
+        ahead = sum(mean > 0 for mean in means)
+        lines.append(f"| {recipe} | {100 * statistics.mean(means):+.1f} | {ahead} of {len(means)} |")
+    return [*lines, ""]
+
+
 def main() -> None:
-    """Train every recipe on every draw, and write the table."""
+    """Train every recipe on every draw of every dataset, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--datasets", nargs="+", default=["rotten_tomatoes"], help="those of a folder are in BEFT_DATA_DIR"
+    )
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--threads", type=int, default=Settings().base.threads)
     arguments = parser.parse_args()
-    draws = range(arguments.draws)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in RECIPES}
-    for draw in draws:
-        for recipe in RECIPES:
-            found[recipe].append(finished(recipe, draw, arguments.threads))
-            log.info("draw %d: %s: %s", draw, recipe, found[recipe][-1])
-    base = Settings().base.model_copy(update={"threads": arguments.threads})
-    described = machine.describe(resolve_compute(base))
-    write_json(
-        HERE / "recipes.json", {"command": "make recipes", "machine": described, "recipes": RECIPES, "draws": found}
-    )
+    found: dict[str, dict[str, list[Found]]] = {}
+    for dataset in arguments.datasets:
+        found[dataset] = {recipe: [] for recipe in RECIPES}
+        for draw in range(arguments.draws):
+            for recipe in RECIPES:
+                one = finished(dataset, recipe, draw, arguments.threads)
+                found[dataset][recipe].append(one)
+                log.info("%s, draw %d: %s: %s", dataset, draw, recipe, one)
+    compute = resolve_compute(Settings().base.model_copy(update={"threads": arguments.threads}))
+    described = machine.describe(compute)
+    record = {"command": "make recipes", "machine": described, "recipes": RECIPES, "datasets": found}
+    write_json(HERE / "recipes.json", record)
     lines = [
         "# Recipes for the value biases",
         "",
-        f"`make recipes`, {described['date']}; {described['cpu']}, {described['threads']} threads. Rotten Tomatoes, "
-        f"{len(draws)} draws of 1,000 rows, 800 to train on and 200 of dev, which chooses the epoch. Spare rows: "
-        f"{SPARE:,} a draw that are in no split, neither test nor gate nor sample; the gain of the default is paired "
-        "by draw, its interval 95 %, t.",
+        f"`make recipes`, {described['date']}; {described['cpu']}, {compute.precision}, {compute.threads} threads. "
+        f"{arguments.draws} draws of the low regime of each dataset; dev chooses the epoch. Spare rows: up to "
+        f"{SPARE:,} a draw that are in no split, neither test nor gate nor sample; the gain of the default on them is "
+        "paired by draw, its interval 95 %, t. All values are percent, or hundredths of a correlation.",
         "",
-        "| recipe | dev accuracy | each draw | dev cross-entropy | spare rows | each draw | gain of the default |",
-        "|---|---|---|---|---|---|---|",
     ]
-    default = [one["spare_accuracy"] for one in next(iter(found.values()))]
-    for recipe, of_draws in found.items():
-        dev, spare = ([one[name] for one in of_draws] for name in ("dev_accuracy", "spare_accuracy"))
-        loss = statistics.mean(one["dev_cross_entropy"] for one in of_draws)
-        gains = [one - other for one, other in zip(default, spare, strict=True)]
-        gain = Interval.of(gains).percent("+") if any(gains) else ""
-        lines.append(
-            f"| {recipe} | {100 * statistics.mean(dev):.1f} | {percent(dev)} | {loss:.3f} "
-            f"| {100 * statistics.mean(spare):.1f} | {percent(spare)} | {gain} |"
-        )
-    write_text(HERE / "recipes.md", "\n".join(lines) + "\n")
+    if len(found) > 1:
+        lines += summary(found)
+    for dataset, of_dataset in found.items():
+        lines += table(dataset, of_dataset)
+    write_text(HERE / "recipes.md", "\n".join(lines))
     log.info("%s", "\n".join(lines))
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beft.adaptation import Sample, dev_metric, head_start, run_probe, settings_of, train_terms
+from beft.adaptation import Sample, dev_metric, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank import Bank
+from beft.datasets import Rows
 from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import find_sites, read_bias
@@ -22,6 +23,16 @@ def quiet(_line):
 @pytest.fixture(scope="module")
 def sample():
     return Sample(random_rows(80), random_rows(30, seed=5), "accuracy")
+
+
+def test_joined_rows_have_every_column_of_both():
+    one = Rows(["a", "b"], ["x", "y"], None, [0, 1], groups=["g", "g"], kept={"topic": ["art", "law"]})
+    other = Rows(["c"], ["z"], None, [1], groups=["h"], kept={"topic": ["sea"]})
+    every = joined(one, other)
+    assert every == Rows(
+        ["a", "b", "c"], ["x", "y", "z"], None, [0, 1, 1], groups=["g", "g", "h"], kept={"topic": ["art", "law", "sea"]}
+    )
+    assert every.select([2, 0]).kept == {"topic": ["sea", "art"]}
 
 
 def test_probe_keeps_every_bias_before_and_after(sample):
