@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from beft.errors import InputError
 from flows.ui import serve
+from tests.support.postgresql import PASSWORD, USER, postgresql
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -48,11 +51,27 @@ def schedules_fire(api: str) -> bool:
     return False
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def prefects_database(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Variables that name the database of Prefect's server: its own SQLite, or the PostgreSQL of a team."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with postgresql() as port:
+        address = f"postgresql+asyncpg://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{USER}"
+        yield {"PREFECT_API_DATABASE_CONNECTION_URL": address}
+
+
 @pytest.mark.server
-def test_both_pages_until_control_c(tmp_path: Path) -> None:
+def test_both_pages_until_control_c(tmp_path: Path, prefects_database: dict[str, str]) -> None:
     mlflow, prefect = free_port(), free_port()
     ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        **prefects_database,
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "ui", *ports],
         cwd=tmp_path,
