@@ -30,6 +30,7 @@ _ADAPTER = "tests/beft/test_adapter.py"
 _WORKSPACE = "tests/tasks/test_workspace.py"
 _KILLED = "tests/faults/cases_killed.py"
 _MLFLOW = "tests/faults/cases_mlflow.py"
+_PREFECT = "tests/faults/cases_prefect.py"
 _REGISTER = "tests/tasks/test_register.py"
 _DVC = "tests/faults/cases_dvc.py"
 _AGAIN = "started again, it goes on"
@@ -90,6 +91,11 @@ MATRIX: dict[str, list[Case]] = {
             "no server is left behind",
             _AGAIN,
         ),
+    ],
+    "Prefect server down": [
+        Case("at the start", f"{_PREFECT}::test_server_is_down_at_the_start"),
+        Case("in the middle, and stays away", f"{_PREFECT}::test_server_goes_down_in_the_middle"),
+        Case("in the middle, restarted", f"{_PREFECT}::test_server_is_restarted_in_the_middle"),
     ],
     "MLflow server down": [
         Case("at the start", f"{_MLFLOW}::test_server_is_down_at_the_start"),

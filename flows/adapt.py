@@ -16,6 +16,7 @@ from prefect import flow  # noqa: E402
 
 from flows.deployed import patience  # noqa: E402
 from flows.outcome import leave_artifact, show  # noqa: E402
+from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
@@ -72,6 +73,7 @@ def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str,
     check_settings(settings, workspace.root)
     with workspace.locked():
         pass
-    record = adapt(settings)
+    with at_server():
+        record = adapt(settings)
     show(record, settings, workspace.root)
     return record

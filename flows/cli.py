@@ -187,7 +187,7 @@ def deploy() -> None:
     Work pools, schedules, triggers, and the settings of params.yaml; again without harm.
     """
     from flows.deploying import deploy as bring
-    from flows.deploying import server_address
+    from flows.prefect_server import server_address
 
     for name in bring(Path.cwd()):
         typer.echo(name)

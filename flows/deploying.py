@@ -4,21 +4,16 @@ import asyncio
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from beft.errors import BeftError, InputError
-from flows.links import LOCAL_PREFECT
+from flows.prefect_server import server_address
 from tasks.environment import settle
 from tasks.facts import check_settings
 from tasks.places import places_here
 from tasks.settings import PipelineSettings
-
-DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
-"""Where ``beft ui`` serves Prefect."""
 
 POOLS = {
     "cpu": "Light flows: promotion. A worker starts each as a process beside itself.",
@@ -37,26 +32,6 @@ CRASHED = "beft: mark silent runs as crashed"
 
 _SILENCE = timedelta(seconds=120)  # four heartbeats
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
-
-
-def server_address() -> str:
-    """The address of the Prefect server: ``PREFECT_API_URL`` or that of Prefect's profile, else that of ``beft ui``.
-
-    Raises:
-        BeftError: It does not answer.
-    """
-    from prefect.settings import PREFECT_API_URL
-
-    address = str(PREFECT_API_URL.value() or DEFAULT_SERVER)
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
-            return address
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", error)
-        raise BeftError(
-            f"no Prefect server answers at {address} ({reason}); start one with 'make ui', or name another in "
-            "PREFECT_API_URL"
-        ) from None
 
 
 def deploy(root: Path) -> list[str]:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from beft.base import resolve_base  # noqa: E402
 from beft.promotion import Check, Verdict  # noqa: E402
 from flows.deployed import patience  # noqa: E402
+from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.steps import run_through_prefect  # noqa: E402
@@ -68,7 +69,8 @@ def run_promote(settings: PipelineSettings, challenger: str | None = None) -> li
     check_settings(settings, Path.cwd())
     for dataset in settings.datasets:
         candidates(connect(settings, Path.cwd()), registered_name(settings, dataset), challenger)
-    found: list[dict[str, Any]] = promote(settings, challenger)
+    with at_server():
+        found: list[dict[str, Any]] = promote(settings, challenger)
     return found
 
 

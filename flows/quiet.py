@@ -3,6 +3,7 @@
 import logging
 
 from beft.errors import BeftError
+from tasks.transient import is_transient
 
 
 class _WithoutTraceback(logging.Filter):
@@ -11,7 +12,7 @@ class _WithoutTraceback(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep every record."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if isinstance(error, BeftError):
+        if isinstance(error, BeftError) or is_transient(error):  # the latter where Prefect's server is away
             record.msg, record.args = str(error), ()
             record.exc_info = record.exc_text = None
         return True

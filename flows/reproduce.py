@@ -16,6 +16,7 @@ from prefect import flow  # noqa: E402
 
 from flows.deployed import patience  # noqa: E402
 from flows.outcome import show_reproduction  # noqa: E402
+from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.reproducing import Reproducing  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
@@ -70,6 +71,7 @@ def run_reproduce(
     make_plan(request, settings, workspace.root)
     with workspace.locked():
         pass
-    record: dict[str, Any] = reproduce(request, settings, plan_only)
+    with at_server():
+        record: dict[str, Any] = reproduce(request, settings, plan_only)
     show_reproduction(record, workspace.root)
     return record

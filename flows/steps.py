@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 from beft.files import read_json
 from tasks.prefect_task import REUSED
@@ -30,7 +30,12 @@ class Submitted:
     """A step that was handed to the task runner."""
 
     call: Call
-    future: PrefectFuture[Any]
+    future: PrefectWrappedFuture[Any, Any]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, well or not; asks no server."""
+        return bool(self.future.wrapped_future.done())
 
     def done(self) -> Done:
         """Wait for it.
@@ -70,6 +75,7 @@ def submit(
         extra=dict(extra or {}),
         wait_for=list(after),
     )
+    assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
     return Submitted(Call(step, settings, {}, root, dataset), future)
 
 

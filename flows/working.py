@@ -14,7 +14,8 @@ import typer
 
 from beft.errors import BeftError
 from beft.names import known_name
-from flows.deploying import POOLS, server_address
+from flows.deploying import POOLS
+from flows.prefect_server import server_address
 from tasks.environment import settle
 from tasks.process import die_with
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import read_json, sha256_tree
-from flows.deploying import server_address
+from flows.prefect_server import server_address
 from tasks.step import step_key
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
@@ -50,11 +50,11 @@ class Faulty:
         assert self.adapter() == undisturbed.adapter()
         assert self.registry() == undisturbed.registry()
 
-    def let_go(self) -> None:
-        """Have a run that stands at a step go on, and wait for its end."""
+    def let_go(self, within: float = 240) -> None:
+        """Have a run that stands at a step go on, and wait for its end, so many seconds at most."""
         assert self._process is not None
         (self.root / GO).touch()
-        self._process.wait(240)
+        self._process.wait(within)
 
     @contextmanager
     def running(self, stop: str = "nowhere") -> Iterator["subprocess.Popen[bytes]"]:

@@ -16,7 +16,8 @@ import pytest
 
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, sha256_tree
-from flows.deploying import deploy, server_address
+from flows.deploying import deploy
+from flows.prefect_server import server_address
 from tasks.artifacts import artifact_key
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from beft.errors import BeftError, InputError, SettingsError
-from flows.deploying import CRASHED, LIMIT, POOLS, deploy, deployed_settings, server_address
+from flows.deploying import CRASHED, LIMIT, POOLS, deploy, deployed_settings
+from flows.prefect_server import server_address
 from tasks.places import places_here
 from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings

@@ -53,17 +53,25 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         task_runner()
 
 
-def test_no_more_are_handed_out_than_there_is_room_for() -> None:
-    started: list[int] = []
-    most = 0
+class Fake:
+    """A step that ends when it is told to."""
 
-    def start(number: int) -> Any:
-        started.append(number)
-        return number
+    def __init__(self, ended: bool) -> None:
+        self.ended = ended
 
-    given: list[Any] = []
-    for one in windowed([partial(start, number) for number in range(5)], 2):
-        most = max(most, len(started) - len(given))
-        given.append(one)
-    assert given == started == [0, 1, 2, 3, 4]
-    assert most == 2
+
+def test_a_long_one_holds_up_none_beside_it() -> None:
+    steps = [Fake(ended=number in (1, 2)) for number in range(5)]
+    started: list[Any] = []
+
+    def start(step: Fake) -> Any:
+        started.append(step)
+        assert sum(not one.ended for one in started) <= 2, "more than there is room for"
+        if step is steps[3]:  # as many compute as may; 0 ends, then all others
+            steps[0].ended = True
+        if step is steps[4]:
+            steps[3].ended = step.ended = True
+        return step
+
+    given = list(windowed([partial(start, step) for step in steps], 2))
+    assert given == started == steps
