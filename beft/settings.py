@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from beft.errors import InputError, SettingsError
+from beft.found import OneOf, found_in
 from beft.names import unknown_name
 
 Term = Literal[
@@ -26,10 +27,10 @@ Term = Literal[
     "final_norm",
 ]
 TERMS: tuple[str, ...] = get_args(Term)
-Method = Literal["projection_ratio", "magnitude", "magnitude_l2", "fisher"]
+Method = Annotated[str, OneOf(found_in("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
-MergeMethod = Literal["mean", "task_arithmetic", "ties", "dare", "searched_weights"]
+MergeMethod = Annotated[str, OneOf(found_in("merging/methods"))]
 
 
 class Section(BaseModel):
@@ -173,7 +174,7 @@ class TargetSettings(ProbeSettings):
 class ScoreSettings(Section):
     """Which importance scores are computed, and which one chooses the target term."""
 
-    methods: tuple[Method, ...] = get_args(Method)
+    methods: tuple[Method, ...] = ("projection_ratio", "magnitude", "magnitude_l2", "fisher")
     select_by: Method = "projection_ratio"
     candidates: tuple[Term, ...] = ("query", "key", "value")
 

@@ -43,7 +43,7 @@ def merge(
     from beft.adapter import Adapter
     from beft.errors import InputError
     from beft.files import whole_folder, write_json
-    from beft.merging import compare_all, methods
+    from beft.merging import compare_all, known_methods
     from beft.merging import merge as merge_adapters
     from beft.merging.choice import SEARCHED, Choice, choose_merges
     from beft.merging.dev import with_merged
@@ -58,7 +58,7 @@ def merge(
             )
     if weight and prepared:
         raise InputError("--weight and --prepared do not go together: with prepared data, dev rows choose")
-    known_name(method, methods(), "merge method")
+    known_name(method, known_methods(), "merge method")
     if method == SEARCHED and not weight and not prepared:
         raise InputError(f"{SEARCHED} needs --prepared FOLDER once for each adapter: dev rows to search the weights on")
     given = parse_changes(option or (), option="--option", example="density=0.2")

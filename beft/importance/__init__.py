@@ -1,12 +1,11 @@
 """How important each bias term is: one file a method, one registry, one result type, one selection.
 
-The methods are ``projection_ratio``, ``magnitude``, ``magnitude_l2`` and ``fisher``, each a function in the file of
-its name.
+The methods are the functions in the files of ``beft/importance/methods``.
 """
 
-from beft.importance import fisher, magnitude, magnitude_l2, projection_ratio  # noqa: F401  (importing registers them)
-from beft.importance.fisher import fisher_information
-from beft.importance.registry import importance_method, methods, score
+from beft.found import import_found
+from beft.importance.methods.fisher import fisher_information
+from beft.importance.registry import importance_method, known_methods, score
 from beft.importance.result import Importance
 from beft.importance.selection import Selection, choose_target
 
@@ -16,6 +15,8 @@ __all__ = [
     "choose_target",
     "fisher_information",
     "importance_method",
-    "methods",
+    "known_methods",
     "score",
 ]
+
+import_found("importance/methods", known_methods)

@@ -28,7 +28,7 @@ def importance_method(name: str) -> Callable[[Score], Score]:
     return register
 
 
-def methods() -> tuple[str, ...]:
+def known_methods() -> tuple[str, ...]:
     """The names of all importance methods."""
     return tuple(_METHODS)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.errors import BeftError, InputError
-from beft.importance.registry import methods
+from beft.importance.registry import known_methods
 from beft.importance.result import Importance, in_order
 from beft.names import known_name
 
@@ -93,7 +93,7 @@ def choose_target(
         BeftError: The probe moved none of them, or they have no direction and no other method was computed.
     """
     by_name = {table.method: table for table in (tables.values() if isinstance(tables, Mapping) else tables)}
-    if method in methods() and method not in by_name:
+    if method in known_methods() and method not in by_name:
         raise InputError(
             f"{method} cannot choose, since it was not computed ({', '.join(by_name)} were): name it in score.methods"
         )

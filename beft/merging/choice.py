@@ -11,8 +11,8 @@ from beft.adapter import Adapter
 from beft.errors import InputError
 from beft.merging.dev import DevRows, DevScore
 from beft.merging.merged import Merged, check_one_base, merge
+from beft.merging.methods.searched_weights import Score, Weights, search_weights
 from beft.merging.registry import options
-from beft.merging.searched_weights import Score, Weights, search_weights
 from beft.opened import Opened
 from beft.settings import MergeMethod, MergeSettings
 

@@ -30,7 +30,7 @@ def merge_method(name: str) -> Callable[[Merge], Merge]:
     return register
 
 
-def methods() -> tuple[str, ...]:
+def known_methods() -> tuple[str, ...]:
     """The names of all merge methods."""
     return tuple(_METHODS)
 

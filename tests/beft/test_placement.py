@@ -19,7 +19,7 @@ from beft.classifier import Classifier
 from beft.device import Compute
 from beft.errors import InputError
 from beft.estimate import estimate
-from beft.importance.fisher import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness
 from beft.placement import attached_forward, parameter_value
 from beft.recompute import recomputed_layers

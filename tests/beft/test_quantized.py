@@ -23,7 +23,7 @@ from beft.estimate import estimate
 from beft.features import predict_probabilities
 from beft.files import read_json, write_json
 from beft.folding import fold
-from beft.importance.fisher import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.inertness import inert_terms, measure_inertness
 from beft.prediction import Predictor
 from beft.quantized import quantized_layers

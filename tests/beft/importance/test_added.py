@@ -16,11 +16,11 @@ from beft.errors import BeftError
 from beft.evidence import Evidence
 from beft.importance import fisher_information, score
 from beft.importance.heatmap import draw_heatmap
-from beft.importance.projection_ratio import projection_ratio_of
+from beft.importance.methods.projection_ratio import projection_ratio_of
 from beft.inertness import inert_terms, measure_inertness
 from beft.settings import Settings
 from beft.sites import find_sites, read_bias
-from tests.beft.importance.test_fisher import Plain
+from tests.beft.importance.methods.test_fisher import Plain
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.importance import score
-from beft.importance.magnitude import magnitude
+from beft.importance.methods.magnitude import magnitude
 from beft.sites import BiasSite
 
 torch.set_num_threads(1)

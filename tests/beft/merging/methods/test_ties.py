@@ -12,7 +12,7 @@ from peft.utils.merge_utils import ties as peft_ties
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging.ties import ties
+from beft.merging.methods.ties import ties
 
 torch.set_num_threads(1)
 

@@ -13,8 +13,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging.dare import dare
-from beft.merging.task_arithmetic import task_arithmetic
+from beft.merging.methods.dare import dare
+from beft.merging.methods.task_arithmetic import task_arithmetic
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.merging.searched_weights import Score, Weights, best, rounds, search_weights
+from beft.merging.methods.searched_weights import Score, Weights, best, rounds, search_weights
 
 STARTS = (0.3, 0.5, 1.0)
 

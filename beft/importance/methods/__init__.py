@@ -1,0 +1,1 @@
+"""The importance methods, each a function in the file of its name: a file that is dropped in is known everywhere."""
