@@ -183,12 +183,18 @@ def _tags(planned: Planned, record: Measured) -> dict[str, JSON]:
 
 
 def _metrics(record: Measured) -> Metrics:
-    """The same names for every method; ``test/score`` is the headline metric, whatever the dataset's is."""
+    """The same names for every method; ``score`` is the headline metric, whatever it is called for the dataset."""
     found: Metrics = [("test/score", record.scores[record.metric], 0)]
     found += [(f"test/{name}", value, 0) for name, value in record.scores.items()]
-    names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": "dev/score"}
+    names = {
+        "train_loss": ("train/loss",),
+        "dev_loss": ("dev/loss",),
+        "dev_metric": ("dev/score", f"dev/{record.metric}"),
+    }
     for epoch in record.history:
-        found += [(names[name], epoch[name], epoch["epoch"]) for name in names if epoch.get(name) is not None]
+        for kept, shown_as in names.items():
+            if epoch.get(kept) is not None:
+                found += [(name, epoch[kept], epoch["epoch"]) for name in shown_as]
     if record.best_epoch is not None:
         found.append(("usage/best_epoch", record.best_epoch, 0))
     found.append(("usage/trainable_parameters", record.trained_parameters + record.head_parameters, 0))

@@ -120,7 +120,8 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     tags = {(run.data.tags["dataset"], run.data.tags["seed"], run.data.tags["term"]) for run in nested}
     assert tags == {("mine", "0", "value"), ("yours", "0", "value")}
     assert {run.data.params["train.epochs"] for run in nested} == {"2"}
-    assert all({"test/score", "dev/score", "usage/trainable_parameters"} <= set(run.data.metrics) for run in nested)
+    every = {"test/score", "test/accuracy", "dev/score", "dev/accuracy", "usage/trainable_parameters"}
+    assert all(every <= set(run.data.metrics) for run in nested)
     assert len({frozenset(run.data.params) for run in nested}) == 1
 
     # Again, in MLflow's words: nothing more is written.
