@@ -83,7 +83,7 @@ growth: $(TESTS)  ## measure how time and memory grow with runs, tokens and mode
 gpu: $(TESTS)  ## measure the engine on a GPU with large models of random weights; needs CUDA
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-faults: $(TESTS)  ## make every fault happen that a run must survive (about ten minutes), into benchmarks/
+faults: $(TESTS)  ## make every fault happen that a run must survive (half an hour), into benchmarks/
 	@$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lock:  ## make constraints.txt anew from an installation into an empty environment
