@@ -242,7 +242,7 @@ class Reproducing:
         term = self.plan.methods[0]
         by_seed: dict[tuple[str, str, int], dict[str, Planned]] = {}
         for planned in self._todo:
-            for seed in planned.seeds if planned.key in self.folders else ():
+            for seed in planned.seeds if planned.key in self.folders and term in planned.methods else ():
                 by_seed.setdefault((planned.base, planned.regime, seed), {})[planned.dataset] = planned
         for (base, regime, seed), of_seed in by_seed.items():
             if len(of_seed) < 2:

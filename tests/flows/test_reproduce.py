@@ -20,7 +20,18 @@ from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-COMMAND = ["reproduce", "table3", "--datasets", "mine,yours,gone", "--regime", "60", "--seeds", "1"]
+COMMAND = [
+    "reproduce",
+    "table3",
+    "--datasets",
+    "mine,yours,gone",
+    "--regime",
+    "60",
+    "--seeds",
+    "1",
+    "--methods",
+    "value,full",
+]
 
 
 @pytest.fixture
@@ -95,7 +106,7 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
 
     assert status_of(COMMAND) == 0
     out = capsys.readouterr().out
-    assert "1 of 2 measurements were finished already and reused." in out
+    assert "1 of 4 measurements were finished already and reused." in out
     assert "gone 60 on base" in out and "gone.csv" in out
 
     # The folder of the report, with what was measured beside what was published.
@@ -117,8 +128,8 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     nested = [run for run in everything if "mlflow.parentRunId" in run.data.tags]
     assert parent.info.status == "FINISHED" and parent.data.params["name"] == "table3"
     assert "mine/60/value" in parent.data.metrics and "mine/biases mean" in parent.data.metrics
-    tags = {(run.data.tags["dataset"], run.data.tags["seed"], run.data.tags["term"]) for run in nested}
-    assert tags == {("mine", "0", "value"), ("yours", "0", "value")}
+    tags = {(run.data.tags["dataset"], run.data.tags["seed"], run.data.tags["method"]) for run in nested}
+    assert tags == {(dataset, "0", method) for dataset in ("mine", "yours") for method in ("value", "full")}
     assert {run.data.params["train.epochs"] for run in nested} == {"2"}
     every = {"test/score", "test/accuracy", "dev/score", "dev/accuracy", "usage/trainable_parameters"}
     assert all(every <= set(run.data.metrics) for run in nested)
@@ -127,7 +138,9 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     # Again, in MLflow's words: nothing more is written.
     from flows.reproduce import run_reproduce
 
-    request = ReproductionRequest(name="table3", datasets=("mine", "yours", "gone"), regimes=(60,), seeds=1)
+    request = ReproductionRequest(
+        name="table3", datasets=("mine", "yours", "gone"), regimes=(60,), seeds=1, methods=("value", "full")
+    )
     again = run_reproduce(request, PipelineSettings.read(root / "params.yaml"))
     assert all(step["reused"] for step in again["steps"].values())
     assert again["mlflow_run"] == parent.info.run_id and len(runs(root)) == len(everything)
