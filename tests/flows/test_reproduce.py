@@ -27,10 +27,10 @@ COMMAND = [
     "mine,yours,gone",
     "--regime",
     "60",
-    "--seeds",
-    "1",
     "--methods",
     "value,full",
+    "--seeds",
+    "1",
 ]
 
 
