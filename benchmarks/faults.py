@@ -33,7 +33,7 @@ def run(tests: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
     of_folder: dict[str, list[str]] = {}
     for test in dict.fromkeys(tests):
-        of_folder.setdefault(test.partition("::")[0].rpartition("/")[0], []).append(test)
+        of_folder.setdefault(test.partition(".py:")[0].rpartition("/")[0], []).append(test)
     found: dict[str, dict[str, Any]] = {}
     for ids in of_folder.values():
         with tempfile.TemporaryDirectory(prefix="beft-faults-") as kept:
