@@ -27,7 +27,7 @@ def test_names_are_swapped_whole_and_in_their_case() -> None:
 
 
 def folded(text: str) -> str:
-    """A text without its case, the same before and after a change of case: ``lower`` alone is not, of a micro sign or a sharp s."""
+    """A text without its case, the same before and after a change of case: of a sharp s ``lower`` is not."""
     return text.casefold().upper().casefold()
 
 
