@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
-from beft.found import OneOf, found_in
 from beft.names import unknown_name
 
 Term = Literal[
@@ -27,10 +27,10 @@ Term = Literal[
     "final_norm",
 ]
 TERMS: tuple[str, ...] = get_args(Term)
-Method = Annotated[str, OneOf(found_in("importance/methods"))]
+Method = Annotated[str, OneOf(method_names("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
-MergeMethod = Annotated[str, OneOf(found_in("merging/methods"))]
+MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
 class Section(BaseModel):

@@ -50,10 +50,7 @@ def _read(case: ElementTree.Element) -> tuple[str, dict[str, Any]]:
     classes = [last] if last[:1].isupper() else []
     file = "/".join(path if classes else [*path, last])
     bad = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
-    told = {
-        str(one.get("name")): _FOLDER.sub("…", str(one.get("value"))).replace(f"{ROOT}/", "")
-        for one in case.iter("property")
-    }
+    told = {str(one.get("name")): _shortened(str(one.get("value"))) for one in case.iter("property")}
     name = "::".join([f"{file}.py", *classes, str(case.get("name"))])
     return name, {"verdict": bad[0] if bad else "passed", "seconds": float(case.get("time") or 0), **told}
 

@@ -3,7 +3,7 @@
 The methods are the functions in the files of ``beft/importance/methods``.
 """
 
-from beft.found import import_found
+from beft.discovery import import_methods
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.registry import importance_method, known_methods, score
 from beft.importance.result import Importance
@@ -19,4 +19,4 @@ __all__ = [
     "score",
 ]
 
-import_found("importance/methods", known_methods)
+import_methods("importance/methods", known_methods)

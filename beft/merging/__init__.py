@@ -4,7 +4,7 @@ The methods are the pure functions on changes in the files of ``beft/merging/met
 their options and weights on dev rows.
 """
 
-from beft.found import import_found
+from beft.discovery import import_methods
 from beft.merging.comparison import Comparison, compare, compare_all
 from beft.merging.deltas import content_hash
 from beft.merging.merged import Merged, MergeWarning, merge
@@ -24,4 +24,4 @@ __all__ = [
     "options",
 ]
 
-import_found("merging/methods", known_methods)
+import_methods("merging/methods", known_methods)

@@ -73,5 +73,8 @@ def test_a_long_one_holds_up_none_beside_it() -> None:
             steps[3].ended = step.ended = True
         return step
 
-    given = list(windowed([partial(start, step) for step in steps], 2))
+    given: list[Any] = []
+    for one in windowed([partial(start, step) for step in steps], 2):
+        assert one.ended, "given before its end"
+        given.append(one)
     assert given == started == steps

@@ -11,12 +11,12 @@ from pydantic_core import core_schema
 _HERE = Path(__file__).parent
 
 
-def found_in(folder: str) -> tuple[str, ...]:
+def method_names(folder: str) -> tuple[str, ...]:
     """The names of the files in a folder of this package (``importance/methods``), without importing them."""
     return tuple(sorted(path.stem for path in (_HERE / folder).glob("*.py") if not path.stem.startswith("_")))
 
 
-def import_found(folder: str, registered: Callable[[], Iterable[str]]) -> None:
+def import_methods(folder: str, registered: Callable[[], Iterable[str]]) -> None:
     """Import all of them, and hold that each has registered a method of its own name.
 
     Args:
@@ -25,7 +25,7 @@ def import_found(folder: str, registered: Callable[[], Iterable[str]]) -> None:
     Raises:
         ImportError: A file registers another name, or none.
     """
-    names = found_in(folder)
+    names = method_names(folder)
     package = ".".join((__package__ or "beft", *Path(folder).parts))
     for name in names:
         importlib.import_module(f"{package}.{name}")
