@@ -26,6 +26,7 @@ from beft.importance import fisher_information
 from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
+from beft.placement import module_device
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
@@ -118,14 +119,18 @@ def dev_metric(name: str, rows: LabelledRows | None) -> Metric:
 
 
 def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
-    """Where the head starts: nothing named (as the model has it), or a linear model fitted on what it sees.
+    """Where the head starts: what is not named starts as the model has it.
 
-    Logistic regression; ridge regression of values, a conditional logit of choices.
-
-    Linear probing before fine-tuning: the biases then do not have to follow a head that is still random.
+    ``best_constant`` names the output layer's bias, where it is drawn and not the base's own: the biases of the base
+    then do not have to find the values' mean, or the labels' frequencies, first of all (benchmarks/recipes.md).
+    ``logistic_regression`` names the layer, as a linear model on what it sees (ridge regression of values, a
+    conditional logit of choices): linear probing before fine-tuning.
     """
-    if settings.head.init == "random" or not classifier.shape.has_head:
+    kind = settings.head_init
+    if kind == "random" or not classifier.shape.has_head:
         return {}
+    if kind == "best_constant":
+        return _best_constant(classifier, sample)
 
     def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
         return extract_features(classifier, rows.encoded, "head").numpy(), rows
@@ -138,10 +143,19 @@ def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> di
         metric=sample.metric,
         seed=settings.seed,
     )
-    start = {f"{classifier.output_name}.weight": weight}
+    device = module_device(classifier.output_layer)
+    start = {f"{classifier.output_name}.weight": weight.to(device)}
     if classifier.output_layer.bias is not None:
-        start[f"{classifier.output_name}.bias"] = bias
+        start[f"{classifier.output_name}.bias"] = bias.to(device)
     return start
+
+
+def _best_constant(classifier: Classifier, sample: Sample) -> dict[str, Tensor]:
+    bias = f"{classifier.output_name}.bias"
+    constant = classifier.shape.best_constant(sample.train.labels, len(classifier.labels))
+    if constant is None or bias not in classifier.drawn:
+        return {}
+    return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}
 
 
 def run_probe(

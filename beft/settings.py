@@ -100,8 +100,11 @@ class HeadSettings(Section):
     pooling: Literal["auto", "model", "mean", "cls"] = Field(
         "auto", description="model: the base's own head; auto: the base's own pooling configuration, else model"
     )
-    init: Literal["random", "logistic_regression"] = Field(
-        "random", description="logistic_regression: fitted on what the head sees of the frozen base"
+    init: Literal["auto", "random", "best_constant", "logistic_regression"] = Field(
+        "auto",
+        description="best_constant: random weights, and a bias that fits the train rows best without any feature (the "
+        "labels' frequencies, the values' mean); logistic_regression: fitted on what the head sees of the frozen base; "
+        "auto: best_constant, under protocol: paper random",
     )
 
 
@@ -231,6 +234,13 @@ class Settings(Section):
                 f"{named[0]}.learning_rates are chosen on dev, which protocol: paper has not; name one learning_rate"
             )
         return self
+
+    @property
+    def head_init(self) -> str:
+        """Where the head starts, ``auto`` resolved: the published protocol starts at random."""
+        if self.head.init != "auto":
+            return self.head.init
+        return "random" if self.protocol == "paper" else "best_constant"
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

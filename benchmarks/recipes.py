@@ -8,6 +8,7 @@ and not trained again. Writes benchmarks/recipes.json and .md.
 import argparse
 import logging
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,75 +25,64 @@ from beft.settings import DatasetSettings, Settings
 from benchmarks import machine
 from benchmarks.intervals import Interval
 from benchmarks.prepared import ROOT, prepared_data
+from benchmarks.recipe_studies import CHOSEN, STUDIES, Changes, Study
 
 HERE = Path(__file__).parent
-SPARE = 2000
-"""Rows of no split, a draw; fewer where a dataset has no more."""
-
-DEFAULT = "the default: a random head at a twentieth of the biases' rate, mean pooling"
-RECIPES: dict[str, dict[str, Any]] = {
-    DEFAULT: {},
-    "a head that starts from logistic (of values: ridge) regression, one rate for all": {
-        "head.init": "logistic_regression",
-        "train.learning_rate": 0.005,
-        "train.head_learning_rate": None,
-        "train.warmup_fraction": 0.0,
-        "train.dropout": True,
-    },
-    "the default, but a head as fast as the biases": {"train.head_learning_rate": None, "train.learning_rate": 0.005},
-    "the default, its rate chosen on dev among 0.005, 0.01 and 0.02": {"train.learning_rates": [0.005, 0.01, 0.02]},
-}
 log = logging.getLogger("beft.recipes")
 
 Found = dict[str, Any]
 
 
-def measure(settings: Settings, dataset: str) -> Found:
+def measure(settings: Settings, dataset: str, *, spare: int, train: bool) -> Found:
     """Train the value biases; the chosen epoch's metric and loss on dev, and the metric on spare rows."""
     section = settings.datasets[dataset]
     with prepared_data(dataset, section.size, settings.split) as prepared:
         opened = open_classifier(settings, prepared, dataset)
-        spare = labelled(opened.classifier, spare_rows(prepared, settings, dataset), section.max_length)
+        unseen = labelled(opened.classifier, spare_rows(prepared, settings, dataset, spare), section.max_length)
         sample, training = opened.sample(), opened.training(settings.train)
-        result = train_terms(opened.classifier, sample, settings, training, ["value"])
-    chosen = result.history[result.best_epoch - 1]
-    with Bank(opened.classifier.model, result.deltas, result.head):
-        predicted = predict_rows(opened.classifier, spare)
+        result = train_terms(opened.classifier, sample, settings, training, ["value"]) if train else None
+    assert sample.dev is not None
+    with Bank(opened.classifier.model, result.deltas if result else {}, result.head if result else {}):
+        predicted = predict_rows(opened.classifier, unseen)
+        on_dev = None if result else predict_rows(opened.classifier, sample.dev)
+    chosen = result.history[result.best_epoch - 1] if result else {}
     return {
         "metric": opened.metric,
-        "rows": {"train": len(sample.train), "dev": len(sample.dev or ()), "spare": len(spare)},
-        "epochs": training.epochs,
-        "epoch": result.best_epoch,
-        "dev": chosen["dev_metric"],
-        "dev_loss": chosen["dev_loss"],
-        "spare": score_rows(opened.metric, predicted, spare),
+        "rows": {"train": len(sample.train), "dev": len(sample.dev), "spare": len(unseen)},
+        "epochs": training.epochs if result else 0,
+        "epoch": result.best_epoch if result else 0,
+        "dev": score_rows(opened.metric, on_dev, sample.dev) if on_dev is not None else chosen["dev_metric"],
+        "dev_loss": chosen.get("dev_loss"),
+        "spare": score_rows(opened.metric, predicted, unseen),
     }
 
 
-def spare_rows(prepared: Path, settings: Settings, dataset: str) -> Rows:
+def spare_rows(prepared: Path, settings: Settings, dataset: str, most: int) -> Rows:
     """Rows that no split of the prepared data has: those of the largest sample that are not in this one."""
     own = {row for split in SPLITS for row in load_split(prepared, split).ids}
     with prepared_data(dataset, "all", settings.split) as everything:
         rows = joined(load_split(everything, "train"), load_split(everything, "dev"))
-    return rows.select([at for at, row in enumerate(rows.ids) if row not in own][:SPARE])
+    return rows.select([at for at, row in enumerate(rows.ids) if row not in own][:most])
 
 
-def finished(dataset: str, recipe: str, draw: int, threads: int) -> Found:
+def finished(study: Study, dataset: str, recipe: str, draw: int, threads: int) -> Found:
     """What was measured before with the same settings and source, or is measured now."""
-    settings = settings_of(dataset, RECIPES[recipe], draw, threads)
-    asked = [settings.model_dump(mode="json"), SPARE, sha256_tree(ROOT / "beft", ".py")]
+    changes = study.recipes[recipe]
+    settings = settings_of(dataset, {**study.common, **(changes or {})}, draw, threads)
+    asked = [settings.model_dump(mode="json"), study.spare, sha256_tree(ROOT / "beft", ".py")]
+    asked += ["untouched"] if changes is None else []
     path = ROOT / "runs" / "recipes" / f"{sha256_json(asked)[:16]}.json"
     if not path.exists():
-        write_json(path, measure(settings, dataset))
+        write_json(path, measure(settings, dataset, spare=study.spare, train=changes is not None))
     found: Found = read_json(path)
     return found
 
 
-def settings_of(dataset: str, changes: Mapping[str, Any], draw: int, threads: int) -> Settings:
-    """The default settings with a recipe's changes, for one dataset's low regime, one draw and its seed."""
+def settings_of(dataset: str, changes: Changes, draw: int, threads: int) -> Settings:
+    """The default settings with a recipe's changes, for one dataset, one draw and its seed."""
     values = Settings(datasets={dataset: DatasetSettings()}).model_dump(mode="json")
     for name, value in {**changes, "seed": draw, "split.draw": draw, "base.threads": threads}.items():
-        *parents, last = name.split(".")
+        *parents, last = name.replace("DATASET", dataset).split(".")
         section = values
         for parent in parents:
             section = section[parent]
@@ -100,9 +90,15 @@ def settings_of(dataset: str, changes: Mapping[str, Any], draw: int, threads: in
     return Settings.from_mapping(values)
 
 
-def gains(found: Mapping[str, Sequence[Found]], recipe: str) -> list[float]:
+def with_chosen(study: Study, found: Mapping[str, Sequence[Found]]) -> dict[str, Sequence[Found]]:
+    """What was found, and the rate that each draw's dev rows choose, as ``train.learning_rates`` chooses it."""
+    by_draw = zip(*(found[recipe] for recipe in study.rates), strict=True)
+    return {**found, CHOSEN: [max(ones, key=lambda one: (one["dev"], -one["dev_loss"])) for ones in by_draw]}
+
+
+def gains(study: Study, found: Mapping[str, Sequence[Found]], recipe: str) -> list[float]:
     """By how much the default is ahead of a recipe on the spare rows of each draw."""
-    return [ours["spare"] - its["spare"] for ours, its in zip(found[DEFAULT], found[recipe], strict=True)]
+    return [ours["spare"] - its["spare"] for ours, its in zip(found[study.default], found[recipe], strict=True)]
 
 
 def percent(values: Sequence[float]) -> str:
@@ -110,9 +106,9 @@ def percent(values: Sequence[float]) -> str:
     return ", ".join(f"{100 * value:.1f}" for value in values)
 
 
-def table(dataset: str, found: Mapping[str, Sequence[Found]]) -> list[str]:
+def table(study: Study, dataset: str, found: Mapping[str, Sequence[Found]]) -> list[str]:
     """A dataset's recipes side by side, as Markdown."""
-    first = found[DEFAULT][0]
+    first = found[study.default][0]
     rows = first["rows"]
     lines = [
         f"## {dataset}: {first['metric']}, {rows['train']:,} rows to train on, {rows['dev']:,} of dev",
@@ -122,21 +118,22 @@ def table(dataset: str, found: Mapping[str, Sequence[Found]]) -> list[str]:
     ]
     for recipe, of_draws in found.items():
         spare = [one["spare"] for one in of_draws]
-        ahead = gains(found, recipe)
-        gain = Interval.of(ahead).percent("+") if recipe != DEFAULT and len(ahead) > 1 else ""
+        losses = [one["dev_loss"] for one in of_draws if one["dev_loss"] is not None]
+        ahead = gains(study, found, recipe)
+        gain = Interval.of(ahead).percent("+") if recipe != study.default and len(ahead) > 1 else ""
         lines.append(
             f"| {recipe} | {of_draws[0]['epochs']} | {100 * statistics.mean(one['dev'] for one in of_draws):.1f} "
-            f"| {statistics.mean(one['dev_loss'] for one in of_draws):.3f} | {100 * statistics.mean(spare):.1f} "
+            f"| {f'{statistics.mean(losses):.3f}' if losses else '-'} | {100 * statistics.mean(spare):.1f} "
             f"| {percent(spare)} | {gain} |"
         )
     return [*lines, ""]
 
 
-def summary(found: Mapping[str, Mapping[str, Sequence[Found]]]) -> list[str]:
+def summary(study: Study, found: Mapping[str, Mapping[str, Sequence[Found]]]) -> list[str]:
     """The default's gain over each recipe, over datasets: every dataset weighs the same."""
     lines = ["## Over the datasets", "", "| recipe | mean gain of the default, in points | ahead on |", "|---|---|---|"]
-    for recipe in list(RECIPES)[1:]:
-        means = [statistics.mean(gains(of_dataset, recipe)) for of_dataset in found.values()]
+    for recipe in study.others:
+        means = [statistics.mean(gains(study, of_dataset, recipe)) for of_dataset in found.values()]
         ahead = sum(mean > 0 for mean in means)
         lines.append(f"| {recipe} | {100 * statistics.mean(means):+.1f} | {ahead} of {len(means)} |")
     return [*lines, ""]
@@ -145,39 +142,48 @@ def summary(found: Mapping[str, Mapping[str, Sequence[Found]]]) -> list[str]:
 def main() -> None:
     """Train every recipe on every draw of every dataset, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--datasets", nargs="+", default=["rotten_tomatoes"], help="those of a folder are in BEFT_DATA_DIR"
-    )
+    parser.add_argument("--study", choices=list(STUDIES), default="recipes")
+    parser.add_argument("--datasets", nargs="+", help="those of a folder are in BEFT_DATA_DIR")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--threads", type=int, default=Settings().base.threads)
     arguments = parser.parse_args()
+    study = STUDIES[arguments.study]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found: dict[str, dict[str, list[Found]]] = {}
-    for dataset in arguments.datasets:
-        found[dataset] = {recipe: [] for recipe in RECIPES}
+    measured: dict[str, dict[str, list[Found]]] = {}
+    for dataset in arguments.datasets or study.datasets:
+        measured[dataset] = {recipe: [] for recipe in study.recipes}
         for draw in range(arguments.draws):
-            for recipe in RECIPES:
-                one = finished(dataset, recipe, draw, arguments.threads)
-                found[dataset][recipe].append(one)
+            for recipe in study.recipes:
+                one = finished(study, dataset, recipe, draw, arguments.threads)
+                measured[dataset][recipe].append(one)
                 log.info("%s, draw %d: %s: %s", dataset, draw, recipe, one)
     compute = resolve_compute(Settings().base.model_copy(update={"threads": arguments.threads}))
     described = machine.describe(compute)
-    record = {"command": "make recipes", "machine": described, "recipes": RECIPES, "datasets": found}
-    write_json(HERE / "recipes.json", record)
+    command = " ".join(["python -m benchmarks.recipes", *sys.argv[1:]])
+    recipes = dict(study.recipes)
+    record = {
+        "command": command,
+        "machine": described,
+        "common": study.common,
+        "recipes": recipes,
+        "datasets": measured,
+    }
+    write_json(HERE / f"{arguments.study}.json", record)
     lines = [
-        "# Recipes for the value biases",
+        f"# {study.title}",
         "",
-        f"`make recipes`, {described['date']}; {described['cpu']}, {compute.precision}, {compute.threads} threads. "
-        f"{arguments.draws} draws of the low regime of each dataset; dev chooses the epoch. Spare rows: up to "
-        f"{SPARE:,} a draw that are in no split, neither test nor gate nor sample; the gain of the default on them is "
-        "paired by draw, its interval 95 %, t. All values are percent, or hundredths of a correlation.",
+        f"`{command}`, {described['date']}; {described['cpu']}, {compute.precision}, {compute.threads} threads.",
+        f"{study.note} {arguments.draws} draws of each dataset; dev chooses the epoch. Spare rows: up to "
+        f"{study.spare:,} a draw that are in no split, neither test nor gate nor sample; the gain of the default on "
+        "them is paired by draw, its interval 95 %, t. All values are percent, or hundredths of a correlation.",
         "",
     ]
+    found = {dataset: with_chosen(study, of_dataset) for dataset, of_dataset in measured.items()}
     if len(found) > 1:
-        lines += summary(found)
+        lines += summary(study, found)
     for dataset, of_dataset in found.items():
-        lines += table(dataset, of_dataset)
-    write_text(HERE / "recipes.md", "\n".join(lines))
+        lines += table(study, dataset, of_dataset)
+    write_text(HERE / f"{arguments.study}.md", "\n".join(lines))
     log.info("%s", "\n".join(lines))
 
 

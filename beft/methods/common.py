@@ -59,13 +59,13 @@ class Common:
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
 
     def head_start(self, seed: int) -> dict[str, Tensor]:
-        """Where the head starts under a seed: fitted on the frozen features, or as the seed draws it.
+        """Where the head starts under a seed: as the seed draws it, and what ``beft.adaptation.head_start`` names.
 
         The seed of the settings has drawn the head that the model has: nothing is named then.
         """
         if seed not in self._starts:
-            fitted = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
-            self._starts[seed] = fitted or self.drawn_head(seed)
+            named = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
+            self._starts[seed] = self.drawn_head(seed) | named
         return self._starts[seed]
 
     def drawn_head(self, seed: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -35,6 +36,11 @@ class Classification(Shape):
         if outputs.dim() != 2 or outputs.shape[1] < 2:
             raise InputError(f"classification needs outputs of two labels or more, not of shape {tuple(outputs.shape)}")
         return functional.cross_entropy(outputs, targets, reduction="none")
+
+    def best_constant(self, targets: np.ndarray, labels: int) -> Tensor:
+        """The logarithms of the labels' frequencies, one added to each count, with a mean of zero."""
+        logits = np.log(np.bincount(targets, minlength=labels) + 1.0)
+        return torch.from_numpy(logits - logits.mean())
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Probabilities, [rows, labels]."""

