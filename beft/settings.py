@@ -102,9 +102,9 @@ class HeadSettings(Section):
     )
     init: Literal["auto", "random", "best_constant", "logistic_regression"] = Field(
         "auto",
-        description="best_constant: random weights, and a bias that fits the train rows best without any feature (the "
-        "labels' frequencies, the values' mean); logistic_regression: fitted on what the head sees of the frozen base; "
-        "auto: best_constant, under protocol: paper random",
+        description="random: as transformers draws it; best_constant: that, but a bias that fits the train rows best "
+        "without any feature (the labels' frequencies, the values' mean); logistic_regression: fitted on what the head "
+        "sees of the frozen base; auto: best_constant, under protocol: paper random",
     )
 
 

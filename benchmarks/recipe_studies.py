@@ -43,7 +43,7 @@ class Study:
 
 
 ENCODER_DEFAULT = (
-    "the default: biases at 0.01, a head at a twentieth of that whose bias fits the train rows, mean pooling"
+    "the default: biases at 0.01, a head at a twentieth of that, which starts at the best constant; mean pooling"
 )
 DECODER_DEFAULT = "the default: biases at 0.01, trained as classification over the candidate answers"
 STUDIES = {
@@ -53,7 +53,7 @@ STUDIES = {
         recipes={
             ENCODER_DEFAULT: {},
             "the default, biases at 0.02": {"train.learning_rate": 0.02},
-            "the default, the head's bias drawn at random as well": {"head.init": "random"},
+            "the default, the head as transformers draws it: its bias starts at 0": {"head.init": "random"},
             "a head that starts from logistic (of values: ridge) regression, 0.005 for all, no warm-up, dropout": {
                 "head.init": "logistic_regression",
                 "train.learning_rate": 0.005,

@@ -125,8 +125,16 @@ def test_a_head_that_is_drawn_starts_at_the_best_constant_and_one_of_the_base_do
     np.testing.assert_allclose(shares.numpy(), counts / counts.sum(), rtol=1e-6)
     assert head_start(own, sample, Settings()) == {}
     assert head_start(drawn, sample, Settings.from_mapping({"protocol": "paper"})) == {}
-    probe = run_probe(drawn, sample, Settings(), TRAINING, progress=quiet)
+
+
+@pytest.mark.parametrize("pooling", ["model", "mean"])
+def test_a_base_in_bf16_is_probed_from_the_best_constant(sample, pooling):
+    """Fisher information is taken with that bias in fp32 beside a weight in bf16."""
+    classifier = tiny_classifier(dtype=torch.bfloat16, pooling=pooling)
+    classifier.drawn = ("classifier.weight", "classifier.bias")
+    probe = run_probe(classifier, sample, Settings(), TRAINING, progress=quiet)
     assert set(probe.result.head) == {"classifier.weight", "classifier.bias"}
+    assert all(bool(information.isfinite().all()) for information in probe.evidence.information.values())
 
 
 def test_settings_of_a_dataset_replace_those_of_the_section():
