@@ -159,13 +159,12 @@ def main() -> None:
                 log.info("%s, draw %d: %s: %s", dataset, draw, recipe, one)
     compute = resolve_compute(Settings().base.model_copy(update={"threads": arguments.threads}))
     described = machine.describe(compute)
-    command = " ".join(["python -m benchmarks.recipes", *sys.argv[1:]])
-    recipes = dict(study.recipes)
+    command = f'make recipes ARGS="{" ".join(sys.argv[1:])}"'
     record = {
         "command": command,
         "machine": described,
         "common": study.common,
-        "recipes": recipes,
+        "recipes": study.recipes,
         "datasets": measured,
     }
     write_json(HERE / f"{arguments.study}.json", record)
