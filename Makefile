@@ -68,7 +68,7 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
 	@$(BIN)/python -m benchmarks.terms_on_rotten_tomatoes $(ARGS)
 
-recipes: $(TESTS)  ## compare recipes for the value biases over five draws, without the test rows (twenty minutes)
+recipes: $(TESTS)  ## compare recipes for the value biases over five draws, without the test rows (about an hour)
 	@$(BIN)/python -m benchmarks.recipes $(ARGS)
 
 bench: $(TESTS)  ## measure the training engine against its peers (about a quarter of an hour), into benchmarks/

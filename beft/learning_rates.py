@@ -1,7 +1,7 @@
 """Learning rates that are tried side by side: each is a run of its own, and the best on dev is the one that counts."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -52,8 +52,7 @@ def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], N
     if len(results) == 1:
         return replace(results[0], run=replace(results[0].run, name=run.name))
     tried = tuple(_on_dev(result) for result in results)
-    best = max(range(len(tried)), key=lambda at: (tried[at]["dev_metric"], -tried[at]["dev_loss"], -at))
-    chosen = results[best]
+    chosen = results[best_tried(tried)]
     listed = ", ".join(f"{one['learning_rate']:g}: {one['dev_metric']:.4f}" for one in tried)
     progress(f"{run.name}: learning rate {chosen.run.settings.learning_rate:g} is the best on dev ({listed})")
     return replace(
@@ -62,6 +61,11 @@ def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], N
         tried=tried,
         seconds=sum(result.seconds for result in results),
     )
+
+
+def best_tried(tried: Sequence[Mapping[str, Any]]) -> int:
+    """Which of several has the best ``dev_metric``; lower ``dev_loss`` decides between equals, then the order."""
+    return max(range(len(tried)), key=lambda at: (tried[at]["dev_metric"], -tried[at]["dev_loss"], -at))
 
 
 def _on_dev(result: RunResult | WeightsResult) -> dict[str, Any]:

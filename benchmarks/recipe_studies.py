@@ -11,7 +11,7 @@ Changes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """Recipes that are compared on the low regime of datasets, or on what ``common`` says.
+    """Recipes that are compared over draws of datasets.
 
     Attributes:
         title: Of its page.
@@ -19,6 +19,7 @@ class Study:
         recipes: What each changes of the default settings; the first is the default. None trains nothing.
         rates: Those of them that differ from the default in the biases' rate alone.
         common: What all of them change.
+        size: Rows of a draw's sample, train and dev: a number, or a regime.
         spare: Rows of no split, a draw; fewer where a dataset has no more.
         datasets: Those that are measured unless others are named.
     """
@@ -28,6 +29,7 @@ class Study:
     recipes: Mapping[str, Changes | None]
     rates: Sequence[str]
     common: Changes
+    size: int | str
     spare: int
     datasets: Sequence[str]
 
@@ -64,6 +66,7 @@ STUDIES = {
         },
         rates=[ENCODER_DEFAULT, "the default, biases at 0.02"],
         common={},
+        size="low",
         spare=2000,
         datasets=["rotten_tomatoes"],
     ),
@@ -83,8 +86,8 @@ STUDIES = {
             "base.add_biases": True,
             "train.epochs": 2,
             "train.batch_size": 8,
-            "datasets.DATASET.size": 200,
         },
+        size=200,
         spare=200,
         datasets=["sst2"],
     ),

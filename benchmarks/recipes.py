@@ -19,6 +19,7 @@ from beft.datasets import Rows, load_split
 from beft.datasets.prepared import SPLITS
 from beft.device import resolve_compute
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.learning_rates import best_tried
 from beft.measuring import predict_rows, score_rows
 from beft.opened import open_classifier
 from beft.settings import DatasetSettings, Settings
@@ -68,7 +69,7 @@ def spare_rows(prepared: Path, settings: Settings, dataset: str, most: int) -> R
 def finished(study: Study, dataset: str, recipe: str, draw: int, threads: int) -> Found:
     """What was measured before with the same settings and source, or is measured now."""
     changes = study.recipes[recipe]
-    settings = settings_of(dataset, {**study.common, **(changes or {})}, draw, threads)
+    settings = settings_of(dataset, {**study.common, **(changes or {})}, draw, threads, size=study.size)
     asked = [settings.model_dump(mode="json"), study.spare, sha256_tree(ROOT / "beft", ".py")]
     asked += ["untouched"] if changes is None else []
     path = ROOT / "runs" / "recipes" / f"{sha256_json(asked)[:16]}.json"
@@ -78,11 +79,12 @@ def finished(study: Study, dataset: str, recipe: str, draw: int, threads: int) -
     return found
 
 
-def settings_of(dataset: str, changes: Changes, draw: int, threads: int) -> Settings:
+def settings_of(dataset: str, changes: Changes, draw: int, threads: int, *, size: int | str = "low") -> Settings:
     """The default settings with a recipe's changes, for one dataset, one draw and its seed."""
     values = Settings(datasets={dataset: DatasetSettings()}).model_dump(mode="json")
+    values["datasets"][dataset]["size"] = size
     for name, value in {**changes, "seed": draw, "split.draw": draw, "base.threads": threads}.items():
-        *parents, last = name.replace("DATASET", dataset).split(".")
+        *parents, last = name.split(".")
         section = values
         for parent in parents:
             section = section[parent]
@@ -93,7 +95,11 @@ def settings_of(dataset: str, changes: Changes, draw: int, threads: int) -> Sett
 def with_chosen(study: Study, found: Mapping[str, Sequence[Found]]) -> dict[str, Sequence[Found]]:
     """What was found, and the rate that each draw's dev rows choose, as ``train.learning_rates`` chooses it."""
     by_draw = zip(*(found[recipe] for recipe in study.rates), strict=True)
-    return {**found, CHOSEN: [max(ones, key=lambda one: (one["dev"], -one["dev_loss"])) for ones in by_draw]}
+
+    def best(ones: Sequence[Found]) -> Found:
+        return ones[best_tried([{"dev_metric": one["dev"], "dev_loss": one["dev_loss"]} for one in ones])]
+
+    return {**found, CHOSEN: [best(ones) for ones in by_draw]}
 
 
 def gains(study: Study, found: Mapping[str, Sequence[Found]], recipe: str) -> list[float]:
@@ -164,6 +170,7 @@ def main() -> None:
         "command": command,
         "machine": described,
         "common": study.common,
+        "size": study.size,
         "recipes": study.recipes,
         "datasets": measured,
     }

@@ -59,10 +59,7 @@ class Common:
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
 
     def head_start(self, seed: int) -> dict[str, Tensor]:
-        """Where the head starts under a seed: as the seed draws it, and what ``beft.adaptation.head_start`` names.
-
-        The seed of the settings has drawn the head that the model has: nothing is named then.
-        """
+        """Where the head starts under a seed: as it is drawn, but for what ``beft.adaptation.head_start`` names."""
         if seed not in self._starts:
             named = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
             self._starts[seed] = self.drawn_head(seed) | named

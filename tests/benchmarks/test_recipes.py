@@ -58,7 +58,7 @@ def test_dev_chooses_a_rate_for_each_draw_and_never_reads_the_spare_rows() -> No
 def test_each_recipe_of_a_study_gives_settings_of_its_own(name: str) -> None:
     study = STUDIES[name]
     trained = {recipe: changes for recipe, changes in study.recipes.items() if changes is not None}
-    made = [settings_of("sst2", {**study.common, **changes}, 0, 1) for changes in trained.values()]
+    made = [settings_of("sst2", {**study.common, **changes}, 0, 1, size=study.size) for changes in trained.values()]
     assert len({settings.model_dump_json() for settings in made}) == len(made)
     assert study.recipes[study.default] == {}
     assert set(study.rates) <= set(trained)
