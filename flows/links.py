@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.connection import connect, explained, tracking_uri
+from tasks.connection import connect, explained, repeatable, tracking_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking import FLOW_RUN, FLOW_RUN_PAGE, write_batch
 
@@ -26,6 +26,7 @@ def mlflow_page(page: str, settings: PipelineSettings, root: Path) -> str:
 
 
 @explained
+@repeatable
 def link_runs(flow_run: str | None, mlflow_run: str, page: str, settings: PipelineSettings, root: Path) -> None:
     """Leave a link to the MLflow run on the flow run's page, and the flow run's id and page as tags in MLflow.
 

@@ -21,6 +21,7 @@ from beft.errors import BeftError
 from tasks.environment import settle
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
+from tasks.transient import broke_off
 
 log = logging.getLogger("beft.tracking")
 
@@ -42,6 +43,9 @@ _TAGS = {
 
 PATIENCE_SECONDS = 300.0
 """How long a server is waited for that has answered this process before: it is being restarted."""
+
+TRIES = 3
+"""How often a function that may be repeated is called when answers to it break off."""
 
 _answered: set[str] = set()
 _AGAIN = "start the run again, and it goes on with what is finished"
@@ -183,6 +187,26 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
             raise BeftError(f"MLflow refused: {_said(error)}") from error
 
     return explaining
+
+
+def repeatable(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function whose second call changes nothing called again when an answer of the server broke off.
+
+    That happens when the server is restarted. MLflow's client itself sends again only what got no answer at all.
+    """
+
+    @wraps(function)
+    def repeating(*arguments: P.args, **keywords: P.kwargs) -> R:
+        for _ in range(TRIES - 1):
+            try:
+                return function(*arguments, **keywords)
+            except Exception as error:
+                if not broke_off(error):
+                    raise
+                log.warning("an answer of the MLflow server broke off: %s is done again", function.__name__)
+        return function(*arguments, **keywords)
+
+    return repeating
 
 
 def _silence(uri: str) -> str | None:

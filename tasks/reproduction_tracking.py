@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tasks.connection import Connection, connect, explained
+from tasks.connection import Connection, connect, explained, repeatable
 from tasks.entries import Metrics, shown
 from tasks.flat_settings import flat
 from tasks.measured import Measured
@@ -31,6 +31,7 @@ def tracked_in(settings: PipelineSettings) -> PipelineSettings:
 
 
 @explained
+@repeatable
 def open_reproduction(
     fingerprint: str, plan: Plan, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]
 ) -> str:
@@ -75,6 +76,7 @@ def open_reproduction(
 
 
 @explained
+@repeatable
 def log_measurement(
     parent: str,
     planned: Planned,
@@ -102,6 +104,7 @@ def log_measurement(
 
 
 @explained
+@repeatable
 def finish_reproduction(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from beft.files import read_json
-from tasks.connection import Connection, connect, explained
+from tasks.connection import Connection, connect, explained, repeatable
 from tasks.entries import Entry, entries, shown
 from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
@@ -42,6 +42,7 @@ _MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 
 @explained
+@repeatable
 def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> str:
     """Give the id of the parent run of a run of the flow.
 
@@ -81,6 +82,7 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
 
 
 @explained
+@repeatable
 def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> None:
     """Write what a finished step says into MLflow: metrics, pictures and files, and nested runs for what it trained.
 
@@ -115,6 +117,7 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
 
 
 @explained
+@repeatable
 def close_run(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],
@@ -137,6 +140,7 @@ def close_run(
 
 
 @explained
+@repeatable
 def page_of(parent: str, settings: PipelineSettings, *, root: Path) -> str:
     """The run's page below the address of MLflow's pages, without the host."""
     return f"experiments/{connect(settings, root).client.get_run(parent).info.experiment_id}/runs/{parent}"

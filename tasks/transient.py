@@ -13,6 +13,13 @@ def is_transient(error: BaseException | None) -> bool:
     )
 
 
+def broke_off(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is an answer over HTTP that ended before its end."""
+    from requests.exceptions import ChunkedEncodingError
+
+    return any(isinstance(cause, ChunkedEncodingError) for cause in _causes(error))
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
