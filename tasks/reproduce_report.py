@@ -19,8 +19,12 @@ from tasks.step import JSON, Step
 log = logging.getLogger("tasks")
 
 PLAN = "plan.json"
-_MAIN_FIGURES = {"figure1": "figure1", "figure4": "figure4", "extension": "extension_projection_ratio"}
-"""The picture of the analysis that is the figure itself."""
+_MAIN_FIGURES = {
+    "figure1": ("figure1", "figure4"),
+    "figure4": ("figure4",),
+    "extension": ("extension_projection_ratio",),
+}
+"""The pictures of the analysis that are the figure itself; the first that there is counts (Figure 1 shows one cell)."""
 
 
 def reproduce_report(
@@ -46,12 +50,7 @@ def reproduce_report(
     long_table(cells, beside).write(out / "table.csv")
     if analysis is not None:
         analysis.write(out / "analysis")
-    main = _MAIN_FIGURES.get(outline.name, "")
-    if analysis is not None and main in analysis.figures:
-        for kind in ("png", "svg"):
-            analysis.figures[main](out / f"figure.{kind}")
-    else:
-        draw_scores(cells, beside, out)
+    _draw(outline, cells, beside, analysis, out)
     headline = _headline(cells) | merged_means(merges)
     write_json(
         out / "report.json",
@@ -69,6 +68,16 @@ def reproduce_report(
     return {"headline": headline, "cells": len(cells.measured), "missing": len(cells.by_place) - len(cells.measured)}
 
 
+def _draw(outline: Outline, cells: Cells, beside: Published, analysis: SelectionReport | None, out: Path) -> None:
+    drawn = analysis.figures if analysis else {}
+    for name in _MAIN_FIGURES.get(outline.name, ()):
+        if name in drawn:
+            for kind in ("png", "svg"):
+                drawn[name](out / f"figure.{kind}")
+            return
+    draw_scores(cells, beside, out)
+
+
 def _analysis(records: list[TermRecord], outline: Outline) -> SelectionReport | None:
     """The analysis of the selections; none where there is nothing scored and trained."""
     if not any(record.importance and record.value is not None for record in records):
@@ -78,7 +87,8 @@ def _analysis(records: list[TermRecord], outline: Outline) -> SelectionReport | 
         return extension(records, exclude_inert=exclude_inert)
     scored = [record for record in records if record.importance]
     try:
-        if len({(record.base, record.dataset, record.regime) for record in scored}) == 1:
+        cells = {(record.base, record.dataset, record.regime) for record in scored}
+        if len(cells) == 1 and outline.name != "figure4":
             return figure1(scored, exclude_inert=exclude_inert)
         return figure4(scored, exclude_inert=exclude_inert)
     except InputError as error:

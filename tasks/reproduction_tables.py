@@ -329,9 +329,10 @@ def _published_text(score: PublishedScore | None) -> str | None:
 
 def _notes(cells: Cells, published: Published) -> list[str]:
     outline = cells.outline
-    seeds = sorted({len(cell.records) for cell in cells.measured.values()})
-    counted = " to ".join(str(number) for number in ({seeds[0], seeds[-1]} if seeds else {0}))
-    interval = ", with Student's t interval (95 %) over seeds" if seeds and seeds[-1] > 1 else ""
+    seeds = sorted({len(cell.records) for cell in cells.measured.values()}) or [0]
+    counted = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+    counted += " seed" if seeds == [1] else " seeds"
+    interval = ", with Student's t interval (95 %) over seeds" if seeds[-1] > 1 else ""
     rows = {
         f"{place.dataset} {place.regime}: {', '.join(f'{count:,} {split}' for split, count in first.rows.items())}": 1
         for place, cell in cells.measured.items()
@@ -342,7 +343,7 @@ def _notes(cells: Cells, published: Published) -> list[str]:
         "paper": "Protocol paper: one sample, trained on whole, the last epoch counts; only the seed differs.",
     }[outline.protocol]
     return [
-        f"Measured: test metric in percent, mean over {counted} seeds{interval}. {protocol}",
+        f"Measured: test metric in percent, mean over {counted}{interval}. {protocol}",
         f"Rows: {'; '.join(rows)}.",
         f"{DAGGER}: the term that the importance selects (in more than half of the seeds, where measured).",
         f"Published: {published.source}; other models, samples and machines than the measured rows, for comparison.",

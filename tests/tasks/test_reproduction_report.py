@@ -176,3 +176,38 @@ def test_the_step_writes_the_report(tmp_path: Path) -> None:
     reproduce_report(PipelineSettings(), inputs, again)
     for name in names - {"step.json", "analysis"}:
         assert (again / name).read_bytes() == (done.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "regimes", "drawn"),
+    [
+        ("figure1", ("low",), "figure1"),
+        ("figure1", ("low", "high"), "figure4"),
+        ("figure4", ("low",), "figure4"),
+        ("figure4", ("low", "high"), "figure4"),
+    ],
+)
+def test_a_figure_is_the_one_that_was_asked_for(
+    tmp_path: Path, name: str, regimes: tuple[str, ...], drawn: str
+) -> None:
+    """Figure 1 shows one dataset and regime; Figure 4 any number of them."""
+    inputs, places = {"plan": tmp_path / "plan"}, {}
+    for regime in regimes:
+        for key, one in measurements().items():
+            records = tuple(record.model_copy(update={"regime": regime}) for record in one.records)
+            inputs[f"{key}/{regime}"] = tmp_path / key / regime
+            one.model_copy(update={"records": records}).save(inputs[f"{key}/{regime}"])
+            places[f"{key}/{regime}"] = ("small", "sst2", regime)
+    asked = outline(name=name, datasets=("sst2",), regimes=regimes, measurements=places, missing=())
+    write_json(tmp_path / "plan" / PLAN, asked.model_dump(mode="json"))
+    out = tmp_path / "out"
+    out.mkdir()
+    reproduce_report(PipelineSettings(), inputs, out)
+    assert (out / "figure.png").read_bytes() == (out / "analysis" / f"{drawn}.png").read_bytes()
+
+
+@pytest.mark.parametrize(("seeds", "counted"), [(1, "mean over 1 seed."), (3, "mean over 3 seeds, with")])
+def test_the_number_of_seeds_is_said(seeds: int, counted: str) -> None:
+    found = dict(list(measurements().items())[:seeds])
+    table = wide_table(gather(outline(), found, published("table1")), published("table1"))
+    assert counted in " ".join(table.notes)
