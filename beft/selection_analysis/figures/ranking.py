@@ -96,6 +96,7 @@ def draw_figure4(ranks: Ranks, path: Path, *, title: str | None = None) -> None:
                 _lines_through(axes, of, regimes)
                 axes.set_xlabel(metric_label(terms[0].metric), fontsize=8, color=GREY)
                 axes.margins(x=0.14)
+                axes.locator_params(axis="x", nbins=4)
         _legend(figure, ranks, regimes)
 
 
