@@ -125,7 +125,8 @@ def test_a_running_stage_is_named_by_what_it_works_on(root: Path) -> None:
     write_text(root / "stage.py", f"{begin}{STAGE}")
     versioning.keep_without_git(root)
     command = [sys.executable, "-m", "dvc", "repro", "fetch@imdb"]
-    other = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    other = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with other:
         deadline = time.monotonic() + 60
         while not running.exists():  # before, DVC takes and drops its locks several times
