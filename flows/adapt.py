@@ -21,6 +21,7 @@ from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
+from tasks.process import stopping_steps  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
 
@@ -39,7 +40,7 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked(patience=patience()):
+    with workspace.locked(patience=patience()), stopping_steps():
         run = Run(settings, workspace)
         run.fetch()
         for dataset in settings.datasets:

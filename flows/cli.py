@@ -21,6 +21,8 @@ from tasks.environment import settle
 if TYPE_CHECKING:
     from tasks.settings import PipelineSettings
 
+_CTRL_C = 130  # Typer ends with it, without a word
+
 app = typer.Typer(
     name="beft",
     help="Find the one kind of bias term worth training, train it, prove that it helps, register it.",
@@ -247,11 +249,10 @@ def status_of(arguments: list[str]) -> int:
     try:
         app(arguments, prog_name="beft", standalone_mode=True)
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        return _say("stopped", status) if status == _CTRL_C else status
     except BeftError as error:
         return _say(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        return _say("stopped", 130)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _say(f"{error.strerror or error}{where}", 1)

@@ -37,6 +37,10 @@ def at_server() -> Iterator[None]:
         raise BeftError(
             f"{_no_answer(address, reason)}; start it, or leave PREFECT_API_URL empty to run with a temporary one"
         )
+    if not address:
+        from flows.temporary_server import TemporaryServer
+
+        TemporaryServer().start()
     try:
         yield
     except BeftError:

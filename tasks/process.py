@@ -2,7 +2,7 @@
 
 The parent gives the call as JSON on standard input; what the child logs comes line by line on its standard error and
 goes on to the parent's log; its result, or the error that the user is to see, comes as JSON on standard output. The
-child dies with its parent, also when that is killed.
+child dies with its parent, also when that is killed; Ctrl-C on a terminal reaches the parent alone.
 """
 
 import ctypes
@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,27 @@ LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", defa
 """Hears every line of the child as well, in the thread that waits for it."""
 
 logger = logging.getLogger(__name__)
+
+_running: set["subprocess.Popen[str]"] = set()
+_stopping = threading.Event()
+
+
+@contextmanager
+def stopping_steps() -> Iterator[None]:
+    """End the steps that still run in children when Ctrl-C or SIGTERM ends the block, and start no other.
+
+    Whoever waits for one gets a BeftError. Prefect would wait for them.
+    """
+    _stopping.clear()
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        _stopping.set()
+        for child in list(_running):
+            child.terminate()
+        raise
 
 
 def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
@@ -72,7 +94,11 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         cwd=call.root,
         env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | place.environment,
         pass_fds=place.descriptors,
+        start_new_session=True,
     )
+    _running.add(child)
+    if _stopping.is_set():
+        child.terminate()
     assert child.stdin and child.stdout and child.stderr
     answers: list[str] = []
     reader = threading.Thread(target=lambda stream: answers.append(stream.read()), args=(child.stdout,), daemon=True)
@@ -98,9 +124,12 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
     finally:
         timer.cancel()
         _end(child)
+        _running.discard(child)
         reader.join(_PATIENCE)
         child.stdout.close()
         child.stderr.close()
+    if _stopping.is_set() and status:
+        raise BeftError(f"{call.key}: stopped; started again, it goes on")
     if late.is_set():
         hours = call.step.time_limit / 3600
         raise BeftError(f"{call.key}: it took longer than {hours:g} hours and was ended; started again, it goes on")
@@ -142,21 +171,21 @@ def _end(child: "subprocess.Popen[str]") -> None:
         child.wait()
 
 
-def die_with(parent: int) -> None:
-    """End this process when its parent ends, however that happens."""
+def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """End this process by a signal when its parent ends, however that happens."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
     else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        threading.Thread(target=_watch, args=(parent, by), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, by: signal.Signals) -> None:
     pause = threading.Event()
     while os.getppid() == parent:
         pause.wait(1.0)
-    os._exit(1)
+    os.kill(os.getpid(), by)
 
 
 def log_lines(level: int = logging.INFO) -> None:

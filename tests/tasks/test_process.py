@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
+from tasks.process import stopping_steps
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.transient import is_transient
@@ -127,3 +129,34 @@ def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp_path: Path) -> None:
+    """They are waited for in threads, where nothing tells that the run is stopped."""
+    call = Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path)
+    with ThreadPoolExecutor() as threads:
+        with pytest.raises(KeyboardInterrupt), stopping_steps():
+            running = threads.submit(run_step, call)
+            wait_until(lambda: (raw / "pid").is_file())
+            raise KeyboardInterrupt
+        after = threads.submit(run_step, replace(call, root=tmp_path / "other"))
+        for one in (running, after):
+            with pytest.raises(BeftError, match=r"linger.*: stopped; started again, it goes on"):
+                one.result(30)
+    assert process_start(int((raw / "pid").read_text())) is None
+
+    with stopping_steps():  # another run in the same process
+        done = run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+    assert done.record.summary["doubled"] == 42
+
+
+def test_what_fails_beside_them_does_not_stop_other_steps(raw: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        with pytest.raises(BeftError, match="beside"), stopping_steps():
+            running = threads.submit(run_step, Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path))
+            wait_until(lambda: (raw / "pid").is_file())
+            raise BeftError("beside")
+        assert not running.done()
+        os.kill(int((raw / "pid").read_text()), signal.SIGTERM)
+        with pytest.raises(BeftError, match="ended by SIGTERM"):
+            running.result(30)

@@ -1,0 +1,48 @@
+"""Prefect's temporary server, for a run where none is named, with an end of its own.
+
+Prefect starts it in the group of the run's process, so that Ctrl-C on a terminal ends both at once, and the run then
+asks for minutes a server that is gone; and it leaves it behind where the run is killed. Here it has a session of its
+own, and ends with the run's process, however that ends.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
+
+from tasks.process import die_with
+
+_OF_A_TEMPORARY_ONE = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+class TemporaryServer(SubprocessASGIServer):
+    """The one that Prefect finds started when a flow asks for it; ended when the interpreter ends."""
+
+    def _run_uvicorn_command(self) -> "subprocess.Popen[Any]":
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.temporary_server", str(os.getpid()), str(self.port)],
+            env=os.environ | _OF_A_TEMPORARY_ONE | settings | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+
+
+def main(parent: int, port: int) -> None:
+    """Serve on this machine only, until SIGTERM or the end of the parent."""
+    import uvicorn
+
+    die_with(parent, signal.SIGTERM)
+    application = "prefect.server.api.server:create_app"
+    uvicorn.run(application, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
