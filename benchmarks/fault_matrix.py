@@ -86,11 +86,20 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "while its Prefect server is a temporary one",
-            f"{_WORKSPACE}::test_the_temporary_server_of_a_killed_run_is_ended",
+            "tests/flows/test_reproduce.py::test_it_is_killed_goes_on_and_ends_with_a_report",
             "Killed",
             "no server is left behind",
             _AGAIN,
         ),
+    ],
+    "Ctrl-C or SIGTERM": [
+        Case(
+            "in a training, to the run and all in its group",
+            "tests/flows/test_stopping.py::test_it_ends_at_once_says_so_and_leaves_nothing_running",
+            "… stopped; started again, it goes on",
+            "Crashed in Prefect, KILLED in MLflow; the checkpoint; no process is left behind",
+            _AGAIN,
+        )
     ],
     "Prefect server down": [
         Case("at the start", f"{_PREFECT}::test_server_is_down_at_the_start"),
@@ -107,6 +116,13 @@ MATRIX: dict[str, list[Case]] = {
             "the MLflow server at … does not answer (…); waiting for it",
             "every metric, parameter and file",
             "by itself, within 300 s",
+        ),
+        Case(
+            "in the middle of an answer",
+            "tests/tasks/test_tracking_server.py::test_a_call_whose_answer_broke_off_is_made_again",
+            "an answer of the MLflow server broke off: … is done again",
+            "every metric and run, each once",
+            "by itself",
         ),
     ],
     "SQLite locked": [Case("by another process, and stays so", f"{_MLFLOW}::test_sqlite_is_locked")],

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,6 @@ from typing import IO, Any
 from beft.errors import BeftError
 from beft.files import write_json
 
-_SERVER = "prefect.server.api.server"
 _LOOK_AGAIN = 1.0  # seconds
 
 logger = logging.getLogger(__name__)
@@ -114,7 +112,6 @@ def _take(path: Path) -> dict[str, Any] | None:
         holder = _read(file)
         if holder and not _is_gone(holder):
             return holder
-        _end_servers(holder)
         _write(file, _this_process())
         return None
 
@@ -144,34 +141,7 @@ def _write(file: IO[str], holder: Mapping[str, Any]) -> None:
 def _this_process() -> dict[str, Any]:
     pid = os.getpid()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {
-        "pid": pid,
-        "process_start": process_start(pid),
-        "host": socket.gethostname(),
-        "since": now,
-        "servers": {str(server): process_start(server) for server in _temporary_servers()},
-    }
-
-
-def _temporary_servers() -> list[int]:
-    """Prefect's temporary servers below this process."""
-    import psutil
-
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if any(_SERVER in argument for argument in child.cmdline()):
-                found.append(child.pid)
-    return found
-
-
-def _end_servers(holder: Mapping[str, Any]) -> None:
-    """End the temporary servers of a run that was killed: they outlive it, and go on writing to Prefect's database."""
-    servers = holder.get("servers")
-    for pid, start in servers.items() if isinstance(servers, dict) else ():
-        if start is not None and process_start(int(pid)) == start:
-            with suppress(OSError):
-                os.kill(int(pid), signal.SIGTERM)
+    return {"pid": pid, "process_start": process_start(pid), "host": socket.gethostname(), "since": now}
 
 
 def process_start(pid: int) -> str | None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from beft.errors import InputError
@@ -100,8 +101,11 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     while not list((root / "runs" / "steps").glob("measure-mine-*/step.json")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
+    started = psutil.Process(first.pid).children(recursive=True)
+    assert any("flows.temporary_server" in one.cmdline() for one in started)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
+    assert not psutil.wait_procs(started, 20)[1]  # neither Prefect's server nor a step is left behind
     assert not list((root / "runs" / "steps").glob("measure-yours-*/step.json"))
 
     assert status_of(COMMAND) == 0
