@@ -14,9 +14,10 @@ from typing import Any
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from tasks.process import die_with
+from tasks.process import die_with, import_path
 
-_OF_A_TEMPORARY_ONE = {
+# As Prefect sets it in the method that is overridden below.
+_ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -30,7 +31,7 @@ class TemporaryServer(SubprocessASGIServer):
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server", str(os.getpid()), str(self.port)],
-            env=os.environ | _OF_A_TEMPORARY_ONE | settings | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | _ENVIRONMENT | settings | {"PYTHONPATH": import_path()},
             start_new_session=True,
         )
 

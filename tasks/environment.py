@@ -36,6 +36,8 @@ def settle(root: Path | None = None) -> None:
     """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
     for name, value in (QUIET | TOOLS).items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("PREFECT_API_URL"):
+        os.environ.pop("PREFECT_API_URL", None)  # Prefect takes an empty address for one, and sends its events nowhere
     os.environ.setdefault("PREFECT_HOME", str((root or Path.cwd()).resolve() / ".prefect"))
 
 

@@ -43,9 +43,9 @@ _stopping = threading.Event()
 
 @contextmanager
 def stopping_steps() -> Iterator[None]:
-    """End the steps that still run in children when Ctrl-C or SIGTERM ends the block, and start no other.
+    """End the steps that still run in children when Ctrl-C or SIGTERM ends the block: Prefect would wait for them.
 
-    Whoever waits for one gets a BeftError. Prefect would wait for them.
+    Whoever waits for one gets a BeftError, and none is started before the next block.
     """
     _stopping.clear()
     try:
@@ -57,6 +57,11 @@ def stopping_steps() -> Iterator[None]:
         for child in list(_running):
             child.terminate()
         raise
+
+
+def import_path() -> str:
+    """The ``PYTHONPATH`` by which a child imports what this process does."""
+    return os.pathsep.join(entry for entry in sys.path if entry)
 
 
 def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
@@ -82,7 +87,6 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         "checkpoints": str(checkpoints.resolve()) if checkpoints else None,
         "extra": dict(call.extra or {}),
     }
-    path = os.pathsep.join(entry for entry in sys.path if entry)
     child = subprocess.Popen(
         [sys.executable, "-m", "tasks.process", call.key],  # the key is for whoever looks at the list of processes
         stdin=subprocess.PIPE,
@@ -92,7 +96,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         encoding="utf-8",
         errors="replace",
         cwd=call.root,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | place.environment,
+        env=os.environ | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | place.environment,
         pass_fds=place.descriptors,
         start_new_session=True,
     )

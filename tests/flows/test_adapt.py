@@ -5,8 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tasks.workspace import Workspace, WorkspaceBusyError
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews, small_workspace, write_reviews
+from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 EPOCHS = 60
@@ -166,13 +166,6 @@ def started(root: Path, **changes: Any) -> Any:
     return run_deployment("adapt/nightly", parameters={"settings": settings}, timeout=0)
 
 
-def wait_until(true: Callable[[], bool], log: Path, seconds: float = 300.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-
-
 def state_of(run: Any) -> Any:
     from prefect.client.orchestration import get_client
 
@@ -198,7 +191,7 @@ def killed(root: Path, prefect_server: None) -> Iterator[Path]:
     log = root / "log.txt"
     with working(root, log) as worker:
         run = started(root, train__epochs=EPOCHS)
-        wait_until(lambda: f"value: epoch 2/{EPOCHS}" in log.read_text(), log)
+        wait_until(lambda: f"value: epoch 2/{EPOCHS}" in log.read_text(), 300, log=log)
         for process in reversed([*psutil.Process(worker.pid).children(recursive=True), worker]):
             process.send_signal(signal.SIGKILL)
     assert state_of(run).is_running()  # nobody has told the server
@@ -218,7 +211,7 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     log = root / "log2.txt"
     with working(root, log) as worker:
         run = started(root, train__epochs=EPOCHS)
-        wait_until(lambda: bool(state_of(run).is_final()), log)
+        wait_until(lambda: bool(state_of(run).is_final()), 300, log=log)
         assert state_of(run).is_completed(), log.read_text()
         assert "probe/mine: reused" in log.read_text()
         worker.terminate()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.settings import PipelineSettings
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace
+from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 COMMAND = [
@@ -97,16 +97,14 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 240
-    while not list((root / "runs" / "steps").glob("measure-mine-*/step.json")):
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    steps = root / "runs" / "steps"
+    wait_until(lambda: list(steps.glob("measure-mine-*/step.json")), 240, process=first)
     started = psutil.Process(first.pid).children(recursive=True)
     assert any("flows.temporary_server" in one.cmdline() for one in started)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not psutil.wait_procs(started, 20)[1]  # neither Prefect's server nor a step is left behind
-    assert not list((root / "runs" / "steps").glob("measure-yours-*/step.json"))
+    assert not list(steps.glob("measure-yours-*/step.json"))
 
     assert status_of(COMMAND) == 0
     out = capsys.readouterr().out

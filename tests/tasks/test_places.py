@@ -7,7 +7,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tasks.process import run_apart
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tests.support.small_steps import occupy_step
+from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SETTINGS = PipelineSettings.from_mapping({"datasets": {name: {} for name in ("first", "second", "third")}})
@@ -32,13 +32,6 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 class TestWhichPlaces:
@@ -85,7 +78,7 @@ def test_no_more_steps_at_once_than_gpus_and_each_sees_its_own(tmp_path: Path, m
 
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(occupied, name) for name in SETTINGS.datasets]
-        wait_until(lambda: len(list(raw.glob("*.json"))) == 2)
+        wait_until(lambda: len(list(raw.glob("*.json"))) == 2, 60)
         time.sleep(0.5)  # the third would have begun
         first = sorted(raw.glob("*.json"))
         assert len(first) == 2
@@ -114,12 +107,12 @@ def test_a_killed_holder_gives_its_gpu_back(
         stderr=subprocess.DEVNULL,
     )
     with holder, ThreadPoolExecutor(1) as pool, caplog.at_level("INFO"):
-        wait_until((raw / "first.json").is_file)
+        wait_until((raw / "first.json").is_file, 60)
         (tmp_path / "raw2").mkdir()
         write_text(tmp_path / "raw2" / "end", "")
         call = Call(occupy_step, SETTINGS, {"raw": tmp_path / "raw2"}, tmp_path, "second")
         following = pool.submit(run_step, call)
-        wait_until(lambda: "occupy/second: waiting for gpu 0" in caplog.messages)
+        wait_until(lambda: "occupy/second: waiting for gpu 0" in caplog.messages, 60)
         assert not (tmp_path / "raw2" / "second.json").exists()
         holder.send_signal(signal.SIGKILL)
         # Its input changed while it ran, as this step writes there; what counts is that it ran, on the GPU.

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from tasks.step import Call, run_step
 from tasks.transient import is_transient
 from tasks.workspace import process_start
 from tests.support.small_steps import double_step, fail_step, linger_step, refuse_step
+from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -30,13 +29,6 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 def raw(tmp_path: Path) -> Path:
     write_text(tmp_path / "raw" / "words.txt", "21\n")
     return tmp_path / "raw"
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_it_runs_elsewhere_and_gives_its_summary_back(

@@ -14,9 +14,9 @@ from tasks.connection import TRIES, connect
 from tasks.register import register, still_registered
 from tasks.settings import PipelineSettings
 from tasks.tracking import close_run, log_step, nested_run, open_run
-from tests.support.broken_answer import way_to
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.support.mlflow_server import mlflow_server
+from tests.support.relay import relay_to
 from tests.tasks.test_register import SERVED
 from tests.tasks.test_tracking import log_all
 
@@ -79,17 +79,17 @@ def test_a_run_and_its_models_go_through_a_server(finished_run: FinishedRun, ser
 
 def test_a_call_whose_answer_broke_off_is_made_again(finished_run: FinishedRun, server: str, tmp_path: Path) -> None:
     """The server did what it was asked, and was stopped before it had said so: nothing is lost, nothing is twice."""
-    with way_to(server, "/runs/log-batch") as way:
-        tracking = {"uri": way.address, "experiment": "broken"}
+    with relay_to(server, "/runs/log-batch") as relay:
+        tracking = {"uri": relay.address, "experiment": "broken"}
         values = finished_run.settings.model_dump(mode="json") | {"tracking": tracking}
         settings = PipelineSettings.from_mapping(values)
-        way.breaks = 1
+        relay.breaks = 1
         parent = open_run(FINGERPRINT, settings, root=tmp_path, facts=finished_run.facts)
         for record in finished_run.records:
-            way.breaks = TRIES - 1
+            relay.breaks = TRIES - 1
             log_step(parent, record, finished_run.folder(record), settings, root=tmp_path)
-        assert len(way.broken) > len(finished_run.records)
-        way.breaks = 0
+        assert len(relay.broken) > len(finished_run.records)
+        relay.breaks = 0
         close_run(parent, "FINISHED", settings, root=tmp_path)
         connection = connect(settings, tmp_path)
         named = [run.data.tags.get("beft.nested") for run in connection.client.search_runs([connection.experiment])]
@@ -99,7 +99,7 @@ def test_a_call_whose_answer_broke_off_is_made_again(finished_run: FinishedRun, 
         losses = connection.client.get_metric_history(target.info.run_id, "dev/loss")
         assert [point.step for point in losses] == [1, 2, 3]
 
-        way.breaks = TRIES
+        relay.breaks = TRIES
         with pytest.raises(BeftError, match=r"MLflow refused: .*Connection broken"):
             open_run("c0" * 32, settings, root=tmp_path, facts=finished_run.facts)
-        assert way.breaks == 0
+        assert relay.breaks == 0

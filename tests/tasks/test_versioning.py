@@ -22,6 +22,7 @@ from tasks.settings import PipelineSettings
 from tasks.steps import STEPS, find_step
 from tasks.versioning import data_versions, has_stages, push, reproduce, stage_record
 from tests.support.dvc_workspace import PROJECT, STAGE, dvc_workspace
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -128,10 +129,7 @@ def test_a_running_stage_is_named_by_what_it_works_on(root: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     other = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with other:
-        deadline = time.monotonic() + 60
-        while not running.exists():  # before, DVC takes and drops its locks several times
-            assert time.monotonic() < deadline and other.poll() is None
-            time.sleep(0.05)
+        wait_until(running.exists, 60, process=other)  # before, DVC takes and drops its locks several times
         [holder] = lock_holders(root)
         assert holder.startswith(f"process {other.pid} (") and "dvc repro fetch@imdb" in holder
         other.kill()

@@ -1,4 +1,4 @@
-"""A way to a server on which some answers break off, as they do when a server is stopped while it answers."""
+"""A relay before a server, by which some answers break off, as they do when a server is stopped while it answers."""
 
 import http.client
 import threading
@@ -10,17 +10,22 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Way:
-    """Its address; while ``breaks`` is above zero, the answers to a request for ``path`` lose their body."""
+class Relay:
+    """A running relay.
+
+    Attributes:
+        address: Where it is asked, in place of the server.
+        breaks: How many of the next answers lose their body.
+        broken: The paths whose answers did.
+    """
 
     address: str
-    path: str
     breaks: int = 0
     broken: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def way_to(server: str, path: str) -> Iterator[Way]:
+def relay_to(server: str, path: str) -> Iterator[Relay]:
     """Pass every request on to a server, which does what it is asked also where its answer is lost.
 
     Args:
@@ -41,9 +46,9 @@ def way_to(server: str, path: str) -> Iterator[Way]:
             self.send_header("Content-Type", answer.getheader("Content-Type", "text/plain"))
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if way.breaks and urlsplit(self.path).path.endswith(path):
-                way.breaks -= 1
-                way.broken.append(self.path)
+            if relay.breaks and urlsplit(self.path).path.endswith(path):
+                relay.breaks -= 1
+                relay.broken.append(self.path)
                 return
             self.wfile.write(content)
 
@@ -52,11 +57,11 @@ def way_to(server: str, path: str) -> Iterator[Way]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: the tests say what they saw."""
 
-    relay = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    way = Way(f"http://127.0.0.1:{relay.server_address[1]}", path)
-    threading.Thread(target=relay.serve_forever, daemon=True).start()
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    relay = Relay(f"http://127.0.0.1:{listening.server_address[1]}")
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
     try:
-        yield way
+        yield relay
     finally:
-        relay.shutdown()
-        relay.server_close()
+        listening.shutdown()
+        listening.server_close()
