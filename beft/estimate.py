@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from beft.classifier import Batch, Classifier
+from beft.limits import free_memory
 from beft.row_axes import evaluating
 from beft.runs import LabelledRows
 
@@ -97,7 +98,7 @@ def _gradients_below(embeddings: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """The free memory of the GPU, or of the machine.
+    """The free memory of the GPU, or of the machine (below the memory limit of its container).
 
     Args:
         device: Of the base's inputs. Where the base is spread over several GPUs, the least free of them counts.
@@ -106,9 +107,7 @@ def available_bytes(device: torch.device) -> int:
         gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         used = [gpu for gpu in gpus if torch.cuda.memory_allocated(gpu)]
         return int(min(torch.cuda.mem_get_info(gpu)[0] for gpu in used or [device]))
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return free_memory()
 
 
 def readable_bytes(size: float) -> str:

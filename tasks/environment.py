@@ -7,6 +7,8 @@ whoever starts a process calls :func:`settle` before it imports any of them. Wha
 import os
 from pathlib import Path
 
+from beft.limits import usable_cores
+
 QUIET = {
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "true",
@@ -38,6 +40,8 @@ def settle(root: Path | None = None) -> None:
         os.environ.setdefault(name, value)
     if not os.environ.get("PREFECT_API_URL"):
         os.environ.pop("PREFECT_API_URL", None)  # Prefect takes an empty address for one, and sends its events nowhere
+    if (cores := usable_cores()) < (os.cpu_count() or 1):  # numerical libraries see the host's cores, not the quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     os.environ.setdefault("PREFECT_HOME", str((root or Path.cwd()).resolve() / ".prefect"))
 
 

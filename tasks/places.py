@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beft.limits import usable_cores
 from beft.settings import BaseSettings
 
 GPUS = "BEFT_GPUS"
@@ -49,8 +50,7 @@ def places_here(base: BaseSettings) -> list[str]:
     gpus = [] if base.device == "cpu" else _gpus()
     if gpus:
         return [f"gpu {gpu}" for gpu in gpus]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [f"cpu {number}" for number in range(max(1, cores // base.threads))]
+    return [f"cpu {number}" for number in range(max(1, usable_cores() // base.threads))]
 
 
 @contextmanager

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import beft.limits
 from beft.files import read_json, write_text
 from beft.settings import BaseSettings
+from tasks.environment import settle
 from tasks.places import GPUS, place_for, places_here
 from tasks.process import run_apart
 from tasks.settings import PipelineSettings
@@ -45,6 +47,22 @@ class TestWhichPlaces:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
         assert places_here(BaseSettings(threads=3)) == ["cpu 0", "cpu 1"]
         assert places_here(BaseSettings(threads=8)) == places_here(BaseSettings(threads=16)) == ["cpu 0"]
+
+    def test_no_more_than_the_quota_of_a_container_allows(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(GPUS, "")
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+        write_text(tmp_path / "proc/self/cgroup", "0::/\n")
+        write_text(tmp_path / "proc/self/mountinfo", "30 23 0:28 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n")
+        write_text(tmp_path / "sys/fs/cgroup/cpu.max", "400000 100000\n")
+        monkeypatch.setattr(beft.limits, "_ROOT", tmp_path)
+        assert places_here(BaseSettings(threads=2)) == ["cpu 0", "cpu 1"]
+
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
+        monkeypatch.setattr(os, "environ", {})
+        settle(tmp_path)
+        assert os.environ["OMP_NUM_THREADS"] == "4"
 
 
 def test_without_a_gpu_it_says_so(
