@@ -125,7 +125,8 @@ def split_rows(
         seen_in_test=seen_in_test,
         unused=unused,
     )
-    empty = [name for name in ("train", "dev", "gate", "test") if not getattr(splits, name)]
+    wanted_splits = ("train", "dev", *(["gate"] if settings.gate_rows else []), "test")
+    empty = [name for name in wanted_splits if not getattr(splits, name)]
     if groups is not None and empty:
         raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together")
     return splits
@@ -167,15 +168,16 @@ def _stratified(ordered: list[int], labels: Sequence[int], total: int) -> tuple[
 
 
 def _whole_groups(ordered: list[int], groups: Sequence[str], purpose: str, total: int) -> tuple[list[int], list[int]]:
-    """The rows of the first groups, in the order of the hash of their names, until one does not fit; and the rest."""
+    """The rows of as many groups as fit, tried in the order of the hash of their names; and the rest."""
     members: dict[str, list[int]] = defaultdict(list)
     for row in ordered:
         members[groups[row]].append(row)
-    names = sorted(members, key=lambda name: (_keyed_hash(purpose, name), name))
     taken: list[int] = []
-    while names and len(taken) + len(members[names[0]]) <= total:
-        taken += members[names.pop(0)]
-    return taken, [row for name in names for row in members[name]]
+    rest: list[int] = []
+    for name in sorted(members, key=lambda name: (_keyed_hash(purpose, name), name)):
+        fits = len(taken) + len(members[name]) <= total
+        (taken if fits else rest).extend(members[name])
+    return taken, rest
 
 
 def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int) -> list[int]:

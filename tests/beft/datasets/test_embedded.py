@@ -161,6 +161,17 @@ def test_real_files_mean_what_the_description_says(real: tuple[Description, Path
     assert expected.get(description.name, lambda split: len(split) > 0)(splits["test"])
 
 
+def test_multirc_is_divided_as_a_reproduction_asks(tmp_path: Path) -> None:
+    description = find_dataset("multirc", tmp_path)
+    if data_folder() is None or whereabouts(description, tmp_path) != VARIABLE:
+        pytest.skip(f"{VARIABLE} names no folder with the files of multirc")
+    for name in ("raw", "prepared"):
+        (tmp_path / name).mkdir()
+    fetch_source(description, tmp_path / "raw", tmp_path)
+    summary = prepare_source(tmp_path / "raw", tmp_path / "prepared", size="low", settings=SplitSettings(gate_rows=0))
+    assert summary["rows"] == {"train": 801, "dev": 199, "gate": 0, "test": 4848}  # whole questions
+
+
 def _answered(split: Rows) -> list[tuple[str, list[str]]]:
     return list(zip(split.texts, split.answers or [], strict=True))
 

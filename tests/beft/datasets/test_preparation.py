@@ -14,6 +14,7 @@ from beft.errors import InputError
 from beft.files import sha256_file, sha256_json
 from beft.settings import SplitSettings
 from tests.beft.datasets.small import SPLIT, describe, fetched, prepared, texts, write_jsonl
+from tests.beft.datasets.test_shapes import GROUPED
 
 ROTTEN_TOMATOES = {"train": 800, "dev": 200, "gate": 1000, "test": 1000}
 IMDB = {"train": 240, "dev": 60, "gate": 1000, "test": 1000}
@@ -212,9 +213,11 @@ def test_the_embedded_datasets(name: str, size: int, rows: dict[str, int], rows_
     assert sha256_json([[split.ids, split.labels] for split in splits]) == rows_sha256
 
 
-@pytest.mark.parametrize("changes", [{}, {"shape": "regression", "labels": {}}])
+@pytest.mark.parametrize("changes", [{}, {"shape": "regression", "labels": {}}, GROUPED])
 def test_a_gate_that_nobody_asked_for_is_empty(tmp_path: Path, changes: dict[str, Any]) -> None:
-    rows = texts(200) if not changes else [{**row, "mood": number % 7} for number, row in enumerate(texts(200))]
+    rows = [{**row, "question": number // 2} for number, row in enumerate(texts(200))]
+    if "shape" in changes:
+        rows = [{**row, "mood": number % 7} for number, row in enumerate(rows)]
     raw = fetched(tmp_path, rows, **changes)
     out = tmp_path / "out"
     out.mkdir()

@@ -253,6 +253,25 @@ def test_a_group_larger_than_a_split_is_said() -> None:
         split_rows(keys, [0] * 300, own, size=100, settings=SplitSettings(gate_rows=30), groups=groups)
 
 
+def test_groups_without_a_gate_leave_it_empty() -> None:
+    keys, groups = [f"text {n}" for n in range(200)], [f"group {n // 4}" for n in range(200)]
+    asked = SplitSettings(test_rows=40, gate_rows=0)
+    found = split_rows(keys, [0] * 200, [False] * 200, size=60, settings=asked, groups=groups)
+    assert {name: len(getattr(found, name)) for name in SPLITS} == {"train": 48, "dev": 12, "gate": 0, "test": 40}
+
+
+def test_a_group_that_does_not_fit_is_passed_over_for_the_next() -> None:
+    # One group of 70 rows beside 130 of one row each: wherever it comes in the order, the small ones fill the splits.
+    keys = [f"text {n}" for n in range(200)]
+    for name in range(20):
+        groups = [f"large {name}" if n < 70 else f"group {n}" for n in range(200)]
+        asked = SplitSettings(test_rows=30, gate_rows=30)
+        found = split_rows(keys, [0] * 200, [False] * 200, size=50, settings=asked, groups=groups)
+        assert {split: len(getattr(found, split)) for split in SPLITS} == {
+            "train": 40, "dev": 10, "gate": 30, "test": 30
+        }  # fmt: skip
+
+
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=200))
 def test_tenths_follow_the_order_of_the_values(values: list[float]) -> None:
     strata = deciles(values)
