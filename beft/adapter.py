@@ -30,7 +30,7 @@ from beft.adapter_record import (
 from beft.bank import Bank
 from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
-from beft.files import whole_folder, write_bytes, write_json
+from beft.files import recover_folder, whole_folder, write_bytes, write_json
 from beft.folding import FoldReport, fold_adapter
 from beft.peft_format import (
     ModuleFacts,
@@ -300,6 +300,7 @@ class Adapter:
             InputError: The folder is no adapter, or is damaged, incomplete or of another format version.
         """
         folder = Path(folder)
+        recover_folder(folder)
         record = AdapterRecord.read(folder)
         tensors = record.read_tensors(folder)
         try:

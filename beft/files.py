@@ -1,14 +1,21 @@
 """Files that are either wholly there or not there at all, and the hashes that name their contents."""
 
+import ctypes
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
 def sha256_file(path: Path) -> str:
@@ -44,15 +51,19 @@ def sha256_json(value: Any) -> str:
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """Give a file under a temporary name, renamed at the end, so that no reader meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+        if _lock(descriptor, Path(name)):
+            break
+        os.close(descriptor)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -89,16 +100,114 @@ def read_json(path: Path) -> Any:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the name ``path`` when the block ends well.
 
-    What stood at ``path`` is replaced; when the block raises, it stays as it was.
+    The folder that has this name is replaced in one step; when the block raises, it stays as it was. Where the file
+    system cannot swap two names, it has another name for a moment, and ``recover_folder`` gives it back its own if the
+    process dies then.
+
+    Raises:
+        NotADirectoryError: A file has this name.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.tmp-"))
+    recover_folder(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+        _remove_unused(leftover)
+    temporary, descriptor = _temporary_folder(path)
     try:
         temporary.chmod(0o755)
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        _take_name(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # what was replaced, or what was not finished
+        os.close(descriptor)
+
+
+def recover_folder(path: Path) -> None:
+    """Give a folder its name again that a process was about to replace when it died."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.old-*"):
+        with suppress(OSError):
+            if not path.exists():
+                aside.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Recover what dead processes were replacing below a folder, and remove what they left half-written.
+
+    What a living process writes is left alone.
+    """
+    for below, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            original, _, kind = name.removeprefix(".").rpartition(".")
+            if not name.startswith(".") or not original:
+                continue
+            if kind.startswith("old-"):
+                recover_folder(Path(below, original))
+            elif kind.startswith("tmp-"):
+                _remove_unused(Path(below, name))
+        folders[:] = [name for name in folders if ".tmp-" not in name]
+
+
+def _temporary_folder(path: Path) -> tuple[Path, int]:
+    """An empty folder beside ``path``, and the descriptor whose lock says that it is in use."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.tmp-"))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(temporary, os.O_RDONLY)
+            if _lock(descriptor, temporary):
+                return temporary, descriptor
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Mark a temporary file or folder as in use until it is closed; False: another process has removed it before."""
+    with suppress(OSError):  # a file system without locks: nothing there is ever taken for unused
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return path.exists()
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a temporary file, folder or link, unless a living process uses it."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _take_name(folder: Path, path: Path) -> None:
+    """Give a folder the name ``path``; another folder that has it gets the name of the first, or is removed."""
+    try:
+        while True:
+            if path.exists():
+                if _exchange(folder, path):
+                    return
+                with suppress(FileNotFoundError):
+                    path.rename(path.with_name(f".{path.name}.old-{secrets.token_hex(4)}"))
+            try:
+                folder.rename(path)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise  # else another process has taken the name in between
+    finally:
+        recover_folder(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two folders in one step; False where the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -1,7 +1,6 @@
 """A command that is run for us: its lines go to the log as they come, and the error that one of our own processes left
 in it is given back as it was."""
 
-import json
 import logging
 import os
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beft.errors import BeftError, InputError
-from beft.files import read_json
+from beft.files import read_json, write_json
 
 ERROR_FILE = "BEFT_ERROR_FILE"
 """The environment variable that names the file in which a process of ours leaves its error for whoever started it."""
@@ -88,5 +87,4 @@ def leave_error(error: BeftError) -> None:
     """Leave an error for whoever started this process, if someone asked for it."""
     path = os.environ.get(ERROR_FILE)
     if path:
-        stored = {"error": str(error), "input": isinstance(error, InputError)}
-        Path(path).write_text(json.dumps(stored), encoding="utf-8")
+        write_json(Path(path), {"error": str(error), "input": isinstance(error, InputError)})

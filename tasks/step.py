@@ -227,6 +227,7 @@ def run_step(call: Call) -> Finished:
     fingerprint = call.fingerprint()
     found = call.finished(fingerprint)
     if found is not None:
+        shutil.rmtree(call.checkpoints(fingerprint), ignore_errors=True)  # if the run that made it died early
         logger.info("%s: reused (finished %s, %.1f s saved)", call.key, found.record.finished, found.record.seconds)
         return found
     logger.info("%s: running", call.key)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from beft.errors import BeftError
-from beft.files import write_json
+from beft.files import clear_leftovers, write_json
 
 _LOOK_AGAIN = 1.0  # seconds
 
@@ -73,8 +72,8 @@ class Workspace:
                 told = True
             time.sleep(min(_LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
         try:
-            for leftover in (*(self.runs / "steps").glob(".*.tmp-*"), *self.runs.glob(".*.tmp-*")):
-                shutil.rmtree(leftover, ignore_errors=True)
+            for folder in (self.runs, self.root / "reports"):
+                clear_leftovers(folder)
             yield
         finally:
             with _guarded(path) as file:

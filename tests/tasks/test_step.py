@@ -133,3 +133,10 @@ def test_checkpoints_survive_a_failure_and_go_at_the_end(call: Call, tmp_path: P
     assert [path.name for path in next(kept.iterdir()).iterdir()] == ["1"]
     assert run_step(trained).record.summary == {"attempts": 2}
     assert not list(kept.iterdir())
+
+
+def test_checkpoints_of_a_run_that_died_when_its_step_had_just_finished_go_with_the_next(call: Call) -> None:
+    left = call.checkpoints(run_step(call).record.fingerprint)
+    write_text(left / "pass.safetensors", "large")
+    assert run_step(call).reused
+    assert not left.exists()

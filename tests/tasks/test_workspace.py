@@ -183,3 +183,21 @@ def test_a_patient_run_waits_for_the_one_before_it(workspace: Workspace) -> None
         with workspace.locked(patience=30):
             assert holder(workspace.root)["pid"] == os.getpid()
         timer.join()
+
+
+def test_what_a_killed_run_left_half_written_anywhere_is_cleared_away(workspace: Workspace) -> None:
+    """Of a checkpoint, of a run's record, of a link, and a folder that was renamed aside to be replaced."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom beft.files import write_text\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+        "write_text(Path(sys.argv[1], sys.argv[2]), 'half')\n"
+    )
+    for name in ("runs/checkpoints/train-mine-00/pass.safetensors", "runs/0011/run.json"):
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        subprocess.run([sys.executable, "-c", program, str(workspace.root), name], env=environment, check=False)
+    (workspace.runs / ".latest.tmp-17").symlink_to("0011")
+    write_text(workspace.root / "reports" / ".table1.old-00ff" / "table.md", "the one before")
+    assert len(list(workspace.root.rglob(".*.tmp-*"))) == 3
+    with workspace.locked():
+        assert not list(workspace.root.rglob(".*.tmp-*"))
+        assert (workspace.root / "reports" / "table1" / "table.md").read_text() == "the one before"
