@@ -1,12 +1,14 @@
 """Validate the prepared data, before anything is trained on it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from beft.datasets import SPLITS, load_summary
 from beft.datasets.normalisation import text_key
 from beft.datasets.parquet import read_table
+from beft.datasets.preparation import COPIES_COST
 from tasks.expectation_files import ANY_NUMBER, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.settings import PipelineSettings
@@ -35,6 +37,8 @@ def prepared_subject(folder: Path) -> Subject:
 
     summary = load_summary(folder)
     tables = {split: read_table(folder / f"{split}.parquet") for split in SPLITS}
+    if not (summary["asked"]["gate_rows"] or tables["gate"].num_rows):
+        del tables["gate"]  # nobody asked for one
     common = [name for name in tables["train"].column_names if all(name in t.column_names for t in tables.values())]
     columns: dict[str, list[Any]] = {
         name: [value for table in tables.values() for value in table[name].to_pylist()] for name in common
@@ -54,7 +58,7 @@ def prepared_subject(folder: Path) -> Subject:
         frame["splits_with_group"] = frame.groupby("group")[SPLIT].transform("nunique")
         roles["splits_with_group"] = "splits_with_group"
     places = [SPLIT, "id"] if "id" in common else [SPLIT]
-    return Subject(summary["dataset"], frame, roles, _facts(summary), SPLITS, together=True, places=places)
+    return Subject(summary["dataset"], frame, roles, _facts(summary), list(tables), together=True, places=places)
 
 
 def _roles_of_shape(summary: Mapping[str, Any], columns: dict[str, list[Any]]) -> dict[str, str]:
@@ -88,36 +92,68 @@ def _key(text: object, text_pair: object, choices: object) -> str:
 
 def _facts(summary: Mapping[str, Any]) -> dict[str | None, dict[str, JSON]]:
     """What was asked of each split; where nothing in particular was, what ``data.json`` says that it has."""
-    asked, made = summary["asked"], summary["rows"]
-    sample = asked["rows"] if asked["rows"] is not None else made["train"] + made["dev"]
-    dev = max(1, round(asked["dev_fraction"] * sample))
-    rows = {"train": sample - dev, "dev": dev, "gate": asked["gate_rows"], "test": asked["test_rows"]}
-    least = dict(rows)
-    if summary["own_test"]:
-        least["test"] = rows["test"] = made["test"]
-    else:
-        least["test"] -= rows["test"] // 20  # copies of a text that would not fit stay out of test together
-    most, spare = dict(rows), summary.get("largest_group", 0)  # groups go together: by less than one, rows are others
-    if spare:
-        least |= {split: least[split] - spare for split in SPLITS if split != "test" or not summary["own_test"]}
-        most["train"] += spare
     names = summary["labels"]
     numbers = list(range(len(names)))
     least_label, most_label = summary.get("label_range") or ANY_NUMBER
     general = {"label_numbers": numbers, "least_label": least_label, "most_label": most_label}
     facts: dict[str | None, dict[str, JSON]] = {None: general}
-    for split in SPLITS:
-        facts[split] = {"least_rows": least[split], "most_rows": most[split]}
+    for split, (least, most) in _rows(summary).items():
+        facts[split] = {"least_rows": least, "most_rows": most}
         if not names:
             continue
-        alike = [one for one in SPLITS if not summary["own_test"] or (one == "test") == (split == "test")]
-        counts = [sum(summary["balance"][one][name] for one in alike) for name in names]
+        shares = _shares(summary, split)
         facts[split] |= {
-            "shares": {"values": numbers, "weights": [count / sum(counts) for count in counts]},
-            # In nats; the second part is what rounding to whole rows, or groups, can do.
-            "imbalance": 0.02 + len(names) * max(spare, 1) / rows[split],
+            "shares": {"values": numbers, "weights": shares},
+            "imbalance": _imbalance(summary, split, shares),
         }
     return facts
+
+
+def _rows(summary: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """The fewest and the most rows that each split can have."""
+    asked, made = summary["asked"], summary["rows"]
+    sample = asked["rows"] if asked["rows"] is not None else made["train"] + made["dev"]
+    dev = max(1, round(asked["dev_fraction"] * sample))
+    rows = {"train": sample - dev, "dev": dev, "gate": asked["gate_rows"], "test": asked["test_rows"]}
+    if summary["own_test"]:
+        rows["test"] = made["test"]
+    found = {split: (count, count) for split, count in rows.items()}
+    spare = summary.get("largest_group", 0)  # groups go together: by less than one, rows are others
+    if spare:
+        found = {split: (count - spare, count) for split, count in rows.items()}
+        found["train"] = (rows["train"] - spare, rows["train"] + spare)
+    if summary["own_test"]:
+        found["test"] = (rows["test"], rows["test"])
+    else:  # copies of a text that would not fit stay out of test together
+        spare += max(rows["test"] // 20, summary.get(COPIES_COST, 0))
+        found["test"] = (rows["test"] - spare, rows["test"])
+    return found
+
+
+def _shares(summary: Mapping[str, Any], split: str) -> list[float]:
+    """The share of each label that a split should have: train, dev and gate are of the same rows, test need not be."""
+    alike = [one for one in SPLITS if one != "test"]
+    if split == "test":
+        alike = ["test"] if summary["own_test"] else list(SPLITS)
+    counts = [sum(summary["balance"][one][name] for one in alike) for name in summary["labels"]]
+    return [count / sum(counts) for count in counts]
+
+
+def _imbalance(summary: Mapping[str, Any], split: str, shares: Sequence[float]) -> float:
+    """The largest divergence from the shares, in nats, that rounding to whole rows and dropping copies can cause.
+
+    A divergence is at most the chi-square distance. Groups are not stratified: of them any divergence is possible.
+    """
+    if "largest_group" in summary:
+        return 1 - math.log(min(share for share in shares if share))
+    rows: int = summary["rows"][split]
+    spare = 4.0
+    if split == "test" and not summary["own_test"]:
+        spare += max(summary["asked"]["test_rows"] - rows, 0)
+        dropped = sum(summary["dropped"][reason] for reason in ("duplicates", "conflicts"))
+        spare += rows * dropped / max(1, summary["raw_rows"] - rows)
+    deviation = min(1.0, spare / max(1, rows))
+    return 0.02 + sum(deviation**2 / share for share in shares if share)
 
 
 def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dict[str, str]:

@@ -10,13 +10,15 @@ from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.normalisation import normalised, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
-from beft.datasets.splitting import Splits, TooFewRows, deciles, split_rows
+from beft.datasets.splitting import Splits, TooFewRows, cost_of_copies, deciles, split_rows
 from beft.datasets.targets import checked_targets, listed
 from beft.files import write_json
 from beft.names import unknown_name
 from beft.settings import SplitSettings
 
 _SHOWN = 5
+COPIES_COST = "copies_cost"
+"""What ``data.json`` calls the rows that test can lack for copies of a text; it is there where they are many."""
 
 
 class _Row(NamedTuple):
@@ -58,14 +60,16 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
         settings = settings.model_copy(update={"gate_rows": min(settings.gate_rows, description.gate_rows)})
     rows = sorted(_checked_rows(data), key=lambda row: (row.own_test, *row[:3], row.text_pair or "", *row[5:]))
     labels = [row.label for row in rows]
+    keys = [row.key for row in rows]
+    strata = _strata(description, labels)
     try:
         splits = split_rows(
-            [row.key for row in rows],
+            keys,
             labels,
             [row.own_test for row in rows],
             size=sample,
             settings=settings,
-            strata=_strata(description, labels),
+            strata=strata,
             groups=[row.group for row in rows] if description.columns.group else None,
         )
     except TooFewRows as error:
@@ -77,14 +81,17 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
         save_split(out, split, chosen)
     summary = _summary(data, rows, splits)
     summary["asked"] = {"size": size, "rows": sample, **settings.model_dump()}
+    cost = cost_of_copies(keys, labels, strata)
+    if not summary["own_test"] and cost > settings.test_rows // 20:
+        summary[COPIES_COST] = cost
     write_json(out / SUMMARY, summary)
     return summary
 
 
-def _strata(description: Description, labels: Sequence[int | float]) -> list[int] | None:
+def _strata(description: Description, labels: Sequence[int | float]) -> list[int]:
     """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing."""
     if description.shape == "classification":
-        return None
+        return [int(label) for label in labels]
     return deciles(labels) if description.shape == "regression" else [0] * len(labels)
 
 
@@ -235,6 +242,10 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
         },
         "conflicts": _conflicts(rows, names),
     }
+    if description.columns.group:
+        sizes = {split: Counter(row.group for row in chosen) for split, chosen in by_split.items() if chosen}
+        summary["groups"] = {split: len(of_split) for split, of_split in sizes.items()}
+        summary["largest_group"] = max(Counter(row.group for row in rows).values())
     return summary | _unusual(description, by_split)
 
 
@@ -259,10 +270,6 @@ def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[
         unusual["answers"] = {
             split: _least_mean_most([len(row.answers) for row in rows]) for split, rows in by_split.items()
         }
-    if description.columns.group:
-        sizes = {split: Counter(row.group for row in rows) for split, rows in by_split.items()}
-        unusual["groups"] = {split: len(of_split) for split, of_split in sizes.items()}
-        unusual["largest_group"] = max(max(of_split.values()) for of_split in sizes.values())
     return unusual
 
 

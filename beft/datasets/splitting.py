@@ -138,6 +138,17 @@ def deciles(values: Sequence[float]) -> list[int]:
     return [10 * bisect_left(ranks, value) // len(values) for value in values]
 
 
+def cost_of_copies(keys: Sequence[str], labels: Sequence[float], strata: Sequence[int]) -> int:
+    """How many rows fewer than asked for test can have, since all copies of a text go together.
+
+    A stratum can lack one row less than a text has copies; a text with several labels fills no stratum alone.
+    """
+    copies = Counter(keys)
+    label_of: dict[str, float] = {}
+    torn = {key for key, label in zip(keys, labels, strict=True) if label_of.setdefault(key, label) != label}
+    return len(set(strata)) * (max(copies.values(), default=1) - 1) + sum(copies[key] for key in torn)
+
+
 def quotas(counts: Sequence[int], total: int) -> list[int]:
     """Share ``total`` among strata in proportion to their counts, by the largest remainders.
 

@@ -12,7 +12,9 @@ import yaml
 
 from beft.datasets import DatasetError
 from beft.datasets.parquet import read_table, write_table
+from beft.datasets.preparation import prepare_source
 from beft.files import read_json
+from beft.settings import SplitSettings
 from tasks.expectations import ExpectationsFailed
 from tasks.settings import PipelineSettings
 from tasks.validate import validate
@@ -311,3 +313,48 @@ def test_a_group_in_two_splits_fails(workspace: Path) -> None:
     torn = [("test", one) for one, group in zip(test["id"], test["group"], strict=True) if group == test["group"][0]]
     rows = told["expect_column_values_to_be_in_set", "splits_with_group", None]["rows"]
     assert sorted((row["split"], row["id"]) for row in rows) == sorted([*torn, ("train", train["id"][0])])
+
+
+def annotated(count: int, copies: int) -> list[dict[str, Any]]:
+    """Rows whose texts each stand there several times."""
+    return [row for row in texts(count) for _ in range(copies)]
+
+
+def divided(root: Path, rows: list[dict[str, Any]], *, size: int | str, asked: SplitSettings, **changes: Any) -> Path:
+    """The prepared folder of rows that are divided as asked."""
+    raw, out = fetched(root, rows, **changes), root / "prepared"
+    out.mkdir()
+    prepare_source(raw, out, size=size, settings=asked)
+    return out
+
+
+SKEWED = [row for number, row in enumerate(texts(400)) for _ in range(10 if number % 10 == 0 else 1)]
+"""Half of the rows are copies of forty texts, all of one label."""
+QUESTIONS = [row | {"question": number // (3 if number < 90 else 50)} for number, row in enumerate(texts(600))]
+"""Thirty questions of three rows, and ten of fifty."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "asked", "changes"),
+    [
+        (annotated(120, 3), "all", SplitSettings(test_rows=20, gate_rows=20), {}),
+        (annotated(120, 7), "all", SplitSettings(test_rows=40, gate_rows=20), {}),
+        (SKEWED, "all", SplitSettings(test_rows=200, gate_rows=60), {}),
+        (texts(200), 60, SplitSettings(test_rows=40, gate_rows=0), {}),
+        (QUESTIONS, 60, SplitSettings(test_rows=20, gate_rows=0), GROUPED),
+    ],
+)
+def test_what_prepare_makes_is_as_expected(
+    rows: list[dict[str, Any]], size: int | str, asked: SplitSettings, changes: dict[str, Any], workspace: Path
+) -> None:
+    folder = divided(workspace, rows, size=size, asked=asked, **changes)
+    assert validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")["expectations"] > 12
+
+
+def test_a_label_that_is_too_frequent_in_dev_is_found(workspace: Path) -> None:
+    folder = divided(workspace, texts(400), size=200, asked=SplitSettings(test_rows=40, gate_rows=40))
+    labels = read_table(folder / "dev.parquet")["label"].to_pylist()
+    damage_table(folder / "dev.parquet", label=pa.array([0] * 30 + labels[30:], pa.int32()))
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
+    assert set(failures(raised.value)) == {("expect_column_kl_divergence_to_be_less_than", "label", "dev")}

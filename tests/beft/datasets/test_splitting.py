@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beft.datasets.splitting import Splits, TooFewRows, deciles, quotas, split_rows
+from beft.datasets.splitting import Splits, TooFewRows, cost_of_copies, deciles, quotas, split_rows
 from beft.settings import SplitSettings
 
 SPLITS = ("train", "dev", "gate", "test")
@@ -123,6 +123,15 @@ def test_copies_go_to_test_together(data: dict[str, Any]) -> None:
     assert splits.seen_in_test == []
     counts = Counter(data["keys"])
     assert all(found == counts[key] for key, found in Counter(data["keys"][row] for row in splits.test).items())
+
+
+@given(datasets(own_test=False), st.integers(1, 6))
+@FEW
+def test_test_lacks_no_more_than_copies_can_cost(data: dict[str, Any], copies: int) -> None:
+    data = data | {name: data[name] * copies for name in ("keys", "labels", "own_test")}
+    splits = split_or_skip(data)
+    missing = data["settings"].test_rows - len(splits.test)
+    assert 0 <= missing <= cost_of_copies(data["keys"], data["labels"], data["labels"])
 
 
 def test_test_and_gate_are_the_same_for_every_draw_and_size() -> None:
