@@ -2,9 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from beft.files import write_json
 
 _LONGEST = 160
 
@@ -17,6 +22,42 @@ def lock_holders(root: Path) -> list[str]:
     folder = root / ".dvc" / "tmp"
     found = {*_flock_holders(folder / "lock"), *_rwlock_holders(folder / "rwlock")} - {os.getpid()}
     return [said for pid in sorted(found) if (said := _process(pid))]
+
+
+def forget_dead_holders(root: Path) -> None:
+    """Take out of DVC's list of who works on which path the processes that have ended.
+
+    DVC itself looks for a process with that number only. In a container, whose numbers are always the same, a process
+    of today has the number of the one that was killed with the container before, and DVC would wait for it for ever.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    if not path.is_file():
+        return
+    with FileLock(path.with_name("rwlock.lock"), timeout=30):  # as DVC does, by the same lock of the kernel
+        try:
+            written, stored = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
+            living = {
+                "write": {name: entry for name, entry in stored.get("write", {}).items() if _wrote(entry, written)},
+                "read": {
+                    name: kept
+                    for name, entries in stored.get("read", {}).items()
+                    if (kept := [entry for entry in entries if _wrote(entry, written)])
+                },
+            }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            living, stored = {}, None  # its writer was killed while it wrote
+        if living != stored:
+            write_json(path, living)
+
+
+def _wrote(entry: Mapping[str, Any], written: float) -> bool:
+    """Whether the process of an entry may have written it: it lives, and began before that."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(int(entry["pid"])).create_time() <= written)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _flock_holders(path: Path) -> Iterator[int]:

@@ -20,7 +20,7 @@ import yaml
 from beft.errors import BeftError
 from beft.files import sha256_file, write_text
 from tasks.child import run_command
-from tasks.dvc_lock import lock_holders
+from tasks.dvc_lock import forget_dead_holders, lock_holders
 from tasks.environment import settle
 from tasks.fingerprint import PROJECT, contents, contents_sha256
 from tasks.step import StepRecord
@@ -229,6 +229,7 @@ def _dvc(
     pause = 0.5
     while True:
         with _gate:
+            forget_dead_holders(root)
             ended = run_command([*program, *arguments], root, source=PROJECT)
         if ended.status == 0:
             return

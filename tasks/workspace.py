@@ -1,23 +1,24 @@
 """The workspace: where runs keep their files, and the lock that lets one run at a time write there.
 
-runs/lock.json                      the process that runs now
+runs/lock.json                      the process that runs now; locked by the kernel, so it is free when that has died
 runs/steps/STEP-DATASET-HASH/       a finished step, named by its fingerprint; shared by all runs that ask for it
 runs/HASH/                          one run: run.json, params.yaml, report.html, and a link to each of its steps
 runs/latest                         a link to the run that finished last
 """
 
-import fcntl
 import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import EACCES, EPERM, EROFS
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from beft.errors import BeftError
 from beft.files import clear_leftovers, write_json
@@ -58,26 +59,15 @@ class Workspace:
             patience: Seconds to wait for a run that is going on.
 
         Raises:
-            WorkspaceBusyError: Another process holds it and lives.
+            WorkspaceBusyError: Another process holds it.
+            BeftError: The file system has no locks, or the folder cannot be written.
         """
         self.runs.mkdir(parents=True, exist_ok=True)
         path = self.runs / "lock.json"
-        deadline = time.monotonic() + patience
-        told = False
-        while (holder := _take(path)) is not None:
-            if time.monotonic() >= deadline:
-                raise WorkspaceBusyError(_busy(holder, path))
-            if not told:
-                logger.info("waiting: %s", _busy(holder, path).partition(";")[0])
-                told = True
-            time.sleep(min(_LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
-        try:
+        with _held(path, patience):
             for folder in (self.runs, self.root / "reports"):
                 clear_leftovers(folder)
             yield
-        finally:
-            with _guarded(path) as file:
-                _write(file, {})
 
     def record_run(self, fingerprint: str, record: Mapping[str, Any], steps: Mapping[str, Path]) -> Path:
         """Write what is known of a run, with a link to each of its steps so far.
@@ -96,6 +86,31 @@ class Workspace:
         _link(self.runs / "latest", self.run_folder(fingerprint))
 
 
+@contextmanager
+def _held(path: Path, patience: float) -> Iterator[None]:
+    """Hold the kernel's lock on a file, which ends with this process, and write into the file who holds it."""
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if patience <= 0:
+                raise
+            logger.info("waiting: %s", _busy(path).partition(";")[0])
+            lock.acquire(timeout=patience, poll_interval=min(_LOOK_AGAIN, patience))
+    except Timeout:
+        raise WorkspaceBusyError(_busy(path)) from None
+    except OSError as error:
+        hint = "" if error.errno in (EACCES, EPERM, EROFS) else "; run in a folder whose file system has locks"
+        raise BeftError(f"{path} cannot be locked: {error.strerror or error}{hint}") from None
+    try:
+        _write(path, _this_process())
+        yield
+    finally:
+        _write(path, {})
+        lock.release()
+
+
 def _link(path: Path, target: Path) -> None:
     """A relative symbolic link, made or turned in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,36 +120,20 @@ def _link(path: Path, target: Path) -> None:
     temporary.replace(path)
 
 
-def _take(path: Path) -> dict[str, Any] | None:
-    """Write this process into the lock file; the holder instead, when another one lives."""
-    with _guarded(path) as file:
-        holder = _read(file)
-        if holder and not _is_gone(holder):
-            return holder
-        _write(file, _this_process())
-        return None
-
-
-@contextmanager
-def _guarded(path: Path) -> Iterator[IO[str]]:
-    """The open lock file, while no other process looks into it. The file stays, so that none can be deleted in use."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-
-
-def _read(file: IO[str]) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    """What the holder has written into the lock file; empty where it has not yet."""
     try:
-        holder = json.loads(file.read())
-    except ValueError:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
-def _write(file: IO[str], holder: Mapping[str, Any]) -> None:
-    file.seek(0)
-    file.truncate()
-    json.dump(holder, file)
+def _write(path: Path, holder: Mapping[str, Any]) -> None:
+    """Write into the lock file, which stays the same file: the kernel's lock is on it."""
+    with suppress(OSError), path.open("r+", encoding="utf-8") as file:  # on a full disk nobody learns who holds it
+        file.truncate()
+        json.dump(holder, file)
 
 
 def _this_process() -> dict[str, Any]:
@@ -164,21 +163,13 @@ def process_start(pid: int) -> str | None:
     return None
 
 
-def _is_gone(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that holds the lock has ended. One on another machine cannot be asked."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    try:
-        return process_start(int(holder["pid"])) != str(holder["process_start"])
-    except (KeyError, TypeError, ValueError):
-        return True
-
-
-def _busy(holder: Mapping[str, Any], path: Path) -> str:
+def _busy(path: Path) -> str:
+    holder = _read(path)
     here = holder.get("host") == socket.gethostname()
     where = "" if here else f" on {holder.get('host')}"
-    hint = "" if here else f" If that machine is gone, delete {path}."
+    who = f"process {holder['pid']}{where}" if "pid" in holder else "a process that has just begun"
+    since = f" since {holder['since']}" if "since" in holder else ""
     return (
-        f"another run has been going on in {path.parent.parent} since {holder.get('since')} (process "
-        f"{holder.get('pid')}{where}); wait for it, end it, or run in another folder.{hint}"
+        f"another run has been going on in {path.parent.parent}{since} ({who}); wait for it, end it, or run in another "
+        "folder"
     )

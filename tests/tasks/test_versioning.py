@@ -10,11 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from beft.errors import BeftError, InputError
-from beft.files import write_text
+from beft.files import write_json, write_text
 from tasks import versioning
 from tasks.dvc_lock import lock_holders
 from tasks.fingerprint import step_files
@@ -134,6 +135,24 @@ def test_a_running_stage_is_named_by_what_it_works_on(root: Path) -> None:
         assert holder.startswith(f"process {other.pid} (") and "dvc repro fetch@imdb" in holder
         other.kill()
     assert lock_holders(root) == []
+
+
+def test_what_a_container_left_that_died_in_a_stage_is_no_lock(root: Path) -> None:
+    """Its number is now that of another process, as in a container that is started again: here, of this one."""
+    dead = {"pid": os.getpid(), "cmd": "dvc repro fetch@imdb"}
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    entries = {"write": {str(root / "data/raw/imdb"): dead}, "read": {str(root / "stage.py"): [dead]}}
+    write_json(rwlock, entries)
+    before_this_process = psutil.Process().create_time() - 60
+    os.utime(rwlock, (before_this_process, before_this_process))
+    reproduce(root, ["fetch@imdb"], patience=0)
+    assert ran(root) == ["data/raw/imdb"]
+
+
+def test_a_list_of_locks_that_a_killed_dvc_left_half_written_is_none(root: Path) -> None:
+    write_text(root / ".dvc" / "tmp" / "rwlock", '{"write": {"/')
+    reproduce(root, ["fetch@imdb"], patience=0)
+    assert ran(root) == ["data/raw/imdb"]
 
 
 def test_two_processes_at_once_both_get_through(root: Path) -> None:

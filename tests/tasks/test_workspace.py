@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from beft.files import read_json, write_json, write_text
@@ -29,10 +30,10 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def hold(root: Path) -> "subprocess.Popen[str]":
-    """Another process that holds the workspace until its input ends."""
+def hold(root: Path, *before: str, program: str = HOLD) -> "subprocess.Popen[str]":
+    """Another process that holds the workspace until its input ends; ``before`` is a command that starts it."""
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(root)],
+        [*before, sys.executable, "-c", program, str(root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -95,10 +96,37 @@ def test_the_lock_is_not_taken_twice_by_one_process(workspace: Workspace) -> Non
         pass
 
 
-def test_a_run_on_another_machine_cannot_be_judged(workspace: Workspace) -> None:
+def test_what_a_container_left_that_died_stands_in_nobodys_way(workspace: Workspace) -> None:
     workspace.runs.mkdir()
     write_json(workspace.runs / "lock.json", {"pid": 1, "process_start": "x", "host": "elsewhere", "since": "then"})
-    with pytest.raises(WorkspaceBusyError, match=r"on elsewhere.*delete .*lock\.json"), workspace.locked():
+    with workspace.locked():
+        assert holder(workspace.root)["pid"] == os.getpid()
+
+
+def test_a_run_in_a_container_is_seen_while_it_lives_and_forgotten_when_it_is_killed(workspace: Workspace) -> None:
+    """Its own process numbers and host name, as in a container; the folder is the same."""
+    container = ["unshare", "--pid", "--uts", "--fork", "--kill-child"]
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no right to make namespaces here")
+    with hold(workspace.root, *container, "sh", "-c", 'hostname elsewhere; exec "$0" "$@"') as other:
+        with pytest.raises(WorkspaceBusyError, match=r"process 1 on elsewhere.*; wait for it"), workspace.locked():
+            pass
+        for process in psutil.Process(other.pid).children(recursive=True):
+            process.kill()
+        other.wait()
+    assert holder(workspace.root)["host"] == "elsewhere"  # it had no time to say that it ended
+    with workspace.locked():
+        pass
+
+
+def test_a_child_that_outlives_a_killed_run_does_not_hold_its_lock(workspace: Workspace) -> None:
+    program = HOLD.replace("import sys\n", "import subprocess, sys\n").replace(
+        "    sys.stdout.write",
+        "    subprocess.Popen(['sleep', '20'], stdin=subprocess.DEVNULL, stdout=2)\n    sys.stdout.write",
+    )
+    with hold(workspace.root, program=program) as other:
+        other.kill()
+    with workspace.locked():
         pass
 
 
