@@ -45,8 +45,11 @@ ROLES = (
     "copies_in_split",
     "splits_with_group",
 )
-SPLIT, FILE, ROW = "(split)", "(file)", "(row)"
-"""Columns of a frame that say where a row stands; in brackets, so that they meet no column of the data."""
+SPLIT, FILE, LINE, ROW = "(split)", "(file)", "(line)", "(row)"
+"""Columns of a frame that say where a row stands; in brackets, so that they meet no column of the data.
+
+A row has the line of the file that it begins in, or its number where the file has no lines.
+"""
 
 ANY_NUMBER = (-sys.float_info.max, sys.float_info.max)
 """The range of a regression that declares none."""

@@ -211,8 +211,9 @@ def _sentence(failure: Mapping[str, JSON]) -> str:
 
 
 def _place(row: Mapping[str, JSON]) -> str:
-    if "row" in row:
-        return f"{row['file']} row {row['row']:,}"
+    for unit in ("line", "row"):
+        if row.get(unit) is not None:
+            return f"{row['file']} {unit} {row[unit]:,}"
     return " ".join(str(row[place]) for place in ("split", "id") if place in row)
 
 

@@ -8,7 +8,7 @@ from beft.datasets.description import Description, canonical
 from beft.datasets.reading import RawData, read_raw
 from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
-from tasks.expectation_files import ANY_NUMBER, FILE, ROW, SPLIT, Subject, as_texts, watched_files
+from tasks.expectation_files import ANY_NUMBER, FILE, LINE, ROW, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
@@ -46,7 +46,10 @@ def raw_subject(data: RawData) -> Subject:
     }
     columns[SPLIT] = [file.split for file in data.files for _ in file.numbers]
     columns[FILE] = [file.name for file in data.files for _ in file.numbers]
-    columns[ROW] = [number for file in data.files for number in file.numbers]
+    units = {"line": LINE, "row": ROW}
+    numbered = [units[unit] for unit in dict.fromkeys(file.unit for file in data.files)]
+    for name in numbered:
+        columns[name] = [n if units[file.unit] == name else None for file in data.files for n in file.numbers]
     roles |= _counted(description, columns)
     splits = list(dict.fromkeys(file.split for file in data.files))
     return Subject(
@@ -56,7 +59,7 @@ def raw_subject(data: RawData) -> Subject:
         facts={None: _facts(description)},
         splits=splits,
         together=len(splits) == 1,
-        places=[SPLIT, FILE, ROW],
+        places=[SPLIT, FILE, *numbered],
     )
 
 

@@ -1,6 +1,7 @@
 """The description of a dataset: a small YAML file with a version, checked as a whole."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -39,12 +40,15 @@ class DatasetError(InputError):
 
 
 def canonical(value: object) -> str:
-    """One text for values that a reader takes as the same: 1, 1.0, "1" and " 1 " are "1"; true is "true"."""
+    """One text for values that a reader takes as the same.
+
+    1, 1.0, "1" and " 1 " are "1"; true is "true"; accented letters have one form (Unicode's NFC).
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
     return text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
 
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,32 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def column_values(table: pa.Table, at: int, where: str, *, needed: bool) -> list[Any] | None:
+    """The values of a column as Python's.
+
+    Args:
+        needed: Whether the description names the column; bytes in such a column are read as UTF-8.
+
+    Returns:
+        None for a column that is not needed and has no such values.
+
+    Raises:
+        InputError: A column that is needed has no such values; the message names it.
+    """
+    column = table.column(at)
+    try:
+        if needed and (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            column = column.cast(pa.large_string())
+        column.validate(full=True)
+        values: list[Any] = column.to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        if not needed:
+            return None
+        told = str(error).splitlines()[0]
+        raise InputError(f"{where}, column {table.column_names[at]!r} ({column.type}) cannot be read: {told}") from None
+    return values
+
+
 def read_table(path: Path) -> pa.Table:
     """Read a table.
 
@@ -34,7 +61,8 @@ def read_table(path: Path) -> pa.Table:
         InputError: The file is missing, or is no Parquet file.
     """
     try:
-        return pq.read_table(path, use_threads=False, memory_map=False, partitioning=None)
+        with pq.ParquetFile(path, memory_map=False) as file:  # read_table refuses two columns of one name
+            return file.read(use_threads=False)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except (pa.ArrowException, OSError) as error:

@@ -11,7 +11,7 @@ from beft.datasets.normalisation import normalised, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
 from beft.datasets.splitting import Splits, TooFewRows, cost_of_copies, deciles, split_rows
-from beft.datasets.targets import checked_targets, listed
+from beft.datasets.targets import checked_targets
 from beft.files import write_json
 from beft.names import unknown_name
 from beft.settings import SplitSettings
@@ -145,9 +145,9 @@ def _texts(file: RawFile, column: str, description: Description, problems: list[
                 blank.append(number)
         texts.append(text)
     if foreign:
-        problems.append(f"{file.name}, column {column!r}: no text in {listed(foreign)}")
+        problems.append(f"{file.name}, column {column!r}: no text in {file.listed(foreign)}")
     if blank:
-        problems.append(f"{file.name}, column {column!r}: blank in {listed(blank)}")
+        problems.append(f"{file.name}, column {column!r}: blank in {file.listed(blank)}")
     return texts
 
 

@@ -1,26 +1,36 @@
 """Read the rows of a raw source: every column, every value as the file has it."""
 
-import csv
-import gzip
 import json
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.layouts import LayoutError, flattened
 from beft.datasets.loaders import RECORD
-from beft.datasets.parquet import read_table
+from beft.datasets.parquet import column_values, read_table
+from beft.datasets.raw_columns import column_positions
+from beft.datasets.separated import read_separated
 from beft.datasets.sources import Format, HubSource, Reading, Source
+from beft.datasets.text_files import require_format, text_lines
 from beft.errors import InputError
 from beft.files import read_json
 from beft.names import unknown_name
 
 Values = dict[str, list[Any]]
+Unit = Literal["line", "row"]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 5
+
+
+def listed(numbers: Sequence[int], unit: Unit) -> str:
+    """The first few of some lines' or rows' numbers, and how many there are."""
+    shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
+    if len(numbers) == 1:
+        return f"{unit} {shown}"
+    return f"{len(numbers):,} {unit}s: {shown}" + (", …" if len(numbers) > _SHOWN else "")
 
 
 @dataclass(frozen=True)
@@ -31,13 +41,23 @@ class RawFile:
         split: train or test.
         name: The file's name.
         columns: The values of each column. From CSV and TSV all of them are text, and nothing is taken for null.
-        numbers: The number of each row in the file; the first row of data is 1.
+        numbers: Where each row stands in the file: the line that it begins in, or its number; the first is 1.
+        unit: Which of them: a line of CSV, TSV or JSON Lines, or a row of any other format or of a layout.
+        short: The lines with too few fields, which ``ragged`` takes for no rows.
+        cut: The lines with too many, whose last fields ``ragged`` does not read.
     """
 
     split: str
     name: str
     columns: Values
     numbers: list[int]
+    unit: Unit = "row"
+    short: Sequence[int] = ()
+    cut: Sequence[int] = ()
+
+    def listed(self, numbers: Sequence[int]) -> str:
+        """The first few of some rows' numbers, and how many there are."""
+        return listed(numbers, self.unit)
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,12 @@ def read_raw(folder: Path) -> RawData:
 def _read_file(path: Path, entry: dict[str, Any], description: Description) -> RawFile:
     source = description.source
     reading, rename = _reading_of(entry, source)
-    columns = _READERS[reading.format_of(path.name)](path, reading)
+    form = reading.format_of(path.name)
+    require_format(path, form)
+    of_file = {name: other for other, name in rename.items()}
+    wanted = [of_file.get(name, name) for name in dict.fromkeys((*description.columns.names, *source.where))]
+    read = _READERS[form](path, reading, wanted)
+    columns = read.columns
     for name in rename:
         if name not in columns:
             raise InputError(f"{path.name}: {unknown_name(name, columns, 'column')}")
@@ -89,14 +114,19 @@ def _read_file(path: Path, entry: dict[str, Any], description: Description) -> R
         if name not in columns:
             raise InputError(f"{path.name}, which 'where' filters: {unknown_name(name, columns, 'column')}")
     kept = list(range(max(map(len, columns.values()), default=0)))
-    for name, wanted in source.where.items():
-        kept = [row for row in kept if canonical(columns[name][row]) == canonical(wanted)]
-    return RawFile(
+    for name, value in source.where.items():
+        kept = [row for row in kept if canonical(columns[name][row]) == canonical(value)]
+    file = RawFile(
         entry["split"],
         path.name,
         {name: [values[row] for row in kept] for name, values in columns.items()},
-        [row + 1 for row in kept],
+        [read.numbers[row] for row in kept],
+        read.unit,
+        read.short,
+        read.cut,
     )
+    _require_unicode(file, [name for name in description.columns.names if name in columns])
+    return file
 
 
 def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[str, str]]:
@@ -109,120 +139,149 @@ def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[st
     return Reading(format="parquet", layout=source.layout), {}
 
 
-def _read_csv(path: Path, reading: Reading) -> Values:
-    return _read_separated(path, reading, ",", quotes=reading.quotes is not False)
+def _require_unicode(file: RawFile, columns: Sequence[str]) -> None:
+    for name in columns:
+        broken = [at for at, value in zip(file.numbers, file.columns[name], strict=True) if not _is_unicode(value)]
+        if broken:
+            raise InputError(
+                f"{file.name}, column {name!r}: half a surrogate pair, which is no valid Unicode, in "
+                f"{file.listed(broken)} (an emoji cut in two, perhaps): correct or remove the text"
+            )
 
 
-def _read_tsv(path: Path, reading: Reading) -> Values:
-    return _read_separated(path, reading, "\t", quotes=reading.quotes is True)
+def _is_unicode(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isascii() or not _SURROGATE.search(value)
+    if isinstance(value, list | tuple):
+        return all(map(_is_unicode, value))
+    return not isinstance(value, dict) or all(map(_is_unicode, (*value, *value.values())))
 
 
-def _read_separated(path: Path, reading: Reading, separator: str, *, quotes: bool) -> Values:
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    with _text_of(path, reading) as lines, _fields_of_any_length():
-        reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
-        try:
-            header = list(reading.header) or next(reader, [])
-            rows: list[list[str]] = []
-            for fields in reader:
-                if len(fields) == len(header) or (reading.ragged and len(fields) > len(header)):
-                    rows.append(fields)
-                elif fields and not reading.ragged:  # an empty line is no row
-                    raise InputError(
-                        f"{path.name}, row {len(rows) + 1} (line {reader.line_num}): it has {len(fields)} fields, not "
-                        f"the {len(header)} of the header"
-                    )
-        except csv.Error as error:
-            raise InputError(f"{path.name}, line {reader.line_num}: {error}") from None
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise InputError(f"{path.name}: the column {twice[0]!r} stands in the header twice")
-    return {name: [fields[at] for fields in rows] for at, name in enumerate(header)}
+class _Read(NamedTuple):
+    """What a file holds; the attributes are those of ``RawFile``."""
+
+    columns: Values
+    numbers: list[int]
+    unit: Unit = "row"
+    short: Sequence[int] = ()
+    cut: Sequence[int] = ()
 
 
-def _read_jsonl(path: Path, reading: Reading) -> Values:
+def _read_csv(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
+    return _read_fields(path, reading, "csv", wanted)
+
+
+def _read_tsv(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
+    return _read_fields(path, reading, "tsv", wanted)
+
+
+def _read_fields(path: Path, reading: Reading, form: str, wanted: Sequence[str]) -> _Read:
+    table = read_separated(path, reading, form, wanted)
+    places = column_positions(table.header, wanted, path.name)
+    columns = {name: [fields[at] for fields in table.rows] for name, at in places.items()}
+    return _Read(columns, table.lines, "line", table.short, table.cut)
+
+
+def _read_jsonl(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
     rows: list[dict[str, Any]] = []
-    with _text_of(path, reading) as lines:
+    numbers: list[int] = []
+    with text_lines(path, reading) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path.name}, line {number}: it is not JSON: {error}") from None
+            text = line.rstrip().removeprefix("\ufeff")  # of files that were joined
+            row = _json(text, f"{path.name}, line {number}", reading, wanted)
             if not isinstance(row, dict):
-                raise InputError(f"{path.name}, line {number}: it must be a JSON object, not {type(row).__name__}")
+                hint = " (where the file is one list of objects, say 'format: json')" if isinstance(row, list) else ""
+                kind = type(row).__name__
+                raise InputError(f"{path.name}, line {number}: it must be a JSON object, not {kind}{hint}")
             rows.append(row)
-    return _columns(path, rows, reading)
+            numbers.append(number)
+    return _from_rows(path, rows, reading, wanted, numbers)
 
 
-def _read_json(path: Path, reading: Reading) -> Values:
-    with _text_of(path, reading) as lines:
-        try:
-            document = json.loads("".join(lines))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path.name}: it is not JSON: {error}") from None
+def _read_json(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
+    with text_lines(path, reading) as lines:
+        text = "".join(lines)
+    try:
+        document = _json(text, path.name, reading, wanted)
+    except _SeveralDocuments:
+        return _read_jsonl(path, reading, wanted)  # JSON Lines in a file called .json
     if reading.layout is None and not (isinstance(document, list) and all(isinstance(row, dict) for row in document)):
-        raise InputError(f"{path.name}: it must be a list of JSON objects; where it is nested, say its 'layout'")
-    return _columns(path, document, reading)
+        raise InputError(
+            f"{path.name}: it must be a list of JSON objects, one a row (pandas: to_json(orient='records')); "
+            "where it is nested, say its 'layout'"
+        )
+    return _from_rows(path, document, reading, wanted)
 
 
-def _read_parquet(path: Path, reading: Reading) -> Values:
+class _SeveralDocuments(InputError):
+    """A text holds a JSON document and more behind it."""
+
+
+def _json(text: str, where: str, reading: Reading, wanted: Sequence[str]) -> Any:
+    """Parse JSON.
+
+    Raises:
+        InputError: It is none, or one of its objects has a column that the description names twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs) and reading.layout is None:
+            names = [name for name, _ in pairs]
+            column_positions(names, wanted, where)
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise _SeveralDocuments(
+                f"{where}: there is more behind the JSON value, at character {error.colno}"
+            ) from None
+        line = f", line {error.lineno}" if error.lineno > 1 else ""
+        raise InputError(f"{where}{line}: it is not JSON: {error.msg} at character {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: its JSON cannot be read: {error}") from None
+
+
+def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
     table = read_table(path)
     if reading.layout is not None:
-        return _columns(path, table.to_pylist(), reading)
-    values: Values = table.to_pydict()
-    return values
+        return _from_rows(path, table.to_pylist(), reading, wanted)
+    columns = {
+        name: column_values(table, at, path.name, needed=name in wanted)
+        for name, at in column_positions(table.column_names, wanted, path.name).items()
+    }
+    known = {name: values for name, values in columns.items() if values is not None}
+    return _Read(known, list(range(1, table.num_rows + 1)))
 
 
-def _columns(path: Path, document: Any, reading: Reading) -> Values:
-    """The columns of rows, in which a layout writes out a nested document."""
+def _from_rows(
+    path: Path, document: Any, reading: Reading, wanted: Sequence[str], lines: list[int] | None = None
+) -> _Read:
+    """The columns of rows, in which a layout writes out a nested document.
+
+    Args:
+        lines: The line of the file that each row stands in, where there is one for each.
+    """
     if reading.layout is not None:
+        lines = None
         try:
             document = flattened(reading.layout, document)
         except LayoutError as error:
             raise InputError(f"{path.name} is not in the layout {reading.layout!r}: {error}") from None
-    names = dict.fromkeys(name for row in document for name in row)
-    return {name: [row.get(name) for row in document] for name in names}
+    names = list(dict.fromkeys(name for row in document for name in row))
+    places = column_positions(names, wanted, path.name)
+    columns = {name: [row.get(names[at]) for row in document] for name, at in places.items()}
+    return _Read(columns, list(range(1, len(document) + 1))) if lines is None else _Read(columns, lines, "line")
 
 
-_READERS: dict[Format, Callable[[Path, Reading], Values]] = {
+_READERS: dict[Format, Callable[[Path, Reading, Sequence[str]], _Read]] = {
     "csv": _read_csv,
     "tsv": _read_tsv,
     "jsonl": _read_jsonl,
     "json": _read_json,
     "parquet": _read_parquet,
 }
-
-
-@contextmanager
-def _text_of(path: Path, reading: Reading) -> Iterator[Iterator[str]]:
-    """The lines of a text file, line ends as they are, without a byte order mark."""
-    encoding = "utf-8-sig" if reading.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else reading.encoding
-    try:
-        if path.name.lower().endswith(".gz"):
-            with gzip.open(path, "rt", encoding=encoding, newline="") as file:
-                yield file
-        else:
-            with path.open(encoding=encoding, newline="") as file:
-                yield file
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name} cannot be read as a gzip file: {error}") from None
-    except LookupError:
-        raise InputError(f"{path.name}: {reading.encoding!r} is no encoding that Python knows") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path.name} is not {reading.encoding} at byte {error.start}: say its encoding in the description"
-        ) from None
-
-
-@contextmanager
-def _fields_of_any_length() -> Iterator[None]:
-    """Lift the limit that Python's CSV reader sets to a field's length, for the whole process, for a while."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)

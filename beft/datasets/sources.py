@@ -3,13 +3,30 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from beft.settings import Section
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
 LayoutName = Literal["copa", "drop", "multirc", "record", "squad", "wic", "wsc"]
 Scalar = bool | int | float | str
+
+
+def _character(value: str) -> str:
+    if len(value) != 1 or value in "\r\n":
+        raise ValueError(f'it must be one character (a tab is "\\t", in double quotes), not {value!r}')
+    return value
+
+
+Character = Annotated[str, AfterValidator(_character)]
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -19,6 +36,26 @@ _FORMATS: dict[str, Format] = {
     ".json": "json",
     ".parquet": "parquet",
 }
+_SHEET = "save its sheet as CSV (UTF-8)"
+_FOREIGN = {
+    ".xlsx": f"an Excel workbook: {_SHEET}",
+    ".xlsm": f"an Excel workbook: {_SHEET}",
+    ".xls": f"an Excel workbook: {_SHEET}",
+    ".ods": f"an OpenDocument spreadsheet: {_SHEET}",
+    ".numbers": f"a Numbers spreadsheet: {_SHEET}",
+    ".zip": "a zip archive: unpack it, and name the files in it",
+    ".tar": "a tar archive: unpack it, and name the files in it",
+    ".tgz": "a tar archive: unpack it, and name the files in it",
+    ".bz2": "compressed by bzip2: unpack it, or compress it by gzip",
+    ".xz": "compressed by xz: unpack it, or compress it by gzip",
+    ".zst": "compressed by zstd: unpack it, or compress it by gzip",
+    ".arrow": "an Arrow file: write its table as Parquet",
+    ".feather": "an Arrow file: write its table as Parquet",
+    ".pkl": "a Python pickle: write its table as Parquet or CSV",
+    ".pickle": "a Python pickle: write its table as Parquet or CSV",
+    ".dvc": "a DVC pointer, not the data: name the file without .dvc, after 'dvc pull'",
+}
+"""Formats that are not read, by the ending of the name: what each is, and what to do."""
 
 
 class AnySource(Section):
@@ -51,7 +88,10 @@ class Reading(Section):
     Attributes:
         format: Said by the ending of the file's name when it is not given.
         encoding: Of CSV, TSV and JSON files.
-        quotes: Whether a field of a CSV or TSV file may stand in double quotes; by default in CSV it may, in TSV not.
+        separator: What stands between two fields of a CSV or TSV file, one character; by default a comma in CSV, a tab
+            in TSV.
+        quotes: Whether a field of a CSV or TSV file may stand in quotation marks; by default in CSV it may, in TSV not.
+        quote: The quotation mark, one character; by default ``"``. Naming it says that there are some.
         header: The names of the columns, for a CSV or TSV file whose first line is already data.
         ragged: Whether lines of a CSV or TSV file may have other numbers of fields than the header: those with fewer
             are no rows, further fields are not read. Otherwise such a line is an error.
@@ -60,21 +100,54 @@ class Reading(Section):
 
     format: Format | None = None
     encoding: str = "utf-8"
+    separator: Character | None = None
     quotes: bool | None = None
+    quote: Character | None = None
     header: tuple[str, ...] = ()
     ragged: bool = False
     layout: LayoutName | None = None
+
+    @model_validator(mode="after")
+    def _one_dialect(self) -> Self:
+        if self.quote is not None and self.quotes is False:
+            raise ValueError("quote: it names a quotation mark, but quotes says that there is none")
+        if self.quote is not None and self.quote in (self.separator, " ", "\t"):
+            raise ValueError(f"quote: {self.quote!r} cannot enclose a field")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual_dialect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say ``separator`` and ``quote`` only where they are named: what was fetched before stays what it is."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("separator", "quote")}
 
     def format_of(self, name: str) -> Format:
         """The format of a file.
 
         Raises:
-            ValueError: Its name does not say it.
+            ValueError: Its name does not say it, or says that it is none of them.
         """
-        known = self.format or _FORMATS.get(Path(name.lower().removesuffix(".gz")).suffix)
+        ending = Path(name.lower().removesuffix(".gz")).suffix
+        known = self.format or _FORMATS.get(ending)
+        if known is None and ending in _FOREIGN:
+            raise ValueError(f"{name!r} is {_FOREIGN[ending]}")
         if known is None:
-            raise ValueError(f"say the format of {name!r}: one of {', '.join(get_args(Format))}")
+            known_formats = ", ".join(get_args(Format))
+            raise ValueError(
+                f"say the format of {name!r}: one of {known_formats}; where it is a folder, name its files"
+            )
         return known
+
+    def require_readable(self, name: str) -> None:
+        """Refuse a file of no known format, or a dialect of fields for one that has no fields.
+
+        Raises:
+            ValueError: The message names the file.
+        """
+        known = self.format_of(name)
+        given = [key for key in ("separator", "quote") if getattr(self, key) is not None]
+        if given and known not in ("csv", "tsv"):
+            raise ValueError(f"{name!r} is {known}: {', '.join(given)} can be said of CSV and TSV files only")
 
 
 class FileSource(AnySource, Reading):
@@ -83,7 +156,7 @@ class FileSource(AnySource, Reading):
     @model_validator(mode="after")
     def _formats_known(self) -> Self:
         for name in (*self.train, *self.test):
-            self.format_of(name)
+            self.require_readable(name)
         return self
 
 
@@ -123,7 +196,7 @@ class LocalFile(Reading):
 
     @model_validator(mode="after")
     def _format_known(self) -> Self:
-        self.format_of(self.file)
+        self.require_readable(self.file)
         return self
 
 

@@ -47,14 +47,6 @@ def checked_targets(file: RawFile, description: Description, problems: list[str]
     ]
 
 
-def listed(numbers: Sequence[int]) -> str:
-    """The first few of some rows' numbers, and how many there are."""
-    shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
-    if len(numbers) == 1:
-        return f"row {shown}"
-    return f"{len(numbers):,} rows: {shown}" + (", …" if len(numbers) > _SHOWN else "")
-
-
 def _labels(file: RawFile, description: Description, problems: list[str]) -> list[int | None]:
     """The number of each row's label; None where its value is none of the declared ones."""
     numbers = description.label_numbers
@@ -69,7 +61,8 @@ def _labels(file: RawFile, description: Description, problems: list[str]) -> lis
     declared = ", ".join(f"{value} ({name})" for name, group in description.labels.items() for value in group)
     for text, where in list(outside.items())[:_SHOWN]:
         problems.append(
-            f"{file.name}, column {column!r}: {text} is none of the labels {declared}; it stands in {listed(where)}"
+            f"{file.name}, column {column!r}: {text} is none of the labels {declared}; "
+            f"it stands in {file.listed(where)}"
         )
     if len(outside) > _SHOWN:
         problems.append(f"{file.name}: {len(outside) - _SHOWN:,} more values that are none of the labels")
@@ -88,9 +81,9 @@ def _values(file: RawFile, description: Description, problems: list[str]) -> lis
         if value is not None and not least <= value <= most
     ]
     if foreign:
-        problems.append(f"{file.name}, column {column!r}: no number in {listed(foreign)}")
+        problems.append(f"{file.name}, column {column!r}: no number in {file.listed(foreign)}")
     if outside:
-        problems.append(f"{file.name}, column {column!r}: outside of {least:g} to {most:g} in {listed(outside)}")
+        problems.append(f"{file.name}, column {column!r}: outside of {least:g} to {most:g} in {file.listed(outside)}")
     return [value if value is not None and least <= value <= most else None for value in values]
 
 
@@ -114,10 +107,12 @@ def _choices(file: RawFile, description: Description, problems: list[str]) -> li
         rows = [tuple(row) if all(isinstance(text, str) for text in row) else None for row in texts]
         foreign = [number for number, row in zip(file.numbers, rows, strict=True) if row is None]
         if foreign:
-            problems.append(f"{file.name}, columns {', '.join(columns.choice_columns)}: no text in {listed(foreign)}")
+            problems.append(
+                f"{file.name}, columns {', '.join(columns.choice_columns)}: no text in {file.listed(foreign)}"
+            )
     few = [number for number, row in zip(file.numbers, rows, strict=True) if row is not None and len(row) < 2]
     if few:
-        problems.append(f"{file.name}: fewer than 2 choices in {listed(few)}")
+        problems.append(f"{file.name}: fewer than 2 choices in {file.listed(few)}")
     return rows
 
 
@@ -136,9 +131,9 @@ def _lists(file: RawFile, column: str, problems: list[str]) -> list[tuple[str, .
         else:
             rows.append(tuple(value))
     if foreign:
-        problems.append(f"{file.name}, column {column!r}: no list of texts in {listed(foreign)}")
+        problems.append(f"{file.name}, column {column!r}: no list of texts in {file.listed(foreign)}")
     if empty:
-        problems.append(f"{file.name}, column {column!r}: empty, or with a blank text, in {listed(empty)}")
+        problems.append(f"{file.name}, column {column!r}: empty, or with a blank text, in {file.listed(empty)}")
     return rows
 
 
@@ -164,7 +159,7 @@ def _right_choices(
         labels.append(found[0] if found else None)
     if outside:
         what = "none of the answers is a choice" if column is None else f"column {column!r} is no number of a choice"
-        problems.append(f"{file.name}: {what} in {listed(outside)}")
+        problems.append(f"{file.name}: {what} in {file.listed(outside)}")
     return labels
 
 
@@ -173,5 +168,5 @@ def _groups(file: RawFile, column: str, problems: list[str]) -> list[str | None]
     values = [None if value is None else canonical(value) for value in file.columns[column]]
     blank = [number for number, value in zip(file.numbers, values, strict=True) if not value]
     if blank:
-        problems.append(f"{file.name}, column {column!r}: blank in {listed(blank)}")
+        problems.append(f"{file.name}, column {column!r}: blank in {file.listed(blank)}")
     return [f"{file.split} {value}" if value else None for value in values]

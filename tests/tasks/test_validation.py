@@ -88,7 +88,7 @@ def test_damaged_raw_data_fails_with_its_rows(workspace: Path) -> None:
     with pytest.raises(ExpectationsFailed) as raised:
         validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
     found = failures(raised.value)
-    rows_of = {name: [row["row"] for row in one["rows"]] for name, one in found.items()}
+    rows_of = {name: [row["line"] for row in one["rows"]] for name, one in found.items()}
     assert rows_of == {
         ("expect_column_values_to_not_be_null", "sentence", None): [3],
         ("expect_column_values_to_match_regex", "sentence", None): [5],
@@ -99,7 +99,7 @@ def test_damaged_raw_data_fails_with_its_rows(workspace: Path) -> None:
     }
     told = str(raised.value)
     assert "dataset 'own': its raw data fails 6 of 11 expectations" in told
-    assert "expect_column_values_to_be_in_set, column 'mood': 1 of 60 rows: rows.jsonl row 11 ('god')" in told
+    assert "expect_column_values_to_be_in_set, column 'mood': 1 of 60 rows: rows.jsonl line 11 ('god')" in told
     assert raised.value.exit_status == 2
     assert not read_json(workspace / "runs" / "failed" / "raw-own" / "validation.json")["success"]
     assert (workspace / "runs" / "failed" / "raw-own" / "data_docs" / "index.html").is_file()
@@ -204,7 +204,7 @@ def test_an_own_evaluation_split_is_checked_beside_train(workspace: Path) -> Non
     with pytest.raises(ExpectationsFailed) as raised:
         validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "out", dataset="own")
     assert set(failures(raised.value)) == {("expect_column_values_to_be_in_set", "mood", "test")}
-    assert "column 'mood', test: 1 of 31 rows: held.jsonl row 1 ('odd')" in str(raised.value)
+    assert "column 'mood', test: 1 of 31 rows: held.jsonl line 1 ('odd')" in str(raised.value)
 
 
 def answered(count: int) -> list[dict[str, Any]]:
@@ -268,7 +268,7 @@ def test_damaged_raw_data_of_every_shape(
     damage(raw / "train" / "rows.jsonl", lambda all_rows: [row | damaged.get(n, {}) for n, row in enumerate(all_rows)])
     with pytest.raises(ExpectationsFailed) as raised:
         validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
-    told = {name[:2]: [row["row"] for row in one["rows"]] for name, one in failures(raised.value).items()}
+    told = {name[:2]: [row["line"] for row in one["rows"]] for name, one in failures(raised.value).items()}
     assert told == found
 
 

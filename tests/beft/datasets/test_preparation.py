@@ -136,14 +136,14 @@ def test_label_values_are_mapped_and_marks_replaced(tmp_path: Path) -> None:
     [
         (texts(200), {"columns": {"text": "sentense", "label": "mood"}},
          ["rows.jsonl: unknown column 'sentense'. Did you mean 'sentence'?"]),
-        ([], {}, ["unknown column 'sentence'. Known: none", "unknown column 'mood'"]),
+        ([], {}, ["rows.jsonl is empty"]),
         (texts(200), {"source": {"kind": "files", "train": "rows.jsonl", "where": {"mood": "odd"}}},
          ["its train data has no rows with {'mood': 'odd'}"]),
         ([row | {"mood": "good"} for row in texts(200)], {}, ["every row of its train data has the label 'good'"]),
         ([*texts(200), *({"sentence": f"s{mood}", "mood": mood} for mood in ("god", None, "god"))], {},
-         ["'god' is none of the labels bad (bad), good (good); it stands in 2 rows: 201, 203", "nothing is none of"]),
+         ["'god' is none of the labels bad (bad), good (good); it stands in 2 lines: 201, 203", "nothing is none of"]),
         ([*texts(200), {"sentence": " <br />", "mood": "bad"}, {"sentence": 7, "mood": "x"}, {"mood": "bad"}],
-         {}, ["blank in 2 rows: 201, 203", "no text in row 202", "'x' is none of the labels"]),
+         {}, ["blank in 2 lines: 201, 203", "no text in line 202", "'x' is none of the labels"]),
         (texts(200), {"labels": ["bad", "good", "none"]}, ["train (45 rows) has no row with the label 'none'"]),
     ],
 )  # fmt: skip
