@@ -65,7 +65,8 @@ def _told(entry: Mapping[str, Any]) -> tuple[str, str]:
         moves = (
             f"{alias}: {move['from'] or 'none'} → {move['to'] or 'none'}" for alias, move in entry["moves"].items()
         )
-        return "; ".join(moves) + ("" if entry["finished"] else " (not finished)"), str(entry["reason"])
+        state = " (given up: others moved them since)" if entry["given_up"] else " (not finished)"
+        return "; ".join(moves) + ("" if entry["finished"] else state), str(entry["reason"])
     if entry["kind"] == DECISION:
         verdict = entry.get("verdict") or entry.get("decision")
         reasons = entry.get("reasons") or [entry.get("reason", "")]

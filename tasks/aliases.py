@@ -2,44 +2,140 @@
 
 ``challenger`` is the version that came last, ``champion`` the one in use, ``previous`` the champion before it. One
 process at a time decides on a model's aliases; another one is refused and told who does.
+
+Every set of moves has a sequence number, which the registry holds and which is read again before each single move:
+moves that others have overtaken are given up, whether their process lost its lease or died and was started again.
 """
 
 import fcntl
 import json
 import logging
-import os
 import random
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beft.errors import BeftError, InputError
+from beft.errors import InputError
 from beft.files import sha256_json
 from beft.names import unknown_name
 from tasks.connection import Connection
 from tasks.journal import enter, journal_of, read_journal
+from tasks.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.step import JSON
-from tasks.workspace import process_start
 
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-MOVES, MOVED = "alias moves", "alias moves done"
-"""The kinds of journal entries before and after the aliases of a model are moved."""
+MOVES, MOVED, GIVEN_UP = "alias moves", "alias moves done", "alias moves given up"
+"""The kinds of journal entries: before aliases are moved, after that, or when they are not since others came first."""
 
-_HOLDER = "aliases_held_by"
-"""The tag of a registered model by which other workspaces and machines see who decides on its aliases."""
-_LEASE_SECONDS = 1800.0
-_SETTLE_SECONDS = 0.3
+_POSITION = "alias_moves"
+"""The tag of a registered model that names the last set of moves: its sequence number and its journal entry."""
+_LOOK_AGAIN = 0.3  # seconds
 
 
-class RegistryBusyError(BeftError):
-    """Another process decides on this model's aliases."""
+@dataclass(frozen=True)
+class _Position:
+    """Which set of moves of a model came last.
+
+    Attributes:
+        sequence: How many there were; 0 also for a model that only older versions of beft have moved.
+        entry: The id of the journal entry of the last one.
+    """
+
+    sequence: int = 0
+    entry: str = ""
+
+
+class Turn:
+    """The right to move the aliases of a model, from when they were read to when they are moved.
+
+    Attributes:
+        aliases: Alias to version, as they are at the beginning.
+    """
+
+    def __init__(self, connection: Connection, name: str, journal: Path, lease: Lease) -> None:
+        self.name, self.journal, self.lease = name, journal, lease
+        self._connection = connection
+        self._position = _position(connection, name)
+        self.aliases = aliases_of(connection, name)
+
+    def move(self, moves: Mapping[str, str | None], *, subject: JSON, reason: str) -> None:
+        """Move aliases; what is moved where, and why, is on the disk before the first one moves.
+
+        Args:
+            moves: Alias to the version that it names from now on; None takes the alias away. Aliases that are there
+                already are left out.
+            subject: What makes these moves these and no others: a JSON value.
+
+        Raises:
+            RegistryBusyError: Another process moved aliases of this model since the turn began.
+        """
+        there = aliases_of(self._connection, self.name)
+        changes = {alias: {"from": there.get(alias), "to": to} for alias, to in moves.items() if there.get(alias) != to}
+        if not changes:
+            return
+        sequence = self._position.sequence + 1
+        facts = {"model": self.name, "moves": changes, "sequence": sequence, "reason": reason, "who": process_label()}
+        entry = enter(self.journal, MOVES, [subject, sequence], **facts)
+        self._apply(_Position(sequence, entry), changes)
+
+    def finish_moves(self) -> list[str]:
+        """Make the moves that were written down and never reported as made; the ids of their entries.
+
+        Those of a process that died, and whose aliases others have moved since, are given up, also where the aliases
+        look as they did before. An alias that was moved by hand since is left where it is.
+        """
+        entries = [entry for entry in read_journal(self.journal) if entry.get("model") == self.name]
+        closed = {entry.get("of") for entry in entries if entry.get("kind") in (MOVED, GIVEN_UP)}
+        pending = [entry for entry in entries if entry.get("kind") == MOVES and entry["id"] not in closed]
+        for entry in pending:
+            position = _Position(int(entry.get("sequence", 1)), str(entry["id"]))
+            if self._position not in (position, _Position(position.sequence - 1, self._position.entry)):
+                log.warning("moves of %s that were never finished are given up: others came after them", self.name)
+                enter(self.journal, GIVEN_UP, entry["id"], model=self.name, of=entry["id"])
+                continue
+            there = aliases_of(self._connection, self.name)
+            still = {alias: move for alias, move in entry["moves"].items() if there.get(alias) == move["from"]}
+            self._apply(position, still)
+        self.aliases = aliases_of(self._connection, self.name)
+        return [str(entry["id"]) for entry in pending]
+
+    def _apply(self, position: _Position, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        client = self._connection.client
+        if position != self._position:
+            self._require(self._position)
+            client.set_registered_model_tag(self.name, _POSITION, json.dumps(vars(position)))
+            self._position = position
+        # The champion moves last: whoever asks for it in between gets the old one, whole.
+        for alias in sorted(changes, key=lambda alias: alias == CHAMPION):
+            self._require(position)
+            to = changes[alias]["to"]
+            if to is None:
+                client.delete_registered_model_alias(self.name, alias)
+            else:
+                client.set_registered_model_alias(self.name, alias, to)
+        enter(self.journal, MOVED, position.entry, model=self.name, of=position.entry)
+
+    def _require(self, position: _Position) -> None:
+        """Make sure that this process still decides, and that no other one has moved anything since."""
+        self.lease.require()
+        if _position(self._connection, self.name) != position:
+            raise RegistryBusyError(
+                f"the aliases of {self.name} were moved by another process meanwhile; nothing more was moved: ask again"
+            )
+
+
+def _position(connection: Connection, name: str) -> _Position:
+    tag = connection.client.get_registered_model(name).tags.get(_POSITION)
+    try:
+        return _Position(**json.loads(tag)) if tag else _Position()
+    except (ValueError, TypeError):
+        return _Position()
 
 
 def aliases_of(connection: Connection, name: str) -> dict[str, str]:
@@ -61,11 +157,11 @@ def aliases_of(connection: Connection, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def deciding(connection: Connection, name: str, root: Path, *, patience: float = 0.0) -> Iterator[None]:
+def deciding(connection: Connection, name: str, root: Path, *, patience: float = 0.0) -> Iterator[Turn]:
     """Be the only process that decides on a model's aliases, and first finish what a dead one left half-done.
 
     In one workspace a lock in the file system holds, and goes away with its process. Between workspaces a tag of the
-    registered model does: on one machine for as long as its process lives, between machines for half an hour.
+    registered model does (``tasks.lease``).
 
     Args:
         patience: How many seconds to wait for another one.
@@ -76,24 +172,26 @@ def deciding(connection: Connection, name: str, root: Path, *, patience: float =
     """
     aliases_of(connection, name)
     deadline = time.monotonic() + patience
-    while True:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        while True:
             try:
-                stack.enter_context(_alone(connection, name, root))
+                stack.enter_context(_locked(connection, name, root))
+                break
             except RegistryBusyError as error:
                 if time.monotonic() >= deadline:
                     raise
                 log.info("%s; waiting", error)
-            else:
-                finish_moves(connection, journal_of(root), name)
-                yield
-                return
-        time.sleep(_SETTLE_SECONDS * (1 + random.random()))  # two that wait do not meet again
+            time.sleep(_LOOK_AGAIN * (1 + random.random()))  # two that wait do not meet again
+        lease = Lease(connection, name)
+        stack.enter_context(lease.held(max(0.0, deadline - time.monotonic())))
+        turn = Turn(connection, name, journal_of(root), lease)
+        turn.finish_moves()
+        yield turn
 
 
 @contextmanager
-def _alone(connection: Connection, name: str, root: Path) -> Iterator[None]:
-    """Hold the lock of this workspace and the tag of the registered model.
+def _locked(connection: Connection, name: str, root: Path) -> Iterator[None]:
+    """Hold the lock of this workspace on a model.
 
     Raises:
         RegistryBusyError: Another process does.
@@ -105,51 +203,14 @@ def _alone(connection: Connection, name: str, root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "a process that has just begun"
-            raise RegistryBusyError(_busy(name, holder)) from None
+            raise RegistryBusyError(busy(name, file.read().strip() or "a process that has just begun")) from None
         file.truncate(0)
-        file.write(_myself())
+        file.write(process_label())
         file.flush()
-        token = _take(connection, name)
         try:
             yield
         finally:
             file.truncate(0)
-            if connection.client.get_registered_model(name).tags.get(_HOLDER) == token:
-                connection.client.delete_registered_model_tag(name, _HOLDER)
-
-
-def move_aliases(
-    connection: Connection, journal: Path, name: str, moves: Mapping[str, str | None], *, subject: JSON, reason: str
-) -> None:
-    """Move aliases of a model; what is moved where, and why, is on the disk before the first one moves.
-
-    Args:
-        moves: Alias to the version that it names from now on; None takes the alias away. Aliases that are there
-            already are left out.
-        subject: What makes these moves these and no others: a JSON value.
-    """
-    there = aliases_of(connection, name)
-    changes = {alias: {"from": there.get(alias), "to": to} for alias, to in moves.items() if there.get(alias) != to}
-    if not changes:
-        return
-    entry = enter(journal, MOVES, subject, model=name, moves=changes, reason=reason, who=_myself())
-    _apply(connection, journal, name, entry, changes)
-
-
-def finish_moves(connection: Connection, journal: Path, name: str) -> list[str]:
-    """Make the moves that were written down and never reported as made; the ids of their entries.
-
-    An alias that was moved by somebody else since is left where it is.
-    """
-    entries = [entry for entry in read_journal(journal) if entry.get("model") == name]
-    done = {entry.get("of") for entry in entries if entry.get("kind") == MOVED}
-    pending = [entry for entry in entries if entry.get("kind") == MOVES and entry["id"] not in done]
-    for entry in pending:
-        there = aliases_of(connection, name)
-        still = {alias: move for alias, move in entry["moves"].items() if there.get(alias) == move["from"]}
-        _apply(connection, journal, name, entry["id"], still)
-    return [str(entry["id"]) for entry in pending]
 
 
 def rollback(connection: Connection, root: Path, name: str, *, to: str | None = None, reason: str = "") -> str:
@@ -161,9 +222,8 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
         InputError: There is no such model or version, or nothing to go back to.
         RegistryBusyError: Another process is deciding.
     """
-    with deciding(connection, name, root):
-        there = aliases_of(connection, name)
-        champion, target = there.get(CHAMPION), to or there.get(PREVIOUS)
+    with deciding(connection, name, root) as turn:
+        champion, target = turn.aliases.get(CHAMPION), to or turn.aliases.get(PREVIOUS)
         versions = {str(version.version) for version in connection.client.search_model_versions(f"name = '{name}'")}
         if target is None:
             raise InputError(f"{name} has no previous champion to go back to; name a version: --to VERSION")
@@ -171,77 +231,12 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
             raise InputError(unknown_name(target, versions, f"version of {name}"))
         if target == champion:
             raise InputError(f"version {target} of {name} is champion already")
-        why = reason or f"rolled back from version {champion or 'none'}"
-        move_aliases(
-            connection,
-            journal_of(root),
-            name,
+        turn.move(
             {CHAMPION: target, PREVIOUS: champion},
             subject=["rollback", name, champion, target, str(uuid.uuid4())],
-            reason=why,
+            reason=reason or f"rolled back from version {champion or 'none'}",
         )
         return target
-
-
-def _apply(
-    connection: Connection, journal: Path, name: str, entry: str, changes: Mapping[str, Mapping[str, str | None]]
-) -> None:
-    # The champion moves last: whoever asks for it in between gets the old one, whole.
-    for alias in sorted(changes, key=lambda alias: alias == CHAMPION):
-        to = changes[alias]["to"]
-        if to is None:
-            connection.client.delete_registered_model_alias(name, alias)
-        else:
-            connection.client.set_registered_model_alias(name, alias, to)
-    enter(journal, MOVED, entry, model=name, of=entry)
-
-
-def _take(connection: Connection, name: str) -> str:
-    """Hold the model's tag; the token that stands in it."""
-    client = connection.client
-    held = _holder(client.get_registered_model(name).tags.get(_HOLDER))
-    if held is not None:
-        raise RegistryBusyError(_busy(name, held))
-    pid = os.getpid()
-    token = json.dumps(
-        {
-            "who": _myself(),
-            "host": socket.gethostname(),
-            "pid": pid,
-            "process_start": process_start(pid),
-            "time": time.time(),
-            "id": str(uuid.uuid4()),
-        }
-    )
-    client.set_registered_model_tag(name, _HOLDER, token)
-    if not connection.uri.startswith("sqlite:"):
-        time.sleep(_SETTLE_SECONDS)  # of two that wrote at once, the one that wrote last has it
-    found = client.get_registered_model(name).tags.get(_HOLDER)
-    if found != token:
-        raise RegistryBusyError(_busy(name, _holder(found) or "another process"))
-    return token
-
-
-def _holder(tag: str | None) -> str | None:
-    """Who holds a model, by its tag; nobody when that process has ended, or when the tag of another machine is old."""
-    try:
-        value = json.loads(tag or "")
-        if value["host"] == socket.gethostname():
-            pid = int(value["pid"])
-            gone = pid == os.getpid() or process_start(pid) != value["process_start"]
-        else:
-            gone = not 0 <= time.time() - value["time"] < _LEASE_SECONDS
-        return None if gone else str(value["who"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _busy(name: str, holder: str) -> str:
-    return f"{holder} is deciding on the aliases of {name}; wait until it has finished, then ask again"
-
-
-def _myself() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
 def history(connection: Connection, journal: Path, name: str) -> list[dict[str, Any]]:
@@ -252,9 +247,11 @@ def history(connection: Connection, journal: Path, name: str) -> list[dict[str, 
     """
     aliases_of(connection, name)
     entries = [entry for entry in read_journal(journal) if entry.get("model") == name]
-    done = {entry.get("of") for entry in entries if entry.get("kind") == MOVED}
+    made, given_up = ({entry.get("of") for entry in entries if entry.get("kind") == kind} for kind in (MOVED, GIVEN_UP))
     return [
-        {**entry, "finished": entry["id"] in done} if entry.get("kind") == MOVES else entry
+        {**entry, "finished": entry["id"] in made, "given_up": entry["id"] in given_up}
+        if entry.get("kind") == MOVES
+        else entry
         for entry in entries
-        if entry.get("kind") != MOVED
+        if entry.get("kind") not in (MOVED, GIVEN_UP)
     ]

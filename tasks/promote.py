@@ -11,7 +11,7 @@ from beft.files import read_json, sha256_file, sha256_json, write_json, write_te
 from beft.names import unknown_name
 from beft.promotion import Check, Evidence, Side, SliceGain, Verdict, judge
 from beft.tables import Column, Table
-from tasks.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding, move_aliases
+from tasks.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding
 from tasks.connection import Connection, connect
 from tasks.entries import shown
 from tasks.gate import DECISION, decisions_on
@@ -137,8 +137,8 @@ def promote(
         InputError: The aliases were moved since the versions were compared.
     """
     connection, journal = connect(settings, root), journal_of(root)
-    with deciding(connection, found.model, root):
-        now = aliases_of(connection, found.model).get(CHAMPION)
+    with deciding(connection, found.model, root) as turn:
+        now = turn.aliases.get(CHAMPION)
         if now != found.champion:
             raise InputError(
                 f"{found.model}: the champion is version {now} now, and was {found.champion} when the comparison was "
@@ -168,7 +168,7 @@ def promote(
         if verdict.outcome == "PROMOTE":
             reason = f"promoted: {'; '.join(verdict.reasons)}"
             moves = {CHAMPION: found.challenger, PREVIOUS: found.champion}
-            move_aliases(connection, journal, found.model, moves, subject=[subject, "moves"], reason=reason)
+            turn.move(moves, subject=[subject, "moves"], reason=reason)
     return decision
 
 

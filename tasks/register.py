@@ -18,13 +18,13 @@ from beft.adapter import Adapter
 from beft.datasets import load_split
 from beft.errors import BeftError
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
-from tasks.aliases import CHALLENGER, CHAMPION, deciding, move_aliases
+from tasks.aliases import CHALLENGER, CHAMPION, Turn, deciding
 from tasks.card import model_card
 from tasks.connection import Connection, as_default, connect, explained
 from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
 from tasks.gate import DECISION, decisions_on
-from tasks.journal import enter, journal_of
+from tasks.journal import enter
 from tasks.kept_source import KEPT, keep_source
 from tasks.model_name import model_name
 from tasks.package import PROJECT, save_model
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 DONE = "registration"
 """The tag of a version whose registration was finished: aliases are then never touched again by this step."""
 
-_PATIENCE_SECONDS = 120.0  # another registration of the same model, on another machine perhaps, takes a few
+_PATIENCE_SECONDS = 600.0  # others that register the same model, on other machines perhaps, copy their files meanwhile
 
 
 @dataclass(frozen=True)
@@ -129,27 +129,15 @@ def still_registered(settings: PipelineSettings, folder: Path, root: Path) -> bo
 
 def _register(connection: Connection, candidate: _Candidate, root: Path, out: Path) -> dict[str, JSON]:
     client, name = connection.client, candidate.name
-    version = _version(connection, candidate)
-    if version is None:
-        model_id = _logged_model(connection, candidate)
-        _ensure_registered_model(connection, candidate)
-        with as_default(connection):
-            version = client.create_model_version(
-                name,
-                source=f"models:/{model_id}",
-                run_id=candidate.run.info.run_id,
-                tags=_version_tags(candidate),
-                model_id=model_id,
-            )
-        log.info("registered %s version %s", name, version.version)
-        if candidate.rebuildable.said:
-            log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.said)
-    number = str(version.version)
-    if version.tags.get(DONE) != "complete":
-        _note_version(connection, version)
-        with deciding(connection, name, root, patience=_PATIENCE_SECONDS):
-            _decide(connection, candidate, number, journal_of(root))
-        client.set_model_version_tag(name, number, DONE, "complete")
+    _ensure_registered_model(connection, candidate)
+    # From the look for what is there already to the aliases: the same run may be going on elsewhere.
+    with deciding(connection, name, root, patience=_PATIENCE_SECONDS) as turn:
+        version = _version(connection, candidate) or _make_version(connection, candidate)
+        number = str(version.version)
+        if version.tags.get(DONE) != "complete":
+            _note_version(connection, version)
+            _decide(connection, candidate, number, turn)
+            client.set_model_version_tag(name, number, DONE, "complete")
     version = client.get_model_version(name, number)
     aliases = sorted(alias for alias, of in client.get_registered_model(name).aliases.items() if str(of) == number)
     write_text(out / f"card-{candidate.results.name}.md", version.description or "")
@@ -166,6 +154,22 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
         "adapter_sha256": candidate.adapter.sha256,
         "model_id": str(version.tags["model_id"]) if "model_id" in version.tags else None,
     }
+
+
+def _make_version(connection: Connection, candidate: _Candidate) -> Any:
+    name, model_id = candidate.name, _logged_model(connection, candidate)
+    with as_default(connection):
+        version = connection.client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=candidate.run.info.run_id,
+            tags=_version_tags(candidate),
+            model_id=model_id,
+        )
+    log.info("registered %s version %s", name, version.version)
+    if candidate.rebuildable.said:
+        log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.said)
+    return version
 
 
 def _version(connection: Connection, candidate: _Candidate) -> Any | None:
@@ -318,12 +322,11 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
     return {name: shown(value, 5000) for name, value in tags.items() if value is not None}
 
 
-def _decide(connection: Connection, candidate: _Candidate, version: str, journal: Path) -> None:
-    """Challenger always; champion where there is none yet and the gain on the gate split is certain."""
-    client, name = connection.client, candidate.name
-    aliases = {alias: str(of) for alias, of in client.get_registered_model(name).aliases.items()}
+def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn) -> None:
+    """Challenger where no later version is; champion where there is none yet and the gain on gate is certain."""
+    client, name, journal = connection.client, candidate.name, turn.journal
     there = {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
-    champion = aliases.get("champion")
+    champion = turn.aliases.get(CHAMPION)
     subject = {**candidate.identity, "model": name}
     tags: dict[str, JSON] = {"gate_sha256": candidate.gate_sha256}
     if champion in there and champion != version:
@@ -351,8 +354,11 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, journal
         candidate.results, candidate.adapter, candidate.settings, name=name, decision=tags, facts=candidate.facts
     )
     client.update_model_version(name, version, card)
-    moves = dict.fromkeys((CHALLENGER, CHAMPION) if tags["decision"] == "champion" else (CHALLENGER,), version)
-    move_aliases(connection, journal, name, moves, subject=[subject, "registered"], reason=tags["reason"])
+    moves = {CHAMPION: version} if tags["decision"] == CHAMPION else {}
+    challenger = turn.aliases.get(CHALLENGER)
+    if challenger not in there or int(challenger) < int(version):  # a registration that was cut short may end late
+        moves[CHALLENGER] = version
+    turn.move(moves, subject=[subject, "registered"], reason=tags["reason"])
 
 
 register_step = Step(

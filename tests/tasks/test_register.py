@@ -166,11 +166,11 @@ def test_an_interrupted_registration_is_finished_not_doubled(
     from mlflow.tracking import MlflowClient
 
     writes = (
+        "create_registered_model",
         "create_logged_model",
         "log_model_artifacts",
         "log_outputs",
         "finalize_logged_model",
-        "create_registered_model",
         "create_model_version",
         "set_logged_model_tags",
         "set_model_version_tag",
@@ -200,6 +200,25 @@ def test_an_interrupted_registration_is_finished_not_doubled(
     assert version.tags["gate_decisions"] == "1"
     kinds = [entry["kind"] for entry in read_journal(journal_of(project))]
     assert kinds == ["gate decision", "alias moves", "alias moves done"]
+
+
+def test_a_registration_that_ends_late_leaves_the_challenger(
+    certain: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut short before its aliases, and a later version was registered before it was started again."""
+    from mlflow.tracking import MlflowClient
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowClient, "update_model_version", dies)
+        registered(certain, project, "01" * 32)
+    later = registered(certain, project, "02" * 32)
+    assert (later["version"], later["aliases"]) == ("2", ["challenger", "champion"])
+    late = registered(certain, project, "01" * 32)
+    assert (late["version"], late["aliases"]) == ("1", [])
+    assert aliases(connect(certain.settings, project).client, late["name"]) == {"challenger": "2", "champion": "2"}
 
 
 def test_what_is_gone_from_the_registry_is_missed(certain: FinishedRun, project: Path) -> None:
