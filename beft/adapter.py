@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from beft.adapter_checks import check_complete, check_fits, check_tensors, listed
+from beft.adapter_checks import check_complete, check_fits, check_one_base, check_tensors, listed
 from beft.adapter_record import (
     FORMAT,
     FORMAT_VERSION,
@@ -23,6 +23,7 @@ from beft.adapter_record import (
     BasePart,
     FilePart,
     HeadPart,
+    InputPart,
     ModulePart,
     PeftPart,
     SitePart,
@@ -43,8 +44,9 @@ from beft.peft_format import (
     site_tensor_name,
     unpack_delta,
 )
-from beft.settings import TERMS
-from beft.shapes import Classification, Shape, read_shape
+from beft.quantized import quantization_of
+from beft.settings import TERMS, Quantization
+from beft.shapes import Classification, MultipleChoice, Shape, read_shape
 from beft.sites import BiasSite, find_sites
 from beft.tokenizer_facts import tokenizer_facts
 
@@ -87,6 +89,8 @@ class Adapter:
         provenance: JSON of the caller's: where the adapter came from. It must hold neither a time nor anything of the
             machine, since it is part of the adapter's bytes.
         shape: What the outputs mean, with the prompt where there is one.
+        quantization: How the base's linear layers were quantised in the training; None: not recorded.
+        pairs: Whether it reads pairs of texts; None: not recorded.
         facts: What is known of the model; None for an adapter made without it, which PEFT then cannot open.
     """
 
@@ -102,6 +106,8 @@ class Adapter:
     dataset: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape = field(default_factory=Classification)
+    quantization: Quantization | None = None
+    pairs: bool | None = None
     facts: ModelFacts | None = None
 
     @classmethod
@@ -115,6 +121,7 @@ class Adapter:
         max_length: int,
         head_train: str,
         dataset: str,
+        pairs: bool | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> Self:
         """The adapter of what was trained over a classifier.
@@ -122,6 +129,7 @@ class Adapter:
         Args:
             terms: The bias terms that were trained; every one of their sites must be in ``deltas``.
             head: The head's trained parameters.
+            pairs: Whether it was trained on pairs of texts; predicting then takes nothing else. None: it takes both.
 
         Raises:
             InputError: The deltas or the head do not fit the model, or one is missing.
@@ -150,12 +158,14 @@ class Adapter:
             dataset=dataset,
             provenance=dict(provenance or {}),
             shape=classifier.shape,
+            quantization=quantization_of(model),
+            pairs=pairs,
             facts=ModelFacts(
                 model=type(model).__name__,
                 modules=describe_modules(model, deltas, head),
                 sites=frozenset(site.name for site in sites),
                 head=frozenset(expected_head),
-                tokenizer=tokenizer_facts(classifier.tokenizer) if classifier.tokenizer is not None else {},
+                tokenizer=tokenizer_facts(classifier.tokenizer, max_length) if classifier.tokenizer is not None else {},
             ),
         )
         check_complete(adapter)
@@ -176,12 +186,10 @@ class Adapter:
             beside: Adapters whose terms are part of ``deltas`` as well.
 
         Raises:
-            InputError: An adapter beside this one has another base.
+            InputError: An adapter beside this one has another base, or one that was quantised in another way.
         """
         adapters = [self, *beside]
-        for other in beside:
-            if other.base_sha256 != self.base_sha256:
-                raise InputError(f"adapters of different bases cannot be merged: {self.base_id} and {other.base_id}")
+        check_one_base({f"adapter {number}": adapter for number, adapter in enumerate(adapters, 1)})
         facts = None
         known = [adapter.facts for adapter in adapters]
         if self.facts is not None and all(known):
@@ -221,6 +229,11 @@ class Adapter:
     def head_parameters(self) -> int:
         """Number of components of the head."""
         return sum(value.numel() for value in self.head.values())
+
+    @property
+    def takes_choices(self) -> bool:
+        """Whether it chooses among choices that each row brings."""
+        return isinstance(self.shape, MultipleChoice) and not self.labels and not self.shape.generates
 
     @property
     def modules(self) -> Mapping[str, ModuleFacts]:
@@ -267,10 +280,16 @@ class Adapter:
         return AdapterRecord(
             format=FORMAT,
             format_version=FORMAT_VERSION,
-            base=BasePart(id=self.base_id, sha256=self.base_sha256, model=self.facts.model if self.facts else ""),
+            base=BasePart(
+                id=self.base_id,
+                sha256=self.base_sha256,
+                model=self.facts.model if self.facts else "",
+                quantization=self.quantization,
+            ),
             dataset=self.dataset,
             labels=self.labels,
             shape=self.shape.to_json(),
+            inputs=InputPart(pairs=self.pairs, choices=self.takes_choices),
             pooling=self.pooling,
             max_length=self.max_length,
             terms=self.terms,
@@ -321,6 +340,8 @@ class Adapter:
                 dataset=record.dataset,
                 provenance=record.provenance,
                 shape=read_shape(record.shape),
+                quantization=record.base.quantization,
+                pairs=record.inputs.pairs,
                 facts=ModelFacts(
                     model=record.base.model,
                     modules={path: part.facts() for path, part in record.modules.items()},
@@ -329,6 +350,8 @@ class Adapter:
                     tokenizer=record.tokenizer,
                 ),
             )
+            if record.inputs.choices not in (None, adapter.takes_choices):
+                raise InputError("what it says of choices does not fit its shape")
             check_complete(adapter)
             check_tensors(adapter, tensors)
         except InputError as error:

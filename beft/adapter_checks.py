@@ -1,7 +1,7 @@
 """What is checked of an adapter: that it is whole before it is saved, and that it fits before it is attached."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch import Tensor
 from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.peft_format import pack
+from beft.quantized import quantization_of, stored_quantization
+from beft.settings import Quantization
 from beft.sites import find_sites
 from beft.tokenizer_facts import tokenizer_facts
 
@@ -83,8 +85,8 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
     """Check that an adapter belongs to a classifier.
 
     Raises:
-        InputError: The base, the labels, the pooling, the tokenizer, a site or a shape differs; the message says
-            which, and what to do.
+        InputError: The base, its quantisation, the labels, the pooling, the tokenizer, a site or a shape differs; the
+            message says which, and what to do.
     """
     reference = classifier.reference
     if adapter.base_sha256 != (reference.sha256 if reference else ""):
@@ -93,6 +95,7 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
         raise InputError(
             f"the adapter was trained over the base {trained}, not over {here}; load the one that it names"
         )
+    _check_quantization(adapter, classifier)
     for what, own, other in (
         ("shape is", adapter.shape.name, classifier.shape.name),
         ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
@@ -108,6 +111,95 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
             f"({listed(sorted(site.name for site in different))}); {_ANOTHER_MODEL}"
         )
     _check_tokenizer(adapter, classifier)
+
+
+def _check_quantization(adapter: "Adapter", classifier: Classifier) -> None:
+    trained, here = adapter.quantization, quantization_of(classifier.model)
+    reference = classifier.reference
+    if trained is None or trained == here:
+        return
+    if trained == "none" and reference is not None and stored_quantization(reference.folder) is not None:
+        return  # format 1 noted what was asked for; files that are quantised already load in one way only
+    raise InputError(
+        f"the adapter was trained over {as_quantized(trained)} base, and this base is loaded as {as_quantized(here)} "
+        f"one, with which its answers would be wrong; load it with base.quantization: {trained}"
+    )
+
+
+def as_quantized(quantization: Quantization | None) -> str:
+    """What a base is called that is quantised so."""
+    return "a plain" if quantization in (None, "none") else f"an {quantization} quantised"
+
+
+class OverBase(Protocol):
+    """What is known of the base of something that was trained."""
+
+    @property
+    def base_id(self) -> str:
+        """The base's portable id."""
+
+    @property
+    def base_sha256(self) -> str:
+        """The hash of the base's files."""
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the base was quantised; None: not recorded."""
+
+
+def check_one_base(adapters: Mapping[str, OverBase]) -> None:
+    """Check that all adapters were trained over the same base, quantised in the same way.
+
+    Raises:
+        InputError: There is no adapter, or two of them were not; the message names both.
+    """
+    if not adapters:
+        raise InputError("there is no adapter to merge")
+    (first, reference), *others = adapters.items()
+    for name, adapter in others:
+        if adapter.base_sha256 != reference.base_sha256:
+            raise InputError(
+                f"adapters of different bases do not fit together: {first} has {_base(reference)}, "
+                f"{name} has {_base(adapter)}"
+            )
+    known = [(name, adapter.quantization) for name, adapter in adapters.items() if adapter.quantization is not None]
+    for name, quantization in known[1:]:
+        if quantization != known[0][1]:
+            raise InputError(
+                f"adapters of differently quantised bases do not fit together: {known[0][0]} was trained over "
+                f"{as_quantized(known[0][1])} base, {name} over {as_quantized(quantization)} one; train them over "
+                "the same"
+            )
+
+
+def _base(adapter: OverBase) -> str:
+    return f"{adapter.base_id or 'a base without an id'} (sha256 {adapter.base_sha256[:12] or 'unknown'})"
+
+
+def check_inputs(adapter: "Adapter", *, pairs: bool, choices: bool) -> None:
+    """Check that an adapter is given the kind of rows that it was trained on.
+
+    Args:
+        pairs: Whether the rows have a second text.
+        choices: Whether they have choices of their own.
+
+    Raises:
+        InputError: It is not; the message says what to give.
+    """
+    if adapter.pairs and not pairs:
+        raise InputError(
+            "this adapter was trained on pairs of texts and got single texts: give the second text of each "
+            "(pairs=…; in a table a column text_pair; on the command line --pairs, with a tab between the two)"
+        )
+    if adapter.pairs is False and pairs:
+        raise InputError("this adapter was trained on single texts and got pairs: give one text a row, without pairs")
+    if adapter.takes_choices and not choices:
+        raise InputError(
+            "this adapter chooses among the choices of each text, and got none: give them (choices=…; in a table a "
+            "column choices; on the command line --choice, once for each)"
+        )
+    if choices and not adapter.takes_choices:
+        raise InputError("this adapter was not trained to choose among a row's own choices; give the texts alone")
 
 
 _ANOTHER_MODEL = "the adapter belongs to another model, or to another version of transformers"
@@ -131,7 +223,7 @@ def _check_head(adapter: "Adapter", classifier: Classifier) -> None:
 def _check_tokenizer(adapter: "Adapter", classifier: Classifier) -> None:
     if adapter.facts is None or not adapter.facts.tokenizer or classifier.tokenizer is None:
         return
-    now = tokenizer_facts(classifier.tokenizer)
+    now = tokenizer_facts(classifier.tokenizer, adapter.max_length)
     if changed := sorted(key for key, value in adapter.facts.tokenizer.items() if now.get(key) != value):
         raise InputError(
             f"the base's tokenizer is not the one that the adapter was trained with ({', '.join(changed)} differ), so "

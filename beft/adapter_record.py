@@ -2,10 +2,14 @@
 
 The record holds the sha256 of the tensor file and of itself, so that a damaged adapter is told from a good one before
 anything in it is believed.
+
+Format 2 is written. Format 1 is read for ever: what it does not say is None (``null``), and is then not checked. A
+field that is added to format 2 later needs the default None for the records that lack it.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -17,10 +21,12 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.peft_format import ModuleFacts, Opens
+from beft.settings import Quantization
 from beft.sites import BiasSite
 
 FORMAT: Final = "beft adapter"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+READ_VERSIONS: Final = (1, 2)
 RECORD_FILE: Final = "beft.json"
 TENSOR_FILE: Final = "adapter_model.safetensors"
 PEFT_FILE: Final = "adapter_config.json"
@@ -33,11 +39,19 @@ class _Part(BaseModel):
 
 
 class BasePart(_Part):
-    """The base: portable id, hash of its files, class of the model."""
+    """The base: portable id, hash of its files, class of the model, how its linear layers were quantised."""
 
     id: str = Field(min_length=1)
     sha256: str = Sha256
     model: str
+    quantization: Quantization | None = None
+
+
+class InputPart(_Part):
+    """What is predicted from, beside a text: a second text, the choices of each row."""
+
+    pairs: bool | None
+    choices: bool | None
 
 
 class SitePart(_Part):
@@ -86,11 +100,12 @@ class AdapterRecord(_Part):
     """The contents of ``beft.json``."""
 
     format: Literal["beft adapter"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     base: BasePart
     dataset: str
     labels: tuple[str, ...]
     shape: dict[str, Any] = Field({"name": "classification"})
+    inputs: InputPart
     pooling: Literal["model", "mean", "cls"]
     max_length: int = Field(ge=1)
     terms: tuple[str, ...]
@@ -131,15 +146,16 @@ class AdapterRecord(_Part):
                 f'{path} does not say "format": "{FORMAT}"; it is not a record of beft. Name another folder'
             )
         version = value.get("format_version")
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or version not in READ_VERSIONS:
             newer = type(version) is int and version > FORMAT_VERSION
             advice = "install a newer beft" if newer else "save the adapter again"
-            raise InputError(f"{path} has format version {version!r}, this beft reads {FORMAT_VERSION}; {advice}")
+            known = " and ".join(map(str, READ_VERSIONS))
+            raise InputError(f"{path} has format version {version!r}, this beft reads {known}; {advice}")
         found = value.pop("sha256", None)
         if found != sha256_json(value):
             raise InputError(f"{path} is damaged or was edited: its own sha256 differs; copy the adapter again")
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(_from_format_1(value) if version == 1 else value)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
             raise InputError(
@@ -173,6 +189,16 @@ class AdapterRecord(_Part):
             return load(contents)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no safetensors file ({error}); save the adapter again") from None
+
+
+def _from_format_1(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of format 1 as one of format 2: the quantisation was noted with the provenance, if at all."""
+    base, provenance = value.get("base"), value.get("provenance")
+    compute = provenance.get("compute") if isinstance(provenance, dict) else None
+    if isinstance(base, dict) and isinstance(compute, dict):
+        base = {**base, "quantization": compute.get("quantization", "none")}
+    unknown = {"pairs": None, "choices": None}
+    return {"inputs": unknown, **value, "base": base, "format_version": FORMAT_VERSION}
 
 
 def _foreign(folder: Path) -> str:

@@ -65,6 +65,11 @@ class Encoded:
         return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
 
 
+def token_limit(tokenizer: Any, max_length: int) -> int:
+    """Tokens that a text is cut to: ``max_length``, or what the tokenizer's own configuration allows, if less."""
+    return min(max_length, int(tokenizer.model_max_length))
+
+
 def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> Encoded:
     """Tokenize texts, or pairs of texts, each cut to ``max_length`` tokens.
 
@@ -73,7 +78,7 @@ def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = N
     """
     if not texts:
         raise InputError("there is no text to encode")
-    limit = min(max_length, tokenizer.model_max_length)
+    limit = token_limit(tokenizer, max_length)
     second = list(pairs) if pairs is not None else None
     # Counting needs the whole texts: a fast tokenizer's overflow differs between single texts and pairs.
     whole = tokenizer(list(texts), second, truncation=False, verbose=False, return_attention_mask=False)["input_ids"]

@@ -96,8 +96,8 @@ def _check_plain(model: nn.Module) -> None:
     """Refuse a model that is not all there, in a type that biases can be written in."""
     if quantized_layers(model):
         raise InputError(
-            "a quantised base cannot be folded: its biases belong to rounded weights. Load it with base.quantization: "
-            "none and fold over that, or use the adapter as it is"
+            "a quantised base cannot be folded: its biases belong to rounded weights, which a plain model does not "
+            "have. Use the adapter as it is, or train one over the base with base.quantization: none"
         )
     if is_spread(model):
         raise InputError(
@@ -115,14 +115,21 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     rounding error is returned, and written to ``beft_fold.json`` in the folder. The classifier stays as it was.
 
     Raises:
-        InputError: The adapter does not fit, its head sees another pooling than the model's own, a plain model has no
-            place for an added bias (see ``beft.materialise``), or the folder is there already.
+        InputError: The adapter does not fit or was trained over a quantised base, its head sees another pooling than
+            the model's own, a plain model has no place for an added bias (see ``beft.materialise``), or the folder is
+            there already.
         BeftError: The folder cannot be written, or what was written does not give the adapter's logits.
     """
     if adapter.pooling != "model":
         raise InputError(
             f"an adapter whose head sees pooling {adapter.pooling!r} cannot be folded: a plain model's head sees the "
             "model's own. Train with head.pooling: model, or use the adapter as it is"
+        )
+    if adapter.quantization not in (None, "none"):
+        raise InputError(
+            f"an adapter that was trained over an {adapter.quantization} quantised base cannot be folded: its biases "
+            "belong to rounded weights, which a plain model does not have. Use the adapter as it is, or train one with "
+            "base.quantization: none"
         )
     folder = Path(folder)
     if folder.exists():

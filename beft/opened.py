@@ -121,6 +121,7 @@ class Opened:
             max_length=self.max_length,
             head_train="paper" if self.settings.protocol == "paper" else self.settings.head.train,
             dataset=self.dataset,
+            pairs=self.facts.get("text_pairs"),
             provenance={
                 "protocol": self.settings.protocol,
                 "rows": self.facts["rows"],

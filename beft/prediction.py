@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from beft.adapter import Adapter
+from beft.adapter_checks import check_inputs
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
 from beft.errors import InputError
@@ -20,8 +21,8 @@ from beft.examples import Predictions
 from beft.generation import generate_answers
 from beft.measuring import predict_rows
 from beft.names import known_name
-from beft.settings import BaseSettings, Quantization
-from beft.shapes import LanguageModeling, MultipleChoice
+from beft.settings import BaseSettings
+from beft.shapes import LanguageModeling
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class Predictor:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         self.batch_size = batch_size
         self.adapter = Adapter.load(Path(folder))
-        self.compute = replace(_compute(device, precision), quantization=trained_quantization(self.adapter))
-        reference = _find_base(self.adapter, base)
+        self.compute = replace(_compute(device, precision), quantization=self.adapter.quantization or "none")
+        reference = find_base(self.adapter, base)
         self.classifier = load_classifier(
             reference,
             self.adapter.labels,
@@ -140,11 +141,12 @@ class Predictor:
         """What is predicted of each text, in their order; see ``Answer.rows``.
 
         Args:
-            pairs: The second text of each, for an adapter that was trained on two.
+            pairs: The second text of each, for an adapter that was trained on two; such an adapter takes nothing else.
             choices: The choices of each, for an adapter that chooses among a row's own.
 
         Raises:
-            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing.
+            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing,
+                or the adapter does not take them.
         """
         return self.answer(texts, pairs, choices).rows()
 
@@ -157,7 +159,8 @@ class Predictor:
         """The same as arrays, with the number of texts that were cut.
 
         Raises:
-            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing.
+            InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing,
+                or the adapter does not take them.
         """
         _check_texts(texts, "text")
         for what, others in (("second texts", pairs), ("lists of choices", choices)):
@@ -168,8 +171,7 @@ class Predictor:
         for of_row in choices or ():
             _check_texts(of_row, "choice")
         shape, batch_size = self.adapter.shape, self.batch_size
-        if choices is not None and (self.labels or not isinstance(shape, MultipleChoice) or shape.generates):
-            raise InputError("this adapter was not trained to choose among a row's own choices; give the texts alone")
+        check_inputs(self.adapter, pairs=pairs is not None, choices=choices is not None)
         if not len(texts):
             none: Predictions = [] if shape.generates else np.empty((0, len(self.labels)) if self.labels else 0)
             return Answer(self.labels, none, 0)
@@ -183,18 +185,6 @@ class Predictor:
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
-def trained_quantization(adapter: Adapter) -> Quantization:
-    """How the base was quantised while the adapter was trained.
-
-    Raises:
-        InputError: In a way that is not known here.
-    """
-    found = adapter.provenance.get("compute", {}).get("quantization", "none")
-    known_name(found, get_args(Quantization), "quantization")
-    quantization: Quantization = found
-    return quantization
-
-
 def _compute(device: str, precision: str) -> Compute:
     known_name(device, get_args(BaseSettings.model_fields["device"].annotation), "device")
     known_name(precision, get_args(BaseSettings.model_fields["precision"].annotation), "precision")
@@ -202,7 +192,15 @@ def _compute(device: str, precision: str) -> Compute:
     return resolve_compute(BaseSettings.model_validate(settings))
 
 
-def _find_base(adapter: Adapter, base: Path | str | None) -> BaseReference:
+def find_base(adapter: Adapter, base: Path | str | None = None) -> BaseReference:
+    """The base of an adapter on this machine.
+
+    Args:
+        base: Where it is, as in ``base.source``; None: it is found by its portable id.
+
+    Raises:
+        InputError: It cannot be reached, must be named, or is another base than the adapter's.
+    """
     if base is None and adapter.base_id.startswith("sha256:"):
         raise InputError(
             f"the adapter's base was a local folder, known by its hash alone ({adapter.base_id}); name the folder that "

@@ -14,6 +14,7 @@ from beft.errors import InputError
 from beft.files import read_json
 from beft.frozen_linear import QuantizedLinear, become
 from beft.gguf import gguf_file
+from beft.settings import Quantization
 
 # Regular expressions of paths, as transformers takes them: what is trained or drawn at random is not quantised.
 _NOT_QUANTIZED = [*HEADS, "lm_head", "embed_out", r"(?:.*\.)?pooler"]
@@ -128,6 +129,14 @@ def freeze_quantized(model: nn.Module) -> None:
             del layer.state
         layer.register_buffer("scale", scale, persistent=False)
         become(layer, QuantizedLinear)
+
+
+def quantization_of(model: nn.Module) -> Quantization:
+    """How the linear layers of a model that ``beft`` loaded are quantised: ``none``, ``int8`` or ``int4``."""
+    layer = next((module for module in model.modules() if isinstance(module, QuantizedLinear)), None)
+    if layer is None:
+        return "none"
+    return "int4" if layer.scale is None else "int8"
 
 
 def quantized_layers(model: nn.Module) -> list[str]:

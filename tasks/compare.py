@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from beft.adaptation import labelled
 from beft.adapter import Adapter
+from beft.adapter_checks import check_inputs
 from beft.datasets import Rows, load_split
 from beft.errors import InputError
 from beft.evaluation import Method, evaluate_methods
@@ -32,9 +33,14 @@ _REPETITIONS = 3
 
 @dataclass(frozen=True)
 class _Version:
-    """One of the two, as the registry gave it: its adapter, and the ids of the rows that it was trained on."""
+    """One of the two, as the registry gave it: its adapter, and the ids of the rows that it was trained on.
+
+    Attributes:
+        opened: The base as the adapter was trained over it: quantised in the same way.
+    """
 
     name: str
+    opened: Opened
     adapter: Adapter
     bytes: int
     seen: frozenset[str]
@@ -53,8 +59,11 @@ def compare(
     """
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
-    versions = [_version(side, inputs[side]) for side in SIDES if side in inputs]
+    open_as = _opener(opened)
+    versions = [_version(side, inputs[side], open_as) for side in SIDES if side in inputs]
     whole = load_split(inputs["prepare"], "gate")
+    for version in versions:
+        _check_rows(version, whole, dataset)
     seen = frozenset().union(*(version.seen for version in versions))
     gate = whole.select([at for at, name in enumerate(whole.ids) if _text_of(name) not in seen])
     if not len(gate):
@@ -62,13 +71,13 @@ def compare(
     truth = labelled(opened.classifier, gate, opened.max_length).truth
     log.info("compare: %d gate rows, %s", len(gate), " and ".join(version.name for version in versions))
 
-    predictions = {version.name: _predict(opened, version.adapter, gate) for version in versions}
-    seconds = _seconds_a_row(opened, versions, gate)
+    predictions = {version.name: _predict(version, gate) for version in versions}
+    seconds = _seconds_a_row(versions, gate)
     sides = {
         version.name: Side(
             name=version.name,
             score=score_predictions(opened.metric, predictions[version.name], truth),
-            flips=_flips(opened, version, gate, predictions[version.name], settings),
+            flips=_flips(version, gate, predictions[version.name], settings),
             seconds_a_row=seconds[version.name],
             adapter_bytes=version.bytes,
         )
@@ -112,12 +121,37 @@ def _floor(opened: Opened, truth: Truth) -> float:
     return score_predictions(opened.metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
 
 
-def _version(name: str, folder: Path) -> _Version:
+def _check_rows(version: _Version, gate: Rows, dataset: str) -> None:
+    """Check that a version was trained on rows of this kind; a dataset may have been described anew since."""
+    try:
+        check_inputs(version.adapter, pairs=gate.pairs is not None, choices=gate.choices is not None)
+    except InputError as error:
+        raise InputError(f"the {version.name} does not fit the gate rows of {dataset}: {error}") from None
+
+
+def _opener(opened: Opened) -> Callable[[Adapter], Opened]:
+    """Opens the base as an adapter was trained over it, each way once; ``opened`` is the way of the settings."""
+    settings = opened.settings
+    known = {settings.base.quantization: opened}
+
+    def open_as(adapter: Adapter) -> Opened:
+        wanted = adapter.quantization or settings.base.quantization
+        if wanted not in known:
+            base = settings.base.model_copy(update={"quantization": wanted})
+            changed = settings.model_copy(update={"base": base})
+            known[wanted] = open_classifier(changed, opened.folder, opened.dataset)
+        return known[wanted]
+
+    return open_as
+
+
+def _version(name: str, folder: Path, open_as: Callable[[Adapter], Opened]) -> _Version:
     adapter = folder / "artifacts" / "adapter"
     if not adapter.is_dir() or not (folder / SEEN).is_file():
         raise InputError(f"the {name} was not registered by this version of beft: register it again with 'beft run'")
     size = sum(path.stat().st_size for path in adapter.iterdir())
-    return _Version(name, Adapter.load(adapter), size, frozenset(read_json(folder / SEEN)))
+    loaded = Adapter.load(adapter)
+    return _Version(name, open_as(loaded), loaded, size, frozenset(read_json(folder / SEEN)))
 
 
 def _text_of(row_id: str) -> str:
@@ -125,29 +159,27 @@ def _text_of(row_id: str) -> str:
     return row_id.split("-", 1)[0]
 
 
-def _predict(opened: Opened, adapter: Adapter, rows: Rows) -> Predictions:
-    examples = labelled(opened.classifier, rows, adapter.max_length)
-    with adapter.attached(opened.classifier):
-        return opened.predictions(examples)
+def _predict(version: _Version, rows: Rows) -> Predictions:
+    examples = labelled(version.opened.classifier, rows, version.adapter.max_length)
+    with version.adapter.attached(version.opened.classifier):
+        return version.opened.predictions(examples)
 
 
-def _seconds_a_row(opened: Opened, versions: list[_Version], gate: Rows) -> dict[str, float]:
+def _seconds_a_row(versions: list[_Version], gate: Rows) -> dict[str, float]:
     """The median time of a row, both sides in turns; the tokenizer is the same and is not timed."""
     some = gate.select(range(min(len(gate), _TIMED_ROWS)))
     taken: dict[str, list[float]] = {version.name: [] for version in versions}
     for _ in range(_REPETITIONS):
         for version in versions:
-            examples = labelled(opened.classifier, some, version.adapter.max_length)
-            with version.adapter.attached(opened.classifier):
+            examples = labelled(version.opened.classifier, some, version.adapter.max_length)
+            with version.adapter.attached(version.opened.classifier):
                 began = time.perf_counter()
-                opened.predictions(examples)
+                version.opened.predictions(examples)
                 taken[version.name].append(time.perf_counter() - began)
     return {name: statistics.median(of) / len(some) for name, of in taken.items()}
 
 
-def _flips(
-    opened: Opened, version: _Version, gate: Rows, before: Predictions, settings: PipelineSettings
-) -> dict[str, float]:
+def _flips(version: _Version, gate: Rows, before: Predictions, settings: PipelineSettings) -> dict[str, float]:
     """How many answers change with each perturbation of the first text; only texts that change are computed again."""
     rates: dict[str, float] = {}
     for name in settings.promotion.flips:
@@ -155,7 +187,7 @@ def _flips(
         places = np.flatnonzero(changed).tolist()
         rates[name] = 0.0
         if places:
-            after = _predict(opened, version.adapter, replace(gate, texts=texts).select(places))
+            after = _predict(version, replace(gate, texts=texts).select(places))
             old = [before[at] for at in places] if isinstance(before, list) else before[places]
             rates[name] = flip_rate(old, after, changed[places])
     return rates

@@ -7,8 +7,6 @@ from typing import Any
 
 from beft.adapter import Adapter
 from beft.files import write_json
-from beft.prediction import trained_quantization
-from beft.shapes import MultipleChoice
 from tasks.step import JSON
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -63,7 +61,7 @@ def save_model(
     import pandas as pd
 
     example: dict[str, Any] = {column: [EXAMPLE] for column in (["text", "text_pair"] if pairs else ["text"])}
-    if chooses(adapter):
+    if adapter.takes_choices:
         example["choices"] = [list(CHOICES)]
     mlflow.pyfunc.save_model(
         folder,
@@ -72,7 +70,7 @@ def save_model(
         artifacts={"adapter": adapter_folder.resolve().as_uri()},
         model_config={"base": None, "device": "auto", "precision": "fp32"},
         mlflow_model=model,
-        pip_requirements=requirements(adapter.base_id, quantized=trained_quantization(adapter) != "none"),
+        pip_requirements=requirements(adapter.base_id, quantized=adapter.quantization not in (None, "none")),
         signature=signature(adapter, list(example)),
         input_example=pd.DataFrame(example),
         metadata=dict(metadata),
@@ -83,11 +81,6 @@ def save_model(
     flavor["artifacts"]["adapter"]["uri"] = flavor["artifacts"]["adapter"]["path"]
     model.save(str(folder / "MLmodel"))
     write_json(folder / SEEN, sorted({row.split("-", 1)[0] for row in seen}))
-
-
-def chooses(adapter: Adapter) -> bool:
-    """Whether the adapter chooses among choices that each row brings."""
-    return isinstance(adapter.shape, MultipleChoice) and not adapter.labels and not adapter.shape.generates
 
 
 def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
@@ -104,7 +97,7 @@ def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
     if adapter.labels:
         probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in adapter.labels]
         answered = [ColSpec(DataType.string, "label"), *probabilities]
-    elif chooses(adapter):
+    elif adapter.takes_choices:
         answered = [
             ColSpec(DataType.string, "choice"),
             ColSpec(DataType.long, "index"),

@@ -232,7 +232,7 @@ def differences_of(entry: Entry, adapter: Adapter, folder: Path) -> list[str]:
         return [f"the tensors are the same to the byte, but {RECORD_FILE} says something else of them"]
     there, here = (_tensors(one) for one in (entry.adapter, adapter))
     found = []
-    for what in ("terms", "labels", "max_length", "pooling", "base_id"):
+    for what in ("terms", "labels", "max_length", "pooling", "base_id", "quantization", "pairs"):
         old, new = getattr(entry.adapter, what), getattr(adapter, what)
         if old != new:
             found.append(f"{what.replace('_', ' ')}: {_shown(old)} there, {_shown(new)} here")

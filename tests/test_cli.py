@@ -87,7 +87,7 @@ def describe(root: Path, name: str, **changes: Any) -> Path:
     return path
 
 
-def prepare(root: Path, name: str, out: Path) -> None:
+def prepare(root: Path, name: str, out: Path, *, rows: int = 40) -> None:
     from beft.datasets import find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
@@ -97,7 +97,7 @@ def prepare(root: Path, name: str, out: Path) -> None:
     raw.mkdir()
     out.mkdir()
     fetch_source(find_dataset(name, root), raw, root)
-    prepare_source(raw, out, size=100, settings=SplitSettings(test_rows=40, gate_rows=40))
+    prepare_source(raw, out, size=min(100, 3 * rows), settings=SplitSettings(test_rows=rows, gate_rows=rows))
 
 
 @pytest.fixture
@@ -223,6 +223,56 @@ def test_predict_pairs(beft: Beft) -> None:
     assert answer.status == 0
     single = beft("predict", "first/adapter", "--base", "base", "--json", "a film")
     assert json.loads(answer.out)["probabilities"] != json.loads(single.out)["probabilities"]
+
+
+@pytest.fixture(scope="module")
+def of_pairs(made: Path) -> Path:
+    """An adapter of pairs, trained by the command from a table of 120 pairs; the folder that holds it."""
+    root = made / "of pairs"
+    (root / "data" / "datasets").mkdir(parents=True)
+    lines = ["a,b,label"]
+    for number in range(60):
+        lines += [f"a good film (no. {number}),a good film (no. {number}),pos"]
+        lines += [f"the story was dull (no. {number}),something else,neg"]
+    (root / "films.csv").write_text("\n".join(lines) + "\n")
+    columns = {"text": "a", "text_pair": "b", "label": "label"}
+    describe(root, "pairs", columns=columns, labels=["neg", "pos"])
+    prepare(root, "pairs", root / "prepared", rows=20)
+    return root
+
+
+def test_an_adapter_of_pairs_takes_pairs_alone_and_the_reverse(beft: Beft, of_pairs: Path, tmp_path: Path) -> None:
+    trained = beft("train", of_pairs / "prepared", "--term", "value", "--out", tmp_path / "pairs")
+    assert trained.status == 0, trained.err
+    assert json.loads((tmp_path / "pairs" / "beft.json").read_text())["inputs"] == {"pairs": True, "choices": False}
+    pair = "a good film\ta good film"
+    assert beft("predict", tmp_path / "pairs", "--base", "base", "--pairs", pair).status == 0
+    single = beft("predict", tmp_path / "pairs", "--base", "base", "a good film")
+    assert (single.status, single.out) == (2, "")
+    assert "trained on pairs" in single.err and "--pairs" in single.err
+    trained = beft("train", "prepared", "--term", "value", "--out", tmp_path / "single")
+    assert trained.status == 0, trained.err
+    assert beft("predict", tmp_path / "single", "--base", "base", "a good film").status == 0
+    twofold = beft("predict", tmp_path / "single", "--base", "base", "--pairs", pair)
+    assert (twofold.status, twofold.out) == (2, "")
+    assert "trained on single texts" in twofold.err
+    merged = beft(
+        "merge",
+        tmp_path / "pairs",
+        tmp_path / "single",
+        "--out",
+        tmp_path / "merged",
+        "--base",
+        "base",
+        "--prepared",
+        "prepared",
+        "--prepared",
+        "prepared",
+        "--method",
+        "dare",
+    )
+    assert merged.status == 2 and "trained on pairs" in merged.err
+    assert not (tmp_path / "merged").exists()
 
 
 def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:

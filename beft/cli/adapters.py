@@ -62,12 +62,13 @@ def export(
     takes it over; where neither gives the same logits, it is refused.
     """
     from beft.adapter import Adapter
-    from beft.base import load_classifier, resolve_base
+    from beft.base import load_classifier
     from beft.device import Compute
+    from beft.prediction import find_base
 
     loaded = Adapter.load(adapter)
     refuse_existing(out)
-    reference = resolve_base(base or loaded.base_id)
+    reference = find_base(loaded, base)
     classifier = load_classifier(
         reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling, shape=loaded.shape
     )

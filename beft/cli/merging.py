@@ -104,15 +104,17 @@ def _opener(
     settings: "Settings", adapters: "Mapping[str, Adapter]", prepared: Mapping[str, Path], base: str | None
 ) -> "Callable[[str], Opened]":
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
+    from beft.adapter_checks import check_inputs
     from beft.datasets import load_summary
     from beft.opened import open_classifier
-    from beft.prediction import trained_quantization
+    from beft.prediction import find_base
     from beft.settings import DatasetSettings
 
     def open_dataset(name: str) -> "Opened":
-        adapter = adapters[name]
-        dataset = str(load_summary(prepared[name])["dataset"])
-        computed = {"source": base or adapter.base_id, "quantization": trained_quantization(adapter)}
+        adapter, facts = adapters[name], load_summary(prepared[name])
+        dataset = str(facts["dataset"])
+        check_inputs(adapter, pairs=bool(facts.get("text_pairs")), choices=adapter.takes_choices)
+        computed = {"source": find_base(adapter, base).source, "quantization": adapter.quantization or "none"}
         own = settings.model_copy(
             update={
                 "base": settings.base.model_copy(update=computed),

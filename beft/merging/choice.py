@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.adapter_checks import check_one_base
 from beft.errors import InputError
 from beft.merging.dev import DevRows, DevScore
-from beft.merging.merged import Merged, check_one_base, merge
+from beft.merging.merged import Merged, merge
 from beft.merging.methods.searched_weights import Score, Weights, search_weights
 from beft.merging.registry import options
 from beft.opened import Opened

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beft.adapter_checks import check_one_base
 from beft.errors import InputError
-from beft.merging.merged import Mergeable, check_one_base
+from beft.merging.merged import Mergeable
 from beft.settings import TERMS
 from beft.sites import BiasSite
 

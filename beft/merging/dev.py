@@ -95,9 +95,7 @@ def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> A
     """The adapter ``name`` with its own head and merged biases."""
     own = adapters[name]
     beside = [adapter for other, adapter in adapters.items() if other != name]
-    # How the base was quantised stays part of it: an adapter has learnt to make up for that.
-    kept = {key: own.provenance[key] for key in ("compute",) if key in own.provenance}
-    return own.with_deltas(merged.deltas, beside=beside, provenance={**kept, "merge": merged.recipe()})
+    return own.with_deltas(merged.deltas, beside=beside, provenance={"merge": merged.recipe()})
 
 
 def _measured(opened: Opened, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:

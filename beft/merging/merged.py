@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from beft.adapter_checks import OverBase, check_one_base
 from beft.errors import InputError
 from beft.merging.deltas import content_hash
 from beft.merging.registry import merge_deltas, options
@@ -15,16 +16,8 @@ from beft.settings import TERMS
 from beft.sites import BiasSite
 
 
-class Mergeable(Protocol):
+class Mergeable(OverBase, Protocol):
     """What merging needs of an adapter."""
-
-    @property
-    def base_id(self) -> str:
-        """The base's portable id."""
-
-    @property
-    def base_sha256(self) -> str:
-        """The hash of the base's files."""
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -88,8 +81,8 @@ def merge(
         given: Options of the method.
 
     Raises:
-        InputError: There are no adapters, their bases differ, a weight names none of them or one has no weight, or the
-            method or an option is unknown.
+        InputError: There are no adapters, their bases differ or were quantised differently, a weight names none of
+            them or one has no weight, or the method or an option is unknown.
     """
     check_one_base(adapters)
     weights = dict.fromkeys(adapters, 1.0) if weights is None else dict(weights)
@@ -119,27 +112,6 @@ def merge(
         terms=_in_order({term for adapter in adapters.values() for term in adapter.terms}),
         notes=notes,
     )
-
-
-def check_one_base(adapters: Mapping[str, Mergeable]) -> None:
-    """Check that all adapters have the same base.
-
-    Raises:
-        InputError: There is no adapter, or two of them have different bases; the message names both.
-    """
-    if not adapters:
-        raise InputError("there is no adapter to merge")
-    (first, reference), *others = adapters.items()
-    for name, adapter in others:
-        if adapter.base_sha256 != reference.base_sha256:
-            raise InputError(
-                f"adapters of different bases do not fit together: {first} has {_base(reference)}, "
-                f"{name} has {_base(adapter)}"
-            )
-
-
-def _base(adapter: Mergeable) -> str:
-    return f"{adapter.base_id or 'a base without an id'} (sha256 {adapter.base_sha256[:12] or 'unknown'})"
 
 
 def _notes(adapters: Mapping[str, Mergeable]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from beft.encoding import Encoded
+from beft.encoding import Encoded, token_limit
 from beft.errors import InputError
 
 
@@ -32,7 +32,7 @@ def encode_prompted(
     """
     if not prompts:
         raise InputError("there is no text to encode")
-    start, limit = _start(tokenizer), min(max_length, tokenizer.model_max_length)
+    start, limit = _start(tokenizer), token_limit(tokenizer, max_length)
     end = [tokenizer.eos_token_id] if ended and tokenizer.eos_token_id is not None else []
     of_prompts = _plain_tokens(tokenizer, prompts)
     flat = [prompt + answer for prompt, of_prompt in zip(prompts, answers, strict=True) for answer in of_prompt]
@@ -76,7 +76,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], *, max_length: int, r
     """
     if not prompts:
         raise InputError("there is no text to encode")
-    start, limit = _start(tokenizer), min(max_length, tokenizer.model_max_length)
+    start, limit = _start(tokenizer), token_limit(tokenizer, max_length)
     plain = _plain_tokens(tokenizer, prompts)
     kept = limit - room - len(start)
     if kept < 1:

@@ -205,9 +205,9 @@ def test_what_is_loaded_is_what_was_saved(bert: Classifier, tmp_path: Path) -> N
     assert all(torch.equal(found.deltas[site], delta) for site, delta in adapter.deltas.items())
     assert found.head.keys() == adapter.head.keys()
     assert all(torch.equal(found.head[name], value) for name, value in adapter.head.items())
-    for name in ("base_id", "base_sha256", "labels", "pooling", "max_length", "head_train", "dataset", "facts"):
+    for name in ("base_id", "base_sha256", "quantization", "labels", "pooling", "max_length", "dataset", "facts"):
         assert getattr(found, name) == getattr(adapter, name), name
-    assert found.terms == ("value", "output_norm")
+    assert (found.terms, found.head_train) == (("value", "output_norm"), "output")
     assert found.provenance == {"seed": 0, "data_sha256": "0" * 64}
     assert (found.bias_parameters, found.head_parameters) == (2 * 2 * 32, 3 * 32 + 3)
 
@@ -397,11 +397,11 @@ def test_the_tensors_of_another_adapter_are_refused(saved: Path, bert: Classifie
 
 
 @pytest.mark.parametrize(
-    ("version", "advice"), [(2, "install a newer beft"), (0, "save the adapter again"), ("1", "save")]
+    ("version", "advice"), [(3, "install a newer beft"), (0, "save the adapter again"), ("1", "save")]
 )
 def test_an_unknown_format_version_is_refused(saved: Path, tmp_path: Path, version: Any, advice: str) -> None:
     folder = rewritten(copied(saved, tmp_path), lambda record: record.update(format_version=version))
-    with pytest.raises(InputError, match=f"format version {version!r}, this beft reads 1; {advice}"):
+    with pytest.raises(InputError, match=f"format version {version!r}, this beft reads 1 and 2; {advice}"):
         Adapter.load(folder)
 
 

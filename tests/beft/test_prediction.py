@@ -1,6 +1,7 @@
 """Predicting with a saved adapter: the right base, the right order, and a clear word for whatever is wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_pairs_are_read_as_pairs(predictor: Predictor, folders: tuple[Path, Path
     for row, (text, pair) in enumerate(zip(TEXTS, pairs, strict=True)):
         torch.testing.assert_close(answer.probabilities[row], alone(folders, text, pair), rtol=0, atol=1e-5)
     assert not torch.allclose(answer.probabilities, predictor.answer(TEXTS).probabilities, atol=1e-3)
+
+
+def test_an_adapter_takes_what_it_was_trained_on(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, folder = folders
+    adapter = Adapter.load(folder)
+    replace(adapter, pairs=True).save(tmp_path / "pairs")
+    replace(adapter, pairs=False).save(tmp_path / "single")
+    of_pairs, of_single = (Predictor(tmp_path / name, base=base, device="cpu") for name in ("pairs", "single"))
+    with pytest.raises(InputError, match=r"trained on pairs of texts and got single texts: .* --pairs"):
+        of_pairs.predict(["a film"])
+    with pytest.raises(InputError, match="trained on single texts and got pairs"):
+        of_single.predict(["a film"], ["good"])
+    with pytest.raises(InputError, match="not trained to choose"):
+        of_single.predict(["a film"], choices=[["good", "dull"]])
+    assert of_pairs.predict(["a film"], ["good"]) != of_single.predict(["a film"])
 
 
 def test_cut_texts_are_counted(predictor: Predictor) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import beft.inertness
+from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
@@ -25,6 +26,8 @@ from beft.files import read_json, write_json
 from beft.folding import fold
 from beft.importance.methods.fisher import fisher_information
 from beft.inertness import inert_terms, measure_inertness
+from beft.merging import compare_all, merge
+from beft.merging.dev import with_merged
 from beft.prediction import Predictor
 from beft.quantized import quantized_layers
 from beft.row_axes import measure_row_axes, one_axis
@@ -32,6 +35,7 @@ from beft.runs import Run
 from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites import BiasSite, find_sites
 from beft.training import fit
+from tests.beft.test_adapter_record import as_format_1
 from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 from tests.support.rows import random_rows
 
@@ -232,8 +236,9 @@ def test_a_quantised_base_is_not_folded(tiny: Tiny, tmp_path: Path) -> None:
     adapter = make_adapter(classifier)
     with pytest.raises(InputError, match=r"cannot be folded.*base\.quantization: none"):
         fold(classifier.model, adapter.deltas)
-    with pytest.raises(InputError, match="cannot be folded"):
-        adapter.fold(classifier, tmp_path / "folded")
+    for over in (classifier, load(tmp_path / "base", "none")):
+        with pytest.raises(InputError, match="over an int8 quantised base cannot be folded"):
+            adapter.fold(over, tmp_path / "folded")
     assert not (tmp_path / "folded").exists()
     before = classifier(batch_of_texts())
     with adapter.attached(classifier):
@@ -247,16 +252,56 @@ def test_an_adapter_is_predicted_with_over_the_base_that_it_was_trained_over(
 ) -> None:
     folder = save_base(tmp_path / "base", tiny("bert"))
     classifier = load(folder, quantization)
-    compute = {"compute": Compute("cpu", "fp32", 1, quantization).to_json()}
-    adapter = replace(make_adapter(classifier), provenance=compute)
+    adapter = make_adapter(classifier)
     adapter.save(tmp_path / "adapter")
     with adapter.bank(classifier):
         expected = predict_probabilities(classifier, encode(tiny_tokenizer(), TEXTS, max_length=24))
     found = Predictor(tmp_path / "adapter", base=folder).answer(TEXTS).probabilities
     assert torch.equal(found, expected)
-    replace(adapter, provenance={}).save(tmp_path / "plain")
+    compute = {"compute": Compute("cpu", "fp32", 1, quantization).to_json()}
+    adapter.save(tmp_path / "first")
+    of_format_1 = as_format_1(tmp_path / "first", **compute)
+    assert torch.equal(Predictor(of_format_1, base=folder).answer(TEXTS).probabilities, expected)
+    replace(adapter, quantization="none").save(tmp_path / "plain")
     over_plain = Predictor(tmp_path / "plain", base=folder).answer(TEXTS).probabilities
     assert not torch.allclose(over_plain, expected, atol=1e-4), "a base that is not quantised predicts otherwise"
+
+
+def test_an_adapter_is_attached_to_no_base_that_was_quantised_otherwise(tiny: Tiny, tmp_path: Path) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    classifiers = {quantization: load(folder, quantization) for quantization in ("none", "int8", "int4")}
+    for quantization, classifier in classifiers.items():
+        adapter = make_adapter(classifier)
+        assert adapter.quantization == quantization
+        adapter.save(tmp_path / quantization)
+        compute = Compute("cpu", "fp32", 1, quantization).to_json()
+        loaded = [
+            Adapter.load(tmp_path / quantization),
+            Adapter.load(as_format_1(tmp_path / quantization, compute=compute)),
+        ]
+        for one in (adapter, *loaded):
+            for other, over in classifiers.items():
+                if other == quantization:
+                    one.bank(over)
+                    continue
+                with pytest.raises(InputError, match=f"load it with base.quantization: {quantization}"):
+                    one.bank(over)
+
+
+def test_adapters_of_differently_quantised_bases_are_not_put_together(tiny: Tiny, tmp_path: Path) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    plain, narrow = (make_adapter(load(folder, quantization)) for quantization in ("none", "int4"))
+    both = {"first": plain, "second": narrow}
+    message = "differently quantised bases.*first was trained over a plain base, second over an int4 quantised one"
+    with pytest.raises(InputError, match=message):
+        merge("mean", both)
+    with pytest.raises(InputError, match=message):
+        compare_all(both)
+    with pytest.raises(InputError, match="differently quantised bases"):
+        plain.with_deltas(plain.deltas, beside=[narrow])
+    unknown = replace(plain, quantization=None)  # as a record of format 1 may leave it
+    merged = merge("mean", {"first": unknown, "second": narrow})
+    assert with_merged({"first": narrow, "second": unknown}, "first", merged).quantization == "int4"
 
 
 @pytest.mark.parametrize("quantization", WIDTHS)
@@ -279,6 +324,15 @@ def test_a_base_that_is_quantised_already_is_taken_as_it_is(
     assert load(stored, quantization).model.num_parameters() == classifier.model.num_parameters()
     with pytest.raises(InputError, match=f"quantised to {quantization} already"):
         load(stored, "int4" if quantization == "int8" else "int8")
+    adapter = make_adapter(classifier)
+    assert adapter.quantization == quantization
+    for asked in ("none", quantization):  # what was asked for is all that format 1 noted
+        adapter.save(tmp_path / "adapter")
+        noted = Compute("cpu", "fp32", 1, asked).to_json()
+        loaded = [Adapter.load(tmp_path / "adapter"), Adapter.load(as_format_1(tmp_path / "adapter", compute=noted))]
+        for one in loaded:
+            one.bank(classifier)
+        Predictor(tmp_path / "adapter", base=stored, device="cpu").predict(TEXTS)
     path = quantized_layers(classifier.model)[0]
     with pytest.raises(InputError, match=r"head bert\..*: it is quantised"):
         Bank(classifier.model, {}, {f"{path}.bias": torch.zeros(32)})

@@ -200,3 +200,37 @@ def test_names_that_are_not_there(good: FinishedRun, project: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'challenger'"):
         candidates(connection, model, "chalenger")
     assert candidates(connection, model).settled
+
+
+def version_folder(adapter: Adapter, folder: Path) -> Path:
+    """What the registry gives of a version that was trained on no gate row."""
+    adapter.save(folder / "artifacts" / "adapter")
+    write_json(folder / SEEN, [])
+    return folder
+
+
+def test_each_version_answers_over_the_base_as_it_was_quantised_for_its_training(
+    good: FinishedRun, tmp_path: Path
+) -> None:
+    adapter = Adapter.load(good.inputs["train/films"] / "adapter")
+    sides = {"challenger": adapter, "champion": replace(adapter, quantization="int4")}
+    inputs = {side: version_folder(of, tmp_path / side) for side, of in sides.items()}
+    out = tmp_path / "out"
+    out.mkdir()
+    compare(settings_with(good, flips={}), {**inputs, "prepare": good.inputs["prepare/films"]}, out, dataset="films")
+    comparison = read_json(out / "comparison.json")
+    gate = load_split(good.inputs["prepare/films"], "gate")
+    scores = {}
+    for side, folder in inputs.items():
+        predictor = Predictor(folder / "artifacts" / "adapter", base=good.base, device="cpu")
+        answers = [predictor.labels.index(row["label"]) for row in predictor.predict(gate.texts)]
+        scores[side] = np.mean(np.array(answers) == gate.labels)
+        assert comparison["sides"][side]["score"] == pytest.approx(scores[side])
+    assert scores["challenger"] != scores["champion"], "four bits of this base answer otherwise"
+
+
+def test_a_version_of_other_inputs_is_not_compared(good: FinishedRun, tmp_path: Path) -> None:
+    adapter = replace(Adapter.load(good.inputs["train/films"] / "adapter"), pairs=True)
+    inputs = {"challenger": version_folder(adapter, tmp_path / "challenger"), "prepare": good.inputs["prepare/films"]}
+    with pytest.raises(InputError, match=r"the challenger does not fit the gate rows of films: .*pairs of texts"):
+        compare(settings_with(good), inputs, tmp_path, dataset="films")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from beft.errors import InputError
 from beft.merging import compare, compare_all
+from beft.settings import Quantization
 from beft.sites import BiasSite
 
 torch.set_num_threads(1)
@@ -104,6 +105,7 @@ def test_wrong_input_is_named() -> None:
 class Trained:
     deltas: dict[BiasSite, Tensor]
     base_sha256: str = "a" * 64
+    quantization: Quantization | None = "none"
     terms: tuple[str, ...] = ("value",)
     base_id: str = "pypi:tiny==1.0"
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from beft.errors import InputError
 from beft.merging import MergeWarning, content_hash, known_methods, merge
+from beft.settings import Quantization
 from beft.sites import BiasSite
 
 torch.set_num_threads(1)
@@ -25,6 +26,7 @@ class Trained:
     terms: tuple[str, ...] = ("value",)
     base_id: str = "pypi:tiny==1.0"
     base_sha256: str = "a" * 64
+    quantization: Quantization | None = "none"
 
 
 def site(term: str = "value", layer: int = 0) -> BiasSite:
