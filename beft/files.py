@@ -7,15 +7,19 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def sha256_file(path: Path) -> str:
@@ -89,6 +93,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def is_unicode(value: Any) -> bool:
+    """Whether every text of a JSON value can be written: none holds half a surrogate pair."""
+    if isinstance(value, str):
+        return value.isascii() or not _SURROGATE.search(value)
+    if isinstance(value, Mapping):
+        return all(map(is_unicode, (*value, *value.values())))
+    return not isinstance(value, list | tuple) or all(map(is_unicode, value))
 
 
 def read_json(path: Path) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
+from beft.files import is_unicode
 from beft.names import unknown_name
 
 Term = Literal[
@@ -107,6 +108,8 @@ class HeadSettings(Section):
         "sees of the frozen base; auto: best_constant, under protocol: paper random",
     )
 
+
+NO_UNICODE = "half a surrogate pair in it, which is no valid Unicode: correct the text"
 
 EPOCHS, MOST_EPOCHS, LEAST_STEPS = 8, 30, 400
 """Of a training whose length nobody named: its epochs, the most that few rows make of them, and for how many steps."""
@@ -249,6 +252,9 @@ class Settings(Section):
         Raises:
             SettingsError: Every problem at once, with the nearest valid name for unknown ones.
         """
+        broken = [f"{name!r}: {NO_UNICODE}" for name, value in values.items() if not is_unicode([name, value])]
+        if broken:
+            raise SettingsError(broken)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -265,6 +271,9 @@ class Settings(Section):
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            other = path.with_suffix(".yml")
+            if other.exists():
+                raise InputError(f"no settings at {path}, but at {other}: rename it to {path.name}") from None
             raise InputError(f"no settings at {path}; name a params.yaml, or run from the project's folder") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid YAML: {error}") from None

@@ -14,8 +14,9 @@ import yaml
 
 from beft.datasets import DatasetError
 from beft.errors import InputError
-from beft.files import sha256_file
+from beft.files import is_unicode, sha256_file
 from beft.names import known_name
+from beft.settings import NO_UNICODE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,15 +104,25 @@ def expectation_files(stage: Stage, dataset: str, root: Path) -> list[Path]:
     Args:
         root: The workspace's folder, whose ``data/expectations`` win over those that come with the project.
     """
-    general = next(
-        (path for path in (root / OWN / f"{stage}.yaml", EMBEDDED / f"{stage}.yaml") if path.is_file()), None
+    general, own = (
+        next((path for folder in (root / OWN, EMBEDDED) for path in _called(folder, name)), None)
+        for name in (stage, dataset)
     )
     if general is None:
         raise InputError(f"there is no file {root / OWN / stage}.yaml, which says what is expected of {stage} data")
-    own = next(
-        (path for path in (root / OWN / f"{dataset}.yaml", EMBEDDED / f"{dataset}.yaml") if path.is_file()), None
-    )
     return [general] if own is None else [general, own]
+
+
+def _called(folder: Path, name: str) -> list[Path]:
+    """The file of expectations of that name, if there is one.
+
+    Raises:
+        InputError: There are two of them, as NAME.yaml and NAME.yml.
+    """
+    found = [path for path in (folder / f"{name}.yaml", folder / f"{name}.yml") if path.is_file()]
+    if len(found) > 1:
+        raise InputError(f"{found[0]} and {found[1]} are about the same data: remove one of them")
+    return found
 
 
 def watched_files(stage: Stage, dataset: str, root: Path) -> dict[str, str]:
@@ -143,6 +154,8 @@ def _lines(path: Path, stage: Stage) -> list[JSON]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
+    if not is_unicode(content):
+        raise InputError(f"{path}: {NO_UNICODE}")
     if path.stem != stage:
         if not isinstance(content, dict) or not set(content) <= {"raw", "prepared"}:
             raise InputError(f"{path} must be a mapping: lists under raw, under prepared, or both")

@@ -19,6 +19,7 @@ import yaml
 from beft.adapter import Adapter
 from beft.adapter_record import RECORD_FILE
 from beft.base import resolve_base
+from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, whole_folder, write_json, write_text
 from tasks.child import run_command
@@ -191,9 +192,9 @@ def bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path
         if folder.is_dir() and contents_sha256(folder) == wanted:
             shutil.copytree(folder, out, ignore=shutil.ignore_patterns("step.json"))
             return f"sha256 {wanted[:12]}… from {folder.relative_to(root)}"
-    own = root / "data" / "datasets" / f"{entry.dataset}.yaml"
-    if own.is_file():
-        write_text(place / "data" / "datasets" / own.name, own.read_text(encoding="utf-8"))
+    own = known_datasets(root).get(entry.dataset)
+    if own is not None and own.parent == root / OWN:
+        write_text(place / OWN / f"{entry.dataset}.yaml", own.read_text(encoding="utf-8"))
     try:
         for step in ("fetch", "prepare"):
             _run(step, entry, place)

@@ -197,6 +197,16 @@ def test_datasets(beft: Beft) -> None:
     assert "Left out: duplicates" in by_path.out
 
 
+def test_settings_called_params_yml_are_not_passed_over(beft: Beft, made: Path) -> None:
+    (made / "params.yaml").rename(made / "params.yml")
+    try:
+        answer = beft("datasets", "check", "films")
+    finally:
+        (made / "params.yml").rename(made / "params.yaml")
+    assert answer.status == 2
+    assert "params.yml: rename it to params.yaml" in answer.err
+
+
 def test_predict_gives_what_the_library_gives(beft: Beft, made: Path) -> None:
     from beft.prediction import Predictor
 

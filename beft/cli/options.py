@@ -41,7 +41,7 @@ def read_settings(context: typer.Context, params: Path, changes: Sequence[str] |
 
     read = context.obj.read_settings if context.obj else Settings.read
     values = parse_changes(changes or ())
-    if params == PARAMS and not params.exists():
+    if params == PARAMS and not params.exists() and not params.with_suffix(".yml").exists():
         return Settings.from_mapping(nested(values))
     return read(params, values)
 

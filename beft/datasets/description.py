@@ -14,7 +14,8 @@ from beft.datasets.prompt import Prompt
 from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fitting_metrics
 from beft.datasets.sources import Scalar, Source
 from beft.errors import InputError
-from beft.settings import Section, problems
+from beft.files import is_unicode
+from beft.settings import NO_UNICODE, Section, problems
 
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[str, ...] = get_args(Regime)
@@ -207,6 +208,9 @@ class Description(Section):
         Raises:
             DatasetError: Every problem at once, with the nearest valid name for unknown ones.
         """
+        broken = [f"{name!r}: {NO_UNICODE}" for name, value in values.items() if not is_unicode([name, value])]
+        if broken:
+            raise DatasetError(where, broken)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

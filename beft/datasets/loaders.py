@@ -2,7 +2,8 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -48,15 +49,43 @@ def source_files(description: Description, root: Path) -> list[SourceFile]:
     if isinstance(source, HubSource):
         return [SourceFile(split, file.file, path, file.note) for split, file, path in found_locally(source)]
     folder = _package_folder(description.name, source) if isinstance(source, PackageSource) else root
-    files = [SourceFile(split, name, folder / name) for split, names in source.splits.items() for name in names]
-    missing = []
-    for file in files:
-        with _explained(description.name, file.path):
-            if not file.path.is_file():
-                missing.append(f"there is no file {file.path}")
+    files, missing = [], []
+    for split, names in source.splits.items():
+        for name in names:
+            with _explained(description.name, folder / name):
+                path = _present(folder, name)
+                if path is None:
+                    missing.append(_why_no_file(folder / name))
+                else:
+                    files.append(SourceFile(split, name, path))
     if missing:
         raise DatasetError(description.name, missing)
     return files
+
+
+def _present(folder: Path, name: str) -> Path | None:
+    """The file of a name, whose accented letters may have the other Unicode form on the disk; None without one."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / form for form in forms if (folder / form).is_file()), None)
+
+
+def _why_no_file(path: Path) -> str:
+    """What stands where a file should be, and what to do."""
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            return f"{path} is a folder that 'save_to_disk' of datasets wrote: write it as Parquet with 'to_parquet'"
+        files = [one.name for one in sorted(path.iterdir()) if one.is_file()]
+        return f"{path} is a folder: name the files in it ({_first(files)})"
+    if path.is_symlink():
+        return f"there is no file {path}: it is a link to {path.readlink()}, which is not there"
+    matching = [one.name for one in sorted(path.parent.glob(path.name))] if set("*?[") & set(path.name) else []
+    if matching:
+        return f"there is no file {path}, and patterns are not expanded: name each of the files ({_first(matching)})"
+    return f"there is no file {path}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["…"] if len(names) > 5 else [])]) or "it holds none"
 
 
 def source_identity(description: Description, root: Path) -> dict[str, str]:

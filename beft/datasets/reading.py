@@ -1,7 +1,6 @@
 """Read the rows of a raw source: every column, every value as the file has it."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,12 @@ from beft.datasets.separated import read_separated
 from beft.datasets.sources import Format, HubSource, Reading, Source
 from beft.datasets.text_files import require_format, text_lines
 from beft.errors import InputError
-from beft.files import read_json
+from beft.files import is_unicode, read_json
 from beft.names import unknown_name
 
 Values = dict[str, list[Any]]
 Unit = Literal["line", "row"]
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 5
-
-
-def listed(numbers: Sequence[int], unit: Unit) -> str:
-    """The first few of some lines' or rows' numbers, and how many there are."""
-    shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
-    if len(numbers) == 1:
-        return f"{unit} {shown}"
-    return f"{len(numbers):,} {unit}s: {shown}" + (", …" if len(numbers) > _SHOWN else "")
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,10 @@ class RawFile:
 
     def listed(self, numbers: Sequence[int]) -> str:
         """The first few of some rows' numbers, and how many there are."""
-        return listed(numbers, self.unit)
+        shown = ", ".join(f"{number:,}" for number in numbers[:_SHOWN])
+        if len(numbers) == 1:
+            return f"{self.unit} {shown}"
+        return f"{len(numbers):,} {self.unit}s: {shown}" + (", …" if len(numbers) > _SHOWN else "")
 
 
 @dataclass(frozen=True)
@@ -141,20 +134,12 @@ def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[st
 
 def _require_unicode(file: RawFile, columns: Sequence[str]) -> None:
     for name in columns:
-        broken = [at for at, value in zip(file.numbers, file.columns[name], strict=True) if not _is_unicode(value)]
+        broken = [at for at, value in zip(file.numbers, file.columns[name], strict=True) if not is_unicode(value)]
         if broken:
             raise InputError(
                 f"{file.name}, column {name!r}: half a surrogate pair, which is no valid Unicode, in "
                 f"{file.listed(broken)} (an emoji cut in two, perhaps): correct or remove the text"
             )
-
-
-def _is_unicode(value: object) -> bool:
-    if isinstance(value, str):
-        return value.isascii() or not _SURROGATE.search(value)
-    if isinstance(value, list | tuple):
-        return all(map(_is_unicode, value))
-    return not isinstance(value, dict) or all(map(_is_unicode, (*value, *value.values())))
 
 
 class _Read(NamedTuple):

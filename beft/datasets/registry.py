@@ -15,10 +15,17 @@ def known_datasets(root: Path | None = None) -> dict[str, Path]:
 
     Args:
         root: The working folder; none: the current one.
+
+    Raises:
+        InputError: Two files there describe the same dataset, as NAME.yaml and NAME.yml.
     """
     embedded = Path(__file__).parent.glob("*.yaml")
-    own = ((root or Path.cwd()) / OWN).glob("*.yaml")
-    return {path.stem: path for path in (*sorted(embedded), *sorted(own))}
+    own = {path.stem: path for path in sorted(((root or Path.cwd()) / OWN).glob("*.yaml"))}
+    for path in sorted(((root or Path.cwd()) / OWN).glob("*.yml")):
+        if path.stem in own:
+            raise InputError(f"{own[path.stem]} and {path} describe the same dataset: remove one of them")
+        own[path.stem] = path
+    return {path.stem: path for path in sorted(embedded)} | own
 
 
 def find_dataset(name: str, root: Path | None = None) -> Description:

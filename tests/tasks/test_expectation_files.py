@@ -85,7 +85,12 @@ def test_every_wrong_line_is_said_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
-    [("raw", "a: [", "not valid YAML"), ("raw", "a: 1", "a list of expectations"), ("own", "- a", "lists under raw")],
+    [
+        ("raw", "a: [", "not valid YAML"),
+        ("raw", '["\\ud83d"]', "half a surrogate pair"),
+        ("raw", "a: 1", "a list of expectations"),
+        ("own", "- a", "lists under raw"),
+    ],
 )
 def test_files_that_are_no_expectations(name: str, content: str, told: str, tmp_path: Path) -> None:
     write(tmp_path, "raw", [])
@@ -101,3 +106,13 @@ def test_the_embedded_files_are_used_where_the_workspace_has_none(tmp_path: Path
     write(tmp_path, "own", {"prepared": []})
     assert watched_files("raw", "own", tmp_path).keys() - before.keys() == {"expectations/own.yaml"}
     assert expectation_files("prepared", "own", tmp_path)[1] == tmp_path / "data" / "expectations" / "own.yaml"
+
+
+def test_a_file_may_end_in_yml_and_is_never_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "expectations"
+    folder.mkdir(parents=True)
+    (folder / "own.yml").write_text("raw: []")
+    assert [path.name for path in expectation_files("raw", "own", tmp_path)] == ["raw.yaml", "own.yml"]
+    (folder / "own.yaml").write_text("raw: []")
+    with pytest.raises(InputError, match=r"own.yaml and .*own.yml are about the same data"):
+        expectation_files("raw", "own", tmp_path)

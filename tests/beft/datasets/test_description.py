@@ -63,6 +63,17 @@ def test_an_own_description_wins_over_an_embedded_one(tmp_path: Path) -> None:
     assert set(known_datasets(tmp_path)) == EMBEDDED
 
 
+def test_a_description_may_end_in_yml(tmp_path: Path) -> None:
+    describe(tmp_path, name="tickets").to_yaml()
+    folder = tmp_path / "data" / "datasets"
+    (folder / "tickets.yaml").rename(folder / "tickets.yml")
+    assert find_dataset("tickets", tmp_path).title == "a dataset of the user's own"
+    assert not dataset_problems(Settings.from_mapping({"datasets": {"tickets": {"size": "low"}}}), tmp_path)
+    describe(tmp_path, name="tickets")
+    with pytest.raises(InputError, match=r"tickets.yaml and .*tickets.yml describe the same dataset: remove one"):
+        find_dataset("tickets", tmp_path)
+
+
 def test_an_unknown_dataset_is_answered_by_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown dataset 'rotten_tomato'. Did you mean 'rotten_tomatoes'\?"):
         find_dataset("rotten_tomato", tmp_path)
@@ -95,6 +106,8 @@ def test_every_problem_of_a_description_is_said_at_once(tmp_path: Path) -> None:
         ({"labels": {True: 1, False: 0}}, "write it in quotes"),
         ({"labels": ["only"]}, "at least 2"),
         ({"labels": {"a": [], "b": 1}}, "every label needs a value"),
+        ({"title": "a \ud83d"}, "'title': half a surrogate pair in it"),
+        ({"columns": {"text": "\ud83d", "label": "mood"}}, "'columns': half a surrogate pair in it"),
         ({"shares": {"good": 0.5}}, "exactly the labels bad, good"),
         ({"shares": {"good": 0.5, "bad": 0.4}}, "must sum to 1, not 0.9"),
         ({"source": {"kind": "files", "train": "rows.dat"}}, "say the format of 'rows.dat'"),

@@ -165,3 +165,37 @@ def test_a_hub_out_of_reach_gives_one_line_that_says_what_to_do(tmp_path: Path) 
     assert line.startswith("dataset 'own': the hub data set someone/moods (split train, revision 0123456789abcdef")
     assert "describe them with 'kind: files'" in line
     assert not (tmp_path / "raw" / "source.json").exists()
+
+
+def test_folders_patterns_and_links_are_named_for_what_they_are(tmp_path: Path) -> None:
+    def told(name: str, **source: object) -> str:
+        with pytest.raises(DatasetError) as raised:
+            fetch_source(describe(tmp_path, source={"kind": "files", "train": name, **source}), tmp_path, tmp_path)
+        assert raised.value.exit_status == 2
+        return str(raised.value)
+
+    for name in ("parts/a.csv", "parts/b.csv", "saved/state.json"):
+        write_jsonl(tmp_path / name, texts(5))
+    (tmp_path / "empty.parquet").mkdir()
+    (tmp_path / "link.csv").symlink_to("gone.csv")
+    assert "parts is a folder: name the files in it (a.csv, b.csv)" in told("parts", format="csv")
+    assert "where it is a folder, name its files" in told("parts")
+    assert "a folder that 'save_to_disk' of datasets wrote: write it as Parquet" in told("saved", format="parquet")
+    assert "empty.parquet is a folder: name the files in it (it holds none)" in told("empty.parquet")
+    assert "link.csv: it is a link to gone.csv, which is not there" in told("link.csv")
+    assert "patterns are not expanded: name each of the files (a.csv, b.csv)" in told("parts/*.csv")
+    assert "'rows.xlsx' is an Excel workbook: save its sheet as CSV (UTF-8)" in told("rows.xlsx")
+    assert "'rows.tar.gz' is a tar archive: unpack it" in told("rows.tar.gz")
+
+
+@pytest.mark.parametrize("name", ["[1] a*?.jsonl", "caf\u00e9.jsonl", "cafe\u0301.jsonl", "link.jsonl"])
+def test_files_of_any_name(name: str, tmp_path: Path) -> None:
+    on_disk = {"caf\u00e9.jsonl": "cafe\u0301.jsonl", "cafe\u0301.jsonl": "caf\u00e9.jsonl"}.get(name, name)
+    write_jsonl(tmp_path / "there" / "target.jsonl", texts(5)).rename(tmp_path / on_disk)
+    if name == "link.jsonl":
+        (tmp_path / name).rename(tmp_path / "target.jsonl")
+        (tmp_path / name).symlink_to("target.jsonl")
+    description = describe(tmp_path, source={"kind": "files", "train": name})
+    (tmp_path / "raw").mkdir()
+    fetch_source(description, tmp_path / "raw", tmp_path)
+    assert len(read_raw(tmp_path / "raw").files[0].numbers) == 5
