@@ -37,7 +37,7 @@ NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run."""
 
 _HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
-_PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped")
+_PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped", "ragged")
 _MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 

@@ -114,3 +114,9 @@ def check(
     )
     dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
     typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")
+    for name, lines in facts.get("ragged", {}).items():
+        for what, kind in (("lines with too few fields, left out", "short"), ("lines that were cut", "cut")):
+            if lines[kind]:
+                first = ", ".join(f"{line:,}" for line in lines[f"{kind}_lines"])
+                more = ", …" if lines[kind] > len(lines[f"{kind}_lines"]) else ""
+                typer.echo(f"{name}: {what}: {lines[kind]:,} (line {first}{more})")

@@ -246,7 +246,25 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
         sizes = {split: Counter(row.group for row in chosen) for split, chosen in by_split.items() if chosen}
         summary["groups"] = {split: len(of_split) for split, of_split in sizes.items()}
         summary["largest_group"] = max(Counter(row.group for row in rows).values())
+    ragged = _ragged(data)
+    if ragged:
+        summary["dropped"] |= {"short_lines": sum(of_file["short"] for of_file in ragged.values())}
+        summary["ragged"] = ragged
     return summary | _unusual(description, by_split)
+
+
+def _ragged(data: RawData) -> dict[str, Any]:
+    """Of each file with lines that ``ragged`` leaves out or cuts: how many, and which are the first."""
+    return {
+        f"{file.split}/{file.name}": {
+            "short": len(file.short),
+            "short_lines": list(file.short[:_SHOWN]),
+            "cut": len(file.cut),
+            "cut_lines": list(file.cut[:_SHOWN]),
+        }
+        for file in data.files
+        if file.short or file.cut
+    }
 
 
 def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[str, Any]:

@@ -157,6 +157,28 @@ def test_what_is_said_of_data_that_cannot_be_used(
     assert not any((tmp_path / "prepared").iterdir())
 
 
+def test_lines_that_ragged_leaves_out_or_cuts_are_counted(tmp_path: Path) -> None:
+    rows = [f"{row['mood']}\t{row['sentence']}" for row in texts(200)]
+    for at in (8, 18, 49, 60, 70, 80):
+        rows[at] = "pos"
+    rows[100] += "\tmore"
+    (tmp_path / "rows.tsv").write_text("\n".join(["mood\tsentence", *rows]) + "\n")
+    source = {"kind": "files", "train": "rows.tsv", "ragged": True}
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    out.mkdir()
+    fetch_source(describe(tmp_path, source=source), raw, tmp_path)
+    summary = prepare_source(raw, out, size=40, settings=SPLIT)
+    assert (summary["raw_rows"], summary["dropped"]["short_lines"]) == (194, 6)
+    lines = {"short": 6, "short_lines": [10, 20, 51, 62, 72], "cut": 1, "cut_lines": [102]}
+    assert summary["ragged"] == {"train/rows.tsv": lines}
+
+    rows[30] = "odd\ttext"
+    (tmp_path / "rows.tsv").write_text("\n".join(["mood\tsentence", *rows]) + "\n")
+    fetch_source(describe(tmp_path, source=source), raw, tmp_path)
+    with pytest.raises(DatasetError, match=r"rows.tsv, column 'mood': 'odd' is none .* it stands in line 32"):
+        prepare_source(raw, out, size=40, settings=SPLIT)
+
+
 def test_a_sample_larger_than_the_data(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"the sample \(500 rows\) need 540 rows.* 160 are left.*lower datasets.own.size"
