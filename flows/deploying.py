@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,16 @@ async def _finish() -> list[str]:
             await client.update_automation(found[0].id, wanted)
         else:
             await client.create_automation(wanted)
-        flows = {flow.id: flow.name for flow in await client.read_flows()}
-        return sorted(f"{flows[found.flow_id]}/{found.name}" for found in await client.read_deployments())
+        flows = {flow.id: flow.name for flow in await _every(client.read_flows)}
+        return sorted(f"{flows[found.flow_id]}/{found.name}" for found in await _every(client.read_deployments))
+
+
+async def _every(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
+    """All that the server has: it gives 200 at a time."""
+    found: list[Any] = []
+    while page := await read(limit=200, offset=len(found)):
+        found += page
+    return found
 
 
 def _crash_automation() -> Any:

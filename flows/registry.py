@@ -10,7 +10,7 @@ from rich.console import Console
 
 from beft.tables import Column, Table
 from tasks.aliases import MOVES, aliases_of, history, rollback
-from tasks.connection import connect, explained
+from tasks.connection import connect, every, explained
 from tasks.gate import DECISION
 from tasks.journal import journal_of
 from tasks.settings import PipelineSettings
@@ -41,7 +41,7 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
     """Write the history of a model, or the names of all of them with their aliases."""
     connection = connect(settings, root)
     if model is None:
-        models = connection.client.search_registered_models()
+        models = every(connection.client.search_registered_models)
         if not models:
             typer.echo("no model is registered yet; 'beft run' registers one for each dataset")
         for found in models:

@@ -22,7 +22,7 @@ from typing import Any
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.names import unknown_name
-from tasks.connection import Connection
+from tasks.connection import Connection, every, versions_of
 from tasks.journal import enter, journal_of, read_journal
 from tasks.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.step import JSON
@@ -151,7 +151,7 @@ def aliases_of(connection: Connection, name: str) -> dict[str, str]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        known = [model.name for model in connection.client.search_registered_models()]
+        known = [model.name for model in every(connection.client.search_registered_models)]
         raise InputError(unknown_name(name, known, "registered model")) from None
     return {alias: str(version) for alias, version in found.aliases.items()}
 
@@ -224,7 +224,7 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
     """
     with deciding(connection, name, root) as turn:
         champion, target = turn.aliases.get(CHAMPION), to or turn.aliases.get(PREVIOUS)
-        versions = {str(version.version) for version in connection.client.search_model_versions(f"name = '{name}'")}
+        versions = {str(version.version) for version in versions_of(connection, name)}
         if target is None:
             raise InputError(f"{name} has no previous champion to go back to; name a version: --to VERSION")
         if target not in versions:

@@ -35,10 +35,9 @@ _PATHS = (
 
 
 # What MLflow's pages show of an experiment depends on its kind; without one they expect traces of chats.
-_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": "Bias adapters: one run for each run of the flow, a nested one for each method and dataset.",
-}
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+ABOUT = "Bias adapters: one run for each run of the flow, a nested one for each method and dataset."
+"""The description of an experiment."""
 
 
 PATIENCE_SECONDS = 300.0
@@ -75,8 +74,11 @@ def tracking_uri(settings: PipelineSettings, root: Path) -> str:
     return settings.tracking.uri or named or _uri_of_project(root)
 
 
-def connect(settings: PipelineSettings, root: Path) -> Connection:
+def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Connection:
     """Open MLflow; the first call in an empty project makes the database and the experiment.
+
+    Args:
+        about: The description of the experiment, where it has to be made.
 
     Raises:
         InputError: ``MLFLOW_TRACKING_URI`` holds a password.
@@ -103,7 +105,8 @@ def connect(settings: PipelineSettings, root: Path) -> Connection:
         if experiment is None:
             location = artifacts.as_uri() if artifacts else None
             try:
-                return Connection(client, uri, client.create_experiment(name, location, tags=_TAGS))
+                tags = _KIND | {"mlflow.note.content": about}
+                return Connection(client, uri, client.create_experiment(name, location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -119,6 +122,30 @@ def connect(settings: PipelineSettings, root: Path) -> Connection:
     if artifacts is not None and uri == _uri_of_project(root):
         _follow_a_move(root, experiment.artifact_location, artifacts.as_uri())
     return Connection(client, uri, experiment.experiment_id)
+
+
+def every(search: Callable[..., Any], *arguments: Any, **keywords: Any) -> list[Any]:
+    """All that one of the client's searches finds: it gives a page at a time, of 100 to 10,000 entries."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(*arguments, page_token=token, **keywords)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def versions_of(connection: Connection, name: str) -> list[Any]:
+    """Every version of a registered model."""
+    return every(connection.client.search_model_versions, f"name = '{name}'")
+
+
+def in_experiment(settings: PipelineSettings, suffix: str) -> PipelineSettings:
+    """The settings with an experiment beside that of the main job, named by it and a suffix."""
+    tracking = settings.tracking
+    own = tracking.model_copy(update={"experiment": f"{tracking.experiment}{suffix}"})
+    return settings.model_copy(update={"tracking": own})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from beft.adapter import Adapter
 from beft.adapter_record import RECORD_FILE
 from beft.errors import InputError
 from beft.files import sha256_file
-from tasks.connection import Connection
+from tasks.connection import Connection, every
 from tasks.kept_source import KEPT
 from tasks.registered import fetch_model
 from tasks.step import JSON
@@ -96,9 +96,9 @@ def versions_named(connection: Connection, name: str) -> list[Version]:
 def _of_run(connection: Connection, run_id: str) -> list[Version]:
     client = connection.client
     run = client.get_run(run_id)
-    found = client.search_model_versions(f"run_id = '{run_id}'")
+    found = every(client.search_model_versions, f"run_id = '{run_id}'")
     if not found and FLOW in run.data.tags:
-        found = client.search_model_versions(f"tags.flow_fingerprint = '{run.data.tags[FLOW]}'")
+        found = every(client.search_model_versions, f"tags.flow_fingerprint = '{run.data.tags[FLOW]}'")
     if not found:
         parent = run.data.tags.get("mlflow.parentRunId")
         where = f"; its parent {parent} may have" if parent else ""

@@ -12,10 +12,9 @@ from beft.names import unknown_name
 from beft.promotion import Check, Evidence, Side, SliceGain, Verdict, judge
 from beft.tables import Column, Table
 from tasks.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding
-from tasks.connection import Connection, connect
+from tasks.connection import Connection, connect, versions_of
 from tasks.entries import shown
-from tasks.gate import DECISION, decisions_on
-from tasks.journal import enter, journal_of
+from tasks.gate import GateDecisions, decision_id
 from tasks.rebuildable import MISSING, NOTHING
 from tasks.registered import fetch_model
 from tasks.settings import PipelineSettings
@@ -75,7 +74,7 @@ def candidates(connection: Connection, model: str, challenger: str | None = None
     """
     aliases = aliases_of(connection, model)
     asked = challenger or CHALLENGER
-    versions = {str(found.version) for found in connection.client.search_model_versions(f"name = '{model}'")}
+    versions = {str(found.version) for found in versions_of(connection, model)}
     found = aliases.get(asked, asked)
     if found not in versions:
         raise InputError(unknown_name(asked, {*aliases, *versions}, f"version or alias of {model}"))
@@ -136,7 +135,7 @@ def promote(
         RegistryBusyError: Another process is deciding on this model.
         InputError: The aliases were moved since the versions were compared.
     """
-    connection, journal = connect(settings, root), journal_of(root)
+    connection, taken = connect(settings, root), GateDecisions(settings, root)
     with deciding(connection, found.model, root) as turn:
         now = turn.aliases.get(CHAMPION)
         if now != found.champion:
@@ -147,7 +146,7 @@ def promote(
         gate = sha256_file(prepared / "gate.parquet")
         comparison = read_json(compared / "comparison.json")
         subject = ["promotion", found.model, found.challenger, found.champion, gate, comparison]
-        before = decisions_on(connection, journal, gate) - {sha256_json([DECISION, subject])}
+        before = taken.on(gate) - {decision_id(subject)}
         verdict = judge(evidence_of(comparison, settings, found, len(before)), settings.promotion)
         tags = connection.client.get_model_version(found.model, found.challenger).tags
         verdict = _and_rebuilt(tags, verdict)
@@ -161,7 +160,7 @@ def promote(
             "verdict": verdict.outcome,
             "reasons": list(verdict.reasons),
         }
-        entry = enter(journal, DECISION, subject, **facts)
+        entry = taken.note(subject, **facts)
         decision = Decision(found, verdict, out / "promotion.md", len(before | {entry}))
         _write(out, decision, comparison)
         _tag(connection, decision, entry, gate)

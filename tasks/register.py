@@ -20,11 +20,10 @@ from beft.errors import BeftError
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from tasks.aliases import CHALLENGER, CHAMPION, Turn, deciding
 from tasks.card import model_card
-from tasks.connection import Connection, as_default, connect, explained
+from tasks.connection import Connection, as_default, connect, every, explained, versions_of
 from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
-from tasks.gate import DECISION, decisions_on
-from tasks.journal import enter
+from tasks.gate import GateDecisions
 from tasks.kept_source import KEPT, keep_source
 from tasks.model_name import model_name
 from tasks.package import PROJECT, save_model
@@ -136,7 +135,7 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
         number = str(version.version)
         if version.tags.get(DONE) != "complete":
             _note_version(connection, version)
-            _decide(connection, candidate, number, turn)
+            _decide(connection, candidate, number, turn, GateDecisions(candidate.settings, root))
             client.set_model_version_tag(name, number, DONE, "complete")
     version = client.get_model_version(name, number)
     aliases = sorted(alias for alias, of in client.get_registered_model(name).aliases.items() if str(of) == number)
@@ -174,7 +173,7 @@ def _make_version(connection: Connection, candidate: _Candidate) -> Any:
 
 def _version(connection: Connection, candidate: _Candidate) -> Any | None:
     """The version that an earlier call made, finished or not."""
-    for version in connection.client.search_model_versions(f"name = '{candidate.name}'"):
+    for version in versions_of(connection, candidate.name):
         if all(version.tags.get(key) == value for key, value in candidate.identity.items()):
             return version
     return None
@@ -187,7 +186,7 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
 
     client, run = connection.client, candidate.run.info.run_id
     wanted = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in candidate.identity.items())
-    for found in client.search_logged_models([connection.experiment], wanted):
+    for found in every(client.search_logged_models, [connection.experiment], wanted):
         if found.status == LoggedModelStatus.READY:
             return str(found.model_id)
         client.delete_logged_model(found.model_id)
@@ -322,10 +321,10 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
     return {name: shown(value, 5000) for name, value in tags.items() if value is not None}
 
 
-def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn) -> None:
+def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn, taken: GateDecisions) -> None:
     """Challenger where no later version is; champion where there is none yet and the gain on gate is certain."""
-    client, name, journal = connection.client, candidate.name, turn.journal
-    there = {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
+    client, name = connection.client, candidate.name
+    there = {str(found.version) for found in versions_of(connection, name)}
     champion = turn.aliases.get(CHAMPION)
     subject = {**candidate.identity, "model": name}
     tags: dict[str, JSON] = {"gate_sha256": candidate.gate_sha256}
@@ -345,9 +344,8 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
         else:
             verdict = "no champion, since its gain over each baseline is not certain on the gate split"
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
-        entry = enter(journal, DECISION, subject, model=name, version=version, **tags, **candidate.identity)
-        tags["gate_decision"] = entry
-        tags["gate_decisions"] = len(decisions_on(connection, journal, candidate.gate_sha256) | {entry})
+        tags["gate_decision"] = taken.note(subject, model=name, version=version, **tags, **candidate.identity)
+        tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, shown(value, 5000))
     card = model_card(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tasks.connection import Connection, connect, explained, repeatable
+from tasks.connection import Connection, connect, explained, in_experiment, repeatable
 from tasks.entries import Metrics, shown
 from tasks.flat_settings import flat
 from tasks.measured import Measured
@@ -25,9 +25,7 @@ LOGGED = "beft.logged"
 
 def tracked_in(settings: PipelineSettings) -> PipelineSettings:
     """The settings with the experiment that holds all reproductions, beside that of the main job."""
-    tracking = settings.tracking
-    own = tracking.model_copy(update={"experiment": f"{tracking.experiment}-reproduce"})
-    return settings.model_copy(update={"tracking": own})
+    return in_experiment(settings, "-reproduce")
 
 
 @explained

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from beft.files import read_json
-from tasks.connection import Connection, connect, explained, repeatable
+from tasks.connection import Connection, connect, every, explained, repeatable
 from tasks.entries import Entry, entries, shown
 from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings
@@ -172,7 +172,8 @@ def nested_run(connection: Connection, parent: str, dataset: str, method: str) -
 def find_run(connection: Connection, tags: Mapping[str, str]) -> Any | None:
     """The run with these tags; of several (someone copied one), a finished one before the others, then the oldest."""
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    found = connection.client.search_runs([connection.experiment], wanted, order_by=["attributes.start_time ASC"])
+    search = connection.client.search_runs
+    found = every(search, [connection.experiment], wanted, order_by=["attributes.start_time ASC"])
     return min(found, key=lambda run: run.info.status != "FINISHED", default=None)
 
 

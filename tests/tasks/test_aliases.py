@@ -26,7 +26,7 @@ from tasks.aliases import (
     history,
     rollback,
 )
-from tasks.connection import Connection, connect
+from tasks.connection import Connection, connect, every
 from tasks.fingerprint import PROJECT
 from tasks.journal import enter, journal_of, read_journal
 from tasks.settings import PipelineSettings
@@ -160,6 +160,27 @@ def test_of_two_that_decide_at_once_one_is_refused(
         other.kill()
     with deciding(connection, MODEL, project):  # a dead one holds nothing
         pass
+
+
+def test_more_models_than_a_page_of_mlflow_holds(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"beft-base-{number:03}" for number in range(101)]
+    for name in names:
+        connection.client.create_registered_model(name)
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text("{}\n")
+    assert status_of(["history"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: no alias" for name in [*names, MODEL]]
+    with pytest.raises(InputError, match=f"Did you mean '{MODEL}'"):
+        aliases_of(connection, "beft-base-film")
+
+
+def test_more_runs_and_versions_than_a_page(connection: Connection) -> None:
+    for _ in range(5):
+        connection.client.create_run(connection.experiment)
+    assert len(every(connection.client.search_runs, [connection.experiment], max_results=2)) == 5
+    assert len(every(connection.client.search_model_versions, f"name = '{MODEL}'", max_results=2)) == 3
 
 
 MACHINE = """

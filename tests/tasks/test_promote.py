@@ -22,7 +22,8 @@ from beft.prediction import Predictor
 from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.compare import compare
 from tasks.connection import connect
-from tasks.journal import journal_of, read_journal
+from tasks.gate import DECISION, GateDecisions
+from tasks.journal import enter, journal_of, read_journal
 from tasks.package import SEEN
 from tasks.promote import Candidates, candidates, fetch_candidates, promote
 from tasks.settings import PipelineSettings
@@ -161,6 +162,57 @@ def test_a_tie_holds_and_the_same_question_is_counted_once(good: FinishedRun, pr
     again = promote(settings, found, compared=compared, prepared=prepared, out=tmp_path / "again", root=project)
     assert again.decisions == decision["decisions_on_gate"] == 2
     assert aliases_of(connect(settings, project), found.model)[CHAMPION] == "1"
+
+
+def test_every_decision_is_counted_from_wherever_it_is_asked(good: FinishedRun, project: Path, tmp_path: Path) -> None:
+    """From other workspaces too, after the tags of the version were written over, and after it was deleted."""
+    registered(good, project, "01" * 32)
+    registered(retrained(good, tmp_path / "same", scale=1.5), project, "02" * 32)
+    found, first = judged(good, project, tmp_path / "first", flips={})
+    assert first["decisions_on_gate"] == 2
+    address = f"sqlite:///{project}/mlflow/mlflow.db"
+    settings = settings_with(good, flips={})
+    settings = settings.model_copy(update={"tracking": settings.tracking.model_copy(update={"uri": address})})
+    prepared = good.inputs["prepare/films"]
+    comparison = read_json(tmp_path / "first" / "compared" / "comparison.json")
+
+    def decided(workspace: str, number: int) -> int:
+        compared = tmp_path / f"compared-{number}"
+        write_json(compared / "comparison.json", comparison | {"asked_again": number})
+        root = tmp_path / workspace
+        out = root / "out"
+        return promote(settings, found, compared=compared, prepared=prepared, out=out, root=root).decisions
+
+    assert decided("b", 3) == 3
+    assert decided("c", 4) == 4
+    assert decided("c", 4) == 4  # the same one
+    client = connect(settings, tmp_path / "c").client
+    for version in ("1", "2"):
+        client.set_model_version_tag(found.model, version, "gate_sha256", "of another split")
+    assert decided("d", 5) == 5
+    experiment = client.get_experiment_by_name("beft-decisions")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 5
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["model"] for run in runs} == {found.model}
+    client.delete_run(runs[0].info.run_id)
+    assert decided("e", 6) == 6
+
+
+def test_decisions_of_older_versions_are_counted_and_kept(good: FinishedRun, project: Path) -> None:
+    """They stand in tags of versions and in the journal alone."""
+    connection = connect(good.settings, project)
+    connection.client.create_registered_model("old")
+    version = connection.client.create_model_version("old", source=(project / "nothing").as_uri())
+    for name, value in {"gate_sha256": "9" * 64, "gate_decision": "a", "promotion_decision": "b"}.items():
+        connection.client.set_model_version_tag("old", version.version, name, value)
+    known = {"model": "old", "version": "1", "gate_sha256": "9" * 64}
+    entered = enter(journal_of(project), DECISION, "c", **known)
+    assert GateDecisions(good.settings, project).on("9" * 64) == {"a", "b", entered}
+    connection.client.delete_model_version("old", version.version)
+    journal_of(project).unlink()
+    assert GateDecisions(good.settings, project).on("9" * 64) == {"a", "b", entered}
+    assert GateDecisions(good.settings, project).on("8" * 64) == set()
 
 
 def test_rows_that_a_version_was_trained_on_never_judge_it(good: FinishedRun, project: Path, tmp_path: Path) -> None:
