@@ -94,7 +94,7 @@ lock:  ## make constraints.txt anew from an installation into an empty environme
 	cp "$$folder/lock" constraints.txt
 
 clean:  ## remove the environment, runs, artifacts and caches; the MLflow registry in mlflow/ stays
-	rm -rf .venv runs artifacts reports build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv runs artifacts reports build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find beft tasks flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output goes to a file, which is shown when it fails. --no-compile and compileall: two cores compile faster

@@ -274,7 +274,9 @@ class Settings(Section):
             other = path.with_suffix(".yml")
             if other.exists():
                 raise InputError(f"no settings at {path}, but at {other}: rename it to {path.name}") from None
-            raise InputError(f"no settings at {path}; name a params.yaml, or run from the project's folder") from None
+            raise InputError(
+                f"no settings at {path}; name a params.yaml, or run in the project's folder ('beft init' starts one)"
+            ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(values, dict):

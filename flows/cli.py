@@ -49,6 +49,21 @@ def start(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder; left out, the current one.", show_default=False)] = Path(),
+) -> None:
+    """Start a project in an empty folder.
+
+    Writes params.yaml, and what DVC and Prefect need beside it; never overwrites a file.
+    """
+    from tasks.project_files import start_workspace
+
+    for name in start_workspace(folder):
+        typer.echo(f"{folder / name}")
+    typer.echo("\nThe settings are in params.yaml. 'beft run' in this folder runs the main job with them.")
+
+
+@app.command()
 def run(
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
     changes: Changes = None,
@@ -188,12 +203,13 @@ def deploy() -> None:
 
     Work pools, schedules, triggers, and the settings of params.yaml; again without harm.
     """
+    from flows.commands import server_command
     from flows.deploying import deploy as bring
     from flows.prefect_server import server_address
 
     for name in bring(Path.cwd()):
         typer.echo(name)
-    typer.echo(f"deployed to {server_address()}; 'make worker' starts what is due")
+    typer.echo(f"deployed to {server_address()}; '{server_command('worker')}' starts what is due")
 
 
 @app.command()

@@ -52,7 +52,7 @@ def deploy(root: Path) -> list[str]:
     """
     settle(root)
     if not (root / "prefect.yaml").is_file():
-        raise InputError(f"no prefect.yaml in {root}; run this in the project's folder")
+        raise InputError(f"no prefect.yaml in {root}; run this in the project's folder ('beft init' starts one)")
     settings = PipelineSettings.read(root / "params.yaml")
     check_settings(settings, root)
     gpu_tasks = len(places_here(settings.base))

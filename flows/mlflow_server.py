@@ -18,6 +18,7 @@ import typer
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
+from flows.commands import server_command
 from tasks.environment import settle
 from tasks.passwords import holds_password
 
@@ -58,8 +59,8 @@ def personal_server(root: Path, host: str, port: int, environment: Mapping[str, 
     """
     if not _is_loopback(host):
         raise InputError(
-            f"--host {host}: a server without accounts is for this machine alone; 'make mlflow-team' starts one that "
-            "asks for a name and a password"
+            f"--host {host}: a server without accounts is for this machine alone; "
+            f"'{server_command('mlflow-server --team')}' starts one that asks for a name and a password"
         )
     return Server(personal_arguments(root, host, port), _without(environment, {*CLIENT, DATABASE}))
 

@@ -1,13 +1,12 @@
 """What came of a run: a table on the terminal and in Prefect, and where to look next."""
 
-import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
+from flows.commands import beft_command, server_command
 from flows.links import flow_run_page, mlflow_page
 from tasks.settings import PipelineSettings
 
@@ -108,19 +107,10 @@ def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) ->
     here = any(page.startswith("http://127.0.0.1:") for page in pages)
     return [
         ("Report", record["report"]),
-        ("Pages", "make ui, then" if here else ""),
+        ("Pages", f"{server_command('ui')}, then" if here else ""),
         *(("", f"  {page}") for page in pages),
-        ("Predict", f'{_command()} predict {adapter} "{_EXAMPLE}"'),
+        ("Predict", f'{beft_command()} predict {adapter} "{_EXAMPLE}"'),
     ]
-
-
-def _command() -> str:
-    """How this environment's ``beft`` is called from here."""
-    own = Path(sys.executable).parent / "beft"
-    if not own.is_file() or shutil.which("beft") == str(own):
-        return "beft"
-    here = Path.cwd()
-    return str(own.relative_to(here)) if own.is_relative_to(here) else str(own)
 
 
 def leave_artifact(record: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from beft.errors import BeftError
+from flows.commands import server_command
 from flows.links import LOCAL_PREFECT
 
 DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
@@ -21,7 +22,8 @@ def server_address() -> str:
     address = _named() or DEFAULT_SERVER
     reason = _silent(address)
     if reason:
-        raise BeftError(f"{_no_answer(address, reason)}; start one with 'make ui', or name another in PREFECT_API_URL")
+        start = server_command("ui")
+        raise BeftError(f"{_no_answer(address, reason)}; start one with '{start}', or name another in PREFECT_API_URL")
     return address
 
 

@@ -14,6 +14,7 @@ import typer
 
 from beft.errors import BeftError
 from beft.names import known_name
+from flows.commands import server_command
 from flows.deploying import POOLS
 from flows.prefect_server import server_address
 from tasks.environment import settle
@@ -52,7 +53,7 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
                     continue
                 said = f"the worker of pool {name} stopped with status {process.returncode}"
                 if time.monotonic() - began[name] < _SETTLED_SECONDS:
-                    raise BeftError(f"{said}; what it said is above (has 'make deploy' made the pools?)")
+                    raise BeftError(f"{said}; what it said is above (has '{server_command('deploy')}' made the pools?)")
                 typer.echo(f"{said}; it is started again", err=True)
                 processes[name], began[name] = _start(name, address, limit, root), time.monotonic()
             time.sleep(0.5)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beft.errors import BeftError, InputError
-from beft.files import whole_folder
+from beft.files import whole_folder, write_json
 from tasks.child import leave_error
 from tasks.environment import settle, stay_offline
 from tasks.facts import is_local
 from tasks.process import log_lines
+from tasks.project_files import SOURCE_RECORD, source_record
 from tasks.settings import PipelineSettings
 from tasks.step import call_function, explained_os_errors, step_key
 from tasks.steps import STEPS, dvc_folder, find_step, input_keys
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     log_lines()
     try:
-        run(options.step, options.dataset, Path.cwd())
+        if options.step == SOURCE_RECORD.stem:  # no step: a stage of workspaces that have the source installed
+            write_json(Path.cwd() / SOURCE_RECORD, source_record())
+        else:
+            run(options.step, options.dataset, Path.cwd())
     except BeftError as error:
         logger.error("error: %s", error)
         leave_error(error)

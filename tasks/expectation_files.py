@@ -17,13 +17,14 @@ from beft.errors import InputError
 from beft.files import is_unicode, sha256_file
 from beft.names import known_name
 from beft.settings import NO_UNICODE
+from tasks.project_files import project_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JSON = Any
 Stage = Literal["raw", "prepared"]
-EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "expectations"
+EMBEDDED = project_file("data/expectations")
 OWN = Path("data", "expectations")
 ROLES = (
     "id",

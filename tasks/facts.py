@@ -15,9 +15,10 @@ from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
 from beft.names import unknown_name
 from tasks.environment import stay_offline
-from tasks.fingerprint import LIBRARIES, PROJECT, circumstances, contents_sha256
+from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
 from tasks.kept_source import SOURCE, source_sha256_of
+from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
 from tasks.versioning import DataVersion, lock_sha256
 
@@ -95,7 +96,7 @@ def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion])
 def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:
     """What is stored with every record of a run: hashes of data, source, lock and requirements; commit; compute."""
     code = code_version()
-    requirements = PROJECT / "constraints.txt"
+    requirements = project_file("constraints.txt")
     return {
         "data": {
             name: {

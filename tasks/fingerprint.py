@@ -13,17 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import beft
 from beft.files import sha256_file, sha256_json, sha256_tree
 from beft.settings import BaseSettings
+from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
 from tasks.visible import selected
 
 if TYPE_CHECKING:
     from tasks.step import Step
-
-PROJECT = Path(beft.__file__).resolve().parent.parent
-"""The folder of the source: that of ``beft/``, ``tasks/`` and ``flows/``."""
 
 COST = "cost.json"
 """Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
@@ -44,6 +41,7 @@ DRIVERS = frozenset(
         "places",
         "prefect_task",
         "process",
+        "project_files",
         "settings",
         "step",
         "steps",
@@ -111,7 +109,7 @@ def source_sha256(step: "Step") -> str:
     """
     files = {path.name: sha256_file(path) for path in step_files(step)}
     for name in step.source:
-        path = PROJECT / name
+        path = project_file(name)
         files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)
     return sha256_json(files | {"beft": sha256_tree(PROJECT / "beft")})
 

@@ -7,10 +7,8 @@ from typing import Any
 
 from beft.adapter import Adapter
 from beft.files import write_json
+from tasks.project_files import PROJECT, project_file
 from tasks.step import JSON
-
-PROJECT = Path(__file__).resolve().parent.parent
-"""The folder that holds ``beft/`` and ``mlflow/``."""
 
 LIBRARIES = (
     "mlflow",
@@ -65,7 +63,7 @@ def save_model(
         example["choices"] = [list(CHOICES)]
     mlflow.pyfunc.save_model(
         folder,
-        python_model=str(PROJECT / "mlflow" / "pyfunc_model.py"),
+        python_model=str(project_file("mlflow/pyfunc_model.py")),
         code_paths=[str(PROJECT / "beft")],
         artifacts={"adapter": adapter_folder.resolve().as_uri()},
         model_config={"base": None, "device": "auto", "precision": "fp32"},

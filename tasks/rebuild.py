@@ -26,8 +26,9 @@ from tasks.child import run_command
 from tasks.connection import Connection, connect
 from tasks.entry import Entry, Version, read_entry, versions_named
 from tasks.facts import environment
-from tasks.fingerprint import PROJECT, contents_sha256
+from tasks.fingerprint import contents_sha256
 from tasks.kept_source import source_of_commit, source_sha256_of, unpack_source
+from tasks.project_files import PROJECT
 from tasks.rebuildable import has_commit
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
@@ -94,7 +95,7 @@ def _rebuild(
         entry = read_entry(connection, version, Path(kept) / "registered")
         place = Path(kept) / "workspace"
         place.mkdir()
-        source = _bring_source(entry, place)
+        source = _bring_source(entry, place, root)
         values = _settings(entry, root, base)
         write_text(place / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         data = bring_data(entry, place, settings, root)
@@ -123,14 +124,14 @@ def _rebuild(
         return found
 
 
-def _bring_source(entry: Entry, place: Path) -> str:
+def _bring_source(entry: Entry, place: Path, root: Path) -> str:
     if entry.source is not None:
         unpack_source(entry.source, place)
         return "kept with the version"
     if not has_commit(entry.facts):
         raise InputError(f"{entry.version} cannot be rebuilt: its source is that of no commit, and was not kept")
     commit = str(entry.facts["commit"])
-    source_of_commit(PROJECT, commit, place)
+    source_of_commit(PROJECT if (PROJECT / ".git").exists() else root, commit, place)
     return f"commit {commit[:12]}"
 
 

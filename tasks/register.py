@@ -26,7 +26,8 @@ from tasks.flat_settings import ELSEWHERE
 from tasks.gate import GateDecisions
 from tasks.kept_source import KEPT, keep_source
 from tasks.model_name import model_name
-from tasks.package import PROJECT, save_model
+from tasks.package import save_model
+from tasks.project_files import PROJECT
 from tasks.rebuildable import Rebuildable, has_commit, rebuildable
 from tasks.results import DatasetResults, read_datasets
 from tasks.settings import PipelineSettings

@@ -22,7 +22,8 @@ from beft.files import sha256_file, write_text
 from tasks.child import run_command
 from tasks.dvc_lock import forget_dead_holders, lock_holders
 from tasks.environment import settle
-from tasks.fingerprint import PROJECT, contents, contents_sha256
+from tasks.fingerprint import contents, contents_sha256
+from tasks.project_files import PROJECT
 from tasks.step import StepRecord
 from tasks.steps import dvc_folder
 

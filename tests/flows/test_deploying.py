@@ -64,7 +64,7 @@ class TestBeforeAnythingIsDeployed:
         address = f"http://127.0.0.1:{free_port()}/api"
         with (
             temporary_settings({PREFECT_API_URL: address}),
-            pytest.raises(BeftError, match=f"no Prefect server answers at {address}.*make ui"),
+            pytest.raises(BeftError, match=f"no Prefect server answers at {address}.*beft ui"),
         ):
             deploy(root)
 

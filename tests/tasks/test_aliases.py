@@ -27,8 +27,8 @@ from tasks.aliases import (
     rollback,
 )
 from tasks.connection import Connection, connect, every
-from tasks.fingerprint import PROJECT
 from tasks.journal import enter, journal_of, read_journal
+from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
 
 MODEL = "beft-base-films"

@@ -181,6 +181,7 @@ class TestSource:
         own = tmp_path / "tasks" / "count.py"
         write_text(own, "from tasks import helper\nfrom tasks.versioning import PUSH\n")
         monkeypatch.setattr(module, "PROJECT", tmp_path)
+        monkeypatch.setattr("tasks.project_files.PROJECT", tmp_path)
         monkeypatch.setattr("tasks.fingerprint.inspect.getfile", lambda _function: str(own))
         yield tmp_path
         source_sha256.cache_clear()

@@ -22,8 +22,9 @@ from flows.cli import status_of
 from tasks.connection import connect
 from tasks.entry import Entry, Version, versions_named
 from tasks.facts import code_version, environment
-from tasks.fingerprint import PROJECT, contents_sha256
+from tasks.fingerprint import contents_sha256
 from tasks.kept_source import keep_source, source_of_commit, source_sha256_of, unpack_source
+from tasks.project_files import PROJECT
 from tasks.rebuild import bring_data, differences_of, other_circumstances
 from tasks.rebuildable import rebuildable
 from tests.support.finished_run import FinishedRun
