@@ -1,5 +1,6 @@
 """Texts to tokens, once; and batches of rows of like length, so that hardly any padding is computed."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from beft.row_axes import Batch
 # Rows are sorted by length within blocks of this many batches: enough to keep padding under 10 % of the tokens,
 # few enough that the order of training stays random.
 _BLOCK = 32
+
+TOKENIZING = threading.RLock()
+"""Held while a tokenizer is used: a fast one keeps how it cuts texts as state, which threads would change for each
+other."""
 
 _PADDING = 0.1
 """The share of a step's tokens that may be padding."""
@@ -81,9 +86,10 @@ def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = N
     limit = token_limit(tokenizer, max_length)
     second = list(pairs) if pairs is not None else None
     # Counting needs the whole texts: a fast tokenizer's overflow differs between single texts and pairs.
-    whole = tokenizer(list(texts), second, truncation=False, verbose=False, return_attention_mask=False)["input_ids"]
-    truncated = sum(len(row) > limit for row in whole)
-    cut = tokenizer(list(texts), second, truncation=True, max_length=limit, return_attention_mask=False)
+    with TOKENIZING:
+        whole = tokenizer(list(texts), second, truncation=False, verbose=False, return_attention_mask=False)
+        cut = tokenizer(list(texts), second, truncation=True, max_length=limit, return_attention_mask=False)
+    truncated = sum(len(row) > limit for row in whole["input_ids"])
     ids = cut["input_ids"]
     type_ids = cut.get("token_type_ids")
     lengths = np.array([len(row) for row in ids], dtype=np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from beft.classifier import Classifier
-from beft.encoding import Encoded, sorted_batches
+from beft.encoding import TOKENIZING, Encoded, sorted_batches
 from beft.shapes.shape import BETWEEN_SPANS
 
 Choose = Callable[[torch.Tensor], Any]
@@ -59,7 +59,8 @@ def generate_answers(
             **tensors, generation_config=how, stopping_criteria=[lambda seen, _: _ends_line(tokenizer, seen)]
         )
         new = tokens[:, tensors["input_ids"].shape[1] :].tolist()
-        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        with TOKENIZING:
+            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         for at, text in enumerate(texts):
             found[at // len(batch)][batch[at % len(batch)]] = _first_line(text)
     return found
@@ -86,5 +87,6 @@ def _first_line(text: str) -> str:
 
 def _ends_line(tokenizer: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Which of the sequences, [rows, tokens], have a line break in their newest token."""
-    newest = tokenizer.batch_decode(tokens[:, -1:].tolist())
+    with TOKENIZING:
+        newest = tokenizer.batch_decode(tokens[:, -1:].tolist())
     return torch.tensor(["\n" in text for text in newest], device=tokens.device)

@@ -1,5 +1,6 @@
 """A frozen causal language model without a head: from a batch of tokens to the log-likelihood of its answers."""
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,22 @@ from beft.shapes import Shape
 
 if TYPE_CHECKING:
     from beft.base import BaseReference
+
+
+_WANTED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("rows and positions with logits", default=None)
+"""Where the forward pass of this thread makes logits; None: everywhere."""
+
+
+def _where_wanted(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Keep of the last hidden states what logits are wanted of: the vocabulary is large.
+
+    One hook for all calls, with a context variable for each: threads that share a model would meet each other's hooks.
+    """
+    wanted = _WANTED.get()
+    if wanted is None:
+        return None
+    rows, positions = (index.to(args[0].device) for index in wanted)
+    return args[0][rows, positions].unsqueeze(0), *args[1:]
 
 
 class LanguageModel(Classifier):
@@ -36,8 +53,11 @@ class LanguageModel(Classifier):
         self, model: Any, tokenizer: Any, reference: "BaseReference | None", labels: tuple[str, ...], shape: Shape
     ) -> None:
         nn.Module.__init__(self)
-        if model.get_output_embeddings() is None:
+        output = model.get_output_embeddings()
+        if output is None:
             raise InputError(f"{type(model).__name__} is no language model: it has no output embeddings")
+        if _where_wanted not in output._forward_pre_hooks.values():  # a copy of a model brings it along
+            output.register_forward_pre_hook(_where_wanted)
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.reference = reference
@@ -64,17 +84,11 @@ class LanguageModel(Classifier):
         inputs = dict(batch)
         rows, positions = inputs.pop("answer_mask").nonzero(as_tuple=True)
         expected = batch["input_ids"][rows, positions]
-
-        def before_answers(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            # The vocabulary is large: logits are made where an answer's token is predicted, and nowhere else.
-            hidden, device = args[0], args[0].device
-            return hidden[rows.to(device), positions.to(device) - 1].unsqueeze(0), *args[1:]
-
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(before_answers)
+        wanted = _WANTED.set((rows, positions - 1))
         try:
             logits: Tensor = self.model(**inputs, use_cache=False).logits[0].to(self.device)
         finally:
-            hook.remove()
+            _WANTED.reset(wanted)
         wide = logits if logits.dtype == torch.float64 else logits.float()
         each = torch.log_softmax(wide, -1).gather(1, expected[:, None])[:, 0]
         sums = each.new_zeros(len(batch["input_ids"])).index_add(0, rows, each)

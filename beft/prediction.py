@@ -3,6 +3,7 @@
 Needs torch, transformers, tokenizers, safetensors, pydantic, PyYAML and the base; nothing of the training.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,8 +87,12 @@ class _Asked:
     groups: None = None
 
 
+_LOADING = threading.Lock()
+"""Held while a base is loaded: transformers sets types and devices of the whole process for it."""
+
+
 class Predictor:
-    """A saved adapter on its base, ready to predict. It computes in fp32 unless told otherwise.
+    """A saved adapter on its base, ready to predict, from any thread. It computes in fp32 unless told otherwise.
 
     A base that was quantised for the training is quantised here too: the adapter has learnt to make up for that.
 
@@ -115,16 +120,18 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it must be at least 1")
         self.batch_size = batch_size
+        self._lock = threading.Lock()
         self.adapter = Adapter.load(Path(folder))
         self.compute = replace(_compute(device, precision), quantization=self.adapter.quantization or "none")
         reference = find_base(self.adapter, base)
-        self.classifier = load_classifier(
-            reference,
-            self.adapter.labels,
-            compute=self.compute,
-            pooling=self.adapter.pooling,
-            shape=self.adapter.shape,
-        )
+        with _LOADING:
+            self.classifier = load_classifier(
+                reference,
+                self.adapter.labels,
+                compute=self.compute,
+                pooling=self.adapter.pooling,
+                shape=self.adapter.shape,
+            )
         self._bank = self.adapter.bank(self.classifier).attach()
 
     @property
@@ -170,12 +177,17 @@ class Predictor:
             _check_texts(pairs, "second text")
         for of_row in choices or ():
             _check_texts(of_row, "choice")
-        shape, batch_size = self.adapter.shape, self.batch_size
         check_inputs(self.adapter, pairs=pairs is not None, choices=choices is not None)
         if not len(texts):
-            none: Predictions = [] if shape.generates else np.empty((0, len(self.labels)) if self.labels else 0)
-            return Answer(self.labels, none, 0)
-        asked = _Asked(texts, pairs, choices)
+            empty = np.empty((0, len(self.labels)) if self.labels else 0)
+            return Answer(self.labels, [] if self.adapter.shape.generates else empty, 0)
+        # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
+        # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
+        with self._lock:
+            return self._answer(_Asked(texts, pairs, choices))
+
+    def _answer(self, asked: "_Asked") -> Answer:
+        shape, batch_size, choices = self.adapter.shape, self.batch_size, asked.choices
         if isinstance(shape, LanguageModeling) and shape.generates:
             prompts = shape.to_continue(self.classifier.tokenizer, asked, self.adapter.max_length)
             [found] = generate_answers(self.classifier, prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from beft.encoding import Encoded, token_limit
+from beft.encoding import TOKENIZING, Encoded, token_limit
 from beft.errors import InputError
 
 
@@ -91,7 +91,8 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], *, max_length: int, r
 
 
 def _plain_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    found = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
+    with TOKENIZING:
+        found = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
     tokens: list[list[int]] = found["input_ids"]
     return tokens
 
@@ -99,7 +100,8 @@ def _plain_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def _start(tokenizer: Any) -> list[int]:
     """The token that the tokenizer puts before each text; none where it has no such token."""
     first = tokenizer.bos_token_id
-    with_special = tokenizer("a", verbose=False)["input_ids"]
-    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    with TOKENIZING:
+        with_special = tokenizer("a", verbose=False)["input_ids"]
+        plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
     starts = first is not None and with_special[:1] == [first] and plain[:1] != [first]
     return [first] if starts else []
