@@ -19,6 +19,7 @@ from beft.cli.options import PARAMS, Changes, Surroundings, parse_changes
 from tasks.environment import settle
 
 if TYPE_CHECKING:
+    from beft.settings import Settings
     from tasks.settings import PipelineSettings
 
 _CTRL_C = 130  # Typer ends with it, without a word
@@ -45,7 +46,7 @@ def start(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
-    context.obj = Surroundings(_read_settings, _open_adapter)
+    context.obj = Surroundings(_read_settings, _open_adapter, _check_data)
 
 
 @app.command()
@@ -303,6 +304,17 @@ def _open_adapter(adapter: str) -> AbstractContextManager[Path]:
 
     settings = _read_settings(PARAMS, {}) if PARAMS.exists() else PipelineSettings()
     return registered_adapter(adapter, settings, Path.cwd())
+
+
+def _check_data(settings: "Settings", dataset: str, step: str, folder: Path, results: Path) -> None:
+    from tasks.facts import check_data_settings
+    from tasks.settings import PipelineSettings
+    from tasks.steps import find_step
+
+    of_run = settings if isinstance(settings, PipelineSettings) else PipelineSettings()
+    check_data_settings(of_run, dataset, Path.cwd())
+    declared = find_step(step)
+    declared.function(of_run, dict.fromkeys(declared.reads, folder), results, dataset=dataset)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,9 @@ def _result(expectation: Expectation, found: dict[str, Any], subject: Subject) -
         }
     elif "observed_value" in result:
         kept["observed"] = _plain(result["observed_value"])
+    if expectation.name == "expect_column_to_exist" and not kept["success"]:
+        counted = subject.roles.get("label_name")
+        kept["known"] = [name for name in subject.frame.columns if not name.startswith("(") and name != counted]
     raised = found.get("exception_info") or {}
     if raised.get("raised_exception") or any(isinstance(one, dict) for one in raised.values()):
         one = next((value for value in raised.values() if isinstance(value, dict)), raised)
@@ -205,7 +208,8 @@ def _sentence(failure: Mapping[str, JSON]) -> str:
         more = ["…"] if failure["unexpected"] > len(shown) else []
         return f"{where}: {failure['unexpected']:,} of {failure['checked']:,} rows: {', '.join([*shown, *more])}"
     if failure["expectation"] == "expect_column_to_exist":
-        return f"{where}: there is no such column"
+        known = unknown_name(str(failure["column"]), failure["known"], "column").partition(". ")[2]
+        return f"{where}: there is no such column. {known}"
     asked = ", ".join(f"{name}={value}" for name, value in failure["arguments"].items())
     return f"{where}: observed {failure.get('observed')}, expected {asked}"
 

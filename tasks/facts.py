@@ -41,10 +41,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
     Raises:
         SettingsError: They are not; every problem is named.
     """
-    problems = dataset_problems(settings, root)
-    if settings.split.gate_rows < LEAST_GATE_ROWS:
-        problems.append(f"split.gate_rows: promotion is decided on gate rows; it needs {LEAST_GATE_ROWS} or more")
-    problems += _slice_problems(settings, root)
+    problems = [*dataset_problems(settings, root), *_split_problems(settings), *_slice_problems(settings, root)]
     if is_local(settings, root):
         stay_offline()
     try:
@@ -53,6 +50,23 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         problems.append(str(error))
     if problems:
         raise SettingsError(problems)
+
+
+def check_data_settings(settings: PipelineSettings, dataset: str, root: Path) -> None:
+    """Find out whether a run would refuse the settings of one of their datasets, or those that all of them share.
+
+    Raises:
+        SettingsError: It would; every problem is named.
+    """
+    found = [*dataset_problems(settings, root), *_split_problems(settings), *_slice_problems(settings, root)]
+    problems = [one for one in found if not one.startswith("datasets.") or one.startswith(f"datasets.{dataset}:")]
+    if problems and dataset in settings.datasets:
+        raise SettingsError(problems)
+
+
+def _split_problems(settings: PipelineSettings) -> Iterator[str]:
+    if settings.split.gate_rows < LEAST_GATE_ROWS:
+        yield f"split.gate_rows: promotion is decided on gate rows; it needs {LEAST_GATE_ROWS} or more"
 
 
 def _slice_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:

@@ -557,10 +557,16 @@ def test_all_problems_of_the_settings_at_once(beft: Beft) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"columns": {"text": "wrods", "label": "mark"}}, "unknown column 'wrods'. Did you mean 'words'"),
-        ({"labels": ["down", "left"]}, "'up' is none of the labels"),
+        (
+            {"columns": {"text": "wrods", "label": "mark"}},
+            "column 'wrods': there is no such column. Did you mean 'words'",
+        ),
+        ({"labels": ["down", "left"]}, "films.csv line 3 ('up')"),
         ({"source": {"kind": "files", "train": "flims.csv"}}, "flims.csv"),
-        ({"source": {"kind": "files", "train": "films.csv", "where": {"mark": "up"}}}, "nothing can be learnt"),
+        (
+            {"source": {"kind": "files", "train": "films.csv", "where": {"mark": "up"}}},
+            "expect_column_distinct_values_to_contain_set",
+        ),
         ({"labels": ["down"]}, "labels"),
         ({"metirc": "accuracy"}, "Did you mean 'metric'"),
     ],

@@ -70,10 +70,11 @@ def check(
 ) -> None:
     """Check a dataset against its description.
 
-    It is read and prepared in a temporary folder.
+    It is read and prepared in a temporary folder, and must meet what a run expects of its data.
     """
     import tempfile
 
+    from beft.cli.dataset_facts import show_facts
     from beft.datasets import Description, find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
@@ -82,41 +83,19 @@ def check(
     is_file = dataset.endswith((".yaml", ".yml"))
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
     with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
-        raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
-        raw.mkdir()
-        prepared.mkdir()
+        raw, prepared, results = (Path(folder, name) for name in ("raw", "prepared", "results"))
+        for path in (raw, prepared, results):
+            path.mkdir()
         fetch_source(description, raw, Path.cwd())
+        if context.obj:
+            context.obj.check_data(settings, description.name, "validate_raw", raw, results)
         chosen = settings.datasets.get(description.name)
         asked = size or (chosen.size if chosen else "all")
         rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
         facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
+        if context.obj:
+            context.obj.check_data(settings, description.name, "validate", prepared, results)
     if as_json:
         print_json(facts)
         return
-    typer.echo(f"{facts['dataset']}: {facts['raw_rows']:,} rows, {facts['title']}\nFrom {facts['source']['origin']}")
-    for file in facts["source"]["files"]:
-        if "note" in file:
-            typer.echo(f"Note: {file['name']} is {file['note']}.")
-    typer.echo()
-    ranges = [name for name in ("values", "choices", "answers") if name in facts]
-    print_table(
-        ["split", "rows", *facts["labels"], *(["groups"] if "groups" in facts else []), *ranges],
-        [
-            [
-                split,
-                f"{rows:,}",
-                *facts["balance"][split].values(),
-                *([facts["groups"][split]] if "groups" in facts else []),
-                *("{least:g} to {most:g}, mean {mean:g}".format(**facts[name][split]) for name in ranges),
-            ]
-            for split, rows in facts["rows"].items()
-        ],
-    )
-    dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
-    typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")
-    for name, lines in facts.get("ragged", {}).items():
-        for what, kind in (("lines with too few fields, left out", "short"), ("lines that were cut", "cut")):
-            if lines[kind]:
-                first = ", ".join(f"{line:,}" for line in lines[f"{kind}_lines"])
-                more = ", …" if lines[kind] > len(lines[f"{kind}_lines"]) else ""
-                typer.echo(f"{name}: {what}: {lines[kind]:,} (line {first}{more})")
+    show_facts(facts)

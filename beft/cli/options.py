@@ -20,10 +20,14 @@ class Surroundings:
         read_settings: Reads the settings of a command, from a file, with changes by dotted name; it may know more
             sections.
         open_adapter: The folder of an adapter by what the user calls it, which need not be a path.
+        check_data: Does what a run does to check its data: of some settings, for a dataset, the step validate_raw or
+            validate, on the folder that it reads, with an empty folder for the results. Data that a run refuses is an
+            error.
     """
 
     read_settings: Callable[[Path, Mapping[str, Any]], "Settings"]
     open_adapter: Callable[[str], AbstractContextManager[Path]]
+    check_data: Callable[["Settings", str, str, Path, Path], None]
 
 
 PARAMS = Path("params.yaml")

@@ -217,7 +217,7 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
     description = data.description
     names = list(description.labels)
     by_split = {split: [rows[at] for at in getattr(splits, split)] for split in SPLITS}
-    summary = {
+    summary: dict[str, Any] = {
         "dataset": description.name,
         "title": description.title,
         "version": description.version,

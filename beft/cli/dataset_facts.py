@@ -1,0 +1,60 @@
+"""What a prepared dataset holds, as text for a terminal."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from beft.cli.output import print_table
+
+_LONGEST_NAME = 40
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Print the content of ``data.json``: where the rows come from, the splits, and what was left out."""
+    typer.echo(f"{facts['dataset']}: {facts['raw_rows']:,} rows, {facts['title']}\nFrom {facts['source']['origin']}")
+    for file in facts["source"]["files"]:
+        if "note" in file:
+            typer.echo(f"Note: {file['name']} is {file['note']}.")
+    typer.echo()
+    _show_splits(facts)
+    dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
+    typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")
+    for name, lines in facts.get("ragged", {}).items():
+        for what, kind in (("lines with too few fields, left out", "short"), ("lines that were cut", "cut")):
+            if lines[kind]:
+                first = ", ".join(f"{line:,}" for line in lines[f"{kind}_lines"])
+                more = ", …" if lines[kind] > len(lines[f"{kind}_lines"]) else ""
+                typer.echo(f"{name}: {what}: {lines[kind]:,} (line {first}{more})")
+
+
+def _show_splits(facts: Mapping[str, Any]) -> None:
+    """A line a split; a line a label, where that fits the terminal and the other does not."""
+    splits = list(facts["rows"])
+    columns = [["rows", *(f"{facts['rows'][split]:,}" for split in splits)]]
+    columns += [[name, *(f"{facts['balance'][split][name]:,}" for split in splits)] for name in facts["labels"]]
+    if "groups" in facts:
+        columns.append(["groups", *(f"{facts['groups'].get(split, 0):,}" for split in splits)])
+    for name in ("values", "choices", "answers"):
+        if name in facts:
+            columns.append([name, *(_range(facts[name].get(split)) for split in splits)])
+    by_split = [["split", *splits], *columns]
+    if _width(by_split) <= shutil.get_terminal_size().columns:
+        headers, *rows = zip(*by_split, strict=True)
+        print_table(headers, rows)
+    else:
+        print_table(["", *splits], [[_short(name), *values] for name, *values in columns])
+
+
+def _range(found: Mapping[str, float] | None) -> str:
+    """The least, greatest and mean of some numbers; nothing of a split without rows."""
+    return "{least:g} to {most:g}, mean {mean:g}".format(**found) if found else ""
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) for column in columns) + 2 * (len(columns) - 1)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
