@@ -127,6 +127,9 @@ def history(
 def rebuild(
     version: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, or the id of a run.")],
     base: Annotated[str | None, typer.Option(help="Where the base is, if not where the registry says.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run source that the version brings along without asking.")
+    ] = False,
     params: Annotated[Path, typer.Option(help="The settings: where the registry and the data are.")] = PARAMS,
 ) -> None:
     """Train a registered adapter again, from its registry entry alone.
@@ -137,7 +140,7 @@ def rebuild(
 
     from flows.rebuilds import rebuild_and_show
 
-    if not rebuild_and_show(version, settings, Path.cwd(), base=base):
+    if not rebuild_and_show(version, settings, Path.cwd(), base=base, yes=yes):
         raise typer.Exit(1)
 
 

@@ -1,21 +1,40 @@
 """A rebuild on the terminal."""
 
+import sys
 from pathlib import Path
 
 import typer
 
+from beft.errors import InputError
 from tasks.process import log_lines
 from tasks.rebuild import Rebuilt, rebuild
 from tasks.settings import PipelineSettings
 
 
-def rebuild_and_show(name: str, settings: PipelineSettings, root: Path, *, base: str | None = None) -> bool:
-    """Rebuild what a name stands for and say what came of it; whether everything is the same to the byte."""
+def rebuild_and_show(
+    name: str, settings: PipelineSettings, root: Path, *, base: str | None = None, yes: bool = False
+) -> bool:
+    """Rebuild what a name stands for and say what came of it; whether everything is the same to the byte.
+
+    Args:
+        yes: Run the source that a version brings along without asking.
+
+    Raises:
+        InputError: There is nobody to ask.
+    """
     log_lines()
-    found = rebuild(name, settings, root, base=base)
+    found = rebuild(name, settings, root, agree=(lambda _: True) if yes else _ask, base=base)
     for one in found:
         typer.echo("\n".join(told(one)))
     return all(one.same for one in found)
+
+
+def _ask(known: str) -> bool:
+    """Ask on the terminal whether source is to be run, of which this is known."""
+    warning = f"{known} A rebuild runs it on this machine with your rights"
+    if not sys.stdin.isatty():
+        raise InputError(f"{warning}: add --yes if you trust whoever registered the version")
+    return typer.confirm(f"{warning}. Do you trust whoever registered the version?", err=True)
 
 
 def told(found: Rebuilt) -> list[str]:

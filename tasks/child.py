@@ -12,6 +12,7 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_json
+from tasks.environment import environment_without_secrets
 
 ERROR_FILE = "BEFT_ERROR_FILE"
 """The environment variable that names the file in which a process of ours leaves its error for whoever started it."""
@@ -33,19 +34,34 @@ class Ended:
     error: BeftError | None
 
 
-def run_command(arguments: Sequence[str], folder: Path, *, source: Path, **environment: str) -> Ended:
+def run_command(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    source: Path,
+    inherited: Mapping[str, str] | None = None,
+    **environment: str,
+) -> Ended:
     """Run ``python`` with arguments in a folder and wait for it; it ends when we are interrupted.
 
     Args:
         source: The folder whose ``beft`` and ``tasks`` it and its children import.
-        environment: Variables that are other than here.
+        inherited: The environment that it starts from; None: this process's own, without the passwords of servers.
+        environment: Variables that are other than in that one.
     """
+    if inherited is None:
+        inherited = environment_without_secrets()
     with tempfile.TemporaryDirectory(prefix="beft-") as kept:
         left = Path(kept) / "error.json"
         child = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=os.environ | _paths(source) | {ERROR_FILE: str(left)} | environment,
+            env={
+                **inherited,
+                **_paths(source),
+                ERROR_FILE: str(left),
+                **environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

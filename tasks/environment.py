@@ -34,6 +34,61 @@ TOOLS = {
 """How the tools behave here: their pages show our log lines; a slow machine has time to start Prefect's own server."""
 
 
+SECRETS = frozenset(
+    {
+        "MLFLOW_AUTH_ADMIN_PASSWORD",
+        "MLFLOW_BACKEND_STORE_URI",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "PGPASSWORD",
+        "PREFECT_API_AUTH_STRING",
+        "PREFECT_API_DATABASE_CONNECTION_URL",
+        "PREFECT_API_KEY",
+        "PREFECT_SERVER_API_AUTH_STRING",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+        "PREFECT_SERVER_DATABASE_PASSWORD",
+    }
+)
+"""Of MLflow's and Prefect's servers: for processes that talk to them, and for no other."""
+
+_HARMLESS = frozenset(
+    {
+        "BEFT_DATA_DIR",
+        "BEFT_GPUS",
+        "CUDA_VISIBLE_DEVICES",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LD_LIBRARY_PATH",
+        "LOGNAME",
+        "PATH",
+        "PYTHONPATH",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "XDG_CACHE_HOME",
+        *QUIET,
+        *TOOLS,
+    }
+)
+_HARMLESS_PREFIXES = ("HF_", "LC_", "MKL_", "OMP_")
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """The environment for a process that talks to neither MLflow nor Prefect."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
+def environment_of_strangers() -> dict[str, str]:
+    """The environment for source that is not ours: only what is listed here, and no token of the model hub."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _HARMLESS or (name.startswith(_HARMLESS_PREFIXES) and "TOKEN" not in name)
+    }
+
+
 def settle(root: Path | None = None) -> None:
     """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
     for name, value in (QUIET | TOOLS).items():

@@ -14,7 +14,7 @@ from beft.datasets.loaders import whereabouts
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
 from beft.names import unknown_name
-from tasks.environment import stay_offline
+from tasks.environment import environment_without_secrets, stay_offline
 from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
 from tasks.kept_source import SOURCE, source_sha256_of
@@ -166,7 +166,15 @@ def code_version(folder: Path = PROJECT) -> CodeVersion:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment_without_secrets(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None  # no git on this machine
     return done.stdout.strip() if done.returncode == 0 else None

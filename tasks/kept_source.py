@@ -8,10 +8,11 @@ import re
 import subprocess
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from beft.errors import BeftError, InputError
 from beft.files import sha256_json, sha256_tree, write_bytes
+from tasks.environment import environment_without_secrets
 
 SOURCE = ("beft", "tasks")
 """The folders that steps are made of."""
@@ -29,10 +30,9 @@ def keep_source(project: Path, path: Path) -> None:
     """Write the source into one file; the same source gives the same bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(file for name in SOURCE for file in (project / name).rglob("*") if file.is_file()):
-            name = file.relative_to(project)
-            if not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
-                archive.writestr(zipfile.ZipInfo(name.as_posix()), file.read_bytes(), zipfile.ZIP_DEFLATED)
+        for name in _files(project):
+            contents = (project / name).read_bytes()
+            archive.writestr(zipfile.ZipInfo(name.as_posix()), contents, zipfile.ZIP_DEFLATED)
     write_bytes(path, packed.getvalue())
 
 
@@ -40,13 +40,34 @@ def unpack_source(path: Path, folder: Path) -> None:
     """Bring kept source back; whatever the file says, nothing is written outside the folder.
 
     Raises:
-        BeftError: The file is damaged.
+        BeftError: The file is damaged, or holds something that is no source of ours.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            strange = [name for name in archive.namelist() if not _is_source(PurePosixPath(name))]
+            if strange:  # Python would import it in place of the module of that name
+                raise BeftError(f"the kept source {path.name} holds {strange[0]!r}, which is no file of beft's source")
             archive.extractall(folder)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BeftError(f"the kept source {path.name} cannot be unpacked: {error}") from None
+
+
+def changed_files(folder: Path, project: Path) -> list[str]:
+    """The files of a source that are other, missing or new beside those of the project, in their order."""
+    ours, others = ({name: (place / name).read_bytes() for name in _files(place)} for place in (project, folder))
+    return [name.as_posix() for name in sorted(ours.keys() | others.keys()) if ours.get(name) != others.get(name)]
+
+
+def _files(project: Path) -> list[PurePosixPath]:
+    """The files of a source, relative to its folder, in their order."""
+    found = (file for name in SOURCE for file in (project / name).rglob("*") if file.is_file())
+    names = sorted(PurePosixPath(file.relative_to(project).as_posix()) for file in found)
+    return [name for name in names if _is_source(name)]
+
+
+def _is_source(name: PurePosixPath) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    return name.parts[0] in SOURCE and not hidden
 
 
 def source_of_commit(repository: Path, commit: str, folder: Path) -> None:
@@ -59,7 +80,12 @@ def source_of_commit(repository: Path, commit: str, folder: Path) -> None:
         raise InputError(f"{commit[:80]!r} is not the name of a commit")
     try:
         done = subprocess.run(
-            ["git", "archive", "--format=zip", commit], cwd=repository, capture_output=True, check=False, timeout=300
+            ["git", "archive", "--format=zip", commit],
+            cwd=repository,
+            env=environment_without_secrets(),
+            capture_output=True,
+            check=False,
+            timeout=300,
         )
     except OSError as error:
         raise InputError(f"git cannot be run ({error.strerror}), and commit {commit[:12]} is needed") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beft.errors import BeftError, InputError
-from tasks.environment import settle
+from tasks.environment import environment_without_secrets, settle
 from tasks.fingerprint import source_sha256
 from tasks.places import NOWHERE, Place
 from tasks.transient import is_transient
@@ -96,7 +96,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         encoding="utf-8",
         errors="replace",
         cwd=call.root,
-        env=os.environ | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | place.environment,
+        env=environment_without_secrets() | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | place.environment,
         pass_fds=place.descriptors,
         start_new_session=True,
     )

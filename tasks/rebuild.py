@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from beft.files import sha256_file, whole_folder, write_json, write_text
 from tasks.child import run_command
 from tasks.connection import Connection, connect
 from tasks.entry import Entry, Version, read_entry, versions_named
+from tasks.environment import environment_of_strangers
 from tasks.facts import environment
 from tasks.fingerprint import contents_sha256
-from tasks.kept_source import source_of_commit, source_sha256_of, unpack_source
+from tasks.kept_source import changed_files, source_of_commit, source_sha256_of, unpack_source
 from tasks.project_files import PROJECT
 from tasks.rebuildable import has_commit
 from tasks.settings import PipelineSettings
@@ -70,32 +71,41 @@ class Rebuilt:
     adapter: str
 
 
-def rebuild(name: str, settings: PipelineSettings, root: Path, *, base: str | None = None) -> list[Rebuilt]:
+def rebuild(
+    name: str, settings: PipelineSettings, root: Path, *, agree: Callable[[str], bool], base: str | None = None
+) -> list[Rebuilt]:
     """Rebuild the versions that a name stands for.
 
     Args:
         name: See ``tasks.entry.versions_named``.
         settings: Where the registry and DVC's remote are; those of the training come from the registry.
         root: The workspace, whose git repository, DVC and registry are asked.
+        agree: Asked before source that a version brings along is run; it gets what is known of that source.
         base: Where the base is, if not where the registered settings say.
 
     Raises:
-        InputError: There is no such version, or something that it was made of cannot be had here.
+        InputError: There is no such version, something that it was made of cannot be had here, or its source may not
+            be run.
         BeftError: A step failed.
     """
     connection = connect(settings, root)
     versions = versions_named(connection, name)
-    return [_rebuild(connection, version, settings, root, base) for version in versions]
+    return [_rebuild(connection, version, settings, root, base, agree) for version in versions]
 
 
 def _rebuild(
-    connection: Connection, version: Version, settings: PipelineSettings, root: Path, base: str | None
+    connection: Connection,
+    version: Version,
+    settings: PipelineSettings,
+    root: Path,
+    base: str | None,
+    agree: Callable[[str], bool],
 ) -> Rebuilt:
     with tempfile.TemporaryDirectory(prefix="beft-rebuild-") as kept:
         entry = read_entry(connection, version, Path(kept) / "registered")
         place = Path(kept) / "workspace"
         place.mkdir()
-        source = _bring_source(entry, place, root)
+        source = _bring_source(entry, place, root, agree)
         values = _settings(entry, root, base)
         write_text(place / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         data = bring_data(entry, place, settings, root)
@@ -124,15 +134,25 @@ def _rebuild(
         return found
 
 
-def _bring_source(entry: Entry, place: Path, root: Path) -> str:
+def _bring_source(entry: Entry, place: Path, root: Path, agree: Callable[[str], bool]) -> str:
     if entry.source is not None:
         unpack_source(entry.source, place)
+        if not agree(f"{entry.version} brings its source along, {_compared(changed_files(place, PROJECT))}."):
+            raise InputError(f"{entry.version} was not rebuilt: the source that it brings along was not to be run")
         return "kept with the version"
     if not has_commit(entry.facts):
         raise InputError(f"{entry.version} cannot be rebuilt: its source is that of no commit, and was not kept")
     commit = str(entry.facts["commit"])
     source_of_commit(PROJECT if (PROJECT / ".git").exists() else root, commit, place)
     return f"commit {commit[:12]}"
+
+
+def _compared(changed: Sequence[str]) -> str:
+    """How a version's source differs from the one that runs here."""
+    if not changed:
+        return "the same as the one installed here"
+    named = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
+    return f"which differs from the one installed here in {len(changed)} files ({named})"
 
 
 def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
@@ -215,8 +235,10 @@ def _run(step: str, entry: Entry, place: Path) -> float:
     """Run one step of the registered source, as DVC does; the seconds that it took."""
     logger.info("%s: running", step)
     began = time.monotonic()
-    quiet = {"HF_HUB_OFFLINE": "1"} if not entry.adapter.base_id.startswith("hub:") and step in STEPS else {}
-    ended = run_command(["-m", "tasks", step, "--dataset", entry.dataset], place, source=place, **quiet)
+    # The base was found just now, so that no step needs the hub, or the token for it.
+    offline = {"HF_HUB_OFFLINE": "1"} if step in STEPS else {}
+    command = ["-m", "tasks", step, "--dataset", entry.dataset]
+    ended = run_command(command, place, source=place, inherited=environment_of_strangers(), **offline)
     if ended.status != 0:
         raise ended.error or BeftError(f"{step} failed: {'; '.join(ended.lines[-3:])}")
     return round(time.monotonic() - began, 3)

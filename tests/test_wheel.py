@@ -102,14 +102,14 @@ def test_a_run_in_an_empty_folder_registers_and_is_rebuilt(installed: Installed,
     [model] = record["models"]
     assert record["status"] == "FINISHED" and model["version"] == "1"
     assert record["facts"]["commit"] is None
-    assert record["facts"]["source_sha256"] == source_sha256_of(ROOT)
+    assert record["facts"]["source_sha256"] == source_sha256_of(installed.packages)
     assert (folder / "dvc.lock").is_file()
 
     name = f"models:/{model['name']}@challenger"
     predicted = installed.run(folder, "beft", "predict", name, "--json", "A gripping film.")
     assert predicted.returncode == 0, predicted.stderr
     assert 0 < sum(json.loads(predicted.stdout)["probabilities"].values()) < 1.01
-    rebuilt = installed.run(folder, "beft", "rebuild", name)
+    rebuilt = installed.run(folder, "beft", "rebuild", name, "--yes")
     assert rebuilt.returncode == 0, rebuilt.stderr[-3000:]
     assert rebuilt.stdout.startswith("SAME") and "kept with the version" in rebuilt.stdout
 

@@ -14,12 +14,14 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
+from tasks.child import run_command
+from tasks.environment import SECRETS
 from tasks.process import stopping_steps
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.transient import is_transient
 from tasks.workspace import process_start
-from tests.support.small_steps import double_step, fail_step, linger_step, refuse_step
+from tests.support.small_steps import double_step, fail_step, linger_step, look_around_step, refuse_step
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -43,6 +45,18 @@ def test_it_runs_elsewhere_and_gives_its_summary_back(
     lines = [record.message for record in caplog.records]
     assert f"doubling in process {child}" in lines
     assert "a library's own line" in lines
+
+
+def test_it_gets_no_password_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("HF_TOKEN", "of the hub, where the base may be")
+    variables = run_step(Call(look_around_step, PipelineSettings(), {}, tmp_path)).record.summary["variables"]
+    assert {"PATH", "HF_TOKEN"} <= set(variables)
+    assert not SECRETS & set(variables)
+    listed = run_command(["-c", "import os; print(*os.environ, sep='\\n')"], tmp_path, source=PROJECT).lines
+    assert {"PATH", "HF_TOKEN"} <= set(listed)
+    assert not SECRETS & set(listed)
 
 
 def test_wrong_input_keeps_its_message_and_kind(tmp_path: Path) -> None:

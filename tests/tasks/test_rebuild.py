@@ -1,6 +1,8 @@
 """A registered adapter trained again from its registry entry alone: the same to the byte, or what is other and why."""
 
 import hashlib
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -85,7 +87,7 @@ def test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told(
     assert "the folder of its base" in client.get_model_version(model["name"], "1").tags["rebuild_needs"]
 
     capsys.readouterr()
-    assert status_of(["rebuild", f"models:/{model['name']}@champion"]) == 0
+    assert status_of(["rebuild", f"models:/{model['name']}@champion", "--yes"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"SAME  {model['name']} version 1\n  source    kept with the version\n")
     md5 = run.facts["data"]["films"]["prepared_md5"].removesuffix(".dir")
@@ -161,6 +163,63 @@ def test_what_differs_and_why(run: FinishedRun, tmp_path: Path) -> None:
     assert set(circumstances) == {"torch", "device", "precision", "source"}
 
 
+SPY = """
+import os, pathlib, sys
+pathlib.Path({path!r}).write_text("\\n".join(f"{{name}}={{value}}" for name, value in os.environ.items()))
+sys.exit(3)
+"""
+
+
+def test_source_of_a_version_runs_only_when_somebody_agrees_and_sees_no_password(
+    run: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source of the version is replaced by one that looks around."""
+    secrets = (
+        "MLFLOW_TRACKING_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "PGPASSWORD",
+        "HF_TOKEN",
+        "HTTPS_PROXY",
+        "ANY_OTHER",
+    )
+    for name in secrets:
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("HF_HOME", str(project / "hub"))
+    monkeypatch.setenv("BEFT_DATA_DIR", str(project / "data"))
+    place = project / "data" / "prepared" / "films"
+    shutil.copytree(run.inputs["prepare/films"], place, ignore=shutil.ignore_patterns("step.json"))
+    write_text(project / "params.yaml", yaml.safe_dump({"datasets": {"films": {}}}))
+    monkeypatch.chdir(project)
+    name = f"models:/{registered(with_data(run, prepared_sha256=contents_sha256(place)), project)['name']}/1"
+    [kept] = (project / "mlflow" / "artifacts").rglob("source.zip")
+    write_text(project / "spy" / "beft" / "__init__.py", "")
+    write_text(project / "spy" / "tasks" / "__init__.py", "")
+    write_text(project / "spy" / "tasks" / "__main__.py", SPY.format(path=str(project / "seen")))
+    keep_source(project / "spy", kept)
+
+    capsys.readouterr()
+    assert status_of(["rebuild", name]) == 2  # pytest's standard input is no terminal
+    said = capsys.readouterr().err
+    assert "brings its source along, which differs from the one installed here in" in said
+    assert "with your rights: add --yes if you trust whoever registered the version" in said
+    assert not (project / "seen").exists()
+
+    answers, terminal = pty.openpty()
+    with os.fdopen(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        os.write(answers, b"n\n")
+        assert status_of(["rebuild", name]) == 2
+        assert "was not rebuilt" in capsys.readouterr().err and not (project / "seen").exists()
+        os.write(answers, b"y\n")
+        assert status_of(["rebuild", name]) == 1
+    os.close(answers)
+    assert "probe failed" in capsys.readouterr().err
+    seen = dict(line.split("=", 1) for line in (project / "seen").read_text().splitlines() if "=" in line)
+    assert "s3cret" not in seen.values()
+    assert seen["HF_HOME"] == str(project / "hub") and seen["BEFT_DATA_DIR"] == str(project / "data")
+    assert {"PATH", "HOME", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"} <= seen.keys()
+
+
 @pytest.mark.parametrize(
     ("facts", "origin", "missing", "needs"),
     [
@@ -228,11 +287,18 @@ def test_kept_source_is_the_source(tmp_path: Path) -> None:
     (tmp_path / "first.zip").write_bytes((tmp_path / "first.zip").read_bytes()[:1000])
     with pytest.raises(BeftError, match="cannot be unpacked"):
         unpack_source(tmp_path / "first.zip", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.py", "/tmp/../beft/one.py", "beft/../../two.py", "torch.py", "tasks/__pycache__/step.pyc"]
+)
+def test_kept_source_that_holds_anything_else_is_not_unpacked(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        archive.writestr("../outside.py", "")
-        archive.writestr("/tmp/../beft/inside.py", "")
-    unpack_source(tmp_path / "evil.zip", tmp_path / "below" / "evil")
-    assert {path.name for path in (tmp_path / "below").iterdir()} == {"evil"}
+        archive.writestr("beft/inside.py", "")
+        archive.writestr(name, "")
+    with pytest.raises(BeftError, match="which is no file of beft's source"):
+        unpack_source(tmp_path / "evil.zip", tmp_path / "below" / "evil")
+    assert not (tmp_path / "below").exists()
 
 
 def test_the_source_of_a_commit_and_what_is_in_none(tmp_path: Path) -> None:
