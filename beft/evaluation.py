@@ -25,6 +25,10 @@ Integers = NDArray[np.int64]
 Predictions = ArrayLike | Sequence[str] | Sequence[Sequence[str]]
 
 
+NO_GATE = "no rows are kept for a gate: there are too few for one (fewer than 200), or split.gate_rows is 0"
+"""Why nothing is decided."""
+
+
 class Record(BaseModel):
     """A part of the result: typed, immutable, without NaN, and plain JSON on disk."""
 
@@ -118,17 +122,24 @@ class Evaluation(Record):
         """Read what ``to_json`` gave."""
         return cls.model_validate(value)
 
+    @property
+    def has_gate(self) -> bool:
+        """Whether rows were kept for the decision."""
+        return "gate" in self.splits
+
     def decision(self, split: str = "gate") -> Decision:
         """Decide by the headline metric whether the target's gain over EACH baseline is certain.
 
         Demanding it of each baseline needs no correction for their number: all must be beaten, so the risk of a wrong
-        "passed" is at most that of a single comparison. Without a baseline nothing passes.
+        "passed" is at most that of a single comparison. Without a baseline or a gate nothing passes.
 
         Raises:
             InputError: The split was not evaluated.
         """
-        gains = self.splits[known_name(split, self.splits, "split")].gains
         metric = self.metrics[0]
+        if split == "gate" and not self.has_gate:
+            return Decision(split=split, metric=metric, passed=False, reasons=(NO_GATE,))
+        gains = self.splits[known_name(split, self.splits, "split")].gains
         reasons = [_sentence(metric, name, gains[name][metric], self.confidence) for name in self.baselines]
         passed = bool(reasons) and all(gains[name][metric].certain for name in self.baselines)
         return Decision(split=split, metric=metric, passed=passed, reasons=tuple(reasons or ["there is no baseline"]))

@@ -3,7 +3,7 @@
 ``params.yaml`` is these settings on disk; ``tasks.settings`` adds the sections of the pipeline.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -68,8 +68,10 @@ class BaseSettings(Section):
 class DatasetSettings(Section):
     """How much of a dataset is used, and for how long it is trained on."""
 
-    size: int | Literal["low", "medium", "high", "all"] = Field(
-        "low", description="rows of the sample that train and dev share: a number, or a regime of the dataset"
+    size: Annotated[int, Field(ge=2)] | Literal["auto", "low", "medium", "high", "all"] = Field(
+        "auto",
+        description="rows of the sample that train and dev share: a number, or a regime of the dataset; auto: low "
+        "where the dataset has it, else all",
     )
     max_length: int = Field(128, ge=4, le=8192, description="tokens a text is cut to")
     epochs: int | None = Field(None, ge=1, le=1000, description="epochs of probe and train; none: their own setting")
@@ -79,9 +81,15 @@ class DatasetSettings(Section):
 class SplitSettings(Section):
     """How rows are divided; the split is made once and never chosen by a result."""
 
-    test_rows: int = Field(1000, ge=20, description="rows of test when the dataset has no evaluation split of its own")
-    gate_rows: int = Field(
-        1000, ge=0, description="rows kept for promotion decisions alone: 20 or more for the main job"
+    test_rows: Annotated[int, Field(ge=20)] | Literal["auto"] = Field(
+        "auto",
+        description="rows of test when the dataset has no evaluation split of its own; auto: a fifth of all rows, "
+        "1,000 at most",
+    )
+    gate_rows: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto",
+        description="rows kept for promotion decisions alone, 20 or more; 0: no gate, a version stays a challenger; "
+        "auto: a fifth of the different texts, 1,000 at most, and 0 where there are fewer than 200",
     )
     dev_fraction: float = Field(0.2, gt=0, lt=1, description="share of the sample that is dev")
     draw: int = Field(0, ge=0, description="which draw of the sample")
@@ -298,14 +306,15 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
     """Say each problem that pydantic found, with the nearest valid name for an unknown one."""
-    for detail in error.errors():
+    for detail in _without_alternatives(error.errors()):
         where = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
             *parents, last = detail["loc"]
             yield f"{where}: {unknown_name(str(last), _fields(cls, parents), 'setting')}"
         elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
             known = [name.strip("' ") for name in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-            yield f"{where}: {unknown_name(detail['input'], known, 'value')}"
+            number = " A number is possible, too." if detail["ctx"].get("or_number") else ""
+            yield f"{where}: {unknown_name(detail['input'], known, 'value')}{number}"
         elif detail["type"] == "missing":
             yield f"{where}: it is missing"
         elif detail["type"] == "value_error":
@@ -313,6 +322,26 @@ def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
             yield f"{where}: {message}" if where else message
         else:
             yield f"{where}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _without_alternatives(details: Sequence[Any]) -> list[Any]:
+    """One problem for a number that a word can stand in the place of: pydantic names one for each of the two."""
+    words = {
+        detail["loc"][:-1]: detail
+        for detail in details
+        if detail["type"] == "literal_error" and str(detail["loc"][-1]).startswith("literal[")
+    }
+    found = []
+    for detail in details:
+        word = words.get(detail["loc"][:-1])
+        if word is None:
+            found.append(detail)
+        elif detail is word and isinstance(detail["input"], str):
+            found.append({**detail, "loc": detail["loc"][:-1], "ctx": {**detail["ctx"], "or_number": True}})
+        elif detail is not word and not isinstance(detail["input"], str):
+            message = f"{detail['msg']}, or {word['ctx']['expected']}"
+            found.append({**detail, "loc": detail["loc"][:-1], "msg": message})
+    return found
 
 
 def _fields(cls: Any, path: list[Any]) -> list[str]:

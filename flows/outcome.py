@@ -45,7 +45,7 @@ def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root
         "target term": found.target,
         "test": f"{_interval(scores[found.target])} {metric}",
         **{title: _percent(scores[name].value) for name, title in _METHODS.items() if name in scores},
-        "gain certain": "yes" if found.decision("gate").passed else "no",
+        "gain certain": ("yes" if found.decision("gate").passed else "no") if found.has_gate else "no gate",
         "adapter": f"{_kilobytes(cost.bias_bytes)} bias + {_kilobytes(cost.head_bytes)} head",
         "registered as": f"{model['name']} v{model['version']}" + (f" ({aliases})" if aliases else ""),
     }

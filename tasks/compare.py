@@ -14,7 +14,7 @@ from beft.adapter import Adapter
 from beft.adapter_checks import check_inputs
 from beft.datasets import Rows, load_split
 from beft.errors import InputError
-from beft.evaluation import Method, evaluate_methods
+from beft.evaluation import NO_GATE, Method, evaluate_methods
 from beft.examples import Predictions
 from beft.files import read_json, write_json
 from beft.metrics import Truth, known_metric, score_predictions
@@ -62,6 +62,8 @@ def compare(
     open_as = _opener(opened)
     versions = [_version(side, inputs[side], open_as) for side in SIDES if side in inputs]
     whole = load_split(inputs["prepare"], "gate")
+    if not len(whole):
+        raise InputError(f"{dataset}: nothing can be decided: {NO_GATE}; set it to 20 or more and run 'beft run' again")
     for version in versions:
         _check_rows(version, whole, dataset)
     seen = frozenset().union(*(version.seen for version in versions))

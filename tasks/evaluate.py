@@ -38,7 +38,8 @@ def evaluate(
     """
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
-    rows = {split: opened.rows(split) for split in ("train", "dev", "test", "gate")}
+    held = ("test", "gate") if opened.facts["rows"]["gate"] else ("test",)
+    rows = {split: opened.rows(split) for split in ("train", "dev", *held)}
     folders = {ALL_BIASES: inputs["probe"], "target": inputs["train"]}
     target = str(read_json(inputs["train"] / "train.json")["target"])
 
@@ -49,13 +50,13 @@ def evaluate(
         method = target if name == "target" else name
         costs[method] = _cost(folder)
         # Promotion compares the target with the cheap baselines: the probe is not needed on gate.
-        splits = ("test", "gate") if name == "target" else ("test",)
+        splits = held if name == "target" else ("test",)
         adapter = Adapter.load(folder / "adapter")
         with adapter.attached(opened.classifier):
             predictions[method] = _predictions(opened, rows, splits, "+".join(adapter.terms))
     log.info("evaluate: %d resamples", settings.evaluate.resamples)
     found = None
-    for split in ("test", "gate"):
+    for split in held:
         one = evaluate_methods(
             {
                 name: Method({split: by_split[split]}, costs.get(name))
@@ -82,7 +83,7 @@ def evaluate(
         },
     )
     write_json(out / "metrics.json", _headlines(found))
-    ids = {split: load_split(inputs["prepare"], split).ids for split in ("test", "gate")}
+    ids = {split: load_split(inputs["prepare"], split).ids for split in held}
     truth = {split: rows[split].truth for split in ids}
     write_predictions(out / "predictions.parquet", ids, truth, predictions)
     headline = found.splits["test"].scores[target][opened.metric]
@@ -106,7 +107,7 @@ def _baselines(
     """
     if opened.shape.has_head:
         return _baselines_of_a_head(opened, rows)
-    predictions = {"untouched": _predictions(opened, rows, ("test", "gate"), "the untouched base")}
+    predictions = {"untouched": _predictions(opened, rows, _held(rows), "the untouched base")}
     if not opened.classifier.labels:
         return {}, predictions
     texts = {split: opened.prompts(part) for split, part in rows.items()}
@@ -169,7 +170,7 @@ def _predicted(
 ) -> dict[str, Predictions]:
     """What a linear layer predicts on test and gate, as the headline metric takes it."""
     found: dict[str, Predictions] = {}
-    for split in ("test", "gate"):
+    for split in _held(rows):
         outputs = torch.from_numpy(fitted.logits(features[split]))
         predicted = shape.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
         found[split] = as_metric_takes(opened.metric, predicted, rows[split])
@@ -187,6 +188,11 @@ def _predictions(
     return found
 
 
+def _held(rows: Mapping[str, LabelledRows]) -> list[str]:
+    """The splits that are predicted: test, and gate where rows are kept for one."""
+    return [split for split in ("test", "gate") if split in rows]
+
+
 def _cost(folder: Path) -> Cost:
     known = read_json(folder / "cost.json")
     return Cost(**{name: known[name] for name in Cost.model_fields})
@@ -194,11 +200,12 @@ def _cost(folder: Path) -> Cost:
 
 def _headlines(found: Evaluation) -> dict[str, JSON]:
     """What ``dvc metrics`` shows: the target's headline metric on test and gate, its interval and its gains on test."""
-    headline, test, gate = found.metrics[0], found.splits["test"], found.splits["gate"]
+    headline, test = found.metrics[0], found.splits["test"]
     score = test.scores[found.target][headline]
+    gate = {"gate": {headline: found.splits["gate"].scores[found.target][headline].value}} if found.has_gate else {}
     return {
         "test": {headline: score.value, "low": score.low, "high": score.high},
-        "gate": {headline: gate.scores[found.target][headline].value},
+        **gate,
         "test_gain_over": {baseline: gains[headline].difference for baseline, gains in test.gains.items()},
     }
 

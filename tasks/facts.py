@@ -65,8 +65,13 @@ def check_data_settings(settings: PipelineSettings, dataset: str, root: Path) ->
 
 
 def _split_problems(settings: PipelineSettings) -> Iterator[str]:
-    if settings.split.gate_rows < LEAST_GATE_ROWS:
-        yield f"split.gate_rows: promotion is decided on gate rows; it needs {LEAST_GATE_ROWS} or more"
+    """A gate that is too small to decide on; none at all is possible."""
+    rows = settings.split.gate_rows
+    if rows != "auto" and 0 < rows < LEAST_GATE_ROWS:
+        yield (
+            f"split.gate_rows: a decision needs {LEAST_GATE_ROWS} rows or more; 0 is for no gate, which makes a "
+            "challenger only"
+        )
 
 
 def _slice_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:

@@ -17,7 +17,9 @@ from typing import Any
 from beft.adapter import Adapter
 from beft.datasets import load_split
 from beft.errors import BeftError
+from beft.evaluation import NO_GATE
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
+from beft.promotion import decision_certainty
 from tasks.aliases import CHALLENGER, CHAMPION, Turn, deciding
 from tasks.card import model_card
 from tasks.connection import Connection, as_default, connect, every, explained, versions_of
@@ -328,8 +330,12 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
     there = {str(found.version) for found in versions_of(connection, name)}
     champion = turn.aliases.get(CHAMPION)
     subject = {**candidate.identity, "model": name}
-    tags: dict[str, JSON] = {"gate_sha256": candidate.gate_sha256}
-    if champion in there and champion != version:
+    has_gate = candidate.results.evaluation.has_gate
+    tags: dict[str, JSON] = {"gate_sha256": candidate.gate_sha256} if has_gate else {}
+    if not has_gate:
+        tags["decision"] = "challenger"
+        tags["reason"] = f"no champion, since nothing was decided: {NO_GATE}"
+    elif champion in there and champion != version:
         tags["decision"] = "challenger"
         tags["reason"] = (
             f"version {champion} is champion, and a run does not replace one; no decision was taken on the gate split"
@@ -343,7 +349,8 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
         elif decision.passed:
             verdict = "there was no champion yet, and its gain over each baseline is certain on the gate split"
         else:
-            verdict = "no champion, since its gain over each baseline is not certain on the gate split"
+            certainty = decision_certainty(candidate.results.data, candidate.results.evaluation.confidence)
+            verdict = f"no champion, since its gain over each baseline is not certain on the gate split ({certainty})"
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
         tags["gate_decision"] = taken.note(subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))

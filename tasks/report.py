@@ -11,6 +11,7 @@ from beft.evaluation import Cost, Gain, Score
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
 from beft.metrics import METRICS
+from beft.promotion import decision_certainty
 from tasks.card import licence_of, short
 from tasks.flat_settings import ELSEWHERE, flat
 from tasks.formatting import duration, percent, points, quantity, small, title
@@ -88,7 +89,7 @@ def _dataset(results: DatasetResults, settings: PipelineSettings) -> dict[str, A
         "metrics": [METRICS[name].title for name in evaluation.metrics],
         "sign": METRICS[metric].sign,
         "test_rows": test.rows,
-        "gate_rows": evaluation.splits["gate"].rows,
+        "gate_rows": evaluation.splits["gate"].rows if evaluation.has_gate else 0,
         "score": _score(test.scores[target][metric]),
         "best_baseline": title(best),
         "gain": _gain(test.gains[best][metric]),
@@ -98,8 +99,9 @@ def _dataset(results: DatasetResults, settings: PipelineSettings) -> dict[str, A
                 "baseline": title(name),
                 **_gain(evaluation.splits["gate"].gains[name][metric]),
             }
-            for name in evaluation.baselines
+            for name in (evaluation.baselines if evaluation.has_gate else ())
         ],
+        "certainty": decision_certainty(results.data, evaluation.confidence),
         "methods": methods,
         "score_picture": score_picture(results),
         "gain_picture": gain_picture(results),

@@ -33,10 +33,10 @@ def score_picture(results: DatasetResults) -> Markup:
 
 
 def gain_picture(results: DatasetResults) -> Markup:
-    """The target's gain over each baseline, on test and on gate."""
+    """The target's gain over each baseline, on test and, where there is one, on gate."""
     evaluation, metric = results.evaluation, results.metric
     rows = []
-    for split in ("test", "gate"):
+    for split in ("test", "gate") if evaluation.has_gate else ("test",):
         for baseline in evaluation.baselines:
             gain = evaluation.splits[split].gains[baseline][metric]
             text = f"{points(gain.difference)}  [{points(gain.low)}, {points(gain.high)}]"

@@ -62,7 +62,8 @@ def check(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="Its name, or the path of a description.")],
     size: Annotated[
-        str | None, typer.Option(help="low, medium, high, all, or a number of rows; none: as in the settings, or all.")
+        str | None,
+        typer.Option(help="low, medium, high, all, or a number of rows; none: that of the settings."),
     ] = None,
     params: Params = PARAMS,
     changes: Changes = None,
@@ -78,6 +79,7 @@ def check(
     from beft.datasets import Description, find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.promotion import decision_certainty
 
     settings = read_settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
@@ -90,7 +92,7 @@ def check(
         if context.obj:
             context.obj.check_data(settings, description.name, "validate_raw", raw, results)
         chosen = settings.datasets.get(description.name)
-        asked = size or (chosen.size if chosen else "all")
+        asked = size or (chosen.size if chosen else "auto")
         rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
         facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
         if context.obj:
@@ -99,3 +101,4 @@ def check(
         print_json(facts)
         return
     show_facts(facts)
+    typer.echo(f"The decision: {decision_certainty(facts, settings.evaluate.confidence)}.")

@@ -184,10 +184,14 @@ class Description(Section):
             DatasetError: The dataset does not have this regime.
         """
         if isinstance(size, int):
+            if size < 2:
+                raise DatasetError(self.name, [f"a sample of {size} rows is too small: it needs 2 or more"])
             return size
+        sizes = {str(regime): rows for regime, rows in self.sizes.items()}
+        if size == "auto":
+            return sizes.get("low")
         if size == "all":
             return None
-        sizes = {str(regime): rows for regime, rows in self.sizes.items()}
         if size not in sizes:
             known = ", ".join([*(f"{regime} ({rows:,} rows)" for regime, rows in sizes.items()), "all"])
             raise DatasetError(self.name, [f"it has no size {size!r}. Known: {known}, or a number of rows."])

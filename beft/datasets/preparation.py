@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -56,8 +57,6 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
     data = read_raw(raw)
     description = data.description
     sample = description.rows(size)
-    if description.gate_rows is not None:
-        settings = settings.model_copy(update={"gate_rows": min(settings.gate_rows, description.gate_rows)})
     rows = sorted(_checked_rows(data), key=lambda row: (row.own_test, *row[:3], row.text_pair or "", *row[5:]))
     labels = [row.label for row in rows]
     keys = [row.key for row in rows]
@@ -71,6 +70,7 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
             settings=settings,
             strata=strata,
             groups=[row.group for row in rows] if description.columns.group else None,
+            most_gate_rows=description.gate_rows,
         )
     except TooFewRows as error:
         advice = f"lower datasets.{description.name}.size, split.gate_rows or split.test_rows, or bring more data"
@@ -80,9 +80,9 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
     for split, chosen in _by_split(description, rows, splits).items():
         save_split(out, split, chosen)
     summary = _summary(data, rows, splits)
-    summary["asked"] = {"size": size, "rows": sample, **settings.model_dump()}
+    summary["asked"] = {"size": size, "rows": sample, **settings.model_dump(), **asdict(splits.asked)}
     cost = cost_of_copies(keys, labels, strata)
-    if not summary["own_test"] and cost > settings.test_rows // 20:
+    if not summary["own_test"] and cost > splits.asked.test_rows // 20:
         summary[COPIES_COST] = cost
     write_json(out / SUMMARY, summary)
     return summary

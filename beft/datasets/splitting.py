@@ -11,8 +11,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from beft.settings import SplitSettings
+
+MOST_AUTO_ROWS = 1000
+LEAST_ROWS_FOR_GATE = 200
+"""With fewer different texts ``auto`` keeps none for a gate: a decision on so few rows would be chance."""
 
 
 class TooFewRows(ValueError):
@@ -20,10 +25,36 @@ class TooFewRows(ValueError):
 
 
 @dataclass(frozen=True)
+class SplitSizes:
+    """How many rows test and gate are to have."""
+
+    test_rows: int
+    gate_rows: int
+
+    @classmethod
+    def of(cls, settings: SplitSettings, rows: int, texts: int, most_gate_rows: int | None = None) -> Self:
+        """The sizes that settings mean, with numbers in the place of ``auto``.
+
+        Args:
+            rows: Rows that test is taken from.
+            texts: Different texts that gate and the sample are taken from, before test is.
+            most_gate_rows: The most that gate can have; None for no limit.
+        """
+        test = min(MOST_AUTO_ROWS, max(rows // 5, min(20, rows // 3)))
+        gate = 0 if texts < LEAST_ROWS_FOR_GATE else min(MOST_AUTO_ROWS, texts // 5)
+        if settings.test_rows != "auto":
+            test = settings.test_rows
+        if settings.gate_rows != "auto":
+            gate = settings.gate_rows
+        return cls(test, gate if most_gate_rows is None else min(gate, most_gate_rows))
+
+
+@dataclass(frozen=True)
 class Splits:
     """Which rows are in which split, in a fixed random order, and why the others are in none.
 
     Attributes:
+        asked: The rows of test and gate that were asked for, as numbers.
         duplicates: Further copies of a text (with the same label) outside of test.
         conflicts: Rows outside of test whose text stands in the data with two labels: none of them can be believed.
         seen_in_test: Rows outside of test whose text is in test.
@@ -34,6 +65,7 @@ class Splits:
     dev: list[int]
     gate: list[int]
     test: list[int]
+    asked: "SplitSizes"
     duplicates: list[int]
     conflicts: list[int]
     seen_in_test: list[int]
@@ -49,6 +81,7 @@ def split_rows(
     settings: SplitSettings,
     strata: Sequence[int] | None = None,
     groups: Sequence[str] | None = None,
+    most_gate_rows: int | None = None,
 ) -> Splits:
     """Divide rows into train, dev, gate and test.
 
@@ -64,6 +97,7 @@ def split_rows(
         size: Rows of the sample that train and dev share; None for all that are left.
         strata: The number of each row's stratum; none: of each row's label.
         groups: The name of each row's group, where rows belong together.
+        most_gate_rows: The most rows that gate can have; None for no limit.
 
     Raises:
         TooFewRows: There are not enough rows.
@@ -72,6 +106,9 @@ def split_rows(
     copies: dict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(keys)), key=lambda row: labels[row]):
         copies[keys[row]].append(row)
+    in_own_test = {key for key, own in zip(keys, own_test, strict=True) if own}
+    texts = sum(key not in in_own_test and len({labels[row] for row in rows}) == 1 for key, rows in copies.items())
+    asked = SplitSizes.of(settings, len(keys), texts, most_gate_rows)
 
     def ordered(rows: Iterable[int], purpose: str) -> list[int]:
         return sorted(rows, key=lambda row: (_keyed_hash(purpose, keys[row]), labels[row], row))
@@ -84,9 +121,9 @@ def split_rows(
     if any(own_test):
         test = [row for row, own in enumerate(own_test) if own]
     elif groups is None:
-        test = _whole_texts(copies, stratum, settings.test_rows)
+        test = _whole_texts(copies, stratum, asked.test_rows)
     else:
-        test, _ = take(range(len(keys)), "test", settings.test_rows)
+        test, _ = take(range(len(keys)), "test", asked.test_rows)
     test_keys = {keys[row] for row in test}
     in_test = set(test)
     seen_in_test = [row for row in range(len(keys)) if keys[row] in test_keys and row not in in_test]
@@ -103,14 +140,14 @@ def split_rows(
             left.append(rows[0])
             duplicates += rows[1:]
 
-    wanted = settings.gate_rows + (2 if size is None else size)
+    wanted = asked.gate_rows + (2 if size is None else size)
     if len(left) < wanted:
-        asked = "at least 2" if size is None else f"{size:,}"
+        sample_rows = "at least 2" if size is None else f"{size:,}"
         raise TooFewRows(
-            f"gate ({settings.gate_rows:,} rows) and the sample ({asked} rows) need {wanted:,} rows, but of "
+            f"gate ({asked.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
             f"{len(keys):,} only {len(left):,} are left after test ({len(test):,}), duplicates and conflicts"
         )
-    gate, left = take(left, "gate", settings.gate_rows)
+    gate, left = take(left, "gate", asked.gate_rows)
     sample, unused = take(left, f"sample {settings.draw}", len(left) if size is None else size)
     dev_rows = max(1, round(settings.dev_fraction * len(sample)))
     dev, _ = take(sample, f"dev {settings.draw}", dev_rows)
@@ -120,12 +157,13 @@ def split_rows(
         dev=dev,
         gate=gate,
         test=ordered(test, "test"),
+        asked=asked,
         duplicates=duplicates,
         conflicts=conflicts,
         seen_in_test=seen_in_test,
         unused=unused,
     )
-    wanted_splits = ("train", "dev", *(["gate"] if settings.gate_rows else []), "test")
+    wanted_splits = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
     empty = [name for name in wanted_splits if not getattr(splits, name)]
     if groups is not None and empty:
         raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together")
