@@ -8,15 +8,13 @@ from beft.evaluation import Evaluation
 from beft.metrics import METRICS
 from tasks.entries import shown
 from tasks.formatting import percent, points, small
+from tasks.mlflow_limits import REGISTRY_TEXT
 from tasks.results import DatasetResults
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
 
 if TYPE_CHECKING:
     from beft.adapter import Adapter
-
-LONGEST = 5000
-"""Characters that the registry keeps of a description."""
 
 
 def model_card(
@@ -37,7 +35,7 @@ def model_card(
     """
     data, evaluation = results.data, results.evaluation
     rows = data["rows"]
-    title = str(data.get("title", results.name)).replace("\n", " ")
+    title = shown(str(data.get("title", results.name)).replace("\n", " "), 200)
     provenance = adapter.provenance
     parts = [
         _headline(results, title),
@@ -61,8 +59,7 @@ def model_card(
         "## Limits",
         "One seed; the intervals are over rows. It was tried on texts of the kind that it was trained on, no others.",
     ]
-    text = "\n\n".join(part for part in parts if part)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return shown("\n\n".join(part for part in parts if part), REGISTRY_TEXT)
 
 
 def licence_of(results: DatasetResults) -> str:
@@ -84,7 +81,7 @@ def _head(adapter: "Adapter") -> str:
 def _predicts(adapter: "Adapter") -> str:
     """What the adapter answers."""
     if adapter.labels:
-        return f"Labels: {', '.join(f'`{label}`' for label in adapter.labels)}"
+        return f"Labels: {shown(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
     if adapter.shape.generates:
         return "It answers with a text"
     return "It predicts a number" if adapter.shape.name == "regression" else "It chooses among the choices of each text"

@@ -71,6 +71,8 @@ def shown(value: JSON, longest: int) -> str:
         text = str(value).lower()
     else:
         text = "none" if value is None else str(value)
+    # No database takes half a character of UTF-16, and PostgreSQL no NUL.
+    text = text.encode("utf-8", "replace").decode().replace("\0", "?")
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -18,6 +18,7 @@ from tasks.environment import environment_without_secrets, stay_offline
 from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
 from tasks.kept_source import SOURCE, source_sha256_of
+from tasks.mlflow_limits import name_problems
 from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
 from tasks.versioning import DataVersion, lock_sha256
@@ -42,6 +43,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         SettingsError: They are not; every problem is named.
     """
     problems = [*dataset_problems(settings, root), *_split_problems(settings), *_slice_problems(settings, root)]
+    problems += name_problems(settings)
     if is_local(settings, root):
         stay_offline()
     try:

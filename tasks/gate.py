@@ -12,6 +12,7 @@ from beft.files import sha256_json
 from tasks.connection import connect, every, in_experiment
 from tasks.entries import shown
 from tasks.journal import enter, journal_of, read_journal
+from tasks.mlflow_limits import REGISTRY_TEXT, RUN_NAME
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
 
@@ -90,11 +91,13 @@ class GateDecisions:
         when = facts.get("time")
         taken = datetime.fromisoformat(str(when)) if when else datetime.now(UTC)
         milliseconds = round(1000 * taken.timestamp())
-        tags = {name: shown(value, 5000) for name, value in facts.items() if name not in ("id", "kind", "time")}
+        tags = {
+            name: shown(value, REGISTRY_TEXT) for name, value in facts.items() if name not in ("id", "kind", "time")
+        }
         run = client.create_run(
             self._connection.experiment,
             start_time=milliseconds,
-            run_name=f"{facts.get('model')} version {facts.get('version')}",
+            run_name=shown(f"{facts.get('model')} version {facts.get('version')}", RUN_NAME),
             tags=tags | {_ID: decision},
         )
         client.set_terminated(run.info.run_id, "FINISHED", milliseconds)

@@ -15,6 +15,7 @@ from tasks.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding
 from tasks.connection import Connection, connect, versions_of
 from tasks.entries import shown
 from tasks.gate import GateDecisions, decision_id
+from tasks.mlflow_limits import REGISTRY_TEXT
 from tasks.rebuildable import MISSING, NOTHING
 from tasks.registered import fetch_model
 from tasks.settings import PipelineSettings
@@ -206,7 +207,7 @@ def _tag(connection: Connection, decision: Decision, entry: str, gate: str) -> N
         "gate_decisions": decision.decisions,
     }
     for name, value in tags.items():
-        connection.client.set_model_version_tag(found.model, found.challenger, name, shown(value, 5000))
+        connection.client.set_model_version_tag(found.model, found.challenger, name, shown(value, REGISTRY_TEXT))
 
 
 def _write(out: Path, decision: Decision, comparison: Mapping[str, Any]) -> None:

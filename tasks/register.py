@@ -27,6 +27,7 @@ from tasks.entries import TARGET, shown
 from tasks.flat_settings import ELSEWHERE
 from tasks.gate import GateDecisions
 from tasks.kept_source import KEPT, keep_source
+from tasks.mlflow_limits import REGISTRY_TEXT, RUN_NAME
 from tasks.model_name import model_name
 from tasks.package import save_model
 from tasks.project_files import PROJECT
@@ -196,7 +197,7 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
     term, dataset = "+".join(candidate.adapter.terms), candidate.results.name
     logged = client.create_logged_model(
         connection.experiment,
-        name=f"{dataset}-{term}",
+        name=shown(f"{dataset}-{term}", RUN_NAME),
         source_run_id=run,
         params={key: shown(value, 500) for key, value in candidate.adapter.provenance.get("training", {}).items()},
         tags={**candidate.identity, "dataset": dataset, "term": term, "base": candidate.adapter.base_id},
@@ -268,8 +269,11 @@ def _ensure_registered_model(connection: Connection, candidate: _Candidate) -> N
         connection.client.create_registered_model(
             candidate.name,
             tags=tags,
-            description=f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
-            f"{', '.join(adapter.labels) or adapter.shape.name.replace('_', ' ')}.",
+            description=shown(
+                f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
+                f"{', '.join(adapter.labels) or adapter.shape.name.replace('_', ' ')}.",
+                REGISTRY_TEXT,
+            ),
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -321,7 +325,7 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         f"test_{results.metric}_interval": f"{score.low:.4f} to {score.high:.4f}",
         **candidate.rebuildable.tags,
     }
-    return {name: shown(value, 5000) for name, value in tags.items() if value is not None}
+    return {name: shown(value, REGISTRY_TEXT) for name, value in tags.items() if value is not None}
 
 
 def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn, taken: GateDecisions) -> None:
@@ -355,7 +359,7 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
         tags["gate_decision"] = taken.note(subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))
     for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, shown(value, 5000))
+        client.set_model_version_tag(name, version, key, shown(value, REGISTRY_TEXT))
     card = model_card(
         candidate.results, candidate.adapter, candidate.settings, name=name, decision=tags, facts=candidate.facts
     )

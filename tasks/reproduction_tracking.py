@@ -14,6 +14,7 @@ from tasks.connection import Connection, connect, explained, in_experiment, repe
 from tasks.entries import Metrics, shown
 from tasks.flat_settings import flat
 from tasks.measured import Measured
+from tasks.mlflow_limits import RUN_NAME
 from tasks.reproduction_plan import Plan, Planned
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
@@ -46,7 +47,8 @@ def open_reproduction(
     run = find_run(connection, {FLOW: fingerprint})
     request = plan.request
     if run is None:
-        name = f"{request.name} · {', '.join(plan.bases)} · {fingerprint[:8]}"
+        what = f"{request.name} · {', '.join(plan.bases)}"
+        name = f"{shown(what, RUN_NAME - 11)} · {fingerprint[:8]}"
         own = {FLOW: fingerprint, "mlflow.user": user_name()}
         run = client.create_run(connection.experiment, run_name=name, tags=own)
     else:
@@ -143,7 +145,7 @@ def _nested(connection: Connection, parent: str, planned: Planned, record: Measu
         run = client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * seconds),
-            run_name=f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}",
+            run_name=shown(f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}", RUN_NAME),
             tags=tags | {"mlflow.user": user_name()},
         )
     write_batch(

@@ -18,7 +18,9 @@ class TrackingSettings(Section):
         None,
         description="where MLflow is; none: $MLFLOW_TRACKING_URI, else mlflow/mlflow.db in the project's folder",
     )
-    experiment: str = Field("beft", min_length=1, description="the MLflow experiment that the runs belong to")
+    experiment: str = Field(
+        "beft", min_length=1, max_length=240, description="the MLflow experiment that the runs belong to"
+    )
     model_prefix: str = Field(
         "beft", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="first part of the names of registered models"
     )

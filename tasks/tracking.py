@@ -18,6 +18,7 @@ from beft.files import read_json
 from tasks.connection import Connection, connect, every, explained, repeatable
 from tasks.entries import Entry, entries, shown
 from tasks.flat_settings import flat
+from tasks.mlflow_limits import DATASET_SOURCE, PARAM, RUN_NAME, TAG
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, StepRecord
 
@@ -62,7 +63,7 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     if run is not None and run.info.status == "FINISHED":
         return str(run.info.run_id)
     if run is None:
-        name = f"{' + '.join(settings.datasets)} · {fingerprint[:8]}"
+        name = f"{shown(' + '.join(settings.datasets), RUN_NAME - 11)} · {fingerprint[:8]}"
         run = client.create_run(
             connection.experiment, run_name=name, tags={FLOW: fingerprint, "mlflow.user": user_name()}
         )
@@ -185,7 +186,7 @@ def _nested(connection: Connection, parent: Any, entry: Entry, finished: int) ->
         run = connection.client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * entry.seconds),
-            run_name=entry.title,
+            run_name=shown(entry.title, RUN_NAME),
             tags=tags | {"mlflow.user": user_name()},
         )
     if not run.inputs.dataset_inputs:
@@ -205,12 +206,12 @@ def write_batch(
     """Write in as few and as large requests as MLflow takes."""
     from mlflow.entities import Metric, Param, RunTag
 
-    every: list[tuple[str, Any]] = [("metrics", Metric(name, value, time, step)) for name, value, step in metrics]
-    every += [("params", Param(name, shown(value, 6000))) for name, value in (params or {}).items()]
-    every += [("tags", RunTag(name, shown(value, 8000))) for name, value in (tags or {}).items() if value is not None]
-    for start in range(0, len(every), 100):
+    entities: list[tuple[str, Any]] = [("metrics", Metric(name, value, time, step)) for name, value, step in metrics]
+    entities += [("params", Param(name, shown(value, PARAM))) for name, value in (params or {}).items()]
+    entities += [("tags", RunTag(name, shown(value, TAG))) for name, value in (tags or {}).items() if value is not None]
+    for start in range(0, len(entities), 100):
         portion: dict[str, list[Any]] = {}
-        for kind, entity in every[start : start + 100]:
+        for kind, entity in entities[start : start + 100]:
             portion.setdefault(kind, []).append(entity)
         connection.client.log_batch(run, **portion)
 
@@ -233,11 +234,14 @@ def _log_datasets(
             profile = {key: prepared[key] for key in _PROFILE if key in prepared}
             schema = json.dumps({"mlflow_colspec": _columns(summary.parent)})
             connection.client.log_artifact(parent, str(summary), f"data/{name}")
+        described = json.dumps(source, sort_keys=True)
+        if len(described) > DATASET_SOURCE:
+            described = json.dumps({key: source[key] for key in ("uri", *_HASHES)}, sort_keys=True)
         dataset = Dataset(
             name,
             digest[:36],
             "local",
-            json.dumps(source, sort_keys=True),
+            described,
             schema=schema,
             profile=json.dumps(profile, sort_keys=True),
         )
@@ -282,7 +286,7 @@ def milliseconds(moment: str) -> int:
 def user_name() -> str:
     """Who runs this: the account on the server, else the user of this machine."""
     if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        return account
+        return account[:250]
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
