@@ -21,8 +21,8 @@ from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
-from tasks.process import stopping_steps  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.supervisor import stopping_commands  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked(patience=patience()), stopping_steps():
+    with workspace.locked(patience=patience()), stopping_commands():
         run = Run(settings, workspace)
         run.fetch()
         for dataset in settings.datasets:

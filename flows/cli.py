@@ -243,9 +243,9 @@ def mlflow_server(
 
     For one person it serves the project's own database. For a team, see mlflow/README.md.
     """
-    from flows.mlflow_server import become_server
+    from flows.mlflow_server import serve_mlflow
 
-    become_server(Path.cwd(), team=team, host=host, port=port, allowed_hosts=allowed_hosts)
+    raise typer.Exit(serve_mlflow(Path.cwd(), team=team, host=host, port=port, allowed_hosts=allowed_hosts))
 
 
 app.add_typer(science)

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +9,11 @@ from typing import Any
 
 from beft.errors import BeftError, InputError
 from flows.prefect_server import server_address
+from tasks.child import run_command
 from tasks.environment import settle
 from tasks.facts import check_settings
 from tasks.places import places_here
+from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
 
 POOLS = {
@@ -94,18 +94,12 @@ async def _make_pools(gpu_tasks: int) -> None:
 
 
 def _deploy_all(root: Path, address: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=root,
-        env=os.environ | {"PREFECT_API_URL": address, "NO_COLOR": "1", "COLUMNS": "200"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BeftError(f"prefect deploy --all ended with status {done.returncode}:\n{done.stdout.strip()}")
+    shown = {"PREFECT_API_URL": address, "NO_COLOR": "1", "COLUMNS": "200"}
+    command = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
+    ended = run_command(command, root, source=PROJECT, inherited=os.environ, **shown)
+    if ended.status != 0:
+        said = "\n".join(ended.lines)
+        raise BeftError(f"prefect deploy --all ended with status {ended.status}:\n{said}")
 
 
 async def _finish() -> list[str]:

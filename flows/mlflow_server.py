@@ -1,17 +1,19 @@
 """The MLflow server by itself: for one person, or for a team with PostgreSQL, accounts and an artifact proxy.
 
-This process becomes the server, so whatever stops or watches it (Ctrl-C, systemd, a container) meets MLflow itself.
+It ends with this process, however that ends: whatever stops or watches it (Ctrl-C, systemd, a container) needs to know
+no other.
 Secrets come from the environment and stay there: none is on a command line, where every user of the machine reads it.
 """
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
 from urllib.parse import unquote, urlsplit
 
 import typer
@@ -21,6 +23,7 @@ from beft.files import write_text
 from flows.commands import server_command
 from tasks.environment import settle
 from tasks.passwords import holds_password
+from tasks.supervisor import end, start
 
 LOOPBACK = "127.0.0.1"
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
@@ -32,6 +35,7 @@ CLIENT = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 _OWN_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[::1]:*"
 _DRIVER = "postgresql+psycopg"
 _CONNECT_SECONDS = 10
+_STOP_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ def team_server(root: Path, host: str, port: int, allowed_hosts: str | None, env
     return Server((*arguments, *stores, *workers, "--allowed-hosts", names), changed)
 
 
-def become_server(root: Path, *, team: bool, host: str, port: int, allowed_hosts: str | None) -> NoReturn:
-    """Turn this process into the server.
+def serve_mlflow(root: Path, *, team: bool, host: str, port: int, allowed_hosts: str | None) -> int:
+    """Run the server until Ctrl-C, SIGTERM or its own end; its exit status, 0 where it was stopped.
 
     Raises:
         InputError: The port is taken, or something that the server needs is not named.
@@ -125,10 +129,21 @@ def become_server(root: Path, *, team: bool, host: str, port: int, allowed_hosts
         server = team_server(root, host, port, allowed_hosts, os.environ)
     else:
         server = personal_server(root, host, port, os.environ)
-    typer.echo(f"MLflow at http://{host}:{port}; Ctrl-C stops it.")
-    sys.stdout.flush()
-    os.chdir(root)
-    os.execve(sys.executable, [sys.executable, "-m", *server.arguments], dict(server.environment))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what it puts into the background deaf to SIGINT
+        signal.signal(number, _interrupt)
+    command = [sys.executable, "-m", *server.arguments]
+    process = start(command, patience=_STOP_SECONDS, cwd=root, env=dict(server.environment))
+    try:
+        typer.echo(f"MLflow at http://{host}:{port}; Ctrl-C stops it.")
+        sys.stdout.flush()
+        status = process.wait()
+        return status if status >= 0 else 128 - status  # as a shell names the signal that ended it
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment; a second Ctrl-C must not cut it short
+        end(process, _STOP_SECONDS)
 
 
 def require_free(host: str, port: int, who: str, instead: str) -> None:
@@ -212,3 +227,7 @@ def _write_accounts(path: Path, address: str) -> None:
         "auth_cache_ttl_seconds = 60",
     ]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -24,10 +24,10 @@ from tasks.compare import compare_step  # noqa: E402
 from tasks.connection import connect, explained  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
-from tasks.process import stopping_steps  # noqa: E402
 from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
 from tasks.promote import promote as decide  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.supervisor import stopping_commands  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked(patience=patience()), stopping_steps():
+    with workspace.locked(patience=patience()), stopping_commands():
         run = Run(settings, workspace)
         run.fetch()
         run.prepare()

@@ -20,10 +20,10 @@ from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.reproducing import Reproducing  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
-from tasks.process import stopping_steps  # noqa: E402
 from tasks.reproduction_plan import make_plan  # noqa: E402
 from tasks.reproductions import ReproductionRequest  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
+from tasks.supervisor import stopping_commands  # noqa: E402
 from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def reproduce(
     set_up_log()
     workspace = Workspace(Path.cwd())
     settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
-    with workspace.locked(patience=patience()), stopping_steps():
+    with workspace.locked(patience=patience()), stopping_commands():
         run = Reproducing(make_plan(request, settings, workspace.root), settings, workspace)
         run.prepare()
         run.price()

@@ -14,7 +14,8 @@ from typing import Any
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from tasks.process import die_with, import_path
+from tasks.process import import_path
+from tasks.supervisor import terminate_with_parent
 
 # As Prefect sets it in the method that is overridden below.
 _ENVIRONMENT = {
@@ -40,7 +41,7 @@ def main(parent: int, port: int) -> None:
     """Serve on this machine only, until SIGTERM or the end of the parent."""
     import uvicorn
 
-    die_with(parent, signal.SIGTERM)
+    terminate_with_parent(parent, signal.SIGTERM)
     application = "prefect.server.api.server:create_app"
     uvicorn.run(application, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
 

@@ -18,6 +18,7 @@ import typer
 from beft.errors import BeftError
 from flows.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
 from tasks.environment import settle
+from tasks.supervisor import end, start
 
 _START_SECONDS = 180
 _STOP_SECONDS = 15
@@ -85,7 +86,7 @@ def _servers(root: Path, mlflow_port: int, prefect_port: int) -> tuple[_Server, 
 
 @contextmanager
 def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Both processes, each leader of a group of its own, so that Ctrl-C reaches this process alone."""
+    """Both processes, each in a session of its own, so that Ctrl-C reaches this process alone; they end with it."""
     processes: list[subprocess.Popen[bytes]] = []
     # The servers are the ones that answer here; a client's addresses in the environment would mislead them.
     environment = {name: value for name, value in os.environ.items() if name not in CLIENT}
@@ -95,27 +96,23 @@ def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[l
         for server in servers:
             with _log(server, logs).open("wb") as log:
                 processes.append(
-                    subprocess.Popen(
+                    start(
                         [sys.executable, "-m", *server.arguments],
+                        patience=_STOP_SECONDS,
                         cwd=root,
                         env=environment,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        start_new_session=True,
                     )
                 )
         yield processes
     finally:
         for process in processes:
-            _signal_group(process, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
+            if process.poll() is None:
+                process.terminate()
         for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _signal_group(process, signal.SIGKILL)
-                process.wait()
+            end(process, _STOP_SECONDS)
 
 
 def _wait_until_well(servers: tuple[_Server, ...], processes: list[subprocess.Popen[bytes]], logs: Path) -> None:
@@ -142,11 +139,6 @@ def _require_alive(servers: tuple[_Server, ...], processes: list[subprocess.Pope
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it said nothing"
             raise BeftError(f"{server.name} stopped with status {process.returncode}: {last} (all of it: {log})")
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, number)
 
 
 def _log(server: _Server, logs: Path) -> Path:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +17,7 @@ from flows.commands import server_command
 from flows.deploying import POOLS
 from flows.prefect_server import server_address
 from tasks.environment import settle
-from tasks.process import die_with
+from tasks.supervisor import end, start
 
 _STOP_SECONDS = 30
 _SETTLED_SECONDS = 60  # a worker that stops sooner would stop again
@@ -66,15 +65,15 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
 
 
 def _start(pool: str, address: str, limit: int, root: Path) -> "subprocess.Popen[bytes]":
-    """A worker in a session of its own, so that Ctrl-C reaches this process alone; it dies with this process."""
+    """A worker in a session of its own, so that Ctrl-C reaches this process alone; it ends with this process."""
     command = ["prefect", "worker", "start", "--pool", pool, "--limit", str(limit)]
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-m", *command, "--name", f"{os.uname().nodename} {pool}"],
+        patience=_STOP_SECONDS,
+        whole_group=False,  # a worker ends its flow runs itself, and tells the server
         cwd=root,
         env=os.environ | {"PREFECT_API_URL": address},
         stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=partial(die_with, os.getpid()),
     )
 
 
@@ -82,13 +81,8 @@ def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + _STOP_SECONDS
     for process in processes:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end(process, _STOP_SECONDS)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_json
 from tasks.environment import environment_without_secrets
+from tasks.supervisor import STOPPING, end, lines_of, start
 
 ERROR_FILE = "BEFT_ERROR_FILE"
 """The environment variable that names the file in which a process of ours leaves its error for whoever started it."""
@@ -42,18 +43,21 @@ def run_command(
     inherited: Mapping[str, str] | None = None,
     **environment: str,
 ) -> Ended:
-    """Run ``python`` with arguments in a folder and wait for it; it ends when we are interrupted.
+    """Run ``python`` with arguments in a folder and wait for it; it and all that it starts end when we end.
 
     Args:
         source: The folder whose ``beft`` and ``tasks`` it and its children import.
         inherited: The environment that it starts from; None: this process's own, without the passwords of servers.
         environment: Variables that are other than in that one.
+
+    Raises:
+        BeftError: The run that it belongs to was stopped.
     """
     if inherited is None:
         inherited = environment_without_secrets()
     with tempfile.TemporaryDirectory(prefix="beft-") as kept:
         left = Path(kept) / "error.json"
-        child = subprocess.Popen(
+        child = start(
             [sys.executable, *arguments],
             cwd=folder,
             env={
@@ -65,21 +69,20 @@ def run_command(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
         )
         assert child.stdout
         lines = []
-        with child:
-            try:
-                for line in child.stdout:
-                    if line.strip():
-                        lines.append(line.strip())
-                        logger.info("%s", line.rstrip())
-            except BaseException:
-                child.terminate()
-                raise
+        try:
+            for line in lines_of(child, child.stdout):
+                if line.strip():
+                    lines.append(line.strip())
+                    logger.info("%s", line.rstrip())
+            child.wait()
+        finally:
+            end(child)
+            child.stdout.close()
+        if STOPPING.is_set() and child.returncode:
+            raise BeftError(f"{' '.join(arguments[:3])}: stopped; started again, it goes on")
         return Ended(child.returncode, lines, _read_error(left))
 
 

@@ -45,6 +45,7 @@ DRIVERS = frozenset(
         "settings",
         "step",
         "steps",
+        "supervisor",
         "training_progress",
         "transient",
         "versioning",

@@ -9,14 +9,15 @@ import logging
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beft.errors import BeftError
 from beft.limits import usable_cores
 from beft.settings import BaseSettings
+from tasks.supervisor import STOPPING
 
 GPUS = "BEFT_GPUS"
 """Names the GPUs that may be used, ``0,1``; empty: none. Left out: those of CUDA_VISIBLE_DEVICES, or all."""
@@ -108,7 +109,11 @@ def _shared_folder() -> Path:
 
 
 def _take(key: str, paths: Mapping[str, Path], held: ExitStack) -> tuple[str, int]:
-    """Wait for the first of these that is free; its name and the descriptor that holds it."""
+    """Wait for the first of these that is free; its name and the descriptor that holds it.
+
+    Raises:
+        BeftError: The run that waits was stopped.
+    """
     told = False
     while True:
         for name, path in paths.items():
@@ -123,7 +128,8 @@ def _take(key: str, paths: Mapping[str, Path], held: ExitStack) -> tuple[str, in
         if not told:
             logger.info("%s: waiting for %s", key, " or ".join(paths))
             told = True
-        time.sleep(_LOOK_AGAIN)
+        if STOPPING.wait(_LOOK_AGAIN):
+            raise BeftError(f"{key}: stopped while it waited; started again, it goes on")
 
 
 def _open(path: Path) -> int:

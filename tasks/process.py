@@ -2,10 +2,10 @@
 
 The parent gives the call as JSON on standard input; what the child logs comes line by line on its standard error and
 goes on to the parent's log; its result, or the error that the user is to see, comes as JSON on standard output. The
-child dies with its parent, also when that is killed; Ctrl-C on a terminal reaches the parent alone.
+child and all that it starts end with its parent, also when that is killed (``tasks.supervisor``); Ctrl-C on a terminal
+reaches the parent alone.
 """
 
-import ctypes
 import importlib
 import json
 import logging
@@ -13,9 +13,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,39 +24,16 @@ from beft.errors import BeftError, InputError
 from tasks.environment import environment_without_secrets, settle
 from tasks.fingerprint import source_sha256
 from tasks.places import NOWHERE, Place
+from tasks.supervisor import STOPPING, end, lines_of, start
 from tasks.transient import is_transient
 
 if TYPE_CHECKING:
     from tasks.step import Call
 
-_PR_SET_PDEATHSIG = 1
-_PATIENCE = 5.0  # seconds that a child gets to end after SIGTERM
-
 LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", default=None)
 """Hears every line of the child as well, in the thread that waits for it."""
 
 logger = logging.getLogger(__name__)
-
-_running: set["subprocess.Popen[str]"] = set()
-_stopping = threading.Event()
-
-
-@contextmanager
-def stopping_steps() -> Iterator[None]:
-    """End the steps that still run in children when Ctrl-C or SIGTERM ends the block: Prefect would wait for them.
-
-    Whoever waits for one gets a BeftError, and none is started before the next block.
-    """
-    _stopping.clear()
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        _stopping.set()
-        for child in list(_running):
-            child.terminate()
-        raise
 
 
 def import_path() -> str:
@@ -76,7 +53,6 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
     """
     function = call.step.function
     request = {
-        "parent": os.getpid(),
         "module": function.__module__,
         "step": call.step.name,
         "source": source_sha256(call.step),
@@ -87,57 +63,58 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         "checkpoints": str(checkpoints.resolve()) if checkpoints else None,
         "extra": dict(call.extra or {}),
     }
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tasks.process", call.key],  # the key is for whoever looks at the list of processes
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        cwd=call.root,
-        env=environment_without_secrets() | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"} | place.environment,
-        pass_fds=place.descriptors,
-        start_new_session=True,
-    )
-    _running.add(child)
-    if _stopping.is_set():
-        child.terminate()
-    assert child.stdin and child.stdout and child.stderr
-    answers: list[str] = []
-    reader = threading.Thread(target=lambda stream: answers.append(stream.read()), args=(child.stdout,), daemon=True)
-    reader.start()
-    late = threading.Event()
-    timer = threading.Timer(call.step.time_limit, _end_late, (child, late))
+    # Files, not pipes: another process that holds a pipe open can be waited for without end.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answer:
+        asked.write(json.dumps(request).encode())
+        asked.seek(0)
+        child = start(
+            [sys.executable, "-m", "tasks.process", call.key],  # the key is for whoever looks at the list of processes
+            stdin=asked,
+            stdout=answer,
+            stderr=subprocess.PIPE,
+            cwd=call.root,
+            env=environment_without_secrets()
+            | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"}
+            | place.environment,
+            pass_fds=place.descriptors,
+        )
+        late = threading.Event()
+        last = _listen(child, call.step.time_limit, late)
+        answer.seek(0)
+        said = answer.read().decode(errors="replace")
+    status = child.returncode
+    if STOPPING.is_set() and status:
+        raise BeftError(f"{call.key}: stopped; started again, it goes on")
+    if late.is_set():
+        hours = call.step.time_limit / 3600
+        raise BeftError(f"{call.key}: it took longer than {hours:g} hours and was ended; started again, it goes on")
+    return _answer(call.key, said, status, last)
+
+
+def _listen(child: "subprocess.Popen[bytes]", time_limit: float, late: threading.Event) -> str:
+    """Pass on what a child says until it ends, and end it after some seconds; the last line.
+
+    Args:
+        late: Set where it was ended for that.
+    """
+    timer = threading.Timer(time_limit, _end_late, (child, late))
     timer.daemon = True
     timer.start()
     last = ""
     listener = LISTENER.get()
     try:
-        try:
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
-        except BrokenPipeError:
-            pass  # it died before it read; its status says how
-        for line in child.stderr:
+        for line in lines_of(child, child.stderr):
             last = line.rstrip() or last
             logger.info("%s", line.rstrip())
             if listener is not None:
                 listener(line.rstrip())
-        status = child.wait()
+        child.wait()
     finally:
         timer.cancel()
-        _end(child)
-        _running.discard(child)
-        reader.join(_PATIENCE)
-        child.stdout.close()
+        end(child)
+        assert child.stderr
         child.stderr.close()
-    if _stopping.is_set() and status:
-        raise BeftError(f"{call.key}: stopped; started again, it goes on")
-    if late.is_set():
-        hours = call.step.time_limit / 3600
-        raise BeftError(f"{call.key}: it took longer than {hours:g} hours and was ended; started again, it goes on")
-    return _answer(call.key, answers[0] if answers else "", status, last)
+    return last
 
 
 def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
@@ -159,37 +136,9 @@ def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
     raise BeftError(f"{key}: its process ended with status {status}: {last}")
 
 
-def _end_late(child: "subprocess.Popen[str]", late: threading.Event) -> None:
+def _end_late(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:
     late.set()
-    _end(child)
-
-
-def _end(child: "subprocess.Popen[str]") -> None:
-    if child.poll() is not None:
-        return
     child.terminate()
-    try:
-        child.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """End this process by a signal when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-    else:
-        threading.Thread(target=_watch, args=(parent, by), daemon=True).start()
-
-
-def _watch(parent: int, by: signal.Signals) -> None:
-    pause = threading.Event()
-    while os.getppid() == parent:
-        pause.wait(1.0)
-    os.kill(os.getpid(), by)
 
 
 def log_lines(level: int = logging.INFO) -> None:
@@ -206,7 +155,6 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else writes to standard output is a line of the log, not of the answer
     request = json.loads(sys.stdin.read())
-    die_with(request["parent"])
     settle()
     log_lines()
     try:

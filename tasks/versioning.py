@@ -26,6 +26,7 @@ from tasks.fingerprint import contents, contents_sha256
 from tasks.project_files import PROJECT
 from tasks.step import StepRecord
 from tasks.steps import dvc_folder
+from tasks.supervisor import STOPPING
 
 # A DVC configured as another one, with paths that do not depend on the folder. Nothing of it is printed: addresses and
 # passwords of remotes are in it. What comes from a remote is hashed before it is believed.
@@ -245,5 +246,6 @@ def _dvc(
             who = f"{holders} holds DVC's lock in {root}: wait for it, or end it" if holders else "; ".join(said)
             raise BeftError(f"dvc {' '.join(arguments)} failed after {patience:g} s of trying: {who}")
         logger.info("DVC is busy: %s; trying again in %.1f s", holders or "another process holds its lock", pause)
-        time.sleep(pause)
+        if STOPPING.wait(pause):
+            raise BeftError(f"dvc {' '.join(arguments)}: stopped; started again, it goes on")
         pause = min(2 * pause, 10.0)

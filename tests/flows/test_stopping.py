@@ -1,17 +1,23 @@
 """A run that is stopped in a training, by Ctrl-C on a terminal or by what ends a whole group of processes."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flows.deploying import deploy
+from flows.prefect_server import server_address
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.flows.test_reproduce import runs
+from tests.support.postgresql import free_port
 from tests.support.small_data import small_workspace
 from tests.support.waiting import wait_until
 
@@ -74,3 +80,76 @@ def test_it_ends_at_once_says_so_and_leaves_nothing_running(root: Path, number: 
     assert "Traceback" not in said and "inside beft" not in said, said
     assert ("beft: stopped" in said) == (number == signal.SIGINT)
     assert [run.info.status for run in runs(root)] == ["KILLED"]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["mlflow-server", "ui"])
+def test_the_servers_end_with_the_command_that_started_them(
+    command: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    mlflow, prefect = free_port(), free_port()
+    ports = {
+        "mlflow-server": ["--port", str(mlflow)],
+        "ui": ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)],
+    }
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "prefect")}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", command, *ports[command]],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    started: list[psutil.Process] = []
+    try:
+        wait_until(lambda: answers(mlflow) and (command != "ui" or answers(prefect)), 180, process=process)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) >= 3  # between us and a server stands the process that ends it
+        process.send_signal(number)
+        assert process.wait(60) == (0 if number == signal.SIGTERM else -number)
+        assert not psutil.wait_procs(started, 20)[1]
+        assert not answers(mlflow) and not answers(prefect)
+    finally:
+        for one in (*started, process):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_worker_and_its_flow_run_end_with_the_command_that_is_killed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow run is a process of the worker's; a training runs in a child of it."""
+    from prefect.deployments import run_deployment
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(PROJECT / "prefect.yaml", root)
+    deploy(root)
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_API_URL": server_address()}
+    with (root / "log").open("w") as log:
+        command = [sys.executable, "-m", "flows.cli", "worker", "--pool", "gpu"]
+        worker = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
+    started: list[psutil.Process] = []
+    try:
+        run_deployment("adapt/nightly", timeout=0)
+        wait_until(lambda: "value: epoch 1/" in (root / "log").read_text(), 300, process=worker, log=root / "log")
+        started = psutil.Process(worker.pid).children(recursive=True)
+        assert any("tasks.process" in one.cmdline() for one in started)
+        worker.kill()
+        worker.wait()
+        assert not psutil.wait_procs(started, 20)[1]
+    finally:
+        for one in (*started, worker):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -87,6 +88,17 @@ def linger(
 
 
 linger_step = Step(linger, reads=("raw",), own_process=True)
+
+
+def leave_behind(
+    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+) -> dict[str, JSON]:
+    """Start two processes that go on and hold all pipes open, one in a session of its own, and end."""
+    started = [subprocess.Popen(["sleep", "60"], start_new_session=apart) for apart in (False, True)]
+    return {"left": [process.pid for process in started]}
+
+
+leave_behind_step = Step(leave_behind, own_process=True)
 
 
 def train_on(

@@ -16,9 +16,9 @@ from beft.errors import BeftError, InputError
 from beft.files import write_text
 from tasks.child import run_command
 from tasks.environment import SECRETS
-from tasks.process import stopping_steps
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
+from tasks.supervisor import stopping_commands
 from tasks.transient import is_transient
 from tasks.workspace import process_start
 from tests.support.small_steps import double_step, fail_step, linger_step, look_around_step, refuse_step
@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp
     """They are waited for in threads, where nothing tells that the run is stopped."""
     call = Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path)
     with ThreadPoolExecutor() as threads:
-        with pytest.raises(KeyboardInterrupt), stopping_steps():
+        with pytest.raises(KeyboardInterrupt), stopping_commands():
             running = threads.submit(run_step, call)
             wait_until(lambda: (raw / "pid").is_file())
             raise KeyboardInterrupt
@@ -151,14 +151,14 @@ def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp
                 one.result(30)
     assert process_start(int((raw / "pid").read_text())) is None
 
-    with stopping_steps():  # another run in the same process
+    with stopping_commands():  # another run in the same process
         done = run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
     assert done.record.summary["doubled"] == 42
 
 
 def test_what_fails_beside_them_does_not_stop_other_steps(raw: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
-        with pytest.raises(BeftError, match="beside"), stopping_steps():
+        with pytest.raises(BeftError, match="beside"), stopping_commands():
             running = threads.submit(run_step, Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path))
             wait_until(lambda: (raw / "pid").is_file())
             raise BeftError("beside")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -152,6 +153,25 @@ def test_what_a_container_left_that_died_in_a_stage_is_no_lock(root: Path) -> No
 def test_a_list_of_locks_that_a_killed_dvc_left_half_written_is_none(root: Path) -> None:
     write_text(root / ".dvc" / "tmp" / "rwlock", '{"write": {"/')
     reproduce(root, ["fetch@imdb"], patience=0)
+    assert ran(root) == ["data/raw/imdb"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_dvc_and_its_stage_end_with_the_run_that_started_them(root: Path, number: signal.Signals) -> None:
+    begin = "import os, pathlib, time\npathlib.Path('running').write_text(f'{os.getpid()}')\ntime.sleep(60)\n"
+    write_text(root / "stage.py", f"{begin}{STAGE}")
+    program = "import sys; from pathlib import Path; from tasks.versioning import reproduce; " \
+        "reproduce(Path(sys.argv[1]), ['fetch@imdb'])"  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    run = subprocess.Popen([sys.executable, "-c", program, str(root)], env=environment, stderr=subprocess.DEVNULL)
+    with run:
+        wait_until(lambda: (root / "running").exists() and (root / "running").read_text(), 60, process=run)
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert int((root / "running").read_text()) in {process.pid for process in started}
+        run.send_signal(number)
+    assert not psutil.wait_procs(started, 10)[1]
+    write_text(root / "stage.py", STAGE)
+    reproduce(root, ["fetch@imdb"])  # no lock of theirs is in the way
     assert ran(root) == ["data/raw/imdb"]
 
 
