@@ -8,10 +8,11 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
+from beft.datasets.division import Divisible, divide, strata_of
 from beft.datasets.normalisation import normalised, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
-from beft.datasets.splitting import Splits, TooFewRows, cost_of_copies, deciles, split_rows
+from beft.datasets.splitting import Splits, cost_of_copies
 from beft.datasets.targets import checked_targets
 from beft.files import write_json
 from beft.names import unknown_name
@@ -60,39 +61,19 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
     rows = sorted(_checked_rows(data), key=lambda row: (row.own_test, *row[:3], row.text_pair or "", *row[5:]))
     labels = [row.label for row in rows]
     keys = [row.key for row in rows]
-    strata = _strata(description, labels)
-    try:
-        splits = split_rows(
-            keys,
-            labels,
-            [row.own_test for row in rows],
-            size=sample,
-            settings=settings,
-            strata=strata,
-            groups=[row.group for row in rows] if description.columns.group else None,
-            most_gate_rows=description.gate_rows,
-        )
-    except TooFewRows as error:
-        advice = f"lower datasets.{description.name}.size, split.gate_rows or split.test_rows, or bring more data"
-        raise DatasetError(description.name, [f"{error}: {advice}"]) from None
-    _require_differences(description, rows, splits)
+    groups = [row.group for row in rows] if description.columns.group else None
+    divisible = Divisible(keys, labels, [row.own_test for row in rows], groups)
+    splits = divide(description, divisible, size=sample, settings=settings)
 
     for split, chosen in _by_split(description, rows, splits).items():
         save_split(out, split, chosen)
     summary = _summary(data, rows, splits)
     summary["asked"] = {"size": size, "rows": sample, **settings.model_dump(), **asdict(splits.asked)}
-    cost = cost_of_copies(keys, labels, strata)
+    cost = cost_of_copies(keys, labels, strata_of(description, labels))
     if not summary["own_test"] and cost > splits.asked.test_rows // 20:
         summary[COPIES_COST] = cost
     write_json(out / SUMMARY, summary)
     return summary
-
-
-def _strata(description: Description, labels: Sequence[int | float]) -> list[int]:
-    """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing."""
-    if description.shape == "classification":
-        return [int(label) for label in labels]
-    return deciles(labels) if description.shape == "regression" else [0] * len(labels)
 
 
 def _checked_rows(data: RawData) -> list[_Row]:
@@ -159,33 +140,15 @@ def _without_differences(data: RawData, rows: Sequence[_Row]) -> Iterator[str]:
         found = sorted({row.label for row in of_split})
         if not found:
             where = f" with {description.source.where}" if description.source.where else ""
-            yield f"its {split} data has no rows{where}"
+            hint = ": correct 'where', or bring such rows" if where else ""
+            yield f"its {split} data has no rows{where}{hint}"
         elif len(found) == 1 and description.shape in ("classification", "regression"):
             label = repr(names[int(found[0])]) if names else f"{found[0]:g}"
-            yield f"every row of its {split} data has the label {label}: nothing can be learnt or measured"
-
-
-def _require_differences(description: Description, rows: Sequence[_Row], splits: Splits) -> None:
-    """Each split must show at least two labels, and train all of them; two values of a regression.
-
-    A gate that nobody asked for is empty.
-    """
-    names = list(description.labels)
-    problems = []
-    for split in SPLITS:
-        if split == "gate" and not splits.gate:
-            continue
-        places = getattr(splits, split)
-        found = {rows[at].label for at in places}
-        if description.shape == "regression" and len(found) < 2:
-            problems.append(f"{split} ({len(places):,} rows) has but one value")
-        wanted = len(names) if split == "train" else min(2, len(names))
-        if len(found) < wanted:
-            absent = ", ".join(repr(name) for number, name in enumerate(names) if number not in found)
-            problems.append(f"{split} ({len(places):,} rows) has no row with the label {absent}")
-    if problems:
-        problems[-1] += f": raise datasets.{description.name}.size or split.dev_fraction, or bring more such rows"
-        raise DatasetError(description.name, problems)
+            other = ", or leave 'test' out of its source" if split == "test" else ""
+            yield (
+                f"every row of its {split} data has the label {label}, so nothing can be learnt or measured: bring "
+                f"rows with another label{other}"
+            )
 
 
 def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) -> dict[str, Rows]:

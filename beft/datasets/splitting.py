@@ -21,7 +21,15 @@ LEAST_ROWS_FOR_GATE = 200
 
 
 class TooFewRows(ValueError):
-    """There are fewer rows than the splits ask for; the message counts them."""
+    """There are fewer rows than the splits ask for; the message counts them.
+
+    Attributes:
+        split: The split that no group fits into; None where rows are missing.
+    """
+
+    def __init__(self, message: str, split: str | None = None) -> None:
+        super().__init__(message)
+        self.split = split
 
 
 @dataclass(frozen=True)
@@ -143,9 +151,16 @@ def split_rows(
     wanted = asked.gate_rows + (2 if size is None else size)
     if len(left) < wanted:
         sample_rows = "at least 2" if size is None else f"{size:,}"
+        gone = {
+            "in test": len(test),
+            "with a text that is in test": len(seen_in_test),
+            "further copies of a text": len(duplicates),
+            "with a text that has two labels": len(conflicts),
+        }
+        counted = ", ".join(f"{count:,} are {what}" for what, count in gone.items() if count)
         raise TooFewRows(
             f"gate ({asked.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
-            f"{len(keys):,} only {len(left):,} are left after test ({len(test):,}), duplicates and conflicts"
+            f"{len(keys):,} only {len(left):,} are left ({counted})"
         )
     gate, left = take(left, "gate", asked.gate_rows)
     sample, unused = take(left, f"sample {settings.draw}", len(left) if size is None else size)
@@ -166,7 +181,7 @@ def split_rows(
     wanted_splits = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
     empty = [name for name in wanted_splits if not getattr(splits, name)]
     if groups is not None and empty:
-        raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together")
+        raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together", empty[0])
     return splits
 
 

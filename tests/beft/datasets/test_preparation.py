@@ -181,7 +181,7 @@ def test_lines_that_ragged_leaves_out_or_cuts_are_counted(tmp_path: Path) -> Non
 
 def test_a_sample_larger_than_the_data(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"the sample \(500 rows\) need 540 rows.* 160 are left.*lower datasets.own.size"
+        DatasetError, match=r"the sample \(500 rows\) need 540 rows.* 160 are left.*set datasets.own.size to all"
     ):
         prepared(tmp_path, texts(200), size=500)
 
@@ -191,7 +191,7 @@ def test_a_label_too_rare_for_the_sample(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as raised:
         prepared(tmp_path, rows, size=10)
     assert "train (8 rows) has no row with the label 'good'" in str(raised.value)
-    assert "dev (2 rows) has no row with the label 'good': raise datasets.own.size" in str(raised.value)
+    assert "dev (2 rows) has no row with the label 'good': set datasets.own.size to all" in str(raised.value)
 
 
 @pytest.mark.parametrize("change", ["missing", "foreign", "corrupt"])

@@ -1,0 +1,232 @@
+"""Divide the checked rows of a dataset; where that fails, find out by trying which change of the settings helps."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from beft.datasets.description import DatasetError, Description
+from beft.datasets.prepared import SPLITS
+from beft.datasets.splitting import LEAST_ROWS_FOR_GATE, Splits, TooFewRows, deciles, split_rows
+from beft.settings import SplitSettings
+
+_SHOWN = 5
+_ROWS_TRIED = 2_000_000
+"""How many rows all trials together divide: some seconds."""
+_Number = Literal["size", "dev_fraction", "gate_rows", "test_rows"]
+_NUMBERS: tuple[_Number, ...] = ("size", "dev_fraction", "gate_rows", "test_rows")
+_LARGER = {"train": "size", "dev": "dev_fraction", "gate": "gate_rows", "test": "test_rows"}
+"""The setting that makes each split larger."""
+_FACTORS = (1.25, 1.5, 2, 3, 5, 8)
+
+
+@dataclass(frozen=True)
+class Divisible:
+    """What the rows are divided by: a value a row.
+
+    Attributes:
+        keys: The key of its text.
+        labels: The number of its label or of the right choice, or its value; 0 where the shape has none.
+        own_test: Whether it is of the dataset's own evaluation split.
+        groups: The name of its group; None where no rows belong together.
+    """
+
+    keys: Sequence[str]
+    labels: Sequence[int | float]
+    own_test: Sequence[bool]
+    groups: Sequence[str] | None = None
+
+    def select(self, places: Sequence[int]) -> "Divisible":
+        """Some of the rows."""
+        groups = self.groups
+        return Divisible(
+            [self.keys[at] for at in places],
+            [self.labels[at] for at in places],
+            [self.own_test[at] for at in places],
+            None if groups is None else [groups[at] for at in places],
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How the rows are to be divided; ``size`` None: all that are left."""
+
+    size: int | None
+    split: SplitSettings
+
+    def change(self, changes: dict[_Number, Any]) -> "_Asked":
+        split: dict[str, Any] = {name: value for name, value in changes.items() if name != "size"}
+        return _Asked(changes.get("size", self.size), self.split.model_copy(update=split))
+
+
+class _Unfit(ValueError):
+    """The rows cannot be divided so.
+
+    Attributes:
+        split: The split that is not as it must be; None: there are too few rows.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str | None, str]]) -> None:
+        super().__init__("; ".join(sentence for _, sentence in problems))
+        self.problems = list(problems)
+
+
+def divide(description: Description, rows: Divisible, *, size: int | None, settings: SplitSettings) -> Splits:
+    """Divide the rows into splits of which each shows at least two labels, and train all.
+
+    Raises:
+        DatasetError: It cannot be done; the message names the settings with which it can, or what the data lacks.
+    """
+    asked = _Asked(size, settings)
+    try:
+        return _divided(description, rows, asked)
+    except _Unfit as error:
+        problems = [sentence for _, sentence in error.problems]
+        problems[-1] += f": {_advice(description, rows, asked, error)}"
+        raise DatasetError(description.name, problems) from None
+
+
+def strata_of(description: Description, labels: Sequence[int | float]) -> list[int]:
+    """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing."""
+    if description.shape == "classification":
+        return [int(label) for label in labels]
+    return deciles(labels) if description.shape == "regression" else [0] * len(labels)
+
+
+def _divided(description: Description, rows: Divisible, asked: _Asked) -> Splits:
+    try:
+        splits = split_rows(
+            rows.keys,
+            rows.labels,
+            rows.own_test,
+            size=asked.size,
+            settings=asked.split,
+            strata=strata_of(description, rows.labels),
+            groups=rows.groups,
+            most_gate_rows=description.gate_rows,
+        )
+    except TooFewRows as error:
+        raise _Unfit([(error.split, str(error))]) from None
+    problems = list(_without_differences(description, rows, splits))
+    if problems:
+        raise _Unfit(problems)
+    return splits
+
+
+def _without_differences(description: Description, rows: Divisible, splits: Splits) -> Iterator[tuple[str, str]]:
+    """Each split that does not show two labels, train all of them; or two values of a regression."""
+    names = list(description.labels)
+    for split in SPLITS:
+        places = getattr(splits, split)
+        if split == "gate" and not splits.asked.gate_rows:
+            continue
+        found = {rows.labels[at] for at in places}
+        if not places:
+            yield split, f"{split} is empty"
+        elif description.shape == "regression" and len(found) < 2:
+            yield split, f"{split} ({len(places):,} rows) has but one value"
+        elif len(found) < (len(names) if split == "train" else min(2, len(names))):
+            absent = [name for number, name in enumerate(names) if number not in found]
+            shown = ", ".join(map(repr, absent[:_SHOWN])) + (" and others" if len(absent) > _SHOWN else "")
+            yield split, f"{split} ({len(places):,} rows) has no row with the label {shown}"
+
+
+def _advice(description: Description, rows: Divisible, asked: _Asked, error: _Unfit) -> str:
+    """What helps, each tried before it is said: other settings, a source without its test data, or further rows."""
+    unused = [name for number, name in enumerate(description.labels) if number not in set(rows.labels)]
+    if unused:
+        return (
+            f"no row has the label {', '.join(map(repr, unused[:_SHOWN]))}: take it out of labels, or bring such rows"
+        )
+    trials = max(10, _ROWS_TRIED // max(1, len(rows.keys)))
+    for changes in itertools.islice(_changes(description, rows, asked, error), trials):
+        if _works(description, rows, asked.change(changes)):
+            return f"set {' and '.join(_said(description, name, value) for name, value in changes.items())}"
+    own = [at for at, own in enumerate(rows.own_test) if not own]
+    if len(own) < len(rows.keys) and _works(description, rows.select(own), replace(asked, size=None)):
+        return (
+            f"bring other rows, or leave 'test' out of its source (then test is taken from its train data) and set "
+            f"{_said(description, 'size', None)}"
+        )
+    return _further_rows(description, rows, asked)
+
+
+def _works(description: Description, rows: Divisible, asked: _Asked) -> bool:
+    try:
+        _divided(description, rows, asked)
+    except _Unfit:
+        return False
+    return True
+
+
+def _changes(description: Description, rows: Divisible, asked: _Asked, error: _Unfit) -> Iterator[dict[_Number, Any]]:
+    """Changes of the settings: few before many, those of the splits that failed before others."""
+    failed = {split for split, _ in error.problems if split is not None}
+    first = {_LARGER[split] for split in failed} or {"size", "gate_rows", "test_rows"}
+    options = {name: [None, *_options(name, asked, len(rows.keys))] for name in _NUMBERS}
+    ways = itertools.product(*(range(len(options[name])) for name in _NUMBERS))
+
+    def effort(way: tuple[int, ...]) -> tuple[int, ...]:
+        changed = [name for name, at in zip(_NUMBERS, way, strict=True) if at]
+        return len(changed), sum(name not in first for name in changed), *way
+
+    for way in sorted((way for way in ways if any(way)), key=effort):
+        yield {name: options[name][at][0] for name, at in zip(_NUMBERS, way, strict=True) if at}  # type: ignore[index]
+
+
+def _options(name: _Number, asked: _Asked, rows: int) -> list[tuple[Any]]:
+    """Other values of a setting, in the order in which they are tried; each in a tuple, since None is a value too."""
+    now: Any = asked.size if name == "size" else getattr(asked.split, name)
+    if name == "dev_fraction":
+        return [(fraction,) for fraction in (0.25, 0.3, 0.4, 0.5) if fraction > now]
+    least = {"size": 2, "gate_rows": 20, "test_rows": 20}[name]
+    found: list[tuple[Any]] = []
+    if name == "size":
+        if now is None:
+            return []
+        found = [(None,)]
+    elif now != "auto" and (name != "gate_rows" or rows >= LEAST_ROWS_FOR_GATE):
+        found = [("auto",)]
+    base = rows // 5 if now == "auto" else max(now, least)
+    larger = [round(base * factor) for factor in _FACTORS]
+    found = [(value,) for value in larger if least <= value <= rows // 2] + found
+    return [*found, (0,)] if name == "gate_rows" and now != 0 else found
+
+
+def _said(description: Description, name: _Number, value: Any) -> str:
+    """A setting as a user writes it."""
+    if name == "size":
+        return f"datasets.{description.name}.size to {'all' if value is None else value}"
+    note = " (no gate: a version stays a challenger)" if name == "gate_rows" and value == 0 else ""
+    return f"split.{name} to {value}{note}"
+
+
+def _further_rows(description: Description, rows: Divisible, asked: _Asked) -> str:
+    """How many rows of which label help, with other texts than those that are there."""
+    copies = len(rows.keys) - len(set(rows.keys))
+    cause = f" ({copies:,} of the {len(rows.keys):,} rows are copies of a text)" if copies else ""
+    names = list(description.labels)
+    counts = Counter(rows.labels)
+    few = sorted(range(len(names)), key=lambda number: counts[number])[: len(names) // 2] if names else []
+    for more in (1, 2, 3, 5, 10, 20):
+        for number in few:
+            if _works(description, _with_rows(rows, [number] * more), asked):
+                return f"bring {more} more rows with the label {names[number]!r}{cause}"
+    for more in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000):
+        labels = [range(len(names))[at % len(names)] if names else at for at in range(more)]
+        if _works(description, _with_rows(rows, labels), asked):
+            each = f", {-(-more // len(names)):,} of each label" if names else ""
+            return f"bring {more:,} more rows with other texts{each}{cause}"
+    return f"bring more rows with other texts{cause}"
+
+
+def _with_rows(rows: Divisible, labels: Sequence[int]) -> Divisible:
+    """The rows and some more, each with a text and a group of its own."""
+    new = [f"further row {at}" for at in range(len(labels))]
+    return Divisible(
+        [*rows.keys, *new],
+        [*rows.labels, *labels],
+        [*rows.own_test, *[False] * len(new)],
+        None if rows.groups is None else [*rows.groups, *new],
+    )
