@@ -24,7 +24,6 @@ QUIET = {
 TOOLS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for one another do not burn a core that others need
     "PREFECT_LOGGING_EXTRA_LOGGERS": "beft,tasks,flows",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",

@@ -22,6 +22,8 @@ from tasks.supervisor import STOPPING
 GPUS = "BEFT_GPUS"
 """Names the GPUs that may be used, ``0,1``; empty: none. Left out: those of CUDA_VISIBLE_DEVICES, or all."""
 
+WAIT_POLICY = "OMP_WAIT_POLICY"
+
 _LOOK_AGAIN = 0.2  # seconds
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Place:
 
     Attributes:
         names: The places taken, ``gpu 0`` or ``cpu 0``; none for a step that needs none.
-        environment: Variables for its process: CUDA_VISIBLE_DEVICES.
+        environment: Variables for its process: CUDA_VISIBLE_DEVICES, and OMP_WAIT_POLICY where cores are short.
         descriptors: Open files that its process must inherit to hold the places.
     """
 
@@ -68,10 +70,9 @@ def place_for(key: str, base: BaseSettings, root: Path) -> Iterator[Place]:
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if on_gpu else f"{socket.gethostname()}-"  # machines that share a folder do not share cores
     paths = {name: folder / f"{prefix}{name.replace(' ', '-').replace('/', '-')}.lock" for name in names}
+    spread = on_gpu and base.device_map == "auto"
     with ExitStack() as held:
-        if (
-            on_gpu and base.device_map == "auto"
-        ):  # one after the other, always in this order: no two can block each other
+        if spread:  # one after the other, always in this order: no two can block each other
             taken = {name: _take(key, {name: path}, held)[1] for name, path in paths.items()}
         else:
             name, descriptor = _take(key, paths, held)
@@ -82,7 +83,22 @@ def place_for(key: str, base: BaseSettings, root: Path) -> Iterator[Place]:
             why = "base.device is cpu" if base.device == "cpu" else "there is no GPU here"
             logger.info("%s: on the CPU, with %d threads (%s)", key, base.threads, why)
         visible = ",".join(name.removeprefix("gpu ") for name in taken)
-        yield Place(tuple(taken), {"CUDA_VISIBLE_DEVICES": visible} if on_gpu else {}, tuple(taken.values()))
+        environment = {"CUDA_VISIBLE_DEVICES": visible} if on_gpu else {}
+        yield Place(
+            tuple(taken),
+            environment | _wait_policy(base.threads * (1 if spread else len(names))),
+            tuple(taken.values()),
+        )
+
+
+def _wait_policy(threads: int) -> dict[str, str]:
+    """How threads wait for one another when so many compute at once on this machine, unless the user has said it.
+
+    Where there are more of them than cores, one that waits gives its core to the others; else that costs a third of
+    the speed.
+    """
+    crowded = threads > usable_cores() and WAIT_POLICY not in os.environ
+    return {WAIT_POLICY: "PASSIVE"} if crowded else {}
 
 
 def _gpus() -> list[str]:

@@ -74,6 +74,26 @@ def test_without_a_gpu_it_says_so(
     assert caplog.messages == ["train/imdb: on the CPU, with 2 threads (there is no GPU here)"]
 
 
+def test_threads_wait_passively_only_where_more_compute_than_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(4)))
+    settle(tmp_path)
+
+    def environment(threads: int, **variables: str) -> dict[str, str]:
+        os.environ.update(variables)
+        with place_for("train/imdb", BaseSettings(threads=threads), tmp_path) as place:
+            return place.environment
+
+    assert "OMP_WAIT_POLICY" not in os.environ
+    assert environment(1, BEFT_GPUS="") == environment(2) == environment(3) == environment(4) == {}
+    assert environment(5) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment(2, BEFT_GPUS="0,1") == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert environment(2, BEFT_GPUS="0,1,2") == {"CUDA_VISIBLE_DEVICES": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment(5, BEFT_GPUS="", OMP_WAIT_POLICY="ACTIVE") == {}
+
+
 def test_a_spread_base_takes_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GPUS, "0,1")
     with place_for("train/imdb", BaseSettings(device_map="auto"), tmp_path) as place:
