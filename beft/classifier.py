@@ -87,7 +87,8 @@ class Classifier(nn.Module):
         """
         hidden: Tensor = self.model.base_model(**batch, **self._of_decoder(batch)).last_hidden_state
         if pooling == "cls":
-            return hidden[:, 0]
+            first = batch["attention_mask"].argmax(1).to(hidden.device)
+            return hidden[torch.arange(len(hidden), device=hidden.device), first]
         mask = batch["attention_mask"].to(hidden.device).unsqueeze(-1)
         wide = hidden if hidden.dtype == torch.float64 else hidden.float()
         return (wide * mask).sum(1) / mask.sum(1)

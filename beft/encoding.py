@@ -32,6 +32,7 @@ class Encoded:
         type_ids: The segment of each token, where the tokenizer gives one.
         lengths: Tokens a row, int64.
         truncated: How many texts were longer than the maximal length.
+        pad_left: Whether batches are padded on the left, as prompts are that a model continues.
         answers: For a language model: how many tokens at the end of each text are the answer, int64.
     """
 
@@ -78,6 +79,9 @@ def token_limit(tokenizer: Any, max_length: int) -> int:
 def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> Encoded:
     """Tokenize texts, or pairs of texts, each cut to ``max_length`` tokens.
 
+    They are padded on the right, whatever the tokenizer does by itself: heads and poolings that read the first token
+    find it there, and no text's positions depend on how long its neighbours are.
+
     Raises:
         InputError: There is no text.
     """
@@ -95,7 +99,7 @@ def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = N
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     if not lengths.all():
         raise InputError(f"text {int(np.flatnonzero(lengths == 0)[0])} has no token")
-    return Encoded(ids, type_ids, lengths, truncated, tokenizer.pad_token_id, tokenizer.padding_side == "left")
+    return Encoded(ids, type_ids, lengths, truncated, tokenizer.pad_token_id)
 
 
 def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -161,13 +161,22 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
         with whole_folder(folder) as temporary:
             model.save_pretrained(temporary)
             if classifier.tokenizer is not None:
-                classifier.tokenizer.save_pretrained(temporary)
+                _as_encoded(classifier).save_pretrained(temporary)
             write_json(temporary / FOLD_FILE, record)
             if report.added:
                 _check_same(exact, type(model).from_pretrained(temporary, dtype=model.dtype).to(device).eval())
     except OSError as error:
         raise BeftError(f"the folded model cannot be written to {folder}: {error.strerror or error}") from None
     return replace(report, place=materialised.described if report.added else "")
+
+
+def _as_encoded(classifier: Classifier) -> Any:
+    """The tokenizer of an exported model: under a head it pads on the right, as in training (``beft.encoding``)."""
+    tokenizer: Any = classifier.tokenizer
+    if classifier.shape.has_head and tokenizer.padding_side != "right":
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def _check_same(exact: Any, written: Any) -> None:

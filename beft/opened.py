@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class Opened:
         assert isinstance(shape, Candidates) and rows.source is not None
         texts = shape.prompts(rows.source)
         encoded = encode_prompts(self.classifier.tokenizer, texts, max_length=self.max_length, room=0)
+        # Nothing is generated: padded on the right, a text has the positions that it has alone.
+        encoded = replace(encoded, pad_left=False)
         return LabelledRows(encoded, rows.labels, source=rows.source)
 
     def predictions(self, rows: LabelledRows) -> Predictions:
