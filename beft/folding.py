@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 FOLD_FILE = "beft_fold.json"
 
+_OF_ANOTHER_TASK = (
+    "finetuning_task",
+    "task_specific_params",
+    "custom_pipelines",
+    "function_to_apply",
+    "sentence_transformers",
+    "sbert_ce_default_activation_function",
+)
+"""Entries of a configuration that belong to a head which is replaced, or to how answers were made with it."""
+
 
 @dataclass(frozen=True)
 class FoldReport:
@@ -143,9 +153,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     report = fold(model, deltas, head)
     materialised = materialise(model, report.added) if report.added else Materialised(model)
     exact, model = model, materialised.model
-    if adapter.shape.has_head and adapter.labels:
-        model.config.id2label = dict(enumerate(adapter.labels))
-        model.config.label2id = {label: number for number, label in enumerate(adapter.labels)}
+    _describe_task(model, adapter, classifier.tokenizer)
     written = dict(model.named_parameters())
     record = {
         "adapter_sha256": adapter.sha256,
@@ -168,6 +176,34 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     except OSError as error:
         raise BeftError(f"the folded model cannot be written to {folder}: {error.strerror or error}") from None
     return replace(report, place=materialised.described if report.added else "")
+
+
+def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
+    """Make a model's configuration say what the adapter answers, and nothing of what the base was tuned for before.
+
+    transformers' pipelines read from there which function makes probabilities of logits, names of labels, and how text
+    is generated.
+    """
+    config, shape = model.config, adapter.shape
+    for name in _OF_ANOTHER_TASK:
+        if getattr(config, name, None) is not None:
+            delattr(config, name)
+    if shape.has_head:
+        names = adapter.labels or ("value" if shape.name == "regression" else "score",)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {label: number for number, label in enumerate(names)}
+    kinds = {"classification": "single_label_classification", "regression": "regression"}
+    config.problem_type = kinds.get(shape.name)
+    if shape.generates:
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig(
+            max_new_tokens=shape.new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
 
 
 def _as_encoded(classifier: Classifier) -> Any:

@@ -70,7 +70,7 @@ def _without_own_settings(model: Any) -> Any:
     """The same model, without what its ``generation_config.json`` asks for.
 
     transformers takes from there whatever a call leaves open: penalties, suppressed and forced tokens, kinds of search.
-    The copy shares all modules and parameters; the model itself keeps its settings, which an export writes.
+    The copy shares all modules and parameters; the model itself keeps its settings.
     """
     from transformers import GenerationConfig
 
