@@ -2,10 +2,9 @@
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
 from beft.names import unknown_name
 from tasks.environment import environment_without_secrets, stay_offline
-from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256
+from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256, installed
 from tasks.flat_settings import ELSEWHERE
 from tasks.kept_source import SOURCE, source_sha256_of
 from tasks.mlflow_limits import name_problems
@@ -135,17 +134,17 @@ def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root:
         "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
         "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
         "compute": circumstances(settings.base).compute,
-        "environment": environment(),
+        "environment": environment(circumstances(settings.base).versions),
     }
 
 
-def environment() -> dict[str, str]:
+def environment(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     """What of this machine can change the last bits of a training: Python, libraries, CPU instructions, GPU."""
     import torch
 
     return {
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in LIBRARIES},
+        **installed(libraries),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }

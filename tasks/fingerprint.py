@@ -7,7 +7,8 @@ the base and the libraries, and the source of ``beft/`` and of the step. Never a
 import ast
 import importlib.metadata
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,21 @@ if TYPE_CHECKING:
 COST = "cost.json"
 """Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "accelerate",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+)
 """The libraries whose version can change what a step computes."""
+
+BASE_LIBRARIES = ("bitsandbytes", "gguf")
+"""Those that only some bases are computed with: quantised ones, and those in a GGUF file."""
 
 DRIVERS = frozenset(
     {
@@ -81,8 +95,37 @@ def circumstances(base: BaseSettings) -> Circumstances:
     from beft.base import resolve_base
     from beft.device import resolve_compute
 
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return Circumstances(dict(resolve_compute(base).to_json()), resolve_base(base.source).sha256, versions)
+    found = resolve_base(base.source)
+    compute = dict(resolve_compute(base).to_json())
+    return Circumstances(compute, found.sha256, installed(libraries_of(found.folder, base.quantization)))
+
+
+def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:
+    """The libraries that a base is computed with.
+
+    Args:
+        folder: Of the base's files.
+        quantization: ``base.quantization``.
+
+    Raises:
+        InputError: Its files are quantised by a library that is not known.
+    """
+    from beft.gguf import gguf_file
+    from beft.quantized import stored_quantization
+
+    if gguf_file(folder) is not None:
+        return (*LIBRARIES, "gguf")
+    quantized = quantization != "none" or stored_quantization(folder) is not None
+    return (*LIBRARIES, "bitsandbytes") if quantized else LIBRARIES
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The version of each distribution; one that is not installed has none, and is named when the base is loaded."""
+    versions = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def contents(folder: Path) -> dict[str, str]:

