@@ -68,6 +68,7 @@ class Subject:
         splits: The splits that the data has.
         together: Whether a line that names no split is about all rows together; otherwise it is about each split.
         places: The columns that say where an offending row stands.
+        advice: What to do when an expectation fails, by its name.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class Subject:
     splits: Sequence[str]
     together: bool
     places: Sequence[str]
+    advice: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from tasks.expectation_files import JSON, SPLIT, Expectation, Stage, Subject, ex
 
 _KEPT_ROWS = 10
 _SHOWN_ROWS = 5
+_DIVERGENCE = "expect_column_kl_divergence_to_be_less_than"
+"""Its figures say little to whom they are shown: where there is advice, that stands in their place."""
 
 
 class ExpectationsFailed(InputError):
@@ -191,6 +193,8 @@ def _result(expectation: Expectation, found: dict[str, Any], subject: Subject) -
     if raised.get("raised_exception") or any(isinstance(one, dict) for one in raised.values()):
         one = next((value for value in raised.values() if isinstance(value, dict)), raised)
         kept["error"] = str(one.get("exception_message"))
+    if not kept["success"] and expectation.name in subject.advice:
+        kept["advice"] = subject.advice[expectation.name]
     return kept
 
 
@@ -198,6 +202,7 @@ def _sentence(failure: Mapping[str, JSON]) -> str:
     about = f", column {failure['column']!r}" if failure["column"] else ""
     of = f", {failure['split']}" if failure["split"] else ""
     where = f"{failure['expectation']}{about}{of}"
+    advice = f"; {failure['advice']}" if "advice" in failure else ""
     if "error" in failure:
         return f"{where}: it could not be checked: {failure['error']}"
     if "unexpected" in failure:
@@ -206,12 +211,15 @@ def _sentence(failure: Mapping[str, JSON]) -> str:
             for row in failure["rows"][:_SHOWN_ROWS]
         ]
         more = ["…"] if failure["unexpected"] > len(shown) else []
-        return f"{where}: {failure['unexpected']:,} of {failure['checked']:,} rows: {', '.join([*shown, *more])}"
+        rows = f"{where}: {failure['unexpected']:,} of {failure['checked']:,} rows: {', '.join([*shown, *more])}"
+        return rows + advice
     if failure["expectation"] == "expect_column_to_exist":
         known = unknown_name(str(failure["column"]), failure["known"], "column").partition(". ")[2]
         return f"{where}: there is no such column. {known}"
+    if failure["expectation"] == _DIVERGENCE and "advice" in failure:
+        return f"{where}: {failure['advice']}"
     asked = ", ".join(f"{name}={value}" for name, value in failure["arguments"].items())
-    return f"{where}: observed {failure.get('observed')}, expected {asked}"
+    return f"{where}: observed {failure.get('observed')}, expected {asked}{advice}"
 
 
 def _place(row: Mapping[str, JSON]) -> str:

@@ -10,6 +10,7 @@ from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
 from tasks.expectation_files import ANY_NUMBER, FILE, LINE, ROW, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
+from tasks.raw_advice import raw_advice
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
 
@@ -52,14 +53,20 @@ def raw_subject(data: RawData) -> Subject:
         columns[name] = [n if units[file.unit] == name else None for file in data.files for n in file.numbers]
     roles |= _counted(description, columns)
     splits = list(dict.fromkeys(file.split for file in data.files))
+    facts = _facts(description)
+    names = zip(columns[SPLIT], columns.get(roles.get("label_name", ""), [None] * len(columns[SPLIT])), strict=True)
+    names_of_split: dict[str, list[str | None]] = {split: [] for split in splits}
+    for split, name in names:
+        names_of_split[split].append(name)
     return Subject(
         dataset=description.name,
         frame=pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()}),
         roles=roles,
-        facts={None: _facts(description)},
+        facts={None: facts},
         splits=splits,
         together=len(splits) == 1,
         places=[SPLIT, FILE, *numbered],
+        advice=raw_advice(description, names_of_split, facts.get("imbalance", math.inf)),
     )
 
 

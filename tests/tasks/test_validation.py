@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from beft.datasets import DatasetError
+from beft.datasets.loaders import fetch_source
 from beft.datasets.parquet import read_table, write_table
 from beft.datasets.preparation import prepare_source
 from beft.files import read_json
@@ -19,7 +20,7 @@ from tasks.expectations import ExpectationsFailed
 from tasks.settings import PipelineSettings
 from tasks.validate import validate
 from tasks.validate_raw import validate_raw
-from tests.beft.datasets.small import fetched, prepared, texts
+from tests.beft.datasets.small import describe, fetched, prepared, texts, write_jsonl
 from tests.beft.datasets.test_shapes import CHOICE, GENERATION, GROUPED, RECORD, REGRESSION, asked, scored
 
 SETTINGS = PipelineSettings()
@@ -113,7 +114,7 @@ def test_a_raw_column_that_is_gone_and_labels_out_of_balance(workspace: Path) ->
     found = failures(raised.value)
     assert set(found) == {
         ("expect_column_to_exist", "sentence", None),
-        ("expect_column_distinct_values_to_contain_set", "mood (name)", None),
+        ("expect_column_distinct_values_to_contain_set", "mood (name)", "train"),
         ("expect_column_kl_divergence_to_be_less_than", "mood (name)", None),
     }
     divergence = found["expect_column_kl_divergence_to_be_less_than", "mood (name)", None]["observed"]
@@ -193,9 +194,6 @@ def test_prepared_columns_of_another_kind(workspace: Path) -> None:
 
 
 def test_an_own_evaluation_split_is_checked_beside_train(workspace: Path) -> None:
-    from beft.datasets.loaders import fetch_source
-    from tests.beft.datasets.small import describe, write_jsonl
-
     write_jsonl(workspace / "rows.jsonl", texts(60))
     write_jsonl(workspace / "held.jsonl", [{"sentence": "held", "mood": "bad"}, *texts(30, start=70)])
     description = describe(workspace, source={"kind": "files", "train": "rows.jsonl", "test": "held.jsonl"})
@@ -358,3 +356,47 @@ def test_a_label_that_is_too_frequent_in_dev_is_found(workspace: Path) -> None:
     with pytest.raises(ExpectationsFailed) as raised:
         validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
     assert set(failures(raised.value)) == {("expect_column_kl_divergence_to_be_less_than", "label", "dev")}
+
+
+def balanced_otherwise(bad: int, good: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows of which so many are bad and good."""
+    return [row | {"mood": "bad" if number < bad else "good"} for number, row in enumerate(texts(bad + good, start))]
+
+
+def test_labels_out_of_balance_are_told_with_the_shares_to_declare(workspace: Path) -> None:
+    raw = fetched(workspace, balanced_otherwise(117, 3))
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    told = str(raised.value)
+    assert "if that is right, declare shares: {bad: 0.975, good: 0.025}" in told
+    assert "threshold" not in told and "partition_object" not in told
+    shares = yaml.safe_load(told.partition("declare shares: ")[2].partition("\n")[0])
+    (workspace / "declared").mkdir()
+    raw = fetched(workspace / "declared", balanced_otherwise(117, 3), shares=shares)
+    assert validate_raw(SETTINGS, {"fetch": raw}, workspace / "declared", dataset="own")["rows"] == 120
+
+
+def test_a_test_split_with_other_shares_is_told_how_to_allow_it(workspace: Path) -> None:
+    write_jsonl(workspace / "rows.jsonl", balanced_otherwise(20, 2000))
+    write_jsonl(workspace / "held.jsonl", balanced_otherwise(30, 0, start=5000))
+    description = describe(
+        workspace,
+        source={"kind": "files", "train": "rows.jsonl", "test": "held.jsonl"},
+        shares={"bad": 0.01, "good": 0.99},
+    )
+    fetch_source(description, workspace / "raw", workspace)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "out", dataset="own")
+    said = str(raised.value).partition("write to data/expectations/own.yaml: ")[2].partition("\n")[0]
+    own = workspace / "data" / "expectations" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(said)
+    assert validate_raw(SETTINGS, {"fetch": workspace / "raw"}, workspace / "out", dataset="own")["rows"] == 2050
+
+
+def test_a_label_without_rows_and_few_rows_are_told_what_to_do(workspace: Path) -> None:
+    raw = fetched(workspace, texts(12), labels=["bad", "good", "none"], shares={"bad": 0.4, "good": 0.4, "none": 0.2})
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    assert "no row has the label 'none': take it out of labels, or bring such rows" in str(raised.value)
+    assert "these are too few rows: bring more" in str(raised.value)
