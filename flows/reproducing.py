@@ -34,7 +34,7 @@ from tasks.reproduction_cells import Outline
 from tasks.reproduction_plan import Missing, Plan, Planned, reasons
 from tasks.reproduction_price import Price, price_table
 from tasks.settings import PipelineSettings
-from tasks.step import RECORD, Call
+from tasks.step import RECORD, Call, StepRecord
 from tasks.tracking import page_of
 from tasks.workspace import Workspace
 
@@ -211,7 +211,7 @@ class Reproducing:
                 "reused": done.reused,
             }
             self._write()
-            self._log(planned, done.record.fingerprint, done.record.finished)
+            self._log(planned, done.record)
             if not done.reused:
                 expected, spent, left = expected + price.seconds, spent + done.record.seconds, left - price.seconds
                 if left > 0:
@@ -223,14 +223,13 @@ class Reproducing:
         inputs = {"prepare": self._prepared[planned.key]}
         return submit(measure_step, planned.settings, inputs, self.root, planned.dataset)
 
-    def _log(self, planned: Planned, fingerprint: str, finished: str) -> None:
+    def _log(self, planned: Planned, made: StepRecord) -> None:
         assert self._parent is not None
         tracking.log_measurement(
             self._parent,
             planned,
             Measurement.load(self.folders[planned.key]).records,
-            fingerprint=fingerprint,
-            finished=finished,
+            made=made,
             settings=self.settings,
             root=self.root,
         )

@@ -189,7 +189,10 @@ class Run:
 
     def _log(self, record: StepRecord) -> None:
         assert self._parent is not None
-        tracking.log_step(self._parent, record, self.folders[record.key], self.settings, root=self.root)
+        if not tracking.log_step(self._parent, record, self.folders[record.key], self.settings, root=self.root):
+            return
+        for other in self._finished:  # runs were replaced, into which they had written as well
+            tracking.log_step(self._parent, other, self.folders[other.key], self.settings, root=self.root)
 
     def _close(self, status: Any, error: str | None = None) -> None:
         self.record |= {"status": status, "finished": now(), "error": error}

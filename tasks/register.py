@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 DONE = "registration"
 """The tag of a version whose registration was finished: aliases are then never touched again by this step."""
 
+_EVALUATION = "evaluation_sha256"
 _PATIENCE_SECONDS = 600.0  # others that register the same model, on other machines perhaps, copy their files meanwhile
 
 
@@ -68,6 +70,11 @@ class _Candidate:
         """Whether it can be trained again from what is registered."""
         data, pushed = self.results.data, self.settings.versioning.push
         return rebuildable(self.facts, data, self.adapter, PROJECT, pushed=pushed)
+
+    @cached_property
+    def evaluation_sha256(self) -> str:
+        """The hash of the numbers that the version shows."""
+        return sha256_file(self.results.folders["evaluate"] / "evaluation.json")
 
     @property
     def gate_sha256(self) -> str:
@@ -142,6 +149,8 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
             _note_version(connection, version)
             _decide(connection, candidate, number, turn, GateDecisions(candidate.settings, root))
             client.set_model_version_tag(name, number, DONE, "complete")
+        elif version.tags.get(_EVALUATION) not in (None, candidate.evaluation_sha256):
+            _show_evaluation(connection, candidate, version)
     version = client.get_model_version(name, number)
     aliases = sorted(alias for alias, of in client.get_registered_model(name).aliases.items() if str(of) == number)
     write_text(out / f"card-{candidate.results.name}.md", version.description or "")
@@ -174,6 +183,26 @@ def _make_version(connection: Connection, candidate: _Candidate) -> Any:
     if candidate.rebuildable.said:
         log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.said)
     return version
+
+
+def _show_evaluation(connection: Connection, candidate: _Candidate, version: Any) -> None:
+    """Bring a version up to date whose adapter was evaluated again, with other numbers. What was decided stays."""
+    client, number = connection.client, str(version.version)
+    log.warning("%s version %s was evaluated again: it shows the new numbers", candidate.name, number)
+    _log_model_metrics(connection, candidate, version.source.removeprefix("models:/"), at=round(1000 * time.time()))
+    decision = {key: version.tags[key] for key in ("decision", "reason", "gate_decisions") if key in version.tags}
+    _describe(connection, candidate, number, decision)
+    numbers = {name: value for name, value in _version_tags(candidate).items() if name.startswith("test_")}
+    for name, value in {**numbers, _EVALUATION: candidate.evaluation_sha256}.items():
+        client.set_model_version_tag(candidate.name, number, name, value)
+
+
+def _describe(connection: Connection, candidate: _Candidate, version: str, decision: Mapping[str, JSON]) -> None:
+    name = candidate.name
+    card = model_card(
+        candidate.results, candidate.adapter, candidate.settings, name=name, decision=decision, facts=candidate.facts
+    )
+    connection.client.update_model_version(name, version, card)
 
 
 def _version(connection: Connection, candidate: _Candidate) -> Any | None:
@@ -237,8 +266,12 @@ def _ids(candidate: _Candidate, split: str) -> list[str]:
     return load_split(candidate.results.folders["prepare"], split).ids
 
 
-def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: str) -> None:
-    """The test metrics once more, as the model's own: its page shows them beside the data set that they are of."""
+def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: str, *, at: int | None = None) -> None:
+    """The test metrics once more, as the model's own: its page shows them beside the data set that they are of.
+
+    Args:
+        at: Their time in milliseconds; none: the end of the run.
+    """
     from mlflow.entities import Metric
 
     evaluation, run = candidate.results.evaluation, candidate.run
@@ -250,7 +283,7 @@ def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: 
             Metric(
                 f"test/{metric}",
                 score.value,
-                run.info.end_time or run.info.start_time,
+                at or run.info.end_time or run.info.start_time,
                 0,
                 model_id=model_id,
                 dataset_name=given.name if given else None,
@@ -308,6 +341,7 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
         **({"labels": ", ".join(adapter.labels)} if adapter.labels else {}),
         "base": adapter.base_id,
         "base_sha256": adapter.base_sha256,
+        _EVALUATION: candidate.evaluation_sha256,
         "data_md5": data.get("prepared_md5"),
         "raw_data_md5": data.get("raw_md5"),
         "data_sha256": data.get("prepared_sha256"),
@@ -362,10 +396,7 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
         tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, shown(value, REGISTRY_TEXT))
-    card = model_card(
-        candidate.results, candidate.adapter, candidate.settings, name=name, decision=tags, facts=candidate.facts
-    )
-    client.update_model_version(name, version, card)
+    _describe(connection, candidate, version, tags)
     moves = {CHAMPION: version} if tags["decision"] == CHAMPION else {}
     challenger = turn.aliases.get(CHALLENGER)
     if challenger not in there or int(challenger) < int(version):  # a registration that was cut short may end late

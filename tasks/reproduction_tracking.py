@@ -5,7 +5,6 @@ so that the pages of MLflow put all nested runs side by side. Whatever is writte
 it a second time changes nothing, and a reproduction that was killed goes on with the same runs.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,11 +16,22 @@ from tasks.measured import Measured
 from tasks.mlflow_limits import RUN_NAME
 from tasks.reproduction_plan import Plan, Planned
 from tasks.settings import PipelineSettings
-from tasks.step import JSON
-from tasks.tracking import FLOW, NESTED, NOTE, find_run, milliseconds, side_by_side_of, user_name, write_batch
+from tasks.step import JSON, StepRecord
+from tasks.tracking import (
+    FLOW,
+    NESTED,
+    NOTE,
+    OUTPUTS,
+    find_run,
+    milliseconds,
+    outputs_mark,
+    set_aside,
+    side_by_side_of,
+    user_name,
+    write_batch,
+)
 
-LOGGED = "beft.logged"
-"""The tag of a parent run: which measurements have been written in full, by their fingerprints."""
+_OUTPUTS = f"{OUTPUTS}measure"
 
 
 def tracked_in(settings: PipelineSettings) -> PipelineSettings:
@@ -82,25 +92,19 @@ def log_measurement(
     planned: Planned,
     records: Sequence[Measured],
     *,
-    fingerprint: str,
-    finished: str,
+    made: StepRecord,
     settings: PipelineSettings,
     root: Path,
 ) -> None:
-    """Write a nested run for each record of a measurement; a second call writes nothing.
+    """Write a nested run for each record of a measurement; a second call with the same outputs writes nothing.
 
     Args:
-        fingerprint: Of the measurement.
-        finished: When it was finished; ISO 8601, UTC.
+        made: The record of the step that measured.
         settings: Of the project.
     """
     connection = connect(tracked_in(settings), root)
-    logged = json.loads(connection.client.get_run(parent).data.tags.get(LOGGED, "[]"))
-    if fingerprint[:16] in logged:
-        return
     for record in records:
-        _nested(connection, parent, planned, record, milliseconds(finished))
-    connection.client.set_tag(parent, LOGGED, json.dumps([*logged, fingerprint[:16]]))
+        _nested(connection, parent, planned, record, milliseconds(made.finished), outputs_mark(made.outputs))
 
 
 @explained
@@ -135,22 +139,29 @@ def finish_reproduction(
     client.set_terminated(parent, status)
 
 
-def _nested(connection: Connection, parent: str, planned: Planned, record: Measured, finished: int) -> None:
+def _nested(
+    connection: Connection, parent: str, planned: Planned, record: Measured, finished: int, outputs: str
+) -> None:
     client = connection.client
     name = f"{planned.base}/{planned.dataset}/{planned.regime}/{record.key}"
     tags = {"mlflow.parentRunId": parent, NESTED: name}
     run = find_run(connection, tags)
+    shows = run.data.tags.get(_OUTPUTS) if run is not None else None
+    if run is not None and shows == outputs and run.info.status == "FINISHED":
+        return
+    if run is not None and shows not in (None, outputs):
+        set_aside(connection, run)
+        run = None
     if run is None:
         seconds = (record.cost.seconds if record.cost else None) or 0.0
         run = client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * seconds),
             run_name=shown(f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}", RUN_NAME),
-            tags=tags | {"mlflow.user": user_name()},
+            tags=tags | {"mlflow.user": user_name(), _OUTPUTS: outputs},
         )
-    write_batch(
-        connection, run.info.run_id, _params(planned, record), _tags(planned, record), _metrics(record), finished
-    )
+    found = _tags(planned, record) | {_OUTPUTS: outputs}
+    write_batch(connection, run.info.run_id, _params(planned, record), found, _metrics(record), finished)
     client.set_terminated(run.info.run_id, "FINISHED", finished)
 
 

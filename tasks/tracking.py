@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from beft.files import read_json
+from beft.files import read_json, sha256_json
 from tasks.connection import Connection, connect, every, explained, repeatable
 from tasks.entries import Entry, entries, shown
 from tasks.flat_settings import flat
@@ -29,7 +29,9 @@ FLOW = "beft.fingerprint"
 NESTED = "beft.nested"
 """The tag of a nested run: what it is of its parent, as ``DATASET/METHOD``."""
 LOGGED = "beft.logged."
-"""Tags of a parent run, one a dataset (and ``run`` for the rest): which steps have been written in full, as JSON."""
+"""Tags of a parent run, one a dataset (and ``run`` for the rest): the steps that were written in full, and their marks."""
+OUTPUTS = "beft.outputs."
+"""Tags of a nested run, one a step that wrote into it: the mark of that step's outputs."""
 FLOW_RUN = "prefect.flow_run"
 """The tag of a parent run: the id of the Prefect flow run that worked on it last."""
 FLOW_RUN_PAGE = "prefect.page"
@@ -84,37 +86,97 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
 
 @explained
 @repeatable
-def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> None:
+def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> bool:
     """Write what a finished step says into MLflow: metrics, pictures and files, and nested runs for what it trained.
 
-    A second call with the same record writes nothing.
+    A second call with the same outputs writes nothing. Where the step was made again with other outputs, the nested
+    runs that it wrote into are set aside, and new ones are made.
 
     Args:
         parent: The parent run, of ``open_run``.
         folder: The step's folder.
+
+    Returns:
+        Whether nested runs were set aside: what other steps wrote into them has to be written again.
     """
     connection = connect(settings, root)
     client = connection.client
     run = client.get_run(parent)
-    mark = LOGGED + (record.dataset or "run")
+    mark, outputs = LOGGED + (record.dataset or "run"), outputs_mark(record.outputs)
     logged = json.loads(run.data.tags.get(mark, "{}"))
-    if logged.get(record.step) == record.fingerprint[:16]:
-        return
-    finished = milliseconds(record.finished)
+    before = logged.get(record.step)
+    nested = _nested_runs(connection, parent)
+    finished, replaced = milliseconds(record.finished), False
     for entry in entries(record, folder, settings):
-        target = parent if entry.nested is None else _nested(connection, run, entry, finished)
-        tags = dict(entry.tags)
-        if entry.note:
-            tags[NOTE] = f"{_first_words(run)}\n\n{entry.note}"
-        write_batch(connection, target, entry.params, tags, entry.metrics, finished)
-        for path, place in entry.artifacts:
-            if path.is_dir():
-                client.log_artifacts(target, str(path), place)
-            else:
-                client.log_artifact(target, str(path), place)
+        when = finished
+        if entry.nested is None:
+            if before == outputs:
+                continue
+            target = parent
+            if before is not None:  # what is to be shown is the value with the last time
+                when = max([finished, *(1 + time for time in _last_times(client, parent, entry))])
+        else:
+            there = nested.get(entry.nested)
+            shows = there.data.tags.get(OUTPUTS + record.step) if there else None
+            if before == outputs == shows:
+                continue
+            if there is not None and shows not in (None, outputs):
+                set_aside(connection, there)
+                there, replaced = None, True
+            target = _nested(connection, run, entry, there, finished, {OUTPUTS + record.step: outputs})
+        _write_entry(connection, run, target, entry, when, {OUTPUTS + record.step: outputs} if entry.nested else {})
         if entry.nested is not None and client.get_run(target).info.status != "FINISHED":
             client.set_terminated(target, "FINISHED", finished)
-    client.set_tag(parent, mark, json.dumps(logged | {record.step: record.fingerprint[:16]}))
+    if before != outputs:
+        client.set_tag(parent, mark, json.dumps(logged | {record.step: outputs}))
+    return replaced
+
+
+def _write_entry(
+    connection: Connection, parent: Any, target: str, entry: Entry, when: int, tags: Mapping[str, JSON]
+) -> None:
+    tags = {**entry.tags, **tags}
+    if entry.note:
+        tags[NOTE] = f"{_first_words(parent)}\n\n{entry.note}"
+    write_batch(connection, target, entry.params, tags, entry.metrics, when)
+    for path, place in entry.artifacts:
+        if path.is_dir():
+            connection.client.log_artifacts(target, str(path), place)
+        else:
+            connection.client.log_artifact(target, str(path), place)
+
+
+def outputs_mark(outputs: Mapping[str, str]) -> str:
+    """What stands in MLflow for the outputs of a step: path to sha256 of each."""
+    return sha256_json(dict(outputs))[:16]
+
+
+def set_aside(connection: Connection, run: Any) -> None:
+    """Take a nested run from its parent, since what it shows was made again and is other now.
+
+    It is kept: a registered version may have come from it.
+    """
+    name = run.data.tags.get(NESTED, "")
+    title = shown(f"replaced: {name}", RUN_NAME)
+    write_batch(connection, run.info.run_id, tags={"beft.replaced": name, "mlflow.runName": title})
+    connection.client.delete_tag(run.info.run_id, "mlflow.parentRunId")
+    log.warning("%s was made again and is other than before: MLflow shows it as a new run", name)
+
+
+def _last_times(client: Any, run: str, entry: Entry) -> list[int]:
+    """When each metric of an entry was written last."""
+    histories = (client.get_metric_history(run, name) for name, _, _ in entry.metrics)
+    return [max(point.timestamp for point in points) for points in histories if points]
+
+
+def _nested_runs(connection: Connection, parent: str) -> dict[str, Any]:
+    """The nested runs of a parent run by their names; of several, as ``find_run`` chooses."""
+    search, wanted = connection.client.search_runs, f"tags.`mlflow.parentRunId` = '{parent}'"
+    found = every(search, [connection.experiment], wanted, order_by=["attributes.start_time ASC"])
+    nested: dict[str, Any] = {}
+    for run in sorted(found, key=lambda run: run.info.status != "FINISHED"):
+        nested.setdefault(run.data.tags.get(NESTED, ""), run)
+    return nested
 
 
 @explained
@@ -178,16 +240,21 @@ def find_run(connection: Connection, tags: Mapping[str, str]) -> Any | None:
     return min(found, key=lambda run: run.info.status != "FINISHED", default=None)
 
 
-def _nested(connection: Connection, parent: Any, entry: Entry, finished: int) -> str:
-    """The id of a nested run, found or made, with the times of the step."""
-    tags = {"mlflow.parentRunId": parent.info.run_id, NESTED: str(entry.nested)}
-    run = find_run(connection, tags)
+def _nested(
+    connection: Connection, parent: Any, entry: Entry, run: Any | None, finished: int, tags: Mapping[str, str]
+) -> str:
+    """The id of a nested run, the one that is there or a new one, with the times of the step."""
     if run is None:
         run = connection.client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * entry.seconds),
             run_name=shown(entry.title, RUN_NAME),
-            tags=tags | {"mlflow.user": user_name()},
+            tags={
+                "mlflow.parentRunId": parent.info.run_id,
+                NESTED: str(entry.nested),
+                "mlflow.user": user_name(),
+                **tags,
+            },
         )
     if not run.inputs.dataset_inputs:
         own = [given for given in parent.inputs.dataset_inputs if given.dataset.name == entry.dataset]

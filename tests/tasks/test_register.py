@@ -221,6 +221,22 @@ def test_a_registration_that_ends_late_leaves_the_challenger(
     assert aliases(connect(certain.settings, project).client, late["name"]) == {"challenger": "2", "champion": "2"}
 
 
+def test_a_version_shows_the_numbers_of_its_last_evaluation(
+    certain: FinishedRun, uncertain: FinishedRun, project: Path
+) -> None:
+    """The evaluation of the same adapter was deleted and made again, and came out otherwise."""
+    first = registered(certain, project)
+    again = registered(uncertain, project)
+    assert (again["version"], again["champion"], again["reason"]) == ("1", True, first["reason"])
+    client = connect(certain.settings, project).client
+    version = client.get_model_version(first["name"], "1")
+    assert version.tags["test_accuracy"] == "0.6050"
+    assert version.description.startswith("60.5 % accuracy")
+    metrics = client.get_logged_model(version.tags["model_id"]).metrics
+    points = [(metric.timestamp, metric.value) for metric in metrics if metric.key == "test/accuracy"]
+    assert max(points)[1] == 0.605
+
+
 def test_what_is_gone_from_the_registry_is_missed(certain: FinishedRun, project: Path) -> None:
     model = registered(certain, project)
     out = project / "registration"

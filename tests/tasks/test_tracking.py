@@ -4,14 +4,16 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beft.errors import BeftError
-from beft.files import read_json
+from beft.files import read_json, write_json
 from tasks.connection import connect
+from tasks.fingerprint import contents
 from tasks.settings import PipelineSettings
 from tasks.tracking import close_run, log_step, nested_run, open_run, page_of
 from tests.support.finished_run import FINGERPRINT, FinishedRun
@@ -198,6 +200,59 @@ def test_an_interrupted_logging_is_finished_not_doubled(
             assert open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts) == parent
         log_step(parent, record, finished_run.folder(record), finished_run.settings, root=project)
     assert rows(project / "mlflow" / "mlflow.db") == rows(root / "mlflow" / "mlflow.db")
+
+
+def test_what_was_made_again_with_other_bytes_is_shown(
+    finished_run: FinishedRun, project: Path, tmp_path: Path
+) -> None:
+    """Training and evaluation were deleted and made again; their inputs are the same, their numbers are not."""
+    records = {record.key: record for record in finished_run.records}
+    parent = log_all(finished_run, project)
+    connection = connect(finished_run.settings, project)
+    before = nested_run(connection, parent, "films", "target")
+    assert before is not None
+
+    folders = {key: tmp_path / key for key in ("train/films", "evaluate/films")}
+    for key, folder in folders.items():
+        shutil.copytree(finished_run.inputs[key], folder)
+    history = read_json(folders["train/films"] / "history.json")
+    write_json(
+        folders["train/films"] / "history.json", [one | {"dev_loss": one["dev_loss"] / 2} for one in history[:2]]
+    )
+    value = read_json(folders["evaluate/films"] / "evaluation.json")
+    value["splits"]["test"]["scores"][value["target"]]["accuracy"]["value"] = 0.125
+    value["tuning"]["logistic_regression"]["C"] = 123.0
+    write_json(folders["evaluate/films"] / "evaluation.json", value)
+    earlier = "2025-01-02T03:04:05+00:00"  # by the clock of the machine that made them again
+    again = [
+        records[key].model_copy(update={"outputs": contents(folder), "finished": earlier})
+        for key, folder in folders.items()
+    ]
+
+    log = partial(log_step, parent, settings=finished_run.settings, root=project)
+    assert [log(record, folders[record.key]) for record in again] == [True, True]
+    for record in finished_run.records:  # as the flow does then
+        log(
+            record if record.key not in folders else again[list(folders).index(record.key)],
+            folders.get(record.key, finished_run.inputs[record.key]),
+        )
+    target = nested_run(connection, parent, "films", "target")
+    assert target is not None and target.info.run_id != before.info.run_id
+    losses = connection.client.get_metric_history(target.info.run_id, "dev/loss")
+    assert [point.value for point in losses] == [one["dev_loss"] / 2 for one in history[:2]]
+    assert target.data.metrics["test/accuracy"] == 0.125
+    logistic = nested_run(connection, parent, "films", "logistic_regression")
+    assert logistic is not None and logistic.data.params["train.logistic_C"] == "123.0"
+    probe = nested_run(connection, parent, "films", "all_biases")
+    assert probe is not None and {"dev/loss", "test/accuracy"} <= set(probe.data.metrics)
+    assert connection.client.get_run(parent).data.metrics["films/test_accuracy"] == 0.125
+    # What was shown before is kept, but no more among the runs of this one.
+    kept = connection.client.get_run(before.info.run_id)
+    assert kept.data.metrics == before.data.metrics
+    assert "mlflow.parentRunId" not in kept.data.tags and kept.info.run_name == "replaced: films/target"
+    counted = rows(project / "mlflow" / "mlflow.db")
+    assert not any(log(record, folders[record.key]) for record in again)
+    assert rows(project / "mlflow" / "mlflow.db") == counted
 
 
 def test_a_failed_run_says_why_and_is_continued(finished_run: FinishedRun, project: Path) -> None:
