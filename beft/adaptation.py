@@ -80,7 +80,7 @@ def make_sample(
 
 def labelled(classifier: Classifier, rows: Rows, max_length: int, *, training: bool = False) -> LabelledRows:
     """Encode rows for a classifier, in its shape; ``training`` leaves out what only predictions need."""
-    return classifier.shape.examples(classifier.tokenizer, rows, max_length, training=training)
+    return classifier.examples(rows, max_length, training=training)
 
 
 def joined(first: Rows, second: Rows) -> Rows:

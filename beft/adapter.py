@@ -82,7 +82,7 @@ class Adapter:
         base_id: The base's portable id.
         base_sha256: The hash of the base's files.
         labels: Names of the classes, in the order of the logits; none for a shape without classes.
-        pooling: What the head sees: ``model``, ``mean`` or ``cls``.
+        pooling: What the head sees, as ``head.pooling`` names it.
         max_length: Tokens that a text is cut to.
         head_train: What of the head was trained: ``output``, ``full`` or ``paper``.
         dataset: The name of the dataset.

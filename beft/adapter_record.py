@@ -21,7 +21,7 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.peft_format import ModuleFacts, Opens
-from beft.settings import Quantization
+from beft.settings import Pooling, Quantization
 from beft.sites import BiasSite
 
 FORMAT: Final = "beft adapter"
@@ -106,7 +106,7 @@ class AdapterRecord(_Part):
     labels: tuple[str, ...]
     shape: dict[str, Any] = Field({"name": "classification"})
     inputs: InputPart
-    pooling: Literal["model", "mean", "cls"]
+    pooling: Pooling
     max_length: int = Field(ge=1)
     terms: tuple[str, ...]
     sites: tuple[SitePart, ...] = Field(min_length=1)

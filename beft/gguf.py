@@ -45,14 +45,20 @@ def gguf_configuration(folder: Path) -> dict[str, Any]:
     """The entries of the configuration in a folder's GGUF file; none where its weights are no such file.
 
     Raises:
-        InputError: As ``gguf_options``.
+        InputError: As ``gguf_options``, or the file cannot be read.
     """
     from transformers import AutoConfig
 
     options = gguf_options(folder)
     if not options:
         return {}
-    found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    try:
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:  # of gguf, which reads the file as it comes
+        raise InputError(
+            f"{folder / options['gguf_file']} cannot be read ({error}): it is damaged or cut short, or of a model that "
+            "transformers does not read from GGUF files; download it again, or use a base with safetensors weights"
+        ) from None
     values: dict[str, Any] = found.to_dict()
     return values
 

@@ -1,5 +1,6 @@
 """What bias terms a base has: where, how wide, which could be added, and which can do nothing."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.base import BaseReference, load_classifier, resolve_base
+from beft.base import BaseReference, load_parts, resolve_base
+from beft.classifier import Classifier
 from beft.device import Compute
 from beft.encoding import encode
 from beft.errors import InputError
-from beft.gguf import gguf_options
 from beft.layout import Match, join
+from beft.pooling import base_pooling
 from beft.sites import BiasSite, find_sites
 from beft.structure import match_layout
 
+log = logging.getLogger("beft.base")
+
+_LABELS = ("first", "second")
 _TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")
 
 
@@ -52,6 +57,7 @@ class Inspection:
         layers: Number of its layers.
         stacks: How many of them are the encoder's and the decoder's; empty for one list of layers.
         parameters: Number of all parameters of the base, with a head of two classes.
+        pooling: The pooling that its own files ask for; None where they ask for one that beft does not know.
     """
 
     base: BaseReference
@@ -60,6 +66,7 @@ class Inspection:
     layers: int
     stacks: Mapping[str, int]
     parameters: int
+    pooling: str | None
     terms: tuple[TermFacts, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -71,12 +78,13 @@ class Inspection:
             "layers": self.layers,
             "stacks": dict(self.stacks),
             "parameters": self.parameters,
+            "pooling": self.pooling,
             "terms": [asdict(term) for term in self.terms],
         }
 
 
 def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Inspection:
-    """Inspect a base. Its weights are loaded only to measure inertness.
+    """Inspect a base, and check it as a run does. Its weights are read only to measure inertness.
 
     Args:
         source: As ``base.source`` of the settings.
@@ -84,21 +92,18 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
         seed: Seed of the random shifts.
 
     Raises:
-        InputError: The base cannot be reached, or its structure is unknown.
+        InputError: The base cannot be reached, its files are no whole base, or its structure is unknown.
     """
     reference = resolve_base(source)
+    compute = Compute("cpu", "fp32", torch.get_num_threads())
+    model, tokenizer, drawn = load_parts(reference.folder, len(_LABELS), compute, seed, weights=inertness)
+    sites = find_sites(model, add=True)
     inert: dict[BiasSite, Tensor] | None = None
     if inertness:
         from beft.adaptation import inert_components
 
-        compute = Compute("cpu", "fp32", torch.get_num_threads())
-        classifier = load_classifier(reference, ("first", "second"), compute=compute, pooling="model", seed=seed)
-        model = classifier.model
-        sites = find_sites(model, add=True)
-        inert = inert_components(classifier, sites, encode(classifier.tokenizer, _TEXTS, max_length=32), seed)
-    else:
-        model = _outline(reference)
-        sites = find_sites(model, add=True)
+        classifier = Classifier(model, tokenizer, reference, _LABELS, drawn=drawn)
+        inert = inert_components(classifier, sites, encode(tokenizer, _TEXTS, max_length=32), seed)
     match = match_layout(model)
     terms = dict.fromkeys(site.term for site in sites)
     return Inspection(
@@ -108,27 +113,18 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
         layers=match.layers,
         stacks=match.lengths if len(match.lengths) > 1 else {},
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        pooling=_pooling(reference),
         terms=tuple(_facts(match, [site for site in sites if site.term == term], inert) for term in terms),
     )
 
 
-def _outline(reference: BaseReference) -> Any:
-    """The model's modules without their weights."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
+def _pooling(reference: BaseReference) -> str | None:
+    """A pooling that is not known is no fault of a base: a setting names another."""
     try:
-        config = AutoConfig.from_pretrained(
-            reference.folder,
-            num_labels=2,
-            local_files_only=True,
-            trust_remote_code=False,
-            **gguf_options(reference.folder),
-        )
-        with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the base {reference.source!r} is no model for classification: {first_line}") from None
+        return base_pooling(reference.folder)
+    except InputError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _facts(match: Match, sites: Sequence[BiasSite], inert: dict[BiasSite, Tensor] | None) -> TermFacts:

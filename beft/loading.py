@@ -1,5 +1,7 @@
 """From a base's files to a model: each weight straight to its device, in its precision, without a copy on the way."""
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,16 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from beft.base_files import read_mapping
 from beft.classifier import HEADS
 from beft.device import Compute
+from beft.errors import BeftError, InputError
 from beft.estimate import available_bytes
-from beft.gguf import forget_gguf, gguf_options
+from beft.gguf import forget_gguf, gguf_file, gguf_options
+from beft.out_of_memory import is_out_of_memory
 from beft.quantized import freeze_quantized, quantization_options
 
+log = logging.getLogger("beft.base")
+
+_LAYER = re.compile(r"\.\d+\.")
 _KEPT_ELSEWHERE = ("cpu", "disk")
 
 
-def load_model(folder: Path, outputs: int, compute: Compute, seed: int) -> tuple[Any, dict[str, Any]]:
+def load_model(
+    folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool = True
+) -> tuple[Any, tuple[str, ...]]:
     """Load a base with a classification head, what its files lack drawn from ``seed``; or a language model.
 
     The weights are read from the file's mapping one by one. With ``compute.device_map: auto`` they go to the GPUs that
@@ -24,15 +34,91 @@ def load_model(folder: Path, outputs: int, compute: Compute, seed: int) -> tuple
 
     Args:
         outputs: Of the head; 0 for a language model, which has none.
+        weights: Whether the weights are read; without them the parameters are on the device ``meta``, and all else is
+            checked as with them.
 
     Returns:
-        The model, and what transformers tells of the loading (missing keys and mismatched ones among it).
+        The model, and the names of the parameters that were drawn: of the head (one of another number of outputs is
+        drawn anew) and of the pooler.
 
     Raises:
-        InputError: The base is quantised in a way that is not known, or what its quantisation needs is not there.
-        OSError, ValueError, KeyError: Of transformers.
+        InputError: The files do not hold the model that their configuration describes, a value is no finite number, the
+            base is quantised in a way that is not known, or something that it needs is not installed.
     """
+    what = "a classifier" if outputs else "a language model"
+    try:
+        model, found = _load(folder, outputs, compute, seed, weights=weights)
+    except BeftError:
+        raise
+    except ImportError as error:
+        raise InputError(f"the base in {folder} needs a package that is not installed: {_first_line(error)}") from None
+    except Exception as error:  # whatever a file of the base makes transformers, torch or safetensors raise
+        if is_out_of_memory(error):
+            raise
+        file = gguf_file(folder)
+        advice = (
+            f"look at {folder / 'config.json'}" if file is None else f"{file} is damaged or cut short: copy it again"
+        )
+        raise InputError(f"the base cannot be loaded as {what} ({_first_line(error)}); {advice}") from error
+    drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
+    _check_drawn(model, drawn, found["mismatched_keys"], folder, has_head=outputs > 0)
+    _check_unused(model, found["unexpected_keys"], folder)
+    _check_finite(model, folder)
+    return model, drawn
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _check_kind(folder: Path, *, has_head: bool) -> None:
+    """Check that transformers has a class for what a configuration describes."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    path = folder / "config.json"
+    config = read_mapping(path)
+    kind, own_code = config.get("model_type"), config.get("auto_map")
+    classes = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES if has_head else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind in classes:
+        if own_code:
+            log.warning(
+                "%s names code of its own (auto_map), which is not run: transformers' %s computes the base, which need "
+                "not be the same",
+                path,
+                classes[kind],
+            )
+        return
+    if own_code:
+        raise InputError(
+            f"{path} names code of its own (auto_map) for the model_type {kind!r}, and such code is never run; use a "
+            "base of a type that transformers itself computes"
+        )
+    if kind is None:
+        raise InputError(f"{path} names no model_type: it was written by another tool; copy the base's own config.json")
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise InputError(
+            f"{path}: the model_type {kind!r} is not known to transformers {transformers.__version__}; use another "
+            "base, or a transformers that knows it"
+        )
+    what = "classify sequences" if has_head else "predict the next token"
+    raise InputError(f"{path}: transformers has no model of the type {kind!r} that can {what}; use another base")
+
+
+def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool) -> tuple[Any, dict[str, Any]]:
+    if gguf_file(folder) is None:
+        _check_kind(folder, has_head=outputs > 0)
     options = quantization_options(folder, outputs, compute.quantization, compute.dtype)
+    if not weights and "config" not in options:  # weights that are quantised in the file are read with their numbers
+        kept = {name: value for name, value in options.items() if name == "num_labels"}
+        outline: tuple[Any, dict[str, Any]] = _from_pretrained(
+            folder, outputs, compute, seed, **kept, device_map={"": "meta"}
+        )
+        return outline
     places: dict[str, Any] = {"device_map": {"": compute.device}}
     if compute.device == "cpu" and not set(options) - {"num_labels"}:
         places = {}  # they are read straight into memory without a map too, which would need accelerate
@@ -48,6 +134,65 @@ def load_model(folder: Path, outputs: int, compute: Compute, seed: int) -> tuple
     freeze_quantized(model)
     forget_gguf(model)
     return model, found
+
+
+def _check_drawn(
+    model: Any, drawn: Sequence[str], mismatched: Sequence[tuple[str, Any, Any]], folder: Path, *, has_head: bool
+) -> None:
+    """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
+    within = f"{model.base_model_prefix}." if has_head else ""
+    inside = [name for name in drawn if name.startswith(within) and ".pooler." not in name]
+    shapes = {name: (list(there), list(asked)) for name, there, asked in mismatched}
+    if other := next((name for name in inside if name in shapes), None):
+        there, asked = shapes[other]
+        raise InputError(
+            f"the base in {folder} holds {other} of shape {there}, but its config.json asks for {asked} "
+            f"({type(model).__name__}): the two are of different models; copy both from the same one"
+        )
+    if inside:
+        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+        raise InputError(
+            f"the base in {folder} does not hold {', '.join(inside[:3])}{more}: its files are incomplete, or "
+            f"of another model than its config.json says ({type(model).__name__})"
+        )
+
+
+def _check_unused(model: Any, unused: Sequence[str], folder: Path) -> None:
+    """Layers in the files that the configuration leaves out are a base cut short; other weights of layers are told."""
+    there = {_any_layer(name) for name, _ in model.named_parameters()}
+    prefix = f"{model.base_model_prefix}."
+    of_layers = [name for name in unused if _LAYER.search(name) and name.endswith((".weight", ".bias"))]
+    layers = sorted(name for name in of_layers if {_any_layer(name), _any_layer(prefix + name)} & there)
+    if layers:
+        raise InputError(
+            f"the base in {folder} holds {layers[0]}, which its config.json leaves out ({type(model).__name__}): the "
+            "two are of different models, or the number of layers is wrong there; copy both from the same one"
+        )
+    # What old decoders call a bias of their attention is a mask.
+    if within := [name for name in of_layers if not name.endswith((".attn.bias", ".attention.bias"))]:
+        log.warning(
+            "%d weights of the base's layers are not used by %s (%s, …): another model computed with them",
+            len(within),
+            type(model).__name__,
+            within[0],
+        )
+
+
+def _any_layer(name: str) -> str:
+    return _LAYER.sub(".*.", name)
+
+
+@torch.no_grad()
+def _check_finite(model: nn.Module, folder: Path) -> None:
+    for name, value in model.named_parameters():
+        if value.is_meta or not value.is_floating_point() or not value.numel():
+            continue
+        least, most = torch.aminmax(value)
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            raise InputError(
+                f"the base in {folder} holds values in {name} that are no finite numbers: its weights are damaged, or "
+                "of a training that diverged; copy or download them again"
+            )
 
 
 def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, **options: Any) -> Any:

@@ -17,10 +17,11 @@ from beft.device import resolve_compute, set_threads
 from beft.examples import Predictions
 from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
-from beft.settings import ProbeSettings, Settings, TrainingSettings
+from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.shapes import Candidates, Shape, choose_shape
 from beft.shapes.prompted import encode_prompts
 from beft.sites import BiasSite
+from beft.tokenizer_loading import check_known
 
 log = logging.getLogger("beft.opened")
 
@@ -56,8 +57,12 @@ class Opened:
         return self.classifier.shape
 
     def sample(self) -> Sample:
-        """The rows that may be learnt from."""
-        return make_sample(
+        """The rows that may be learnt from.
+
+        Raises:
+            InputError: The base has no embedding for a token of theirs, or its tokenizer knows hardly any of them.
+        """
+        sample = make_sample(
             self.classifier,
             load_split(self.folder, "train"),
             load_split(self.folder, "dev"),
@@ -65,6 +70,8 @@ class Opened:
             metric=self.metric,
             protocol=self.settings.protocol,
         )
+        check_known(self.classifier.tokenizer, sample.train.encoded, f"the rows of {self.dataset} to learn from")
+        return sample
 
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
@@ -133,8 +140,26 @@ class Opened:
         )
 
 
-def open_classifier(settings: Settings, prepared: Path, dataset: str) -> Opened:
+def check_base(settings: Settings, prepared: Path, dataset: str) -> None:
+    """Check the base against all rows of a prepared dataset, as a run would find it; weights are not read.
+
+    Raises:
+        InputError: As ``open_classifier`` and ``Opened.sample``.
+    """
+    chosen = {dataset: settings.datasets.get(dataset, DatasetSettings())}
+    opened = open_classifier(settings.model_copy(update={"datasets": chosen}), prepared, dataset, weights=False)
+    opened.sample()
+    splits: tuple[Split, ...] = ("gate", "test")
+    for split in splits:
+        if opened.facts["rows"][split]:
+            opened.rows(split)
+
+
+def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights: bool = True) -> Opened:
     """Load the base for a dataset, in the shape that the two have together; sets the process's threads.
+
+    Args:
+        weights: Whether the weights are read; without them rows can be encoded, and nothing computed.
 
     Raises:
         InputError: The base cannot be reached, or does not fit the dataset or the settings.
@@ -154,8 +179,19 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str) -> Opened:
         max_new_tokens=settings.evaluate.max_new_tokens,
     )
     classifier = load_classifier(
-        reference, labels, compute=compute, pooling=settings.head.pooling, seed=settings.seed, shape=shape
+        reference,
+        labels,
+        compute=compute,
+        pooling=settings.head.pooling,
+        seed=settings.seed,
+        shape=shape,
+        weights=weights,
     )
+    longest, limit = settings.datasets[dataset].max_length, classifier.tokenizer.model_max_length
+    if longest > limit:
+        log.warning(
+            "datasets.%s.max_length is %d, but the base takes %d tokens: texts are cut there", dataset, longest, limit
+        )
     log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
     return Opened(classifier, settings, dataset, prepared, facts)
 

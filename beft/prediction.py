@@ -192,7 +192,7 @@ class Predictor:
             prompts = shape.to_continue(self.classifier.tokenizer, asked, self.adapter.max_length)
             [found] = generate_answers(self.classifier, prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size)
             return Answer(self.labels, found, prompts.truncated)
-        rows = shape.examples(self.classifier.tokenizer, asked, self.adapter.max_length)
+        rows = self.classifier.examples(asked, self.adapter.max_length)
         predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 

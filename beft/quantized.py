@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from beft.base_files import read_mapping
 from beft.classifier import HEADS
 from beft.errors import InputError
-from beft.files import read_json
 from beft.frozen_linear import QuantizedLinear, become
 from beft.gguf import gguf_file
 from beft.settings import Quantization
@@ -78,16 +78,22 @@ def stored_quantization(folder: Path) -> str | None:
     """How the weights in a base's files are quantised: ``int8``, ``int4``, or None.
 
     Raises:
-        InputError: By another library than bitsandbytes.
+        InputError: By another library than bitsandbytes, or it is not said to how many bits.
     """
-    stored = read_json(folder / "config.json").get("quantization_config")
-    if stored is None:
+    config = read_mapping(folder / "config.json")
+    stored = config.get("quantization_config") or config.get("compression_config")
+    if not stored:
         return None
     method = str(stored.get("quant_method", "unknown"))
     if method != "bitsandbytes":
         raise InputError(
             f"the base in {folder} is quantised by {method!r}; only bitsandbytes' bases can be fine-tuned here. Use "
             "the base that is not quantised, with base.quantization int8 or int4"
+        )
+    if not stored.get("load_in_4bit") and not stored.get("load_in_8bit"):
+        raise InputError(
+            f"{folder / 'config.json'}: quantization_config names bitsandbytes, but neither load_in_4bit nor "
+            "load_in_8bit; copy the base's own config.json, or use the base that is not quantised"
         )
     return "int4" if stored.get("load_in_4bit") else "int8"
 
@@ -105,6 +111,11 @@ def _stored_config(folder: Path, labels: int) -> Any:
             tensors.update(file.keys())
     marks = (".SCB", ".weight.absmax")
     quantized = {name.removesuffix(mark) for name in tensors for mark in marks if name.endswith(mark)}
+    if not quantized:
+        raise InputError(
+            f"{folder / 'config.json'} says that the base is quantised, but none of its weights is; take "
+            "quantization_config out, or copy both from the same base"
+        )
     if heads := sorted(name for name in quantized if name.split(".", 1)[0] in HEADS):
         raise InputError(f"the base in {folder} is quantised with its head ({heads[0]}), which is to be trained")
     weights = {name.removesuffix(".weight") for name in tensors if name.endswith(".weight")}

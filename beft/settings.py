@@ -31,6 +31,7 @@ TERMS: tuple[str, ...] = get_args(Term)
 Method = Annotated[str, OneOf(method_names("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
+Pooling = Literal["model", "mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_len"]
 MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
@@ -106,8 +107,10 @@ class HeadSettings(Section):
     train: Literal["output", "full", "paper"] = Field(
         "output", description="output: its last linear layer; full: all of it; paper: BERT's pooler bias as well"
     )
-    pooling: Literal["auto", "model", "mean", "cls"] = Field(
-        "auto", description="model: the base's own head; auto: the base's own pooling configuration, else model"
+    pooling: Literal["auto", Pooling] = Field(
+        "auto",
+        description="model: the base's own head; mean, cls and the others: how the last hidden states are pooled for "
+        "the head; auto: the base's own pooling configuration, else model",
     )
     init: Literal["auto", "random", "best_constant", "logistic_regression"] = Field(
         "auto",

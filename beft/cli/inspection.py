@@ -26,7 +26,8 @@ def inspect(
     of_stacks = ", ".join(f"{length} {stack}" for stack, length in found.stacks.items())
     layers = f"{found.layers} layers" + (f" ({of_stacks})" if of_stacks else "")
     typer.echo(f"{found.model} ({found.family}), {layers}, {found.parameters:,} parameters")
-    typer.echo(f"{found.base.portable_id}, sha256 {found.base.sha256[:12]}\n")
+    pooling = "" if found.pooling is None else f", pooling {found.pooling}"
+    typer.echo(f"{found.base.portable_id}, sha256 {found.base.sha256[:12]}{pooling}\n")
     rows = []
     for term in found.terms:
         row = [term.term, term.layers, term.width, f"{term.parameters:,}", "yes" if term.exists else "can be added"]

@@ -411,7 +411,7 @@ def test_a_record_that_was_signed_but_is_wrong_is_refused(saved: Path, tmp_path:
     changes: dict[str, tuple[Callable[[dict[str, Any]], Any], Mapping[str, Tensor] | None]] = {
         "has no head": (lambda r: r["head"].update(tensors={}), None),
         "no tensor head.nothing": (lambda r: r["head"]["tensors"].update({"classifier.weight": "head.nothing"}), None),
-        "pooling": (lambda r: r.update(pooling="max"), None),
+        "pooling": (lambda r: r.update(pooling="median"), None),
         "max_length": (lambda r: r.update(max_length=0), None),
         "Extra inputs": (lambda r: r.update(more=1), None),
         "labels": (lambda r: r.update(labels=[]), None),

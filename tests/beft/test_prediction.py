@@ -121,7 +121,7 @@ def test_a_base_that_was_a_local_folder_must_be_named_and_is_checked(
         Predictor(adapter)
     with pytest.raises(InputError, match=r"other is not the base of this adapter: its sha256 is .*Name the right one"):
         Predictor(adapter, base=save_base(tmp_path / "other", tiny("bert", seed=5)))
-    with pytest.raises(InputError, match="no model folder"):
+    with pytest.raises(InputError, match="is an adapter of beft, no base"):
         Predictor(adapter, base=adapter)
 
 

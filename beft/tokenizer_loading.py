@@ -1,0 +1,251 @@
+"""A base's tokenizer: loaded, checked against the model, and held to what the model can take."""
+
+import inspect
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from beft.base_files import read_mapping, vocabulary_files
+from beft.encoding import Encoded
+from beft.errors import InputError
+from beft.gguf import gguf_file, gguf_options
+
+log = logging.getLogger("beft.base")
+
+_POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+_NO_LIMIT = 10**6
+"""A larger model_max_length is what transformers writes where it knows none."""
+
+_PACKAGES = {"SentencePiece": "sentencepiece"}
+_LIKELY_PADS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>", "[SEP]", "[UNK]", "<unk>")
+
+_WARNED, _REFUSED = 0.05, 0.8
+"""Shares of the tokens of the user's rows that may be unknown: above the first it is said, above the second refused."""
+
+
+def load_tokenizer(folder: Path, model: Any) -> Any:
+    """Load a base's tokenizer; it then cuts texts to the model's positions and gives no token type that it lacks.
+
+    Args:
+        folder: The base's files.
+        model: The loaded model, or its outline without weights.
+
+    Raises:
+        InputError: The tokenizer's files are missing, damaged, of a newer version or need a package that is not
+            installed, or it does not fit the model.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **gguf_options(folder)
+        )
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers itself raises a plain Exception for a file that it cannot read
+        raise _explained(folder, error) from None
+    _check_vocabulary(folder, tokenizer)
+    _limit_positions(folder, tokenizer, model)
+    _limit_types(tokenizer, model)
+    _choose_pad(folder, tokenizer, model)
+    _check_special_tokens(folder, tokenizer, model)
+    return tokenizer
+
+
+def _explained(folder: Path, error: Exception) -> InputError:
+    """Why a tokenizer cannot be loaded, and what to do."""
+    import tokenizers
+
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    if not vocabulary_files(folder) and gguf_file(folder) is None:
+        return _no_vocabulary(folder)
+    if isinstance(error, ImportError):
+        found = re.search(r"install (\w[\w.-]*) to use|requires the (\w+) library|No module named '([\w.]+)'", text)
+        package = next((name for name in found.groups() if name), "") if found else ""
+        advice = f"run: pip install {_PACKAGES.get(package, package)}" if package else "install it"
+        return InputError(f"the tokenizer of {folder} needs a package that is not installed ({first}); {advice}")
+    if isinstance(error, ValueError) and "pip install tiktoken" in text:
+        models = [path for path in vocabulary_files(folder) if path.suffix == ".model" and "tiktoken" not in path.name]
+        if models:
+            return InputError(
+                f"{models[0]} cannot be read as a SentencePiece model: it is damaged or cut short; copy or download it "
+                "again"
+            )
+        return InputError(f"the tokenizer of {folder} needs a package that is not installed; run: pip install tiktoken")
+    if "merges" in first and (missing := _missing_half(folder)):
+        return missing
+    if (path := folder / "tokenizer.json").is_file():
+        read_mapping(path)
+        if type(error) is Exception:
+            return InputError(
+                f"{path} cannot be read by tokenizers {tokenizers.__version__} ({first}): it was written by a newer "
+                "version. Install that version, or save the tokenizer again with this one"
+            )
+    return InputError(f"the tokenizer of {folder} cannot be loaded ({first}); look at its tokenizer_config.json")
+
+
+def _no_vocabulary(folder: Path) -> InputError:
+    return InputError(
+        f"{folder} holds no vocabulary (no tokenizer.json, vocab.txt, vocab.json or *.model): without one every word "
+        "is unknown. Copy the tokenizer's files too, or save it there with its save_pretrained(…)"
+    )
+
+
+def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
+    """Where there is no vocabulary, transformers makes a tokenizer that knows its special tokens alone."""
+    names = set(type(tokenizer).vocab_files_names.values())  # none for tokenizers of bytes or characters
+    if not names or gguf_file(folder) is not None:
+        return
+    if not vocabulary_files(folder):
+        raise _no_vocabulary(folder)
+    if {"vocab.json", "merges.txt"} <= names and (missing := _missing_half(folder)):
+        raise missing
+
+
+def _missing_half(folder: Path) -> InputError | None:
+    """What is to be said of a vocabulary of byte pairs that is only half there; None where it is whole."""
+    if (folder / "tokenizer.json").is_file():
+        return None
+    for name, other in (("vocab.json", "merges.txt"), ("merges.txt", "vocab.json")):
+        if (folder / name).is_file() and not (folder / other).is_file():
+            return InputError(f"{folder} holds {name}, but no {other}: its tokenizer needs both; copy that file too")
+    return None
+
+
+def model_positions(model: Any) -> int | None:
+    """How many tokens a model's position embeddings are for; None where it has none, as with rotary positions."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS:
+            # RoBERTa counts from behind its padding token, OPT and BART from an offset.
+            first = getattr(module, "offset", None) or (0 if module.padding_idx is None else module.padding_idx + 1)
+            found.append(module.num_embeddings - int(first))
+    stated = getattr(model.config, "max_position_embeddings", None)
+    return min([*found, *([stated] if isinstance(stated, int) else [])]) if found else None
+
+
+def _limit_positions(folder: Path, tokenizer: Any, model: Any) -> None:
+    stated, positions = tokenizer.model_max_length, model_positions(model)
+    path = folder / "tokenizer_config.json"
+    least = tokenizer.num_special_tokens_to_add(pair=False) + 1
+    if not isinstance(stated, int | float) or not stated >= least:
+        raise InputError(
+            f"{path}: model_max_length is {stated!r}; it must be a number of tokens, {least} or more. Write how many "
+            f"the base takes ({positions or 'see its max_position_embeddings'}), or leave it out"
+        )
+    if positions is None or stated <= positions:
+        return
+    if stated < _NO_LIMIT:
+        log.warning("%s: model_max_length is %d, but the base has %d positions: those count", path, stated, positions)
+    tokenizer.model_max_length = positions
+
+
+def _limit_types(tokenizer: Any, model: Any) -> None:
+    """A model that has one token type, or none, gets none: each of its tokens is of the first type."""
+    types = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] == "token_type_embeddings"
+    ]
+    known = "token_type_ids" in inspect.signature(model.forward).parameters
+    if not known or (types and min(types) < 2):
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        return
+    given = [max(tokenizer("a", "b").get("token_type_ids") or [0])]
+    if types and max(given) >= min(types):
+        raise InputError(
+            f"the base's tokenizer gives the tokens of a pair type {max(given)}, but the base knows {min(types)} types "
+            "(type_vocab_size of config.json): the tokenizer is another model's; copy the base's own"
+        )
+
+
+def _choose_pad(folder: Path, tokenizer: Any, model: Any) -> None:
+    """Pad with the end token where there is no pad token that the model has an embedding for."""
+    tokens = known_tokens(model)
+    if tokenizer.pad_token is not None and not 0 <= tokenizer.pad_token_id < tokens:
+        log.warning(
+            "the pad token %r of %s has the id %d, but the base has embeddings for %d tokens: its end token is used",
+            tokenizer.pad_token,
+            folder,
+            tokenizer.pad_token_id,
+            tokens,
+        )
+        tokenizer.pad_token = None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        likely = next((token for token in _LIKELY_PADS if vocabulary.get(token, tokens) < tokens), "TOKEN")
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'} names neither a pad token nor an end token, and rows of a batch are "
+            f'padded with one; add one of its vocabulary, as "pad_token": "{likely}"'
+        )
+
+
+def known_tokens(model: Any) -> int:
+    """For how many token ids a model has embeddings; without a table of them, for any."""
+    embeddings = model.get_input_embeddings()
+    return int(embeddings.num_embeddings) if isinstance(embeddings, nn.Embedding) else 2**63
+
+
+def _check_special_tokens(folder: Path, tokenizer: Any, model: Any) -> None:
+    tokens = known_tokens(model)
+    ids = {tokenizer.pad_token_id, *tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}
+    if beyond := sorted(number for number in ids if number >= tokens):
+        raise InputError(_beyond(tokenizer, beyond[0], tokens, f"the tokenizer of {folder} starts or ends texts with"))
+    largest = max(tokenizer.get_vocab().values(), default=0) if len(tokenizer) > tokens else 0
+    if largest >= tokens:
+        log.warning(
+            "the tokenizer of %s has tokens up to the id %d, but the base has embeddings for %d: a text with a token "
+            "beyond them is refused",
+            folder,
+            largest,
+            tokens,
+        )
+
+
+def check_token_ids(tokenizer: Any, model: Any, encoded: Encoded, *, what: str = "row") -> None:
+    """Check that a model has an embedding for every token.
+
+    Raises:
+        InputError: It lacks one; the message names the row, numbered from 0, and the token.
+    """
+    tokens = known_tokens(model)
+    for row, ids in enumerate(encoded.input_ids):
+        if max(ids) >= tokens:
+            raise InputError(_beyond(tokenizer, max(ids), tokens, f"{what} {row} has"))
+
+
+def _beyond(tokenizer: Any, number: int, tokens: int, where: str) -> str:
+    return (
+        f"{where} the token {tokenizer.convert_ids_to_tokens(number)!r} (id {number}), but the base has embeddings for "
+        f"{tokens} tokens: its tokenizer is another model's, or tokens were added to it without "
+        "resize_token_embeddings. Copy the base's own tokenizer, or take the token out of tokenizer.json"
+    )
+
+
+def check_known(tokenizer: Any, encoded: Encoded, what: str) -> None:
+    """Say how many tokens of some rows are unknown to the tokenizer, where it is more than a few.
+
+    Args:
+        what: What the rows are, for the message.
+
+    Raises:
+        InputError: Nearly all of them are.
+    """
+    unknown, special = tokenizer.unk_token_id, set(tokenizer.all_special_ids)
+    others = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    if unknown is None or unknown in others:  # a tokenizer of bytes knows all, and names one of these for form's sake
+        return
+    special -= {unknown}
+    plain = sum(1 for ids in encoded.input_ids for number in ids if number not in special)
+    share = sum(ids.count(unknown) for ids in encoded.input_ids) / max(plain, 1)
+    said = f"{share:.0%} of the tokens of {what} are unknown to the base's tokenizer ({tokenizer.unk_token})"
+    if share > _REFUSED:
+        raise InputError(f"{said}: nothing can be learnt from them. Use a base for the texts' language and script")
+    if share > _WARNED:
+        log.warning("%s: a base for the texts' language and script would see more of them", said)
