@@ -17,6 +17,7 @@ from beft.files import sha256_file, sha256_json
 from beft.gguf import gguf_configuration, gguf_file
 from beft.language_model import LanguageModel
 from beft.loading import load_model
+from beft.own_head import fit_own_head
 from beft.pooling import base_pooling, unused_modules
 from beft.shapes import Classification, Shape
 from beft.tokenizer_loading import load_tokenizer
@@ -147,7 +148,11 @@ def load_classifier(
     model, tokenizer, drawn = load_parts(reference.folder, outputs, compute, seed, weights=weights)
     if not shape.has_head:
         return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
-    return Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
+    classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
+    names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
+    if outputs > 1 and not names & set(drawn) and fit_own_head(model, classifier.output_layer, labels, seed):
+        classifier.drawn = tuple(sorted({*drawn, *names}))
+    return classifier
 
 
 def load_parts(

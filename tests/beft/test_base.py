@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beft.errors import InputError
-from tests.beft.tiny_bases import load, save_base
+from tests.beft.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)
 
@@ -48,6 +48,7 @@ def test_a_bf16_base_is_computed_without_a_bank_as_well(pooling: str, tiny: Call
 
 def test_a_base_with_a_head_of_its_own_keeps_it(tiny: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny("bert")
+    model.config.id2label = dict(enumerate(LABELS))
     save_base(tmp_path / "base", model)
     model.save_pretrained(tmp_path / "base")
     classifier = load(tmp_path / "base")
