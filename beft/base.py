@@ -4,8 +4,10 @@ import importlib.metadata
 import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from beft.tokenizer_loading import load_tokenizer
 log = logging.getLogger("beft.base")
 
 _IDENTITY = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
+
+_RECENT_NS = 2 * 10**9
+"""A file that changed this short a time ago may change again without a sign of it in its times."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,27 @@ def resolve_base(source: str) -> BaseReference:
 
 
 def base_sha256(folder: Path) -> str:
-    """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer."""
+    """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer.
+
+    A file that did not change since it was last hashed is not read again.
+    """
     if (file := gguf_file(folder)) is not None:
-        return sha256_json({file.name: sha256_file(file)})
-    files = {path.name: sha256_file(path) for pattern in _IDENTITY for path in folder.glob(pattern)}
+        return sha256_json({file.name: _file_sha256(file)})
+    files = {path.name: _file_sha256(path) for pattern in _IDENTITY for path in folder.glob(pattern)}
     return sha256_json(files)
+
+
+def _file_sha256(path: Path) -> str:
+    facts = path.stat()
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    if time.time_ns() - changed < _RECENT_NS:
+        return sha256_file(path)
+    return _remembered_sha256(path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _remembered_sha256(path: Path, *facts: int) -> str:
+    return sha256_file(path)
 
 
 def _package_folder(requirement: str) -> Path:
@@ -95,6 +116,7 @@ def _package_folder(requirement: str) -> Path:
     return models[0]
 
 
+@lru_cache(maxsize=16)  # a process goes on with the commit that it found
 def _hub_folder(source: str) -> Path:
     from huggingface_hub import snapshot_download
 

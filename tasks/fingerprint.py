@@ -85,9 +85,8 @@ class Circumstances:
     versions: dict[str, str]
 
 
-@lru_cache(maxsize=16)
 def circumstances(base: BaseSettings) -> Circumstances:
-    """Resolve device, precision and base, once a process.
+    """Resolve device, precision and base, as they are now: a long-lived worker sees a local base that was changed.
 
     Raises:
         InputError: The base cannot be reached, or the device is not there.

@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from tasks.package import requirements
 from tasks.settings import PipelineSettings
 from tasks.step import Call, Step
 from tasks.steps import STEPS, find_step
+from tests.beft.tiny_bases import save_base
 from tests.support.small_steps import count, count_step
 from tests.test_dependencies import foreign, plain
 
@@ -269,3 +271,35 @@ def test_contents_are_the_same_exactly_when_names_and_bytes_are(
             (folder / name).write_bytes(value)
         found.append(contents_sha256(folder))
     assert (found[0] == found[1]) == (first == second)
+
+
+def test_a_local_base_that_is_changed_while_the_process_lives_is_seen(
+    call: Call, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    base = save_base(tmp_path / "base", tiny("bert"))
+    local = with_settings(call, base__source=str(base), base__device="cpu", base__precision="fp32", base__threads=1)
+    computing = replace(local, step=replace(local.step, computes=True))
+    before = computing.fingerprint()
+    assert computing.fingerprint() == before
+    weights = base / "model.safetensors"
+    contents = bytearray(weights.read_bytes())
+    contents[-1] ^= 1  # of the same size, and within the clock's resolution
+    weights.write_bytes(contents)
+    assert computing.fingerprint() != before
+    weights.unlink()
+    with pytest.raises(InputError, match="holds no"):
+        computing.fingerprint()
+
+
+def test_a_base_that_has_not_changed_is_read_once(call: Call) -> None:
+    """The package was installed longer ago than a change could go unseen."""
+    from beft.base import _remembered_sha256, resolve_base
+
+    source = call.settings.base.source
+    resolve_base(source)
+    hashed = _remembered_sha256.cache_info()
+    assert hashed.currsize > 0
+    resolve_base(source)
+    again = _remembered_sha256.cache_info()
+    assert again.misses == hashed.misses
+    assert again.hits > hashed.hits
