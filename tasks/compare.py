@@ -19,7 +19,7 @@ from beft.examples import Predictions
 from beft.files import read_json, write_json
 from beft.metrics import Truth, known_metric, score_predictions
 from beft.opened import Opened, open_classifier
-from beft.promotion import Side, SliceGain, flip_rate, perturb, row_slices, slice_gain
+from beft.promotion import Side, SliceGain, flip_rate, perturb, row_slices, slice_gain, too_many_labels
 from tasks.package import SEEN
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
@@ -85,7 +85,8 @@ def compare(
         )
         for version in versions
     }
-    gain, slices = None, []
+    gain, left_out = None, 0
+    slices: list[SliceGain] = []
     if len(versions) == len(SIDES):
         judged = settings.evaluate.model_copy(update={"confidence": settings.promotion.confidence})
         found = evaluate_methods(
@@ -98,7 +99,7 @@ def compare(
             seed=settings.seed,
         )
         gain = found.splits["gate"].gains["champion"][opened.metric]
-        slices = _slice_gains(opened, gate, predictions, settings)
+        slices, left_out = _slice_gains(opened, gate, predictions, settings)
     write_json(
         out / "comparison.json",
         {
@@ -109,6 +110,7 @@ def compare(
             "sides": {name: asdict(side) for name, side in sides.items()},
             "gain": gain.model_dump(mode="json") if gain else None,
             "slices": [asdict(one) for one in slices],
+            "labels_left_out": left_out,
         },
     )
     return {"rows": len(gate), "scores": {name: side.score for name, side in sides.items()}}
@@ -197,21 +199,26 @@ def _flips(version: _Version, gate: Rows, before: Predictions, settings: Pipelin
 
 def _slice_gains(
     opened: Opened, gate: Rows, predictions: Mapping[str, Predictions], settings: PipelineSettings
-) -> list[SliceGain]:
-    """The right answers on every slice; values and texts are right or wrong by degrees, and are not sliced."""
+) -> tuple[list[SliceGain], int]:
+    """The right answers on every slice; values and texts are right or wrong by degrees, and are not sliced.
+
+    Also how many labels there are, where they are asked for as slices and are too many.
+    """
     if any(isinstance(found, list) or found.ndim != 2 for found in predictions.values()):
-        return []
+        return [], 0
     right = {name: np.asarray(found).argmax(-1) == gate.labels for name, found in predictions.items()}
     labels = opened.classifier.labels
     columns = {**({"group": gate.groups} if gate.groups else {}), **gate.kept}
+    names = [labels[int(label)] if labels else str(label) for label in gate.labels]
+    left_out = too_many_labels(names) if "label" in settings.promotion.slices else 0
     slices = row_slices(
         # A column that only other datasets of the settings have is none of this one.
         [name for name in settings.promotion.slices if name in ("length", "label", *columns)],
         lengths=labelled(opened.classifier, gate, opened.max_length).lengths,
-        labels=[labels[int(label)] if labels else str(label) for label in gate.labels],
+        labels=names,
         columns=columns,
     )
-    return [
+    gains = [
         slice_gain(
             name,
             right["challenger"][rows],
@@ -222,6 +229,7 @@ def _slice_gains(
         )
         for name, rows in slices.items()
     ]
+    return gains, left_out
 
 
 compare_step = Step(

@@ -119,6 +119,7 @@ def evidence_of(
         champion=sides.get("champion"),
         gain=Gain.model_validate(comparison["gain"]) if comparison["gain"] else None,
         slices=[SliceGain(**one) for one in comparison["slices"]],
+        labels_left_out=int(comparison.get("labels_left_out", 0)),
     )
 
 

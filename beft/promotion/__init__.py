@@ -3,7 +3,7 @@
 from beft.promotion.behaviour import PERTURBATIONS, Perturbation, flip_rate, perturb
 from beft.promotion.certainty import decision_certainty
 from beft.promotion.rules import PromotionRules
-from beft.promotion.slices import row_slices
+from beft.promotion.slices import row_slices, too_many_labels
 from beft.promotion.verdict import Check, Evidence, Side, SliceGain, Verdict, judge, slice_gain
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "perturb",
     "row_slices",
     "slice_gain",
+    "too_many_labels",
 ]

@@ -9,7 +9,8 @@ from beft.errors import InputError
 from beft.names import unknown_name
 
 _LENGTHS = ("short", "middling", "long")
-_MOST_VALUES = 20
+MOST_VALUES = 20
+"""A slice for each of more values would hold too few rows, and there would be too many to judge."""
 
 
 def row_slices(
@@ -19,7 +20,7 @@ def row_slices(
     labels: Sequence[str],
     columns: Mapping[str, Sequence[object]],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which rows belong to each slice, by a name like ``label=positive``.
+    """Which rows belong to each slice, by a name like ``label=positive``; labels are left out where they are many.
 
     Args:
         names: What to slice by: ``length`` (thirds of the rows by their tokens), ``label`` (the true one), or a column.
@@ -43,7 +44,18 @@ def row_slices(
         else:
             raise InputError(unknown_name(name, ("length", "label", *columns), "slice"))
         each = sorted(set(values.tolist()))
-        if len(each) > _MOST_VALUES:
-            raise InputError(f"slice {name!r} has {len(each)} values; a column of at most {_MOST_VALUES} can be used")
+        if name == "label" and too_many_labels(labels):
+            continue
+        if len(each) > MOST_VALUES:
+            raise InputError(
+                f"slice {name!r} has {len(each)} values; a column of at most {MOST_VALUES} can be used: take it out of "
+                "promotion.slices"
+            )
         found |= {f"{name}={value}": values == value for value in each}
     return found
+
+
+def too_many_labels(labels: Sequence[str]) -> int:
+    """How many different labels there are, where they are too many for a slice each; else 0."""
+    count = len(set(labels))
+    return count if count > MOST_VALUES else 0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from beft.bootstrap import percentile_interval
 from beft.evaluation import Gain
 from beft.promotion.rules import PromotionRules
+from beft.promotion.slices import MOST_VALUES
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 
@@ -57,6 +58,7 @@ class Evidence:
         floor: The least value of the metric.
         gain: The challenger's over the champion, on the same rows.
         decisions: How many decisions were taken on these rows before this one.
+        labels_left_out: How many labels there are, where they are too many for a slice each; else 0.
     """
 
     metric: str
@@ -67,6 +69,7 @@ class Evidence:
     champion: Side | None = None
     gain: Gain | None = None
     slices: Sequence[SliceGain] = ()
+    labels_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,9 @@ def _slices(evidence: Evidence, rules: PromotionRules) -> list[Check]:
         elif found.difference < -rules.slice_margin:
             outcome = "REJECT" if found.high < 0 else "HOLD"
         checks.append(Check(f"slice {found.name}", outcome, said))
+    if evidence.labels_left_out:
+        said = f"the {evidence.labels_left_out} labels are not looked at one by one: at most {MOST_VALUES} are"
+        checks.append(Check("slice label", "PROMOTE", said))
     return checks
 
 

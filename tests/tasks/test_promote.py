@@ -13,20 +13,27 @@ from sklearn.linear_model import LogisticRegression
 
 from beft.adapter import Adapter
 from beft.datasets import load_split
+from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import save_split
 from beft.errors import InputError
 from beft.features import extract_features
 from beft.files import read_json, write_json
 from beft.opened import open_classifier
 from beft.prediction import Predictor
+from beft.promotion import judge
+from beft.settings import SplitSettings
 from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.compare import compare
 from tasks.connection import connect
 from tasks.gate import DECISION, GateDecisions
 from tasks.journal import enter, journal_of, read_journal
 from tasks.package import SEEN
-from tasks.promote import Candidates, candidates, fetch_candidates, promote
+from tasks.promote import Candidates, candidates, evidence_of, fetch_candidates, promote
 from tasks.settings import PipelineSettings
+from tasks.steps import find_step
+from tests.beft.datasets.small import fetched
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
 from tests.tasks.test_register import registered, with_evaluation
 
@@ -286,3 +293,34 @@ def test_a_version_of_other_inputs_is_not_compared(good: FinishedRun, tmp_path: 
     inputs = {"challenger": version_folder(adapter, tmp_path / "challenger"), "prepare": good.inputs["prepare/films"]}
     with pytest.raises(InputError, match=r"the challenger does not fit the gate rows of films: .*pairs of texts"):
         compare(settings_with(good), inputs, tmp_path, dataset="films")
+
+
+def test_many_labels_are_compared_with_the_default_slices(project: Path, tmp_path: Path) -> None:
+    names = [f"topic {number}" for number in range(25)]
+    rows = [{"sentence": f"question {n} about {names[n % 25]}", "mood": names[n % 25]} for n in range(500)]
+    (tmp_path / "prepared").mkdir()
+    raw = fetched(tmp_path, rows, labels=names)
+    prepare_source(raw, tmp_path / "prepared", size=60, settings=SplitSettings())
+    base = save_base(tmp_path / "base", build_tiny("bert"), pooling="mean")
+    settings = PipelineSettings.from_mapping(
+        {
+            "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
+            "datasets": {"own": {"max_length": 16}},
+            "probe": {"epochs": 1},
+            "evaluate": {"resamples": 100},
+        }
+    )
+    inputs = {"prepare": tmp_path / "prepared"}
+    (tmp_path / "probe").mkdir()
+    find_step("probe").function(settings, inputs, tmp_path / "probe", dataset="own")
+    for side in ("challenger", "champion"):
+        inputs[side] = tmp_path / side
+        shutil.copytree(tmp_path / "probe" / "adapter", inputs[side] / "artifacts" / "adapter")
+        write_json(inputs[side] / SEEN, [])
+    (tmp_path / "compared").mkdir()
+    compare(settings, inputs, tmp_path / "compared", dataset="own")
+    comparison = read_json(tmp_path / "compared" / "comparison.json")
+    assert {one["name"].split("=")[0] for one in comparison["slices"]} == {"length"}
+    verdict = judge(evidence_of(comparison, settings, Candidates("m", "2", "1"), 0), settings.promotion)
+    said = next(check.reason for check in verdict.checks if check.name == "slice label")
+    assert said == "the 25 labels are not looked at one by one: at most 20 are"

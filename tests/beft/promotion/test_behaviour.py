@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.promotion import flip_rate, perturb, row_slices
+from beft.promotion import flip_rate, perturb, row_slices, too_many_labels
 from beft.promotion.behaviour import change_punctuation, swap_case, swap_names
 
 
@@ -75,5 +75,12 @@ def test_slices_divide_the_rows() -> None:
 def test_a_slice_that_is_not_there() -> None:
     with pytest.raises(InputError, match="Did you mean 'length'"):
         row_slices(["lenght"], lengths=np.ones(3, dtype=int), labels=["a"] * 3, columns={})
-    with pytest.raises(InputError, match="30 values"):
+    with pytest.raises(InputError, match=r"30 values.*take it out of promotion\.slices"):
         row_slices(["id"], lengths=np.ones(30, dtype=int), labels=["a"] * 30, columns={"id": list(range(30))})
+
+
+def test_more_labels_than_can_be_judged_are_left_out() -> None:
+    labels = [f"topic {at % 25}" for at in range(100)]
+    found = row_slices(["length", "label"], lengths=np.arange(100), labels=labels, columns={})
+    assert {name.split("=")[0] for name in found} == {"length"}
+    assert (too_many_labels(labels), too_many_labels(labels[:20])) == (25, 0)

@@ -142,3 +142,9 @@ def test_rejecting_a_slice_agrees_with_a_sign_test() -> None:
     found = slice_gain("label=x", new, old, confidence=0.95, resamples=5_000, generator=np.random.default_rng(0))
     assert found.high < 0
     assert binomtest(0, 28).pvalue < 0.001
+
+
+def test_labels_that_are_left_out_are_said_and_hold_nothing_up() -> None:
+    verdict = judge(evidence(labels_left_out=25), RULES)
+    assert verdict.outcome == "PROMOTE"
+    assert "the 25 labels are not looked at one by one: at most 20 are" in verdict.reasons
