@@ -27,6 +27,7 @@ from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
 from beft.placement import module_device
+from beft.process_state import with_own_threads
 from beft.runs import LabelledRows, Metric, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
@@ -118,6 +119,7 @@ def dev_metric(name: str, rows: LabelledRows | None) -> Metric:
     return measure
 
 
+@with_own_threads
 def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
     """Where the head starts: what is not named starts as the model has it.
 
@@ -158,6 +160,7 @@ def _best_constant(classifier: Classifier, sample: Sample) -> dict[str, Tensor]:
     return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}
 
 
+@with_own_threads
 def run_probe(
     classifier: Classifier,
     sample: Sample,
@@ -195,6 +198,7 @@ def run_probe(
     return Probe(Evidence(before, after, information, inert), frozen, result)
 
 
+@with_own_threads
 def train_terms(
     classifier: Classifier,
     sample: Sample,
@@ -225,6 +229,7 @@ def train_terms(
     return with_frozen(_fit(classifier, sample, run, checkpoints, progress), frozen)
 
 
+@with_own_threads
 def train_weights(
     classifier: Classifier,
     sample: Sample,
@@ -256,6 +261,7 @@ def train_weights(
     return best_on_dev(run, results, progress)
 
 
+@with_own_threads
 def inert_components(
     classifier: Classifier, sites: Sequence[BiasSite], encoded: Encoded, seed: int
 ) -> dict[BiasSite, Tensor]:

@@ -32,7 +32,12 @@ class Classifier(nn.Module):
             states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of ``beft.pooling``.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
         shape: What its outputs mean; none: classification.
+
+    Attributes:
+        threads: CPU threads that it is computed with, whatever the process uses; None: as many as the process does.
     """
+
+    threads: int | None = None
 
     def __init__(
         self,
@@ -58,7 +63,9 @@ class Classifier(nn.Module):
 
     def over(self, model: Any) -> "Classifier":
         """The same classifier over another copy of its model."""
-        return Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
+        over = Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
+        over.threads = self.threads
+        return over
 
     def examples(self, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
         """Encode rows in the classifier's shape, see ``Shape.examples``.

@@ -12,6 +12,7 @@ from torch import Tensor
 from beft.classifier import Batch, Classifier
 from beft.encoding import Encoded, sorted_batches
 from beft.measuring import sequence_outputs
+from beft.process_state import with_own_threads
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +51,7 @@ def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_siz
     return torch.softmax(outputs, -1).float()
 
 
+@with_own_threads
 @torch.no_grad()
 def _over_rows(classifier: Classifier, encoded: Encoded, compute: Callable[[Batch], Tensor], batch_size: int) -> Tensor:
     classifier.eval()

@@ -9,12 +9,14 @@ import torch
 
 from beft.classifier import Classifier
 from beft.encoding import TOKENIZING, Encoded, sorted_batches
+from beft.process_state import with_own_threads
 from beft.shapes.shape import BETWEEN_SPANS
 
 Choose = Callable[[torch.Tensor], Any]
 """Says which vector of a bank each sequence of the batches to come is computed with."""
 
 
+@with_own_threads
 @torch.no_grad()
 def generate_answers(
     classifier: Classifier,

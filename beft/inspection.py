@@ -14,6 +14,7 @@ from beft.device import Compute
 from beft.encoding import encode
 from beft.errors import InputError
 from beft.layout import Match, join
+from beft.limits import usable_cores
 from beft.pooling import base_pooling
 from beft.sites import BiasSite, find_sites
 from beft.structure import match_layout
@@ -103,6 +104,7 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
         from beft.adaptation import inert_components
 
         classifier = Classifier(model, tokenizer, reference, _LABELS, drawn=drawn)
+        classifier.threads = min(torch.get_num_threads(), usable_cores())
         inert = inert_components(classifier, sites, encode(tokenizer, _TEXTS, max_length=32), seed)
     match = match_layout(model)
     terms = dict.fromkeys(site.term for site in sites)

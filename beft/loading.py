@@ -16,6 +16,7 @@ from beft.errors import BeftError, InputError
 from beft.estimate import available_bytes
 from beft.gguf import forget_gguf, gguf_file, gguf_options
 from beft.out_of_memory import is_out_of_memory
+from beft.process_state import seeded
 from beft.quantized import freeze_quantized, quantization_options
 
 log = logging.getLogger("beft.base")
@@ -202,8 +203,7 @@ def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, **
     if not outputs:
         options.pop("num_labels", None)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, compute.device):
         return kind.from_pretrained(
             folder,
             dtype=compute.dtype,

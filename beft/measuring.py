@@ -11,11 +11,13 @@ from beft.encoding import Encoded, sorted_batches
 from beft.examples import LabelledRows, Predictions
 from beft.generation import Choose, generate_answers
 from beft.metrics import known_metric, score_predictions
+from beft.process_state import with_own_threads
 from beft.runs import Metric
 
 _EVALUATED_AT_ONCE = 64
 
 
+@with_own_threads
 @torch.no_grad()
 def sequence_outputs(
     classifier: Classifier,
@@ -46,6 +48,7 @@ def sequence_outputs(
     return found
 
 
+@with_own_threads
 def measure_runs(
     classifier: Classifier,
     rows: LabelledRows,

@@ -13,7 +13,7 @@ from beft.adapter import Adapter
 from beft.base import is_decoder, load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
-from beft.device import resolve_compute, set_threads
+from beft.device import resolve_compute
 from beft.examples import Predictions
 from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
@@ -156,7 +156,9 @@ def check_base(settings: Settings, prepared: Path, dataset: str) -> None:
 
 
 def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights: bool = True) -> Opened:
-    """Load the base for a dataset, in the shape that the two have together; sets the process's threads.
+    """Load the base for a dataset, in the shape that the two have together.
+
+    It is computed with the settings' number of threads, whatever the process uses otherwise.
 
     Args:
         weights: Whether the weights are read; without them rows can be encoded, and nothing computed.
@@ -165,7 +167,6 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights
         InputError: The base cannot be reached, or does not fit the dataset or the settings.
     """
     compute = resolve_compute(settings.base)
-    set_threads(compute)
     facts = load_summary(prepared)
     reference = resolve_base(settings.base.source)
     labels = facts["labels"] if facts["shape"] == "classification" else []
@@ -192,6 +193,7 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights
         log.warning(
             "datasets.%s.max_length is %d, but the base takes %d tokens: texts are cut there", dataset, longest, limit
         )
+    classifier.threads = compute.threads
     log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
     return Opened(classifier, settings, dataset, prepared, facts)
 

@@ -23,6 +23,7 @@ from beft.encoding import parts_of_like_length, training_batches
 from beft.errors import BeftError
 from beft.measuring import measure_runs
 from beft.optimizer import StackedAdamW
+from beft.process_state import seeded
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis
@@ -90,9 +91,11 @@ class TrainingPass:
         Raises:
             BeftError: A loss is no longer a number.
         """
-        # Dropout draws from torch's generator of the process: it is the pass's own from here on.
-        torch.manual_seed(self._dropout_seed())
-        self._resume()
+        with seeded(self._dropout_seed(), self.classifier.device):  # which dropout draws from
+            self._resume()
+            return self._run_all()
+
+    def _run_all(self) -> list[RunResult]:
         first, began = [position.step for position in self.positions], time.monotonic()
         self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
         saved = began

@@ -20,6 +20,7 @@ from beft.device import Compute, resolve_compute
 from beft.errors import InputError
 from beft.examples import Predictions
 from beft.generation import generate_answers
+from beft.limits import usable_cores
 from beft.measuring import predict_rows
 from beft.names import known_name
 from beft.settings import BaseSettings
@@ -132,6 +133,7 @@ class Predictor:
                 pooling=self.adapter.pooling,
                 shape=self.adapter.shape,
             )
+        self.classifier.threads = self.compute.threads if self.compute.threads < torch.get_num_threads() else None
         self._bank = self.adapter.bank(self.classifier).attach()
 
     @property
@@ -200,7 +202,7 @@ class Predictor:
 def _compute(device: str, precision: str) -> Compute:
     known_name(device, get_args(BaseSettings.model_fields["device"].annotation), "device")
     known_name(precision, get_args(BaseSettings.model_fields["precision"].annotation), "precision")
-    settings = {"device": device, "precision": precision, "threads": min(torch.get_num_threads(), 256)}
+    settings = {"device": device, "precision": precision, "threads": min(torch.get_num_threads(), usable_cores(), 256)}
     return resolve_compute(BaseSettings.model_validate(settings))
 
 

@@ -18,6 +18,7 @@ from beft.files import read_json, sha256_json, write_json
 from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.out_of_memory import is_out_of_memory
 from beft.passes import TrainingPass
+from beft.process_state import with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis, measure_row_axes, one_axis
@@ -31,6 +32,7 @@ _USABLE = 0.5
 them it takes up to 1.6 times as much (benchmarks/growth.md)."""
 
 
+@with_own_threads
 def fit(
     classifier: Classifier,
     train: LabelledRows,

@@ -186,9 +186,14 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
     step = find_declared(importlib.import_module(request["module"]), request["step"])
     if source_sha256(step) != request["source"]:
         raise BeftError("the source of beft was changed since this run began; start it again")
+    settings = PipelineSettings.from_mapping(request["settings"])
+    if step.computes:
+        from beft.device import resolve_compute, set_threads
+
+        set_threads(resolve_compute(settings.base))  # this process is the step's own
     return call_function(
         step,
-        PipelineSettings.from_mapping(request["settings"]),
+        settings,
         {name: Path(path) for name, path in request["inputs"].items()},
         Path(request["out"]),
         request["dataset"],

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -11,6 +10,8 @@ from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsSt
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.names import known_name
+from beft.placement import input_device
+from beft.process_state import seeded
 from beft.settings import TERMS
 from beft.structure import match_layout
 
@@ -88,9 +89,7 @@ class Lora(WeightMethod):
             target_modules=targets,
             fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
         )
-        devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with seeded(seed, input_device(model)):
             wrapped = get_peft_model(model, config)
         try:
             yield {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

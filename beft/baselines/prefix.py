@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
+from beft.placement import input_device
+from beft.process_state import seeded
 from beft.row_axes import evaluating
 
 _NAME = "prefix"
@@ -109,8 +111,7 @@ class Prefix(WeightMethod):
         from peft import PrefixTuningConfig, TaskType, get_peft_model
 
         config = PrefixTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=self.tokens)
-        devices = [parameter.device for parameter in base.parameters() if parameter.device.type == "cuda"][:1]
-        with torch.random.fork_rng(devices=devices):
+        with seeded(0, input_device(base)):  # what is drawn is replaced
             wrapped = get_peft_model(base, config)
         parameter = _encoded(wrapped)
         parameter.data = parameter.data.to(wide(next(base.parameters())))

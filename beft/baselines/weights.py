@@ -23,6 +23,7 @@ from beft.errors import BeftError, InputError
 from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.measuring import measure_runs
 from beft.optimizer import BETAS
+from beft.process_state import seeded, with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.runs import LabelledRows, Metric, Run, peak_memory
@@ -75,6 +76,7 @@ class WeightsResult:
         return self.trainable_parameters / self.model_parameters
 
 
+@with_own_threads
 def fit_weights(
     classifier: Classifier,
     train: LabelledRows,
@@ -185,14 +187,13 @@ class _Training:
 
     def run_all(self) -> None:
         """Train epoch after epoch, to the last one or until patience is spent."""
-        # Dropout draws from torch's generator of the process: it is the run's own from here on.
-        torch.manual_seed(self.run.seed)
         trained = sum(value.numel() for value in self.values)
         self.progress.start([self.run], [self.total], [0], len(self.train), [trained])
         try:
-            for epoch in range(1, self.run.settings.epochs + 1):
-                if self._epoch(epoch):
-                    break
+            with seeded(self.run.seed, self.classifier.device):  # which dropout draws from
+                for epoch in range(1, self.run.settings.epochs + 1):
+                    if self._epoch(epoch):
+                        break
         finally:
             self.progress.stop()
 

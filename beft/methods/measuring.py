@@ -14,6 +14,7 @@ from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.shared_passes import train_together
 from beft.methods.untrained import predict_in_context, predict_untouched
 from beft.opened import Opened
+from beft.process_state import cpu_threads
 from beft.settings import TrainingSettings
 
 log = logging.getLogger("beft.methods")
@@ -86,8 +87,12 @@ def measure_many(
         BeftError: A loss is no longer a number.
     """
     wanted = [run if isinstance(run, MethodRun) else MethodRun(*run) for run in runs]
+    with cpu_threads(opened.classifier.threads):
+        return _measure_all(Common(opened, splits, progress), wanted, checkpoints)
+
+
+def _measure_all(common: Common, wanted: Sequence[MethodRun], checkpoints: Path | None) -> list[Found]:
     kinds = [known_method(run.method) for run in wanted]
-    common = Common(opened, splits, progress)
     found: dict[int, Found] = {}
     together = [
         at

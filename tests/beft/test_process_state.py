@@ -1,0 +1,173 @@
+"""A library call leaves the random generators, threads, filters and log levels of the process as they were."""
+
+import logging
+import os
+import random
+import warnings
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import peft
+import pytest
+import sklearn.linear_model
+import torch
+import torch._dynamo
+import transformers
+
+from beft.adaptation import run_probe, train_terms, train_weights
+from beft.base import load_classifier, resolve_base
+from beft.baselines import Lora
+from beft.device import Compute
+from beft.inspection import inspect_base
+from beft.methods import measure_many
+from beft.opened import Opened, open_classifier
+from beft.prediction import Predictor
+from beft.runs import Run
+from beft.settings import Settings
+from beft.sites import find_sites
+from beft.training import fit
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+from tests.support.opened import prepare_films
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
+from tests.support.weights import accuracy, quiet
+from tests.support.weights import run_of as run_of_weights
+from tests.support.weights import train as train_weights_of_rows
+
+THREADS = 2
+IMPORTED = (evaluate, peft, sklearn.linear_model, torch._dynamo)  # some set filters and variables when first imported
+
+
+def process_state() -> dict[str, object]:
+    """All that a library call could change for everybody else in the process."""
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "peft", "sklearn", "matplotlib")]
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": str(np.random.get_state()),
+        "random": random.getstate(),
+        "threads": torch.get_num_threads(),
+        "type": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "filters": list(warnings.filters),
+        "levels": [logger.level for logger in loggers],
+        "bars": transformers.utils.logging.is_progress_bar_enabled(),
+        "verbosity": transformers.utils.logging.get_verbosity(),
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "folder": Path.cwd(),
+    }
+
+
+@pytest.fixture
+def unchanged():
+    """The state of the process, drawn from a seed of the user's own, is the same after the test's body."""
+    torch.manual_seed(1234)
+    before = process_state()
+    yield
+    after = process_state()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """A tiny base on a small dataset, to be computed with more threads than the process has."""
+    root = tmp_path_factory.mktemp("state")
+    save_base(root / "bert", build_tiny("bert"), pooling="mean")
+    prepare_films(root, root / "prepared")
+    training = {"epochs": 1, "batch_size": 8, "dropout": True}
+    settings = Settings.from_mapping(
+        {
+            "base": {"source": str(root / "bert"), "threads": THREADS, "precision": "fp32", "device": "cpu"},
+            "datasets": {"films": {"size": 80, "max_length": 16}},
+            "probe": training,
+            "train": training,
+            "evaluate": {"resamples": 100},
+        }
+    )
+    before = torch.get_num_threads()
+    found = open_classifier(settings, root / "prepared", "films")
+    assert torch.get_num_threads() == before != THREADS
+    return found
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestTheProcessIsAsBefore:
+    def test_after_biases_were_trained_with_dropout(self) -> None:
+        classifier = tiny_classifier("bert")
+        run = run_of_value(classifier)
+        fit(classifier, random_rows(16), random_rows(8, seed=1), [run], metric=accuracy, progress=quiet)
+
+    def test_after_a_training_that_was_interrupted(self) -> None:
+        classifier = tiny_classifier("bert")
+
+        def interrupt(_predictions: object, _labels: object) -> float:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run = run_of_value(classifier)
+            fit(classifier, random_rows(16), random_rows(8, seed=1), [run], metric=interrupt, progress=quiet)
+
+    def test_after_weights_were_trained_with_dropout(self) -> None:
+        classifier = tiny_classifier("bert")
+        train_weights_of_rows(classifier, Lora(2, 4), run_of_weights(classifier, epochs=1, dropout=True))
+
+    def test_after_a_base_was_loaded_and_inspected(self, opened: Opened) -> None:
+        source = opened.settings.base.source
+        load_classifier(resolve_base(source), ("a", "b"), compute=Compute("cpu", "fp32", 2), seed=5)
+        inspect_base(source, inertness=True)
+
+    def test_after_every_kind_of_method(self, opened: Opened) -> None:
+        methods = ("untouched", "head_only", "logistic_regression", "value", "lora", "prefix", "rand_uniform", "full")
+        measure_many(opened, [(method, 0) for method in methods], progress=quiet)
+
+    def test_after_the_trainings_of_an_adaptation(self, opened: Opened, tmp_path: Path) -> None:
+        settings, sample = opened.settings, opened.sample()
+        training = opened.training(settings.train)
+        run_probe(opened.classifier, sample, settings, training, progress=quiet)
+        train_weights(opened.classifier, sample, settings, training, Lora(2, 4), progress=quiet)
+        result = train_terms(opened.classifier, sample, settings, training, ["value"], progress=quiet)
+        opened.adapter(result, ("value",)).save(tmp_path / "adapter")
+        Predictor(tmp_path / "adapter", base=settings.base.source, device="cpu").predict(["a fine film"])
+
+
+def run_of_value(classifier):
+
+    sites = find_sites(classifier.model, ["value"])
+    return Run("run", sites, classifier.head_parameters(), 3, plain_settings(epochs=1, batch_size=8))
+
+
+def test_everything_is_computed_with_the_threads_of_the_settings(opened: Opened) -> None:
+    """So a result does not depend on how many the process happens to have."""
+    seen: set[int] = set()
+    handle = opened.classifier.model.base_model.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    try:
+        settings, sample = opened.settings, opened.sample()
+        training = opened.training(settings.train)
+        run_probe(opened.classifier, sample, settings, training, progress=quiet)
+        train_terms(opened.classifier, sample, settings, training, ["value"], progress=quiet)
+        opened.predictions(opened.rows("test"))
+        methods = ("logistic_regression", "value", "lora")
+        measure_many(opened, [(method, 0) for method in methods], progress=quiet)
+    finally:
+        handle.remove()
+    assert seen == {THREADS}
+
+
+def test_a_predictor_of_a_container_uses_no_more_threads_than_its_quota(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, sample = opened.settings, opened.sample()
+    result = train_terms(opened.classifier, sample, settings, opened.training(settings.train), ["value"])
+    opened.adapter(result, ("value",)).save(tmp_path / "adapter")
+    monkeypatch.setattr("beft.prediction.usable_cores", lambda: 1)
+    torch.set_num_threads(THREADS)
+    try:
+        predictor = Predictor(tmp_path / "adapter", base=settings.base.source, device="cpu")
+        seen: list[int] = []
+        predictor.classifier.model.base_model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+        predictor.predict(["a fine film"])
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == THREADS
+    finally:
+        torch.set_num_threads(1)
