@@ -1,12 +1,22 @@
 """The schedule of the learning rate, and which epoch counts: the same for every training that is compared."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from beft.settings import TrainingSettings
+from typing import Any, Protocol
 
 
-def rate_factor(settings: TrainingSettings, step: int, total: int) -> float:
+class Scheduled(Protocol):
+    """What names a schedule: the settings of a training, or a search."""
+
+    @property
+    def schedule(self) -> str:
+        """``linear`` (to zero) or ``constant``."""
+
+    @property
+    def warmup_fraction(self) -> float:
+        """Share of the steps in which the rate rises."""
+
+
+def rate_factor(settings: Scheduled, step: int, total: int) -> float:
     """The share of the peak learning rate at the next step: a linear rise, then constant or a linear fall to zero.
 
     Args:

@@ -25,6 +25,7 @@ from beft.errors import InputError
 from beft.examples import LabelledRows
 from beft.metrics import known_metric
 from beft.optimizer import StackedAdamW
+from beft.schedule import rate_factor
 from beft.settings import TrainingSettings
 from beft.shapes import Classification, Shape
 
@@ -38,7 +39,7 @@ class HeadSearch:
         epochs: Lengths of training (the schedule's end); within each, the best epoch on dev counts.
         batch_size: Rows of a step.
         schedule: "linear" (to zero) or "constant".
-        warmup_fraction: Share of the steps in which the learning rate rises from zero.
+        warmup_fraction: Share of the steps in which the learning rate rises.
         clip_norm: Largest norm of a step's gradient.
         adam_epsilon: Of AdamW.
         weight_decay: Of AdamW, decoupled.
@@ -215,20 +216,12 @@ def _train(
     step = 0
     for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
         for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
-            rates = [rate * _factor(step, epochs * steps_of_epoch, search) for _, rate, epochs in candidates]
+            totals = [epochs * steps_of_epoch for _, _, epochs in candidates]
+            factors = [rate_factor(search, step, total) if step < total else 0.0 for total in totals]
+            rates = [rate * factor for (_, rate, _), factor in zip(candidates, factors, strict=True)]
             seen = inputs[train.sequences(batch)]
             surprise = train.gradient(seen @ parameters.transpose(1, 2), batch)
             gradient = surprise.transpose(1, 2) @ seen
             optimiser.step(gradient.flatten(1), torch.tensor(rates)[:, None])
             step += 1
         yield epoch, parameters.numpy().astype(np.float64)
-
-
-def _factor(step: int, steps: int, search: HeadSearch) -> float:
-    """What the schedule multiplies the learning rate with at a step; 0 after the last."""
-    warmup = round(search.warmup_fraction * steps)
-    if step >= steps:
-        return 0.0
-    if step < warmup:
-        return step / warmup
-    return 1.0 if search.schedule == "constant" else (steps - step) / (steps - warmup)

@@ -1,7 +1,6 @@
 """The baselines against scikit-learn pipelines, stationarity of the objective, and torch.optim.AdamW."""
 
 import json
-import math
 import warnings
 
 import numpy as np
@@ -15,10 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
-from beft.baselines.head_only import _factor
 from beft.baselines.logistic_regression import COSTS, TOLERANCE
 from beft.errors import InputError
+from beft.features import extract_features
+from beft.runs import Run
 from beft.settings import TrainingSettings
+from beft.training import fit as train_runs
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 torch.set_num_threads(1)
 
@@ -198,7 +200,7 @@ def test_head_only_trains_as_torch_s_adamw_does(schedule: str, warmup: float, de
         factor = (
             (lambda step, total=total: max(0.0, 1 - step / total))
             if schedule == "linear"
-            else (lambda step, total=total: min(1.0, step / round(warmup * total)) if step < total else 0.0)
+            else (lambda step, total=total: min(1.0, (step + 1) / (int(warmup * total) + 1)) if step < total else 0.0)
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         results = []
@@ -258,12 +260,23 @@ def test_the_search_is_as_wide_as_the_target_s() -> None:
     assert HeadSearch.as_wide_as(TrainingSettings(epochs=6)).epochs == (6, 32)
 
 
-def test_the_schedule_ends_at_zero() -> None:
-    search = HeadSearch(warmup_fraction=0.2)
-    factors = [_factor(step, 10, search) for step in range(13)]
-    assert factors[:3] == [0, 0.5, 1]
-    assert factors[9:] == [pytest.approx(1 / 8), 0, 0, 0]
-    assert math.fsum(factors) == pytest.approx(0.5 + 4.5)
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_head_only_takes_the_steps_that_a_training_of_the_head_takes(schedule: str) -> None:
+    """The same warm-up, rates and end, step by step: with whole batches, for their order is another's."""
+    classifier = tiny_classifier("bert", pooling="mean")
+    train, dev = random_rows(12), random_rows(10, seed=1)
+    names = classifier.head_parameters("output")
+    zeros = {name: torch.zeros_like(dict(classifier.model.named_parameters())[name]) for name in names}
+    training = plain_settings(
+        epochs=9, learning_rate=0.05, batch_size=12, warmup_fraction=0.3, schedule=schedule, dropout=False
+    )
+    run = Run("head", (), names, 0, training, initial_head=zeros)
+    [trained] = train_runs(classifier, train, dev, [run], metric=lambda *_: 0.0)
+    seen = [extract_features(classifier, rows.encoded, "head").double().numpy() for rows in (train, dev)]
+    search = HeadSearch((0.05,), (9,), 12, schedule, 0.3, adam_epsilon=training.adam_epsilon)
+    found = fit_head_only(seen[0], train.labels, seen[1], dev.labels, classes=3, search=search)
+    losses = [record["dev_loss"] for record in trained.history]
+    assert [point["dev_loss"] for point in found.details["history"]] == pytest.approx(losses, abs=1e-5)
 
 
 def test_bad_input_is_named() -> None:
