@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from beft.baselines import WeightsResult
 from beft.errors import InputError
+from beft.metrics import rank_on_dev
 from beft.runs import Run, RunResult
 
 log = logging.getLogger("beft.training")
@@ -65,7 +66,7 @@ def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], N
 
 def best_tried(tried: Sequence[Mapping[str, Any]]) -> int:
     """Which of several has the best ``dev_metric``; lower ``dev_loss`` decides between equals, then the order."""
-    return max(range(len(tried)), key=lambda at: (tried[at]["dev_metric"], -tried[at]["dev_loss"], -at))
+    return max(range(len(tried)), key=lambda at: (*rank_on_dev(tried[at]["dev_metric"], tried[at]["dev_loss"]), -at))
 
 
 def _on_dev(result: RunResult | WeightsResult) -> dict[str, Any]:

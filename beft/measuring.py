@@ -115,4 +115,6 @@ def as_metric_takes(name: str, predictions: Predictions, rows: LabelledRows) -> 
     choices = None if rows.source is None else rows.source.choices
     if choices is None:
         return predictions
-    return [of_row[best] for of_row, best in zip(choices, predictions.argmax(-1).tolist(), strict=True)]
+    best, largest = predictions.argmax(-1).tolist(), predictions.max(-1).tolist()
+    # Where they are NaN there is no best choice, and no text is right.
+    return [of_row[at] if largest[row] >= 0 else "" for row, (of_row, at) in enumerate(zip(choices, best, strict=True))]

@@ -17,7 +17,7 @@ from beft.adapter import Adapter
 from beft.adapter_checks import check_inputs
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from beft.examples import Predictions
 from beft.generation import generate_answers
 from beft.limits import usable_cores
@@ -196,6 +196,7 @@ class Predictor:
             return Answer(self.labels, found, prompts.truncated)
         rows = self.classifier.examples(asked, self.adapter.max_length)
         predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
+        _check_finite(predicted, self.compute)
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
@@ -228,6 +229,19 @@ def find_base(adapter: Adapter, base: Path | str | None = None) -> BaseReference
             f"{adapter.base_sha256[:12]}. Name the right one (base=PATH, or --base PATH)"
         )
     return reference
+
+
+def _check_finite(predicted: Predictions, compute: Compute) -> None:
+    """Refuse probabilities and values that are NaN or infinite, which would pass for the first label."""
+    if isinstance(predicted, list):
+        return
+    lost = np.flatnonzero(~np.isfinite(predicted.reshape(len(predicted), -1)).all(1))
+    if len(lost):
+        others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise BeftError(
+            f"text {lost[0]}{others}: the base gives NaN or infinite outputs in {compute.precision} on "
+            f"{compute.device}; use precision fp32, or check the weights of the base"
+        )
 
 
 def _check_texts(texts: Sequence[str], what: str) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from beft.metrics import rank_on_dev
+
 
 class Scheduled(Protocol):
     """What names a schedule: the settings of a training, or a search."""
@@ -40,5 +42,5 @@ def chosen_epoch(select: str, history: Sequence[Mapping[str, Any]]) -> int:
     """
     if select == "last":
         return int(history[-1]["epoch"])
-    best = max(history, key=lambda record: (record["dev_metric"], -record["dev_loss"], -record["epoch"]))
+    best = max(history, key=lambda one: (*rank_on_dev(one["dev_metric"], one["dev_loss"]), -one["epoch"]))
     return int(best["epoch"])

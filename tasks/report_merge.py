@@ -1,5 +1,6 @@
 """The merges in the report: every set of biases on every dataset."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ def merge_table(folder: Path) -> dict[str, Any]:
                     {
                         "how": _how(one, names),
                         "relative": f"{100 * one['relative']:.1f} %",
-                        "loss": f"{one['loss']:.4f}",
+                        "loss": "not finite" if one["loss"] is None else f"{one['loss']:.4f}",
                         "values": [percent(one["by_dataset"][name]) for name in names],
                     }
-                    for one in sorted(tried, key=lambda one: (-one["relative"], one["loss"]))
+                    for one in sorted(tried, key=_worst_last)
                 ],
             }
             for method, tried in found["tried"].items()
@@ -81,3 +82,8 @@ def _merge_title(row: str, kind: str) -> str:
     if kind == "none":
         return "no bias change (the base's own)"
     return f"adapter of {row}" if kind == "single" else f"merged: {row.replace('_', ' ')}"
+
+
+def _worst_last(tried: Mapping[str, Any]) -> tuple[float, ...]:
+    """What merges that were tried are sorted by; one whose loss is not finite comes last."""
+    return (1, 0, 0) if tried["loss"] is None else (0, -tried["relative"], tried["loss"])

@@ -126,7 +126,7 @@ def fit_head_only(
             if epoch > epochs:
                 continue
             quality = Quality.on(metric, outputs[index], dev, -epoch)
-            if epoch:
+            if epoch and math.isfinite(quality.metric):
                 point = {"epoch": epoch, "dev_loss": -quality.negative_loss, "dev_metric": quality.metric}
                 curves[index].append(point)
             held = best[index]
@@ -145,8 +145,7 @@ def fit_head_only(
             "epochs": epochs,
             "best_epoch": epoch,
             "metric": metric,
-            "dev": quality.metric,
-            f"dev_{dev.loss_name}": -quality.negative_loss,
+            **quality.facts(dev.loss_name),
             "history": curves[candidates.index((start, rate, epochs))],
             "candidates": [
                 {
@@ -154,8 +153,7 @@ def fit_head_only(
                     "learning_rate": r,
                     "epochs": e,
                     "best_epoch": found[1],
-                    "dev": found[0].metric,
-                    f"dev_{dev.loss_name}": -found[0].negative_loss,
+                    **found[0].facts(dev.loss_name),
                 }
                 for found, (s, r, e) in results
             ],

@@ -1,5 +1,6 @@
 """What both baselines are in the end: one linear layer on raw features, and how candidates are compared on dev."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from scipy.special import softmax
 from beft.baselines.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.errors import InputError
 from beft.evaluation import Cost
+from beft.metrics import rank_on_dev
 from beft.shapes import Classification
 
 Integers = NDArray[np.int64]
@@ -72,7 +74,7 @@ class Quality:
     """How good a candidate is on dev; the greater one is chosen.
 
     Dev is small, so equal metrics are common: the lower loss decides between them, then the simpler candidate
-    (larger ``simplicity``).
+    (larger ``simplicity``). One whose outputs are NaN or infinite has a metric of minus infinity.
     """
 
     metric: float
@@ -87,7 +89,13 @@ class Quality:
     @classmethod
     def on(cls, metric: str, outputs: Floats, rows: FeatureRows, simplicity: float) -> "Quality":
         """The quality of outputs [sequences, outputs] on rows, by a metric's name."""
-        return cls(round(rows.score(metric, outputs), 12), -rows.loss(outputs), simplicity)
+        return cls(*rank_on_dev(round(rows.score(metric, outputs), 12), rows.loss(outputs)), simplicity)
+
+    def facts(self, loss_name: str) -> dict[str, float | None]:
+        """The metric and the loss on dev as JSON values; None where the outputs were NaN or infinite."""
+        if not math.isfinite(self.metric):
+            return {"dev": None, f"dev_{loss_name}": None}
+        return {"dev": self.metric, f"dev_{loss_name}": -self.negative_loss}
 
 
 def standardisation(features: Floats, scaling: str) -> tuple[Floats, Floats]:
@@ -122,11 +130,8 @@ def best_on_dev(
     ]
     quality, value, weight, bias = max(found, key=lambda one: one[0].negative_loss if by_loss else one[0])
 
-    def facts(quality: Quality) -> dict[str, Any]:
-        return {"dev": quality.metric, f"dev_{dev.loss_name}": -quality.negative_loss}
-
-    tried = [{setting: value, **facts(quality)} for quality, value, _, _ in found]
-    return weight, bias, {setting: value, "metric": metric, **facts(quality), "candidates": tried}
+    tried = [{setting: value, **quality.facts(dev.loss_name)} for quality, value, _, _ in found]
+    return weight, bias, {setting: value, "metric": metric, **quality.facts(dev.loss_name), "candidates": tried}
 
 
 def checked(features: Features, labels: Any, classes: int, what: str) -> tuple[Floats, Integers]:

@@ -77,12 +77,8 @@ def fit_logistic_regression(
         details={
             "C": cost,
             "metric": metric,
-            "dev": quality.metric,
-            "dev_cross_entropy": -quality.negative_loss,
-            "candidates": [
-                {"C": c, "dev": q.metric, "dev_cross_entropy": -q.negative_loss, "iterations": n}
-                for q, c, _, _, n in candidates
-            ],
+            **quality.facts("cross_entropy"),
+            "candidates": [{"C": c, **q.facts("cross_entropy"), "iterations": n} for q, c, _, _, n in candidates],
         },
     )
 

@@ -91,9 +91,10 @@ def train(
     adapter = opened.adapter(result, terms)
     adapter.save(out)
     best = result.history[result.best_epoch - 1]
+    on_dev = f", dev {opened.metric} {best['dev_metric']:.4f}" if "dev_metric" in best else ""
     typer.echo(
         f"{adapter.bias_parameters:,} bias and {adapter.head_parameters:,} head parameters, best epoch "
-        f"{result.best_epoch}, dev {opened.metric} {best.get('dev_metric', float('nan')):.4f}"
+        f"{result.best_epoch}{on_dev}"
     )
     typer.echo(f'now: beft predict {out} "some text"')
 

@@ -1,5 +1,6 @@
 """How good merges are on the dev rows of every dataset: what chooses their options and weights, and never test rows."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from beft.adapter import Adapter
 from beft.examples import LabelledRows
 from beft.measuring import measure_runs
 from beft.merging.merged import Merged
+from beft.metrics import rank_on_dev
 from beft.opened import Opened
 
 
@@ -32,11 +34,12 @@ class DevScore:
     @property
     def rank(self) -> tuple[float, float]:
         """Larger is better."""
-        return self.relative, -self.loss
+        return rank_on_dev(self.relative, self.loss)
 
     def to_json(self) -> dict[str, Any]:
-        """The score as JSON values."""
-        return {"relative": self.relative, "loss": self.loss, "by_dataset": dict(self.by_dataset)}
+        """The score as JSON values; a loss that is NaN or infinite is None."""
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"relative": self.relative, "loss": loss, "by_dataset": dict(self.by_dataset)}
 
 
 def relative_to(own: float, value: float) -> float:

@@ -12,6 +12,7 @@ resamples):
 seconds, and only when it is called.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
 
     Predictions = ArrayLike | Sequence[str]
 
-__all__ = ["METRICS", "MetricKind", "Truth", "combined", "known_metric", "metric", "score", "score_predictions"]
+__all__ = [
+    "METRICS",
+    "MetricKind",
+    "Truth",
+    "combined",
+    "known_metric",
+    "metric",
+    "rank_on_dev",
+    "score",
+    "score_predictions",
+]
 
 METRICS: dict[str, MetricKind] = {
     kind.name: kind
@@ -98,8 +109,8 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
 
     Args:
         predictions: Probabilities [rows, labels] for a metric of labels, of which the greatest counts (the first of
-            equals); numbers [rows] for one of values; texts for one of texts. Numbers that are not finite, as a
-            training that went astray may give, score 0.
+            equals); numbers [rows] for one of values; texts for one of texts. Where one is NaN or infinite, as a
+            training that diverged may give, they score the worst that the metric can be.
 
     Raises:
         InputError: An unknown metric, a truth without what the metric compares with, predictions of the wrong shape, or
@@ -116,15 +127,26 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
     if shape[:1] != (truth.rows,) or len(shape) != (2 if kind.takes == "labels" else 1) or 0 in shape:
         raise InputError(f"{name}: predictions of shape {list(shape)} for {truth.rows} rows")
     if kind.takes == "labels":
-        predicted, labels = np.asarray(predicted).argmax(-1), shape[1]
+        labels = shape[1]
         kind.check_labels(labels)
         if true.min() < 0 or true.max() >= labels:
             raise InputError(f"{name}: true labels of {true.min()} to {true.max()} for predictions of {labels} labels")
-    elif kind.takes == "values" and not np.isfinite(predicted).all():
-        return 0.0
+    if kind.takes != "texts" and not np.isfinite(np.asarray(predicted)).all():
+        return kind.lowest
+    if kind.takes == "labels":
+        predicted = np.asarray(predicted).argmax(-1)
     unit = truth.group_of_row()
     units = truth.rows if unit is None else int(unit.max()) + 1
     return float(kind.weighed(true, predicted, unit, labels)(np.ones(units)))
+
+
+def rank_on_dev(metric: float, loss: float) -> tuple[float, float]:
+    """How good something is on dev, the greater the better: the metric, and of equal ones the lower loss.
+
+    Where one of the two is NaN or infinite it is the worst: NaN compares with nothing, and a choice among such would
+    hang on their order.
+    """
+    return (metric, -loss) if math.isfinite(metric) and math.isfinite(loss) else (-math.inf, -math.inf)
 
 
 def score(name: str, truth: "ArrayLike", predicted: "ArrayLike", labels: int) -> float:

@@ -109,6 +109,7 @@ def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_
         moved = np.array([old != new for old, new in zip(before, after, strict=True)], dtype=bool)
     elif before.ndim == 2:
         moved = before.argmax(-1) != np.asarray(after).argmax(-1)
+        moved |= ~np.isfinite(np.asarray(after)).all(-1)  # NaN is no answer
     else:
-        moved = np.abs(before - np.asarray(after)) > _MOVED * before.std()
+        moved = ~(np.abs(before - np.asarray(after)) <= _MOVED * before.std())  # NaN has moved
     return float(moved[changed].mean())

@@ -90,7 +90,7 @@ def test_what_does_not_vary_gives_0_and_nothing_gives_nan(name: str) -> None:
         # A resample of one row over and over, at every row.
         assert weighed(name, varied, varied[::-1])(4 * np.eye(4)).tolist() == [0, 0, 0, 0]
         for bad in (np.nan, np.inf):
-            assert score_predictions(name, np.array([0.1, bad, 0.3, 0.2]), Truth(values=varied)) == 0
+            assert score_predictions(name, np.array([0.1, bad, 0.3, 0.2]), Truth(values=varied)) == -1
 
 
 def test_one_far_value_does_not_hide_the_others() -> None:

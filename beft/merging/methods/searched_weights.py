@@ -16,6 +16,7 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.merging.deltas import Weighted, weighted_sum
 from beft.merging.registry import merge_method
+from beft.metrics import rank_on_dev
 
 Weights = tuple[float, ...]
 
@@ -31,7 +32,7 @@ class Score(NamedTuple):
     @property
     def rank(self) -> tuple[float, float]:
         """Larger is better."""
-        return self.metric, -self.loss
+        return rank_on_dev(self.metric, self.loss)
 
 
 @merge_method("searched_weights")
