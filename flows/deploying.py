@@ -2,10 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from beft.errors import BeftError, InputError
 from flows.prefect_server import server_address
@@ -23,7 +25,7 @@ POOLS = {
 """The work pools and what they are for."""
 
 LIMIT = "tag:gpu"
-"""Prefect's limit on tasks with the tag gpu. It is made with what this machine can run at once; more machines, more.
+"""Prefect's limit on tasks with the tag gpu, on all machines together: the setting ``deployment.gpu_tasks``.
 
 A task that dies gives its place back within a minute. On each machine a place is a lock besides (``tasks.places``).
 """
@@ -36,15 +38,15 @@ _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
 def deploy(root: Path) -> list[str]:
-    """Make what is missing of pools and limit, deployments with their triggers, and the automation for dead runs.
+    """Make the pools, the limit, deployments with their triggers, and the automation for dead runs.
 
-    What is there already is brought up to date; pools and the limit stay as they are.
+    What is there already is brought up to date; pools stay as they are.
 
     Args:
         root: The folder with ``prefect.yaml`` and ``params.yaml``, in which the flows will run.
 
     Returns:
-        The names of all deployments of our flows, as ``FLOW/DEPLOYMENT``.
+        The names of the deployments of ``prefect.yaml``, as ``FLOW/DEPLOYMENT``, and the limit.
 
     Raises:
         InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
@@ -55,7 +57,7 @@ def deploy(root: Path) -> list[str]:
         raise InputError(f"no prefect.yaml in {root}; run this in the project's folder ('beft init' starts one)")
     settings = PipelineSettings.read(root / "params.yaml")
     check_settings(settings, root)
-    gpu_tasks = len(places_here(settings.base))
+    gpu_tasks = settings.deployment.gpu_tasks or len(places_here(settings.base))
     address = server_address()
 
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -63,7 +65,9 @@ def deploy(root: Path) -> list[str]:
     with temporary_settings({PREFECT_API_URL: address}):
         asyncio.run(_make_pools(gpu_tasks))
         _deploy_all(root, address)
-        return asyncio.run(_finish())
+        deployments = asyncio.run(_our_deployments(root))
+        asyncio.run(_watch(list(deployments.values())))
+    return [*deployments, f"{LIMIT}: {gpu_tasks} at once on all machines (deployment.gpu_tasks in params.yaml)"]
 
 
 def deployed_settings() -> dict[str, Any]:
@@ -74,8 +78,8 @@ def deployed_settings() -> dict[str, Any]:
 
 async def _make_pools(gpu_tasks: int) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
@@ -86,11 +90,7 @@ async def _make_pools(gpu_tasks: int) -> None:
                 await client.create_work_pool(pool)
             except ObjectAlreadyExists:
                 continue
-        try:
-            await client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            limit = GlobalConcurrencyLimitCreate(name=LIMIT, limit=gpu_tasks)
-            await client.create_global_concurrency_limit(limit)
+        await client.upsert_global_concurrency_limit_by_name(LIMIT, gpu_tasks)
 
 
 def _deploy_all(root: Path, address: str) -> None:
@@ -102,19 +102,31 @@ def _deploy_all(root: Path, address: str) -> None:
         raise BeftError(f"prefect deploy --all ended with status {ended.status}:\n{said}")
 
 
-async def _finish() -> list[str]:
-    """Make or update the automation, and ask the server what is deployed."""
+async def _our_deployments(root: Path) -> dict[str, str]:
+    """``FLOW/DEPLOYMENT`` to id of the deployments of ``prefect.yaml``; the server has those of other projects, too."""
     from prefect.client.orchestration import get_client
 
+    declared = yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    ours = {(one["name"], one["entrypoint"]) for one in declared}
     async with get_client() as client:
-        wanted = _crash_automation()
+        flows = {flow.id: flow.name for flow in await _every(client.read_flows)}
+        deployments = [one for one in await _every(client.read_deployments) if (one.name, one.entrypoint) in ours]
+    return dict(sorted((f"{flows[one.flow_id]}/{one.name}", str(one.id)) for one in deployments))
+
+
+async def _watch(deployments: Sequence[str]) -> None:
+    """Make or update the automation for dead runs of these deployments."""
+    from prefect.client.orchestration import get_client
+
+    wanted = _crash_automation(deployments)
+    async with get_client() as client:
         found = await client.read_automations_by_name(CRASHED)
         if found:
             await client.update_automation(found[0].id, wanted)
         else:
             await client.create_automation(wanted)
-        flows = {flow.id: flow.name for flow in await _every(client.read_flows)}
-        return sorted(f"{flows[found.flow_id]}/{found.name}" for found in await _every(client.read_deployments))
+        for other in found[1:]:  # two deployed at once
+            await client.delete_automation(other.id)
 
 
 async def _every(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
@@ -125,8 +137,12 @@ async def _every(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
     return found
 
 
-def _crash_automation() -> Any:
-    """A run that sent heartbeats and stopped without an end is dead, and can be started again."""
+def _crash_automation(deployments: Sequence[str]) -> Any:
+    """A run of ours that sent heartbeats and stopped without an end is dead, and can be started again.
+
+    Args:
+        deployments: Their ids. Runs of other teams' deployments are theirs to watch.
+    """
     from prefect.automations import AutomationCore
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -140,6 +156,12 @@ def _crash_automation() -> Any:
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {
+                    "prefect.resource.role": "deployment",
+                    "prefect.resource.id": [f"prefect.deployment.{one}" for one in deployments],
+                }
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -3,9 +3,9 @@
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
 
-ELSEWHERE = frozenset({"measure", "tracking", "versioning", "promotion"})
-"""Sections that say where things are kept and how versions are judged, never what is trained; an address among them may
-hold a password. And that of ``beft reproduce``, which the main job does not look at."""
+ELSEWHERE = frozenset({"measure", "tracking", "versioning", "promotion", "deployment"})
+"""Sections that say where things are kept and run and how versions are judged, never what is trained; an address among
+them may hold a password. And that of ``beft reproduce``, which the main job does not look at."""
 
 
 def flat(settings: PipelineSettings) -> dict[str, JSON]:

@@ -63,6 +63,17 @@ class MeasureSettings(Section):
     )
 
 
+class DeploymentSettings(Section):
+    """What ``beft deploy`` sets on the Prefect server besides the deployments of ``prefect.yaml``."""
+
+    gpu_tasks: int | None = Field(
+        None,
+        ge=1,
+        description="how many steps with the tag gpu run at once on all machines together; None: as many as the "
+        "machine that deploys can run",
+    )
+
+
 class PipelineSettings(Settings):
     """The settings of the science and of the pipeline around it."""
 
@@ -70,3 +81,4 @@ class PipelineSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()
     versioning: VersioningSettings = VersioningSettings()
     promotion: PromotionRules = PromotionRules()
+    deployment: DeploymentSettings = DeploymentSettings()

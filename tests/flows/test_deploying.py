@@ -2,7 +2,14 @@
 
 import asyncio
 import importlib
+import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +17,16 @@ import pytest
 import yaml
 
 from beft.errors import BeftError, InputError, SettingsError
+from beft.files import write_text
 from flows.deploying import CRASHED, LIMIT, POOLS, deploy, deployed_settings
 from flows.prefect_server import server_address
 from tasks.places import places_here
 from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
+from tests.faults.cases_prefect import PrefectServer
 from tests.flows.test_adapt import root as root
 from tests.flows.test_ui import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOYED = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -97,8 +107,10 @@ def test_twice_is_as_once(root: Path) -> None:
 
     shutil.copy(ROOT / "prefect.yaml", root)
     names = ["adapt/nightly", "promote/after-adapt", "reproduce/weekly"]
-    assert deploy(root) == names
+    *deployed, limit = deploy(root)
+    assert deployed == names
     once = asyncio.run(found())
+    assert limit.startswith(f"{LIMIT}: {once['limits'][LIMIT]} at once")
     assert once["pools"] == {"cpu": "process", "gpu": "process"}
     assert once["limits"] == {LIMIT: len(places_here(PipelineSettings.read(root / "params.yaml").base))}
     assert once["automations"] == [CRASHED, "beft: promote after every adapt"]
@@ -112,6 +124,95 @@ def test_twice_is_as_once(root: Path) -> None:
     }
     assert all(form["properties"]["learning_rate"]["description"] == "of the biases" for form in once["forms"])
 
-    assert deploy(root) == names
+    assert deploy(root) == [*names, limit]
     assert asyncio.run(found()) == once
     assert server_address().startswith("http://127.0.0.1:")
+
+
+@pytest.mark.server
+def test_runs_and_deployments_of_other_teams_are_left_alone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of ours and one of another team lose their processes: the automation marks ours alone as crashed.
+
+    And of the flow runs that end well, only one of ours starts a promotion.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import StateType
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Completed, Running
+
+    monkeypatch.setattr("flows.deploying._SILENCE", timedelta(seconds=10))  # the shortest that Prefect takes
+    shutil.copy(ROOT / "prefect.yaml", root)
+    write_text(root / "params.yaml", (root / "params.yaml").read_text() + "deployment: {gpu_tasks: 7}\n")
+    (tmp_path / "server").mkdir()
+    home = {"PREFECT_HOME": str(tmp_path / "server"), "PREFECT_API_URL": ""}
+    server = PrefectServer(tmp_path / "server", environment=home)
+    api = f"{server.address}/api"
+    try:
+        server.start()
+        server.wait()
+        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+            theirs = client.create_deployment(client.create_flow_from_name("etl"), "nightly", tags=["gpu"])
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)  # as the first who deployed had made it
+            assert deploy(root) == ["adapt/nightly", "promote/after-adapt", "reproduce/weekly", SEVEN]
+            assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 7
+            ours = client.read_deployment_by_name("adapt/nightly").id
+            runs = {
+                name: client.create_flow_run_from_deployment(of).id for name, of in (("etl", theirs), ("adapt", ours))
+            }
+
+            ended = [client.create_flow_run_from_deployment(theirs).id, client.create_flow_run_from_deployment(ours).id]
+            for run in ended:
+                for state in (Running(), Completed()):
+                    client.set_flow_run_state(run, state, force=True)
+            for name, run in runs.items():
+                die_after_a_heartbeat(name, str(run), api)
+            wait_until(lambda: client.read_flow_run(runs["adapt"]).state.type == StateType.CRASHED, 180)
+            time.sleep(10)
+            assert client.read_flow_run(runs["etl"]).state.type == StateType.RUNNING
+            after = client.read_deployment_by_name("promote/after-adapt").id
+            promotions = [run for run in client.read_flow_runs() if run.deployment_id == after]
+            assert len(promotions) == 1
+    finally:
+        server.kill()
+
+
+SEVEN = f"{LIMIT}: 7 at once on all machines (deployment.gpu_tasks in params.yaml)"
+SILENT = """
+import sys, time
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+
+name, run = sys.argv[1:]
+
+@flow(name=name)
+def silent(settings: object = None):
+    print("started", flush=True)
+    time.sleep(3600)
+
+with get_client(sync_client=True) as client:
+    run_flow(silent, flow_run=client.read_flow_run(run), parameters={})
+"""
+
+
+def die_after_a_heartbeat(flow: str, run: str, api: str) -> None:
+    """Run a flow for a flow run in a process, which is killed when the server has its first heartbeat."""
+    beats = {"PREFECT_API_URL": api, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    with subprocess.Popen([sys.executable, "-c", SILENT, flow, run], env=os.environ | beats) as process:
+        try:
+            wait_until(lambda: has_heartbeat(run, api), 180)
+        finally:
+            process.kill()
+
+
+def has_heartbeat(run: str, api: str) -> bool:
+    wanted = {
+        "filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+    }
+    request = urllib.request.Request(
+        f"{api}/events/filter", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return bool(json.load(answer)["events"])

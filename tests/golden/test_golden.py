@@ -199,7 +199,7 @@ def test_a_registered_version_is_rebuilt_with_its_own_source(trained: tuple[str,
     dataset, old, _ = trained
     (workspace / "params.yaml").write_text((workspace / f"params-{DATASETS[dataset]}.yaml").read_text())
     model = models(workspace)[dataset]
-    done = beft(workspace, "rebuild", f"models:/{model}/1", "--base", f"bases/{DATASETS[dataset]}")
+    done = beft(workspace, "rebuild", f"models:/{model}/1", "--yes", "--base", f"bases/{DATASETS[dataset]}")
     assert done.returncode in (0, 1), done.stderr  # 1: it was registered on another CPU, which rounds otherwise
     rebuilt = workspace / "runs" / "rebuilds" / f"{model}-1" / "adapter" / "adapter_model.safetensors"
     here = old / "artifacts" / "train" / dataset / "adapter" / "adapter_model.safetensors"

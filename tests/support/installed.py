@@ -37,7 +37,7 @@ class Installed:
             env={"PATH": str(self.folder / "bin"), "HOME": str(self.folder), "LANG": "C.UTF-8", **environment},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1500,
         )
 
 
