@@ -117,7 +117,7 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
-    """Show what was decided about a model, and which version had which alias."""
+    """Show the decisions on a model and its aliases."""
     from flows.registry import show_history
 
     show_history(_read_settings(params, {}), Path.cwd(), model, as_json=as_json)
@@ -132,9 +132,10 @@ def rebuild(
     ] = False,
     params: Annotated[Path, typer.Option(help="The settings: where the registry and the data are.")] = PARAMS,
 ) -> None:
-    """Train a registered adapter again, from its registry entry alone.
+    """Train a registered adapter again.
 
-    Says whether it is the same to the byte, or what differs and why; the exit status is 1 where it differs.
+    From its registry entry alone. Says whether it is the same to the byte, or what differs and why; the exit status is
+    1 where it differs.
     """
     settings = _read_settings(params, {})
 
@@ -189,8 +190,8 @@ def reproduce(
 
 @app.command()
 def ui(
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Where MLflow listens.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect listens.")] = 4200,
 ) -> None:
     """Open the MLflow and Prefect pages.
 
@@ -234,7 +235,7 @@ def worker(
 def mlflow_server(
     team: Annotated[bool, typer.Option("--team", help="PostgreSQL, accounts, artifacts through the server.")] = False,
     host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
     allowed_hosts: Annotated[
         str | None, typer.Option(help="The names under which a team's server may be asked, A,B,C.")
     ] = None,

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from flows.cli import status_of
+from flows.cli import app, status_of
 from tests.beft.tiny_bases import LABELS, TEXTS, WORDS, load, make_adapter, save_base
 
 torch.set_num_threads(1)
@@ -708,3 +711,28 @@ def test_a_closed_pipe_is_no_error_to_show(made: Path) -> None:
             timeout=60,
         )
     assert "Traceback" not in done.stderr
+
+
+def commands_below(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands_below(below, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands_below(get_command(app))], ids=" ".join)
+def test_the_help_of_every_command_is_whole(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences that end, options that are explained, no text cut off, and nothing wider than a terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(app, [*path, "--help"], prog_name="beft")
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert lines[0].startswith(" ".join(["Usage: beft", *path, ""]))
+    assert lines[2].endswith((".", ",")) or lines[3].endswith("."), lines[2]
+    assert all(len(line) <= 80 for line in lines)
+    assert not re.search(r"\[\[|``|\bNone\b|</|\.\.\. *$", "\n".join(lines[1:]), re.MULTILINE), done.output
+    for opening, closing in ("[]", "()", "<>"):
+        counted = done.output.replace("x>=", "").replace("<=x<=", "")
+        assert counted.count(opening) == counted.count(closing)
+    [command] = [found for below, found in commands_below(get_command(app)) if below == path]
+    for parameter in command.params:
+        assert (parameter.help or "").endswith("."), f"{parameter.name}: {parameter.help}"

@@ -17,7 +17,7 @@ _PREDICTED_AT_ONCE = 1024
 def predict(
     context: typer.Context,
     adapter: Annotated[str, typer.Argument(help="The adapter's folder, or models:/NAME@ALIAS of the registry.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="None: lines of stdin.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Left out: the lines of stdin.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")] = False,
     choice: Annotated[
         list[str] | None, typer.Option(help="One of the choices of every text, for an adapter that chooses.")
@@ -25,9 +25,10 @@ def predict(
     base: BaseFolder = None,
     as_json: Annotated[bool, typer.Option("--json/--tsv", help="An object a line, or tab-separated columns.")] = False,
 ) -> None:
-    """Predict with a saved adapter: labels, values, choices, or answers.
+    """Predict with a saved adapter.
 
-    --tsv gives what is predicted, its probability where it has one, text; --json every probability.
+    Labels, values, choices, or answers. --tsv gives what is predicted, its probability where it has one, text; --json
+    every probability.
     """
     from beft.errors import InputError
     from beft.prediction import Predictor
