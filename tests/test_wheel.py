@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_it_holds_every_file_of_the_source_and_those_that_the_code_reads(wheel: 
         copy, own = tmp_path / "tasks" / ".project" / name, ROOT / name
         for path in [own] if own.is_file() else own.iterdir():
             assert (copy / path.name if own.is_dir() else copy).read_bytes() == path.read_bytes(), path
+
+
+def test_no_requirement_of_it_is_broken(installed: Installed) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(installed.folder / "bin" / "python"), "check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_no_module_looks_for_files_above_its_own_folder() -> None:
