@@ -5,9 +5,10 @@ from pathlib import Path
 from tasks.connection import connect, explained, repeatable, tracking_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking import FLOW_RUN, FLOW_RUN_PAGE, write_batch
+from tasks.tracking_address import pages_of
 
 LOCAL_PREFECT = "http://127.0.0.1:4200"  # where ``beft ui`` serves the pages
-_LOCAL_MLFLOW = "http://127.0.0.1:5000"
+_LOCAL_MLFLOW = "http://127.0.0.1:5000/#"
 
 
 def flow_run_page(flow_run: str) -> str:
@@ -20,9 +21,7 @@ def flow_run_page(flow_run: str) -> str:
 
 def mlflow_page(page: str, settings: PipelineSettings, root: Path) -> str:
     """A page of MLflow, given below the address of its server; that of ``beft ui`` where there is none."""
-    uri = tracking_uri(settings, root)
-    server = uri if uri.startswith(("http://", "https://")) else _LOCAL_MLFLOW
-    return f"{server.rstrip('/')}/#/{page}"
+    return f"{pages_of(tracking_uri(settings, root)) or _LOCAL_MLFLOW}/{page}"
 
 
 @explained

@@ -24,6 +24,7 @@ from flows.commands import server_command
 from tasks.environment import settle
 from tasks.passwords import holds_password
 from tasks.supervisor import end, start
+from tasks.tracking_address import POSTGRESQL_DRIVER
 
 LOOPBACK = "127.0.0.1"
 DATABASE = "MLFLOW_BACKEND_STORE_URI"
@@ -33,7 +34,6 @@ CLIENT = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 """Variables of clients. A server answers here itself: another server's address would mislead it."""
 
 _OWN_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[::1]:*"
-_DRIVER = "postgresql+psycopg"
 _CONNECT_SECONDS = 10
 _STOP_SECONDS = 15
 
@@ -86,7 +86,7 @@ def team_server(root: Path, host: str, port: int, allowed_hosts: str | None, env
     missing = []
     if not address:
         missing.append(f"{DATABASE}: the database, as postgresql://USER:PASSWORD@HOST/NAME")
-    elif urlsplit(address).scheme not in ("postgresql", _DRIVER):
+    elif urlsplit(address).scheme not in ("postgresql", POSTGRESQL_DRIVER):
         missing.append(f"{DATABASE}: the database of a team is PostgreSQL: postgresql://USER:PASSWORD@HOST/NAME")
     elif holds_password(_apart(address)[0]):
         missing.append(f"{DATABASE}: its password before the host, or in PGPASSWORD, not in the query")
@@ -182,7 +182,7 @@ def _without(environment: Mapping[str, str], names: set[str] | frozenset[str]) -
 
 def _apart(address: str) -> tuple[str, str | None]:
     """An address that names its driver and holds no password before its host, and that password."""
-    parts = urlsplit(address)._replace(scheme=_DRIVER)  # SQLAlchemy's own choice for postgresql: is another one
+    parts = urlsplit(address)._replace(scheme=POSTGRESQL_DRIVER)
     if parts.password is None:
         return parts.geturl(), None
     user, _, host = parts.netloc.rpartition("@")
@@ -201,7 +201,7 @@ def _has_admin(address: str, environment: Mapping[str, str]) -> bool:
     except ImportError:
         raise InputError("the server of a team needs PostgreSQL's driver: pip install 'beft[team]'") from None
 
-    plain = address.replace(f"{_DRIVER}:", "postgresql:", 1)
+    plain = address.replace(f"{POSTGRESQL_DRIVER}:", "postgresql:", 1)
     password = environment.get("PGPASSWORD")
     try:
         with psycopg.connect(plain, password=password, connect_timeout=_CONNECT_SECONDS) as connection:

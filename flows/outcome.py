@@ -7,8 +7,10 @@ from typing import Any
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
 from flows.commands import beft_command, server_command
-from flows.links import flow_run_page, mlflow_page
+from flows.links import LOCAL_PREFECT, flow_run_page, mlflow_page
+from tasks.connection import tracking_uri
 from tasks.settings import PipelineSettings
+from tasks.tracking_address import pages_of
 
 _METHODS = {
     "untouched": "untouched base",
@@ -102,9 +104,10 @@ def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
 def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> list[tuple[str, str]]:
     adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
     pages = [mlflow_page(record["mlflow_page"], settings, root)]
+    here = pages_of(tracking_uri(settings, root)) is None  # no server is named that would have them
     if record["prefect_flow_run"]:
         pages.append(flow_run_page(record["prefect_flow_run"]))
-    here = any(page.startswith("http://127.0.0.1:") for page in pages)
+        here |= pages[-1].startswith(LOCAL_PREFECT)
     return [
         ("Report", record["report"]),
         ("Pages", f"{server_command('ui')}, then" if here else ""),

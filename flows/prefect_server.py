@@ -1,7 +1,5 @@
 """The Prefect server that is named: its address, whether it answers, and what is said where it does not."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +9,8 @@ from flows.links import LOCAL_PREFECT
 
 DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
 """Where ``beft ui`` serves Prefect."""
+
+_SECONDS = 10.0
 
 
 def server_address() -> str:
@@ -63,12 +63,31 @@ def _named() -> str:
 
 
 def _silent(address: str) -> str:
-    """Why the server does not answer; nothing where it does."""
+    """Why the server does not answer; nothing where it does.
+
+    Asked by Prefect's own client, with its keys, logins, headers and certificates, but once.
+    """
+    from httpx import HTTPStatusError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import (
+        PREFECT_API_REQUEST_TIMEOUT,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
+
+    once = {PREFECT_API_URL: address, PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: _SECONDS}
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
-            return ""
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        return str(getattr(error, "reason", error))
+        with temporary_settings(once), get_client(sync_client=True) as client:
+            error = client.api_healthcheck()
+    except Exception as failed:  # whatever its client needs before it asks
+        error = failed
+    if not isinstance(error, HTTPStatusError):
+        return "" if error is None else " ".join(str(error).split()) or type(error).__name__
+    status = error.response.status_code
+    if status in (401, 403):
+        return f"status {status}: PREFECT_API_KEY or PREFECT_API_AUTH_STRING must let you in"
+    return f"status {status}" if status >= 500 else ""  # what answers so is there: Prefect itself meets it next
 
 
 def _no_answer(address: str, reason: str) -> str:

@@ -8,8 +8,6 @@ import logging
 import os
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from beft.errors import BeftError
 from tasks.environment import settle
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
+from tasks.tracking_address import files_of_database, is_database, is_remote, keeps_files_here, silence, with_driver
 from tasks.transient import broke_off
 
 log = logging.getLogger("beft.tracking")
@@ -66,12 +65,12 @@ def tracking_uri(settings: PipelineSettings, root: Path) -> str:
     """The address of MLflow: the setting, else ``MLFLOW_TRACKING_URI``, else the database inside the project.
 
     Raises:
-        InputError: The variable holds a password.
+        InputError: The variable holds a password, or the driver of the database is not installed.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI")
     if named:
         require_no_password(named, "MLFLOW_TRACKING_URI")
-    return settings.tracking.uri or named or _uri_of_project(root)
+    return with_driver(settings.tracking.uri or named or uri_of_project(root))
 
 
 def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Connection:
@@ -86,12 +85,11 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
     """
     settle(root)
     uri = tracking_uri(settings, root)
-    artifacts = None
-    if uri.startswith(("http://", "https://")):
-        _require_answer(uri)  # and where its artifacts lie is the server's own affair
-    else:
-        artifacts = root.resolve() / "mlflow" / "artifacts"
-        artifacts.mkdir(parents=True, exist_ok=True)
+    if is_remote(uri):
+        _require_answer(uri)
+    here = root.resolve() / "mlflow" / "artifacts"
+    if keeps_files_here(uri) and not is_remote(uri):
+        here.mkdir(parents=True, exist_ok=True)
 
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -103,7 +101,8 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
     try:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = artifacts.as_uri() if artifacts else None
+            destination = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
+            location = files_of_database(uri, root, destination) if keeps_files_here(uri) else None
             try:
                 tags = _KIND | {"mlflow.note.content": about}
                 return Connection(client, uri, client.create_experiment(name, location, tags=tags))
@@ -119,8 +118,8 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
             f"the MLflow experiment {name!r} was deleted; bring it back with "
             f"'mlflow experiments restore -x {experiment.experiment_id}', or set tracking.experiment to another name"
         )
-    if artifacts is not None and uri == _uri_of_project(root):
-        _follow_a_move(root, experiment.artifact_location, artifacts.as_uri())
+    if uri == uri_of_project(root):
+        _follow_a_move(root, experiment.artifact_location, here.as_uri())
     return Connection(client, uri, experiment.experiment_id)
 
 
@@ -166,27 +165,29 @@ def as_default(connection: Connection) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def _uri_of_project(root: Path) -> str:
+def uri_of_project(root: Path) -> str:
+    """The address of the database inside a project."""
     return f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}"
 
 
 def _require_answer(uri: str) -> None:
-    """Ask a server for its health: MLflow's client itself goes on asking for minutes one that was never there.
+    """Ask a server or a database whether it is there: MLflow's client itself goes on asking for minutes.
 
     One that has answered this process before is waited for, so that a run outlives the server's restart.
     """
     began, told = time.monotonic(), False
     patience = PATIENCE_SECONDS if uri in _answered else 0.0
-    while (reason := _silence(uri)) is not None:
+    while (reason := silence(uri)) is not None:
         if time.monotonic() - began >= patience:
             waited = f" after {patience:.0f} s" if patience else ""
             _answered.discard(uri)  # nobody waits for it a second time
             raise BeftError(
-                f"no MLflow server answers at {uri}{waited} ({reason}); start it, or leave tracking.uri and "
+                f"no MLflow {'database' if is_database(uri) else 'server'} answers at {uri}{waited} ({reason}); start "
+                "it, or leave tracking.uri and "
                 "MLFLOW_TRACKING_URI empty to use the database inside the project"
             )
         if not told:
-            log.warning("the MLflow server at %s does not answer (%s); waiting for it", uri, reason)
+            log.warning("MLflow at %s does not answer (%s); waiting for it", uri, reason)
             told = True
         time.sleep(1)
     _answered.add(uri)
@@ -234,19 +235,6 @@ def repeatable(function: Callable[P, R]) -> Callable[P, R]:
         return function(*arguments, **keywords)
 
     return repeating
-
-
-def _silence(uri: str) -> str | None:
-    """Why a server does not answer; None when it does."""
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return None
-    except urllib.error.HTTPError as error:
-        # Something answers, with a login perhaps: MLflow's own client speaks to it next. A proxy whose server is away
-        # answers with one of these.
-        return f"status {error.code}" if error.code in (502, 503, 504) else None
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
 
 
 def _refused(uri: str, error: Exception) -> str:

@@ -1,0 +1,135 @@
+"""What stands behind an address of MLflow, and whether it answers: by the rules and the clients of MLflow itself."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from beft.errors import InputError
+
+POSTGRESQL_DRIVER = "postgresql+psycopg"
+"""How SQLAlchemy names the driver that beft brings; its own choice for ``postgresql:`` is another one."""
+
+_SECONDS = 10
+
+log = logging.getLogger("beft.tracking")
+
+
+def with_driver(uri: str) -> str:
+    """The address, with the driver of PostgreSQL that is installed where it names none.
+
+    Raises:
+        InputError: None is.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme not in ("postgresql", "postgres", POSTGRESQL_DRIVER):
+        return uri
+    if scheme != POSTGRESQL_DRIVER and importlib.util.find_spec("psycopg2"):
+        return f"postgresql:{rest}"
+    if importlib.util.find_spec("psycopg"):
+        return f"{POSTGRESQL_DRIVER}:{rest}"
+    raise InputError(f"{uri} needs PostgreSQL's driver: pip install 'beft[team]'")
+
+
+def is_database(uri: str) -> bool:
+    """Whether MLflow's client itself works in a database there, without a server."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from mlflow.utils.uri import get_uri_scheme
+
+    return get_uri_scheme(uri) in DATABASE_ENGINES
+
+
+def is_remote(uri: str) -> bool:
+    """Whether something else than a file of this machine is asked, which may be away."""
+    from mlflow.utils.uri import get_uri_scheme, is_http_uri
+
+    return is_http_uri(uri) or (is_database(uri) and get_uri_scheme(uri) != "sqlite")
+
+
+def keeps_files_here(uri: str) -> bool:
+    """Whether the files of runs are kept where this process says; behind a server it is the server's own affair."""
+    from mlflow.utils.uri import get_uri_scheme, is_databricks_uri
+
+    return is_database(uri) or (not is_databricks_uri(uri) and get_uri_scheme(uri) in ("", "file"))
+
+
+def pages_of(uri: str) -> str | None:
+    """What the address of each page of a server begins with; None where there is no server."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.databricks_utils import get_databricks_host_creds
+    from mlflow.utils.uri import is_databricks_uri, is_http_uri
+
+    if is_http_uri(uri):
+        return f"{uri.rstrip('/')}/#"
+    if not is_databricks_uri(uri):
+        return None
+    try:
+        return f"{get_databricks_host_creds(uri).host.rstrip('/')}/ml"
+    except MlflowException:
+        return "https://databricks"  # whose address nobody knows here
+
+
+def silence(uri: str) -> str | None:
+    """Why what is remote does not answer; None when it does, with a refusal perhaps, which MLflow's client meets next.
+
+    Asked as MLflow's client asks, with its logins, certificates and proxies, but once: the client goes on for minutes.
+    """
+    return _silence_of_database(uri) if is_database(uri) else _silence_of_server(uri)
+
+
+def _silence_of_server(uri: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        creds = get_default_host_creds(uri)
+        status = http_request(
+            creds, "/health", "GET", max_retries=0, timeout=_SECONDS, raise_on_status=False
+        ).status_code
+    except MlflowException as error:
+        return _innermost(error)
+    return f"status {status}" if status in (502, 503, 504) else None  # a proxy whose server is away
+
+
+def _silence_of_database(uri: str) -> str | None:
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from sqlalchemy.exc import OperationalError
+
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        return _innermost(error)
+    finally:
+        engine.dispose()
+    return None
+
+
+def _innermost(error: BaseException) -> str:
+    """What happened at the bottom of it, in one line."""
+    seen = {id(error)}
+    while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:
+        seen.add(id(below))
+        error = below
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())
+
+
+def files_of_database(uri: str, root: Path, destination: str | None) -> str:
+    """Where the files of an experiment are kept that is made in a database.
+
+    Args:
+        destination: ``MLFLOW_ARTIFACTS_DESTINATION``.
+    """
+    folder = root.resolve() / "mlflow" / "artifacts"
+    if not is_remote(uri):
+        return folder.as_uri()
+    if destination:
+        return destination if "://" in destination else Path(destination).resolve().as_uri()
+    log.warning(
+        "the files of runs in %s are kept in %s, where other machines do not see them: name a place that they share in "
+        "MLFLOW_ARTIFACTS_DESTINATION, or use a server ('beft mlflow-server --team')",
+        uri,
+        folder,
+    )
+    return folder.as_uri()
