@@ -111,6 +111,7 @@ def split_rows(
         TooFewRows: There are not enough rows.
     """
     stratum = [int(label) for label in labels] if strata is None else strata
+    by_label = list(stratum) == list(labels)
     copies: dict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(keys)), key=lambda row: labels[row]):
         copies[keys[row]].append(row)
@@ -123,13 +124,16 @@ def split_rows(
 
     def take(rows: Iterable[int], purpose: str, total: int) -> tuple[list[int], list[int]]:
         if groups is None:
-            return _stratified(ordered(rows, purpose), stratum, total)
+            each = purpose.startswith("sample")
+            return _stratified(
+                ordered(rows, purpose), stratum, total, shown=by_label and not each, each=by_label and each
+            )
         return _whole_groups(ordered(rows, purpose), groups, purpose, total)
 
     if any(own_test):
         test = [row for row, own in enumerate(own_test) if own]
     elif groups is None:
-        test = _whole_texts(copies, stratum, asked.test_rows)
+        test = _whole_texts(copies, stratum, asked.test_rows, shown=by_label)
     else:
         test, _ = take(range(len(keys)), "test", asked.test_rows)
     test_keys = {keys[row] for row in test}
@@ -216,11 +220,42 @@ def quotas(counts: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _stratified(ordered: list[int], labels: Sequence[int], total: int) -> tuple[list[int], list[int]]:
-    """The first rows of each label, as many as its quota; and the rest. Both keep their order."""
-    counts = Counter(labels[row] for row in ordered)
+def _needed(counts: Counter[int], total: int, *, shown: bool, each: bool = False) -> dict[int, int]:
+    """How many rows of each stratum are to be taken: its quota, but for strata so rare that they would be missing.
+
+    Args:
+        shown: Whether two strata must have a row where they can, and the rest must keep one of each stratum.
+        each: Whether every stratum must have a row.
+    """
     names = sorted(counts)
     need = dict(zip(names, quotas([counts[name] for name in names], total), strict=True))
+    room = {name: counts[name] - 1 if shown else counts[name] for name in names}
+
+    def move(source: int, target: int) -> None:
+        need[source] -= 1
+        need[target] += 1
+
+    while shown and any(need[name] > room[name] for name in names):
+        free = [name for name in names if need[name] < room[name]]
+        if not free:
+            break  # more is asked for than the rest can spare
+        full = next(name for name in names if need[name] > room[name])
+        move(full, max(free, key=lambda name: (room[name] - need[name], -name)))
+    fewest = len(names) if each else min(2, len(names)) if shown else 0
+    while sum(rows > 0 for rows in need.values()) < fewest:
+        missing = [name for name in names if not need[name] and room[name]]
+        most = max(names, key=lambda name: (need[name], -name))
+        if not missing or need[most] < 2:
+            break
+        move(most, max(missing, key=lambda name: (counts[name], -name)))
+    return need
+
+
+def _stratified(
+    ordered: list[int], labels: Sequence[int], total: int, *, shown: bool, each: bool
+) -> tuple[list[int], list[int]]:
+    """The first rows of each label, as many as are needed of it; and the rest. Both keep their order."""
+    need = _needed(Counter(labels[row] for row in ordered), total, shown=shown, each=each)
     taken, rest = [], []
     for row in ordered:
         if need[labels[row]]:
@@ -244,14 +279,13 @@ def _whole_groups(ordered: list[int], groups: Sequence[str], purpose: str, total
     return taken, rest
 
 
-def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int) -> list[int]:
+def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int, *, shown: bool) -> list[int]:
     """Stratified rows for test, all copies of a text or none: texts in the order of their hash, while they fit."""
     counts = Counter(labels)
     rows_in_all = sum(counts.values())
     if rows_in_all < total:
         raise TooFewRows(f"test needs {total:,} rows, but there are only {rows_in_all:,}")
-    names = sorted(counts)
-    need = dict(zip(names, quotas([counts[name] for name in names], total), strict=True))
+    need = _needed(counts, total, shown=shown)
     taken = []
     for key in sorted(copies, key=lambda key: _keyed_hash("test", key)):
         asked = Counter(labels[row] for row in copies[key])

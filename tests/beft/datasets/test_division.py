@@ -81,10 +81,11 @@ LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(te
 @pytest.mark.parametrize(
     ("rows", "test", "settings", "changes", "told"),
     [
-        (rows_of(117, 3), [], {}, labels_of(2), "set split.dev_fraction to "),
+        (rows_of(117, 3), [], {}, labels_of(2), None),
+        (rows_of(200, 4), [], {"size": 20, "gate_rows": 0}, labels_of(2), "dev (4 rows) has no row with the label"),
         (rows_of(117, 3), [], {"test_rows": 20, "gate_rows": 20}, labels_of(2), "split.gate_rows to 0 (no gate"),
-        (rows_of(1000, 4), [], {"test_rows": 20, "gate_rows": 200}, labels_of(2), "test (20 rows) has no row"),
-        (rows_of(60, 1), [], {}, labels_of(2), "bring 3 more rows with the label 'label 1'"),
+        (rows_of(1000, 4), [], {"test_rows": 20, "gate_rows": 200}, labels_of(2), None),
+        (rows_of(60, 1), [], {}, labels_of(2), "bring 2 more rows with the label 'label 1'"),
         (rows_of(150, 150), [], {"test_rows": 1000, "gate_rows": 1000}, labels_of(2), "to auto"),
         (rows_of(150, 150), [], {"test_rows": 40, "gate_rows": 40, "size": 500}, labels_of(2), "size to all"),
         (rows_of(150, 150), [], {"test_rows": 280, "gate_rows": 40}, labels_of(2), "set split.test_rows to auto"),

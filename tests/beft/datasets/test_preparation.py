@@ -190,7 +190,6 @@ def test_a_label_too_rare_for_the_sample(tmp_path: Path) -> None:
     rows = [row | {"mood": "good" if n < 4 else "bad"} for n, row in enumerate(texts(200))]
     with pytest.raises(DatasetError) as raised:
         prepared(tmp_path, rows, size=10)
-    assert "train (8 rows) has no row with the label 'good'" in str(raised.value)
     assert "dev (2 rows) has no row with the label 'good': set datasets.own.size to all" in str(raised.value)
 
 

@@ -166,6 +166,26 @@ def test_too_few_rows_are_counted() -> None:
         split_rows(keys[:30], labels[:30], [False] * 30, size=4, settings=asked)
 
 
+@pytest.mark.parametrize(("rare", "gate_rows"), [(3, 0), (4, 20)])
+def test_a_rare_label_is_in_every_split_where_it_can_be(rare: int, gate_rows: int) -> None:
+    keys = [f"text {n}" for n in range(200)]
+    labels = [int(n < rare) for n in range(200)]
+    found = split_rows(
+        keys, labels, [False] * 200, size=None, settings=SplitSettings(test_rows=20, gate_rows=gate_rows)
+    )
+    for name in ("train", "dev", "test", *(["gate"] if gate_rows else [])):
+        assert sum(labels[row] for row in getattr(found, name)) == 1
+
+
+def test_train_keeps_a_row_of_every_label_of_many() -> None:
+    keys = [f"text {n}" for n in range(60)]
+    labels = [n % 30 for n in range(60)]  # two rows a label
+    for draw in range(20):
+        asked = SplitSettings(test_rows=20, gate_rows=0, draw=draw)
+        found = split_rows(keys, labels, [False] * 60, size=None, settings=asked)
+        assert {labels[row] for row in found.train} == set(range(30))
+
+
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.data())
 def test_quotas_sum_and_stay_within_one_of_the_exact_share(counts: list[int], data: Any) -> None:
     total = data.draw(st.integers(0, sum(counts)))
