@@ -8,6 +8,7 @@ from beft.datasets.description import Description, canonical
 from beft.datasets.reading import RawData, read_raw
 from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
+from beft.files import is_unicode
 from tasks.expectation_files import ANY_NUMBER, FILE, LINE, ROW, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.raw_advice import raw_advice
@@ -60,7 +61,9 @@ def raw_subject(data: RawData) -> Subject:
         names_of_split[split].append(name)
     return Subject(
         dataset=description.name,
-        frame=pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()}),
+        frame=pd.DataFrame(
+            {_writable(name): pd.Series(map(_writable, values), dtype=object) for name, values in columns.items()}
+        ),
         roles=roles,
         facts={None: facts},
         splits=splits,
@@ -68,6 +71,15 @@ def raw_subject(data: RawData) -> Subject:
         places=[SPLIT, FILE, *numbered],
         advice=raw_advice(description, names_of_split, facts.get("imbalance", math.inf)),
     )
+
+
+def _writable(value: JSON) -> JSON:
+    """A value that Great Expectations can take and write: valid Unicode, and no object beside lists in one column."""
+    if isinstance(value, str):
+        return value if is_unicode(value) else value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return [_writable(str(value))]
+    return list(map(_writable, value)) if isinstance(value, list | tuple) else value
 
 
 def _counted(description: Description, columns: dict[str, list[JSON]]) -> dict[str, str]:

@@ -120,6 +120,7 @@ LONE = JSON_LINES + '{"text": "half an emoji \\ud83d", "label": "pos"}\n'
         ("lone.jsonl", LONE, {}, "column 'text': half a surrogate pair, which is no valid Unicode, in line 121"),
         ("labels.csv", fields([*ROWS, ("more", "odd")]), {}, "labels.csv line 122 ('odd')"),
         ("blank.csv", fields([*ROWS, (" ", "pos")]), {}, "blank.csv line 122 (' ')"),
+        ("invisible.csv", fields([*ROWS, ("\u200b\ufeff", "pos")]), {}, "invisible.csv line 122"),
         ("columns.csv", fields(ROWS, header=("txt", "label")), {},
          "column 'text': there is no such column. Did you mean 'txt'? Known: label, txt."),
         ("rare.csv", fields([*((text, "neg") for text, _ in ROWS[:-2]), ("a", "pos"), ("b", "pos")]), {}, "mine"),

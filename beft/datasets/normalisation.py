@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 _BREAK = re.compile(r"<br\s*/?>")
+_NOTHING = re.compile(
+    r"(?:[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2060-\u2064\ufeff]|<br\s*/?>)*", re.IGNORECASE
+)  # as data/expectations has it
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, HTML line breaks, and characters without width or picture."""
+    return _NOTHING.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=256)  # neighbouring rows often share a long passage

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.division import Divisible, divide, strata_of
-from beft.datasets.normalisation import normalised, text_key
+from beft.datasets.normalisation import is_blank, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading import RawData, RawFile, read_raw
 from beft.datasets.splitting import Splits, cost_of_copies
@@ -120,10 +120,10 @@ def _texts(file: RawFile, column: str, description: Description, problems: list[
         else:
             for mark, instead in description.replace.items():
                 value = value.replace(mark, instead)
-            if normalised(value):
-                text = value
-            else:
+            if is_blank(value):
                 blank.append(number)
+            else:
+                text = value
         texts.append(text)
     if foreign:
         problems.append(f"{file.name}, column {column!r}: no text in {file.listed(foreign)}")

@@ -193,8 +193,10 @@ def _read_json(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
     except _SeveralDocuments:
         return _read_jsonl(path, reading, wanted)  # JSON Lines in a file called .json
     if reading.layout is None and not (isinstance(document, list) and all(isinstance(row, dict) for row in document)):
+        lists = [name for name, one in document.items() if isinstance(one, list)] if isinstance(document, dict) else []
+        found = f", and there is one under {lists[0]!r}: write that alone" if lists else ""
         raise InputError(
-            f"{path.name}: it must be a list of JSON objects, one a row (pandas: to_json(orient='records')); "
+            f"{path.name}: it must be a list of JSON objects, one a row (pandas: to_json(orient='records')){found}; "
             "where it is nested, say its 'layout'"
         )
     return _from_rows(path, document, reading, wanted)
@@ -226,13 +228,17 @@ def _json(text: str, where: str, reading: Reading, wanted: Sequence[str]) -> Any
                 f"{where}: there is more behind the JSON value, at character {error.colno}"
             ) from None
         line = f", line {error.lineno}" if error.lineno > 1 else ""
-        raise InputError(f"{where}{line}: it is not JSON: {error.msg} at character {error.colno}") from None
+        hint = "" if text.lstrip().startswith(("{", "[")) else " (where the file is no JSON, say its 'format')"
+        raise InputError(f"{where}{line}: it is not JSON: {error.msg} at character {error.colno}{hint}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: its JSON cannot be read: {error}") from None
 
 
 def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
-    table = read_table(path)
+    try:
+        table = read_table(path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from None
     if reading.layout is not None:
         return _from_rows(path, table.to_pylist(), reading, wanted)
     columns = {

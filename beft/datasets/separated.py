@@ -76,14 +76,14 @@ def read_separated(path: Path, reading: Reading, form: str, wanted: Sequence[str
     dialect = declared_dialect(reading, form)
     try:
         with text_lines(path, reading) as lines:
-            table = _table(path.name, lines, dialect, reading)
+            table = _table(path.name, lines, dialect, reading, wanted)
     except _OtherDialect as error:
         advice = _advice(path, reading, dialect, wanted)
         raise InputError(f"{error}.{advice}" if advice else f"{error}{error.advice}") from None
     places = column_positions(table.header, wanted, path.name)
     absent = [name for name in wanted if name not in places]
     advice = _advice(path, reading, dialect, wanted) if absent else None
-    if absent and not advice and len(absent) == len(wanted) and not reading.header:
+    if absent and not advice and len(absent) == len(wanted) <= len(table.header) and not reading.header:
         advice = (
             " Where its first line is data already, say 'header: […]' in the source of the description, with a name "
             f"for each of the {len(table.header)} columns"
@@ -102,7 +102,7 @@ class _OtherDialect(Exception):
         self.advice = advice
 
 
-def _table(name: str, lines: Iterator[str], dialect: Dialect, reading: Reading) -> Table:
+def _table(name: str, lines: Iterator[str], dialect: Dialect, reading: Reading, wanted: Sequence[str]) -> Table:
     lines, separator = _without_excel_line(lines)
     if separator and reading.separator is None:
         dialect = dialect._replace(separator=separator)
@@ -114,8 +114,7 @@ def _table(name: str, lines: Iterator[str], dialect: Dialect, reading: Reading) 
             if more and not reading.ragged:
                 raise _OtherDialect(
                     f"{name}, line {line}: it has {len(fields)} fields, not the {len(table.header)} of the header",
-                    ". Correct the line, or say 'ragged: true' in the source of the description: lines with too many "
-                    "fields are then read without the last ones, and those with too few are left out",
+                    _advice_on(fields, table.header, dialect, wanted),
                 )
             if more < 0:
                 table.short.append(line)
@@ -125,6 +124,19 @@ def _table(name: str, lines: Iterator[str], dialect: Dialect, reading: Reading) 
             table.rows.append(fields)
             table.lines.append(line)
     return table
+
+
+def _advice_on(fields: Sequence[str], header: Sequence[str], dialect: Dialect, wanted: Sequence[str]) -> str:
+    """What to do about a line with another number of fields than the header."""
+    if not {*map(plain_name, wanted)} & {*map(plain_name, header)}:
+        return ", which has none of the columns that the description names: let the header be the first line"
+    if dialect.quote and any(one.lstrip() != one and one.lstrip().startswith(dialect.quote) for one in fields):
+        return f". A blank stands before a {dialect.quote}, which is then no quotation mark: remove the blank"
+    within = f" (a field that holds {dialect.separator!r} stands in {dialect.quote})" if dialect.quote else ""
+    return (
+        f". Correct the line{within}, or say 'ragged: true' in the source of the description: lines with too many "
+        "fields are then read without the last ones, and those with too few are left out"
+    )
 
 
 def _records(name: str, lines: Iterator[str], dialect: Dialect, skipped: int) -> Iterator[tuple[int, list[str]]]:

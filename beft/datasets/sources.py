@@ -26,6 +26,14 @@ def _character(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    try:
+        "a".encode(value)
+    except (LookupError, ValueError):
+        raise ValueError(f"{value!r} is no encoding that Python knows") from None
+    return value
+
+
 Character = Annotated[str, AfterValidator(_character)]
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -99,7 +107,7 @@ class Reading(Section):
     """
 
     format: Format | None = None
-    encoding: str = "utf-8"
+    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
     separator: Character | None = None
     quotes: bool | None = None
     quote: Character | None = None

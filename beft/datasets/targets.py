@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from beft.datasets.description import Description, canonical
-from beft.datasets.normalisation import normalised
+from beft.datasets.normalisation import is_blank
 from beft.datasets.reading import RawFile
 
 _SHOWN = 5
@@ -125,7 +125,7 @@ def _lists(file: RawFile, column: str, problems: list[str]) -> list[tuple[str, .
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             foreign.append(number)
             rows.append(None)
-        elif not value or not all(normalised(text) for text in value):
+        elif not value or any(map(is_blank, value)):
             empty.append(number)
             rows.append(None)
         else:

@@ -30,6 +30,7 @@ _FOREIGN = (
     (b"ARROW1", "an Arrow file: write its table as Parquet"),
     (b"%PDF", "a PDF document"),
     (b"version https://git-lfs.github.com/", "a Git LFS pointer, not the data: get the data with 'git lfs pull'"),
+    (b"outs:\n- md5:", "a DVC pointer, not the data: get the data with 'dvc pull', and name the file without .dvc"),
 )
 
 
@@ -44,6 +45,14 @@ def require_format(path: Path, form: Format) -> None:
             head = file.read(_HEAD)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
+    if head.startswith(_GZIP) and form == "parquet":
+        raise InputError(f"{path.name} is compressed by gzip, and Parquet is read as it is: unpack it")
+    if head.startswith(_GZIP) and path.name.lower().endswith(".gz"):
+        try:
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(_HEAD)
+        except (OSError, EOFError, zlib.error):
+            return  # what is wrong with it is said when it is read as a whole
     found = _foreign(path, head, form)
     if found:
         raise InputError(f"{path.name} is {found}")
@@ -51,21 +60,23 @@ def require_format(path: Path, form: Format) -> None:
 
 def _foreign(path: Path, head: bytes, form: Format) -> str | None:
     """What a file is in place of the format; None where its first bytes contradict nothing."""
-    if not head:
-        return "empty"
-    compressed = path.name.lower().endswith(".gz")
-    if head.startswith(_GZIP) and form == "parquet":
-        return "compressed by gzip, and Parquet is read as it is: unpack it"
-    if head.startswith(_GZIP) and not compressed:
-        return "compressed by gzip: let its name end in .gz"
+    if not head.strip():
+        return "empty" if len(head) < _HEAD else None
+    if head.startswith(_GZIP):
+        twice = path.name.lower().endswith(".gz")
+        return "compressed twice: unpack it once" if twice else "compressed by gzip: let its name end in .gz"
     if head.startswith(_ZIP):
         return _archive(path)
     for mark, what in _FOREIGN:
         if head.startswith(mark):
             return what
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not the data: the download may have met a page of errors or of a login"
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        kind = "an XML document" if text.startswith(b"<?xml") else "an HTML page"
+        return f"{kind}, not the data: the download may have met a page of errors or of a login"
+    if text.startswith((b'{"', b'[{"')) and form in ("csv", "tsv"):
+        kind = "jsonl" if text.startswith(b"{") else "json"
+        return f"JSON, not {form.upper()}: say 'format: {kind}' in the source of the description"
     if head.startswith(_PARQUET) and form != "parquet":
         return "a Parquet file: say 'format: parquet' in the source of the description"
     if form == "parquet" and not head.startswith((_PARQUET, b"PARE")):
@@ -100,8 +111,6 @@ def text_lines(path: Path, reading: Reading) -> Iterator[Iterator[str]]:
         raise InputError(f"there is no file {path}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path.name} cannot be read as a gzip file: {error}") from None
-    except LookupError:
-        raise InputError(f"{path.name}: {reading.encoding!r} is no encoding that Python knows") from None
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path, reading.encoding, error)) from None
 
@@ -122,6 +131,12 @@ def _require_encoding(path: Path, encoding: str) -> None:
         raise InputError(
             f"{path.name} is not {encoding}: it begins with the byte order mark of {mark.upper()}. "
             f"Say 'encoding: {mark}' in the source of the description"
+        )
+    wide = name.startswith(("utf-16", "utf-32"))
+    if mark is None and wide and head and b"\0" not in head:
+        raise InputError(
+            f"{path.name} is not {encoding}: it holds no zero byte, as every line of such a text does. Say another "
+            "'encoding' in the source of the description; without one it is read as UTF-8"
         )
     if mark is not None or b"\0" not in head or name.endswith(("-le", "-be")):
         return
@@ -147,7 +162,10 @@ def _undecodable(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     except (
         UnicodeDecodeError
     ):  # of an encoding whose bytes cannot be escaped: somewhere behind the lines that were read
-        return f"{path.name} is not {encoding} behind line {lines}: {error.reason}"
+        return (
+            f"{path.name} is not {encoding} behind line {lines} ({error.reason}): it is cut, or its 'encoding' in the "
+            "source of the description is another"
+        )
     usual = ", for example cp1252 (Windows) or latin-1" if codecs.lookup(encoding).name == "utf-8" else ""
     return (
         f"{path.name}, line {lines}: the byte{byte} is not {encoding} ({error.reason}): say the file's 'encoding' in "

@@ -74,6 +74,22 @@ def test_good_raw_data_passes_and_leaves_data_docs(workspace: Path) -> None:
     assert not (workspace / "runs").exists()
 
 
+def test_columns_that_nobody_names_may_hold_anything(workspace: Path) -> None:
+    odd = ["\ud83d", {"a": ["\ud83d"]}, ["b"], 5, None]
+    raw = fetched(
+        workspace, [row | {"other": odd[n % 5], "\ud83d": "x", "(line)": 1} for n, row in enumerate(texts(60))]
+    )
+    assert validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")["rows"] == 60
+
+
+def test_lists_and_objects_are_no_texts(workspace: Path) -> None:
+    raw = fetched(workspace, [*texts(60), {"sentence": {"a": 1}, "mood": "bad"}, {"sentence": ["a"], "mood": "bad"}])
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    found = failures(raised.value)["expect_column_values_to_be_of_type", "sentence", None]
+    assert [row["line"] for row in found["rows"]] == [61, 62]
+
+
 def test_damaged_raw_data_fails_with_its_rows(workspace: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows[2]["sentence"] = None

@@ -219,6 +219,38 @@ def test_bytes_of_another_encoding_are_found_in_their_line(tmp_path: Path) -> No
     assert "films.csv, line 2: the byte 0xff is not utf-16" in told
 
 
+@pytest.mark.parametrize(
+    ("contents", "encoding", "said"),
+    [
+        (lines().encode(), "utf-16", "films.csv is not utf-16: it holds no zero byte"),
+        (lines().encode(), "utf-16-le", "films.csv is not utf-16-le: it holds no zero byte"),
+        (lines(",", '"').encode("utf-16") + b"x", "utf-16", "films.csv is not utf-16 behind line 41 (truncated data)"),
+        (b"text,label\na\x81,pos\n", "cp1252", "films.csv, line 2: the byte 0x81 is not cp1252"),
+        (b"", "rot13", "'rot13' is no encoding that Python knows"),
+        (b"", "undefined", "'undefined' is no encoding that Python knows"),
+    ],
+)
+def test_an_encoding_that_is_not_that_of_the_file(contents: bytes, encoding: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, "films.csv", contents, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (
+            "# made by hand\n" + lines(",", '"'),
+            "line 2: it has 2 fields, not the 1 of the header, which has none of the",
+        ),
+        ('label, text\npos, "a, b"\n', 'line 2: it has 3 fields, not the 2 of the header. A blank stands before a "'),
+        ("text,label\na, b,pos\n", "(a field that holds ',' stands in \"), or say 'ragged: true'"),
+        ('text,label\n"a \\"b\\" c",pos\n', "line 2: ',' expected after '\"'. Write \" twice inside"),
+        ("great,pos\nbad,neg\n", "say 'header: […]' in the source of the description, with a name for each of the 2"),
+    ],
+)
+def test_lines_that_are_not_in_the_dialect_are_told_what_helps(contents: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, "films.csv", contents)
+
+
 def test_json_lines_under_another_name(tmp_path: Path) -> None:
     written = "".join(json.dumps(row) + "\n" for row in ROWS)
     file = read(tmp_path, "films.json", written)
@@ -233,6 +265,9 @@ def test_json_lines_under_another_name(tmp_path: Path) -> None:
     )
     by_column = json.dumps({"text": dict(enumerate(TEXTS)), "label": dict(enumerate(LABELS))})
     assert "to_json(orient='records')" in refusal(tmp_path, "films.json", by_column)
+    assert "there is one under 'data': write that alone" in refusal(tmp_path, "films.json", json.dumps({"data": ROWS}))
+    for wrong, said in (("[" * 100_000, "recursion"), ('{"text": ' + "9" * 5000 + "}", "Exceeds the limit")):
+        assert said in refusal(tmp_path, "films.jsonl", written + wrong)
 
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
@@ -274,4 +309,40 @@ def test_files_are_named_for_what_they_are(tmp_path: Path) -> None:
     for name in ("films.csv", "films.parquet", "films.jsonl"):
         assert "a Git LFS pointer, not the data: get the data with 'git lfs pull'" in refusal(tmp_path, name, pointer)
         assert "an HTML page, not the data" in refusal(tmp_path, name, "\n<!DOCTYPE html>\n<title>404</title>\n")
-        assert "is empty" in refusal(tmp_path, name, "")
+        assert "is empty" in refusal(tmp_path, name, "\n\n")
+        assert "a DVC pointer, not the data" in refusal(tmp_path, name, "outs:\n- md5: ab\n")
+    assert "an XML document" in refusal(tmp_path, "films.csv", '<?xml version="1.0"?><Error/>')
+    assert "films.csv is JSON, not CSV: say 'format: jsonl'" in refusal(tmp_path, "films.csv", '{"text": "a"}\n')
+    assert "films.tsv is JSON, not TSV: say 'format: json'" in refusal(tmp_path, "films.tsv", '[{"text": "a"}]')
+    assert "(where the file is no JSON, say its 'format')" in refusal(tmp_path, "films.jsonl", lines())
+
+
+def test_compressed_files_are_named_for_what_is_in_them(tmp_path: Path) -> None:
+    def told(contents: bytes) -> str:
+        return refusal(tmp_path, "films.csv.gz", contents)
+
+    assert "an HTML page" in told(gzip.compress(b"<!DOCTYPE html>"))
+    assert "compressed twice: unpack it once" in told(gzip.compress(gzip.compress(lines().encode())))
+    assert "cannot be read as a gzip file" in told(gzip.compress(lines(",", '"').encode())[:-9])
+
+
+def test_columns_of_parquet(tmp_path: Path) -> None:
+    def stored(**columns: Any) -> bytes:
+        pq.write_table(pa.table(columns), tmp_path / "made.parquet")
+        return (tmp_path / "made.parquet").read_bytes()
+
+    kinds = (pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
+    for text in [*(pa.array(TEXTS).cast(kind) for kind in kinds), pa.array(TEXTS).dictionary_encode()]:
+        assert read(tmp_path, "films.parquet", stored(text=text, label=LABELS)).columns["text"] == TEXTS
+    broken = pa.array([*map(str.encode, TEXTS[1:]), b"caf\xe9"], pa.binary())
+    as_text = pa.StringArray.from_buffers(len(TEXTS), *broken.buffers()[1:])
+    for text, said in (
+        (broken, "column 'text' (binary) cannot"),
+        (as_text, "Invalid UTF8 sequence at string index 39"),
+    ):
+        assert said in refusal(tmp_path, "films.parquet", stored(text=text, label=LABELS))
+        file = read(tmp_path, "films.parquet", stored(text=TEXTS, label=LABELS, other=text))
+        assert file.columns["text"] == TEXTS
+    assert "films.parquet cannot be read as Parquet" in refusal(
+        tmp_path, "films.parquet", stored(text=TEXTS, label=LABELS)[:300]
+    )

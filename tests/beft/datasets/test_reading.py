@@ -60,7 +60,7 @@ def test_values_are_as_in_the_file(
             "a.csv",
             b"a,b\n1,2\n1,2,3\n",
             {},
-            "a.csv, line 3: it has 3 fields, not the 2 of the header. Correct the line, or",
+            "a.csv, line 3: it has 3 fields, not the 2 of the header. Correct the line",
         ),
         ("a.csv", b'a,b\n"x,1\ny,2\n', {}, 'a.csv, line 2: a field begins with " and nothing closes it'),
         ("a.csv", b'a,b\n"x"z,1\n', {}, "a.csv, line 2: ',' expected after"),
