@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from beft.limits import usable_cores
+from tasks.passwords import holds_password
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -55,7 +56,7 @@ _HARMLESS = frozenset(
     {
         "BEFT_DATA_DIR",
         "BEFT_GPUS",
-        "CUDA_VISIBLE_DEVICES",
+        "CURL_CA_BUNDLE",
         "HOME",
         "LANG",
         "LANGUAGE",
@@ -63,6 +64,9 @@ _HARMLESS = frozenset(
         "LOGNAME",
         "PATH",
         "PYTHONPATH",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
         "TMPDIR",
         "TZ",
         "USER",
@@ -71,7 +75,8 @@ _HARMLESS = frozenset(
         *TOOLS,
     }
 )
-_HARMLESS_PREFIXES = ("HF_", "LC_", "MKL_", "OMP_")
+_HARMLESS_PREFIXES = ("HF_", "LC_", "CUBLAS_", "CUDA_", "KMP_", "MKL_", "OMP_", "PYTORCH_", "TORCH_")
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 
 def environment_without_secrets() -> dict[str, str]:
@@ -80,11 +85,16 @@ def environment_without_secrets() -> dict[str, str]:
 
 
 def environment_of_strangers() -> dict[str, str]:
-    """The environment for source that is not ours: only what is listed here, and no token of the model hub."""
+    """The environment for source that is not ours: only what is listed here, and no token of the model hub.
+
+    That is what it needs to find programs, data and the hub, and what can change the last bits of a result.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if name in _HARMLESS or (name.startswith(_HARMLESS_PREFIXES) and "TOKEN" not in name)
+        if name in _HARMLESS
+        or (name.startswith(_HARMLESS_PREFIXES) and "TOKEN" not in name)
+        or (name.upper() in _PROXIES and not holds_password(value))
     }
 
 
