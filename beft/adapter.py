@@ -80,7 +80,7 @@ class Adapter:
             pooling every other one that the base's files do not hold.
         terms: The bias terms that were trained.
         base_id: The base's portable id.
-        base_sha256: The hash of the base's files.
+        base_sha256: The first hash of the base's files, see ``beft.base.base_sha256``.
         labels: Names of the classes, in the order of the logits; none for a shape without classes.
         pooling: What the head sees, as ``head.pooling`` names it.
         max_length: Tokens that a text is cut to.
@@ -90,6 +90,7 @@ class Adapter:
             machine, since it is part of the adapter's bytes.
         shape: What the outputs mean, with the prompt where there is one.
         quantization: How the base's linear layers were quantised in the training; None: not recorded.
+        base_contents: The second hash of the base's files, see ``beft.base.base_contents``; None: not recorded.
         pairs: Whether it reads pairs of texts; None: not recorded.
         facts: What is known of the model; None for an adapter made without it, which PEFT then cannot open.
     """
@@ -107,6 +108,7 @@ class Adapter:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape = field(default_factory=Classification)
     quantization: Quantization | None = None
+    base_contents: str | None = None
     pairs: bool | None = None
     facts: ModelFacts | None = None
 
@@ -159,6 +161,7 @@ class Adapter:
             provenance=dict(provenance or {}),
             shape=classifier.shape,
             quantization=quantization_of(model),
+            base_contents=(classifier.reference.contents if classifier.reference else "") or None,
             pairs=pairs,
             facts=ModelFacts(
                 model=type(model).__name__,
@@ -285,6 +288,7 @@ class Adapter:
                 sha256=self.base_sha256,
                 model=self.facts.model if self.facts else "",
                 quantization=self.quantization,
+                contents=self.base_contents,
             ),
             dataset=self.dataset,
             labels=self.labels,
@@ -341,6 +345,7 @@ class Adapter:
                 provenance=record.provenance,
                 shape=read_shape(record.shape),
                 quantization=record.base.quantization,
+                base_contents=record.base.contents,
                 pairs=record.inputs.pairs,
                 facts=ModelFacts(
                     model=record.base.model,

@@ -16,6 +16,7 @@ from beft.tokenizer_facts import tokenizer_facts
 
 if TYPE_CHECKING:
     from beft.adapter import Adapter
+    from beft.base import BaseReference
 
 _ONCE = ("embedding_norm", "final_norm")
 _DTYPES = (torch.float32, torch.float64)
@@ -95,6 +96,8 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
         raise InputError(
             f"the adapter was trained over the base {trained}, not over {here}; load the one that it names"
         )
+    if reference is not None:
+        check_contents(adapter, reference)
     _check_quantization(adapter, classifier)
     for what, own, other in (
         ("shape is", adapter.shape.name, classifier.shape.name),
@@ -111,6 +114,23 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
             f"({listed(sorted(site.name for site in different))}); {_ANOTHER_MODEL}"
         )
     _check_tokenizer(adapter, classifier)
+
+
+def check_contents(adapter: "Adapter", reference: "BaseReference") -> None:
+    """Check the files of a base that its first hash leaves out; an adapter that does not record them is not checked.
+
+    Raises:
+        InputError: They are others than when the adapter was trained.
+    """
+    trained, here = adapter.base_contents, reference.contents
+    if trained is None or trained.partition(":")[0] != here.partition(":")[0] or trained == here:
+        return
+    raise InputError(
+        f"the weights in {reference.folder} are those that the adapter was trained over, but another file of the base "
+        "was changed since, and answers may be others: tokenizer_config.json, special_tokens_map.json, "
+        "added_tokens.json, modules.json, or the config.json of its pooling. Bring back the files as they were, or "
+        "train again"
+    )
 
 
 def _check_quantization(adapter: "Adapter", classifier: Classifier) -> None:
@@ -143,6 +163,10 @@ class OverBase(Protocol):
         """The hash of the base's files."""
 
     @property
+    def base_contents(self) -> str | None:
+        """The second hash of the base's files; None: not recorded."""
+
+    @property
     def quantization(self) -> Quantization | None:
         """How the base was quantised; None: not recorded."""
 
@@ -162,6 +186,12 @@ def check_one_base(adapters: Mapping[str, OverBase]) -> None:
                 f"adapters of different bases do not fit together: {first} has {_base(reference)}, "
                 f"{name} has {_base(adapter)}"
             )
+    contents = {adapter.base_contents for adapter in adapters.values() if adapter.base_contents is not None}
+    if len(contents) > len({one.partition(":")[0] for one in contents}):
+        raise InputError(
+            "adapters of one base whose tokenizer or pooling was set up in another way in between do not fit together: "
+            f"{', '.join(adapters)}; train them over the same files"
+        )
     known = [(name, adapter.quantization) for name, adapter in adapters.items() if adapter.quantization is not None]
     for name, quantization in known[1:]:
         if quantization != known[0][1]:

@@ -39,12 +39,13 @@ class _Part(BaseModel):
 
 
 class BasePart(_Part):
-    """The base: portable id, hash of its files, class of the model, how its linear layers were quantised."""
+    """The base: portable id, both hashes of its files, class of the model, how its linear layers were quantised."""
 
     id: str = Field(min_length=1)
     sha256: str = Sha256
     model: str
     quantization: Quantization | None = None
+    contents: str | None = Field(None, pattern=r"^[0-9]+:[0-9a-f]{64}$")
 
 
 class InputPart(_Part):

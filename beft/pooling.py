@@ -59,6 +59,13 @@ def unused_modules(folder: Path) -> list[str]:
     return [f"{path} ({kind})" for kind, path in modules if kind in ("Dense", "LayerNorm")]
 
 
+def pooling_files(folder: Path) -> list[Path]:
+    """The files that say which pooling a base asks for, where they are there."""
+    named = [folder / path / "config.json" for kind, path in _modules(folder) if kind == "Pooling"]
+    files = [folder / "modules.json", *folder.glob("*_Pooling/config.json"), *named]
+    return sorted({path for path in files if path.is_file()})
+
+
 def _modules(folder: Path) -> list[tuple[str, str]]:
     """Kind and path of each module of ``modules.json``; empty without that file."""
     file = folder / "modules.json"

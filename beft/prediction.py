@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from beft.adapter import Adapter
-from beft.adapter_checks import check_inputs
+from beft.adapter_checks import check_contents, check_inputs
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
 from beft.errors import BeftError, InputError
@@ -228,6 +228,7 @@ def find_base(adapter: Adapter, base: Path | str | None = None) -> BaseReference
             f"sha256 is {reference.sha256[:12]}, the adapter was trained over {adapter.base_id} with sha256 "
             f"{adapter.base_sha256[:12]}. Name the right one (base=PATH, or --base PATH)"
         )
+    check_contents(adapter, reference)
     return reference
 
 

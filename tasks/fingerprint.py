@@ -76,12 +76,14 @@ class Circumstances:
 
     Attributes:
         compute: Resolved device, precision and threads.
-        base_sha256: The hash of the base's weights, configuration and tokenizer.
+        base_sha256: The first hash of the base's files.
+        base_contents: The second one.
         versions: Of the libraries.
     """
 
     compute: dict[str, Any]
     base_sha256: str
+    base_contents: str
     versions: dict[str, str]
 
 
@@ -96,7 +98,8 @@ def circumstances(base: BaseSettings) -> Circumstances:
 
     found = resolve_base(base.source)
     compute = dict(resolve_compute(base).to_json())
-    return Circumstances(compute, found.sha256, installed(libraries_of(found.folder, base.quantization)))
+    versions = installed(libraries_of(found.folder, base.quantization))
+    return Circumstances(compute, found.sha256, found.contents, versions)
 
 
 def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from beft.adapter import Adapter
+from beft.adapter_checks import check_contents
 from beft.adapter_record import RECORD_FILE
 from beft.base import resolve_base
 from beft.datasets.registry import OWN, known_datasets
@@ -171,6 +172,7 @@ def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
             f"{where} is not the base of {entry.version}: its sha256 is {found.sha256[:12]}…, and "
             f"{entry.adapter.base_sha256[:12]}… was trained on. Name the right one with --base"
         )
+    check_contents(entry.adapter, found)
     compute = entry.facts.get("compute") or {}
     there = {name: compute.get(name, stated.get(name)) for name in ("device", "precision", "threads")}
     if there["device"] == "cuda" and not torch.cuda.is_available():

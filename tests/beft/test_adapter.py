@@ -508,7 +508,7 @@ def test_what_does_not_fit_is_refused_by_name(tiny: Callable[..., Any], bert: Cl
         (cased, r"tokenizer is not the one .*sample_sha256 differ"),
     ):
         assert classifier.reference is not None
-        forged = replace(adapter, base_sha256=classifier.reference.sha256)
+        forged = replace(adapter, base_sha256=classifier.reference.sha256, base_contents=classifier.reference.contents)
         with pytest.raises(InputError, match=message), forged.attached(classifier):
             pass
 
@@ -524,7 +524,7 @@ def test_a_head_that_lacks_what_the_base_lacks_is_refused(tiny: Callable[..., An
     bare = load(save_base(tmp_path / "bare", model))
     assert bare.reference is not None
     with pytest.raises(InputError, match=r"lacks classifier\.dense\.bias, classifier\.dense\.weight"):
-        replace(adapter, base_sha256=bare.reference.sha256).bank(bare)
+        replace(adapter, base_sha256=bare.reference.sha256, base_contents=bare.reference.contents).bank(bare)
 
 
 # Merging

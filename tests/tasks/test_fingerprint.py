@@ -141,8 +141,10 @@ def test_it_changes_with_what_the_step_watches(call: Call) -> None:
 def test_it_changes_with_device_precision_threads_base_and_libraries(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fingerprint(step: Step, compute: dict[str, object], base: str = "aa", torch: str = "2.13.0") -> str:
-        found = Circumstances(compute, base, {"torch": torch})
+    def fingerprint(
+        step: Step, compute: dict[str, object], base: str = "aa", torch: str = "2.13.0", contents: str = "2:cc"
+    ) -> str:
+        found = Circumstances(compute, base, contents, {"torch": torch})
         monkeypatch.setattr(module, "circumstances", lambda _base: found)
         return replace(call, step=step).fingerprint()
 
@@ -154,9 +156,10 @@ def test_it_changes_with_device_precision_threads_base_and_libraries(
         fingerprint(computing, {**plain, "precision": "bf16"}),
         fingerprint(computing, {**plain, "threads": 1}),
         fingerprint(computing, plain, base="ab"),
+        fingerprint(computing, plain, contents="2:cd"),
         fingerprint(computing, plain, torch="2.14.0"),
     }
-    assert len(found) == 6
+    assert len(found) == 7
     assert fingerprint(count_step, plain) == fingerprint(count_step, {**plain, "threads": 1}, base="ab")
 
 
@@ -164,7 +167,7 @@ def test_what_a_step_computes_with_is_resolved() -> None:
     found = module.circumstances(BaseSettings(device="cpu", precision="auto", threads=1))
     assert found.compute["device"] == "cpu" and found.compute["threads"] == 1
     assert found.compute["precision"] in ("fp32", "bf16")
-    assert len(found.base_sha256) == 64
+    assert len(found.base_sha256) == 64 and len(found.base_contents) == 66
     assert set(found.versions) == set(module.LIBRARIES)
 
 

@@ -105,6 +105,7 @@ def test_wrong_input_is_named() -> None:
 class Trained:
     deltas: dict[BiasSite, Tensor]
     base_sha256: str = "a" * 64
+    base_contents: str | None = None
     quantization: Quantization | None = "none"
     terms: tuple[str, ...] = ("value",)
     base_id: str = "pypi:tiny==1.0"

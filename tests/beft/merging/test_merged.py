@@ -26,6 +26,7 @@ class Trained:
     terms: tuple[str, ...] = ("value",)
     base_id: str = "pypi:tiny==1.0"
     base_sha256: str = "a" * 64
+    base_contents: str | None = None
     quantization: Quantization | None = "none"
 
 
