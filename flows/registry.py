@@ -10,7 +10,7 @@ from rich.console import Console
 
 from beft.tables import Column, Table
 from tasks.aliases import MOVES, aliases_of, history, rollback
-from tasks.connection import connect, every, explained
+from tasks.connection import connect, every, explained, require_registry
 from tasks.gate import DECISION
 from tasks.journal import journal_of
 from tasks.settings import PipelineSettings
@@ -31,6 +31,7 @@ def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
 @explained
 def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | None, reason: str) -> None:
     """Roll a model back, and say what its aliases are now."""
+    require_registry(settings, root)
     connection = connect(settings, root)
     rollback(connection, root, model, to=to, reason=reason)
     _say_aliases(model, aliases_of(connection, model))

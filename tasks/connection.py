@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from beft.errors import BeftError
+from beft.errors import BeftError, InputError
 from tasks.environment import settle
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
@@ -71,6 +71,19 @@ def tracking_uri(settings: PipelineSettings, root: Path) -> str:
     if named:
         require_no_password(named, "MLFLOW_TRACKING_URI")
     return with_driver(settings.tracking.uri or named or uri_of_project(root))
+
+
+def require_registry(settings: PipelineSettings, root: Path) -> None:
+    """Make sure that there is a registry to read, without making one.
+
+    Raises:
+        InputError: The project has none yet, and no server is named.
+    """
+    if tracking_uri(settings, root) == uri_of_project(root) and not (root / "mlflow" / "mlflow.db").is_file():
+        raise InputError(
+            f"nothing is registered in {root.resolve()}: it has no mlflow/mlflow.db. Run this in the project's folder, "
+            "or name a server in MLFLOW_TRACKING_URI"
+        )
 
 
 def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Connection:

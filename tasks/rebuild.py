@@ -24,7 +24,7 @@ from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, whole_folder, write_json, write_text
 from tasks.child import run_command
-from tasks.connection import Connection, connect
+from tasks.connection import Connection, connect, require_registry
 from tasks.entry import Entry, Version, read_entry, versions_named
 from tasks.environment import environment_of_strangers
 from tasks.facts import environment
@@ -89,6 +89,7 @@ def rebuild(
             be run.
         BeftError: A step failed.
     """
+    require_registry(settings, root)
     connection = connect(settings, root)
     versions = versions_named(connection, name)
     return [_rebuild(connection, version, settings, root, base, agree) for version in versions]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beft.errors import InputError
-from tasks.connection import Connection, as_default, connect
+from tasks.connection import Connection, as_default, connect, require_registry
 from tasks.settings import PipelineSettings
 
 
@@ -21,6 +21,7 @@ def registered_adapter(name: str, settings: PipelineSettings, root: Path) -> Ite
     Raises:
         InputError: There is no such model, version or alias, or it is no adapter of ours.
     """
+    require_registry(settings, root)
     with tempfile.TemporaryDirectory(prefix="beft-adapter-") as folder:
         found = fetch_model(connect(settings, root), name, Path(folder)) / "artifacts" / "adapter"
         if not found.is_dir():

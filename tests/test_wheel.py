@@ -113,7 +113,7 @@ def test_a_run_in_an_empty_folder_registers_and_is_rebuilt(installed: Installed,
     assert (folder / "dvc.lock").is_file()
 
     name = f"models:/{model['name']}@challenger"
-    predicted = installed.run(folder, "beft", "predict", name, "--json", "A gripping film.")
+    predicted = installed.run(folder, "beft", "predict", name, "--base", "my-model", "--json", "A gripping film.")
     assert predicted.returncode == 0, predicted.stderr
     assert 0 < sum(json.loads(predicted.stdout)["probabilities"].values()) < 1.01
     rebuilt = installed.run(folder, "beft", "rebuild", name, "--yes")

@@ -67,6 +67,18 @@ def test_on_the_command_line(
     assert "params.yaml\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["predict models:/name@champion text", "rollback name", "rebuild models:/name/1"])
+def test_a_registry_that_is_not_there_is_not_made_by_reading_it(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    assert status_of(command.split()) == 2
+    assert f"nothing is registered in {tmp_path}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
 def test_its_stages_depend_on_nothing_outside_of_it(tmp_path: Path) -> None:
     start_workspace(tmp_path)
     stages: dict[str, Any] = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
