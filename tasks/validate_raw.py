@@ -1,5 +1,6 @@
 """Validate the raw data, before anything is made of it."""
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from tasks.expectations import check
 from tasks.raw_advice import raw_advice
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
+
+logger = logging.getLogger(__name__)
 
 _IMBALANCE = 0.7
 """The divergence from the declared shares that is too much, as a part of the largest between even shares and one label.
@@ -31,7 +34,13 @@ def validate_raw(
         ExpectationsFailed: The data is not as expected; the message names expectation, column and offending rows.
         InputError: The data cannot be read at all.
     """
-    validation = check("raw", raw_subject(read_raw(inputs["fetch"])), out, root=Path.cwd())
+    data = read_raw(inputs["fetch"])
+    for file in data.files:
+        if file.short:
+            logger.warning("%s: %s, left out for too few fields", file.name, file.listed(file.short))
+        if file.cut:
+            logger.warning("%s: %s, read without the fields that the header lacks", file.name, file.listed(file.cut))
+    validation = check("raw", raw_subject(data), out, root=Path.cwd())
     return {"rows": validation["rows"], "expectations": len(validation["expectations"])}
 
 

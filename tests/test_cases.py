@@ -136,7 +136,7 @@ def test_it_is_refused_with_the_words_of_a_run(
     assert answer.err.removeprefix("beft: ").strip() == said_by_a_run(tmp_path)
 
 
-def test_lines_that_are_left_out_are_shown(check: Check) -> None:
+def test_lines_that_are_left_out_are_shown(check: Check, caplog: pytest.LogCaptureFixture) -> None:
     rows = [f"{label}\t{text}" for text, label in ROWS]
     rows[9], rows[19] = "pos", "neg"
     contents = "\n".join(["label\ttext", *rows]) + "\n"
@@ -147,6 +147,7 @@ def test_lines_that_are_left_out_are_shown(check: Check) -> None:
     answer = check("ragged.tsv", contents.replace("pos\tsplendid acting throughout (no. 25)", "odd\tx"), ragged=True)
     assert answer.status == 2
     assert "ragged.tsv line 52 ('odd')" in answer.err
+    assert "ragged.tsv: 2 lines: 11, 21, left out for too few fields" in caplog.messages
 
 
 def test_a_table_of_many_labels_fits_the_terminal(check: Check) -> None:

@@ -104,6 +104,25 @@ class Description(Section):
             return {**values, "metric": metric, "metrics": [metric]}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_in_one_form(cls, values: Any) -> Any:
+        """Let shares and answers name a label with accented letters in either Unicode form."""
+        if not isinstance(values, dict) or not isinstance(values.get("labels"), list | dict):
+            return values
+        forms = {unicodedata.normalize("NFC", name): name for name in values["labels"] if isinstance(name, str)}
+
+        def by_label(found: Any) -> Any:
+            if not isinstance(found, dict):
+                return found
+            return {forms.get(unicodedata.normalize("NFC", str(name)), name): one for name, one in found.items()}
+
+        changed = {"shares": by_label(values["shares"])} if "shares" in values else {}
+        prompt = values.get("prompt")
+        if isinstance(prompt, dict) and "answers" in prompt:
+            changed["prompt"] = {**prompt, "answers": by_label(prompt["answers"])}
+        return {**values, **changed}
+
     @field_validator("columns")
     @classmethod
     def _columns_of_shape(cls, columns: Columns, info: ValidationInfo) -> Columns:

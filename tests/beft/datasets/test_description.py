@@ -63,6 +63,16 @@ def test_an_own_description_wins_over_an_embedded_one(tmp_path: Path) -> None:
     assert set(known_datasets(tmp_path)) == EMBEDDED
 
 
+def test_labels_with_accents_are_named_in_either_form(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    prompt = {"template": "{text}", "answers": {"bad": " a", decomposed: " b"}}
+    description = describe(tmp_path, labels=["bad", composed], shares={"bad": 0.5, decomposed: 0.5}, prompt=prompt)
+    assert list(description.shares) == ["bad", composed]
+    assert description.prompt is not None and list(description.prompt.answers) == ["bad", composed]
+    with pytest.raises(DatasetError, match="stands for more than one label"):
+        describe(tmp_path, labels=[composed, decomposed])
+
+
 def test_a_description_may_end_in_yml(tmp_path: Path) -> None:
     describe(tmp_path, name="tickets").to_yaml()
     folder = tmp_path / "data" / "datasets"
