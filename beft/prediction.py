@@ -23,7 +23,7 @@ from beft.generation import generate_answers
 from beft.limits import usable_cores
 from beft.measuring import predict_rows
 from beft.names import known_name
-from beft.settings import BaseSettings
+from beft.settings import NO_UNICODE, BaseSettings
 from beft.shapes import LanguageModeling
 
 
@@ -251,3 +251,7 @@ def _check_texts(texts: Sequence[str], what: str) -> None:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"row {row} has {text!r} for its {what}; it must be a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"row {row}, character {error.start} of its {what}: {NO_UNICODE}") from None

@@ -15,8 +15,8 @@ def tokenizer_facts(tokenizer: Any, max_length: int) -> dict[str, int | str]:
     Args:
         max_length: Tokens that texts are to be cut to; the tokenizer itself may cut them to fewer.
     """
-    encoded = tokenizer(list(_TEXTS), truncation=False)["input_ids"]
-    encoded = [*encoded, tokenizer(_TEXTS[0], _TEXTS[2], truncation=False)["input_ids"]]
+    encoded = tokenizer(list(_TEXTS), truncation=False, verbose=False)["input_ids"]
+    encoded = [*encoded, tokenizer(_TEXTS[0], _TEXTS[2], truncation=False, verbose=False)["input_ids"]]
     return {
         "vocabulary": len(tokenizer),
         "padding_side": str(tokenizer.padding_side),

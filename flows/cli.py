@@ -4,6 +4,8 @@ Whatever goes wrong ends in one message on stderr and an exit status: 2 for wron
 Ctrl-C. ``BEFT_DEBUG=1`` shows the traceback as well.
 """
 
+import codecs
+import io
 import os
 import sys
 import traceback
@@ -260,6 +262,9 @@ def _listed(texts: Sequence[str] | None) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
     settle()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
+            stream.reconfigure(encoding="utf-8")  # in the C locale, where Python writes ASCII
     sys.exit(status_of(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -327,6 +327,31 @@ def test_an_adapter_of_pairs_takes_pairs_alone_and_the_reverse(beft: Beft, of_pa
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.parametrize("locale", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["C.UTF-8", "ASCII"])
+def test_texts_are_utf_8_in_the_c_locale_too(made: Path, locale: dict[str, str]) -> None:
+    """As arguments and on stdin; what is no UTF-8 is named by its place."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    environment |= {"LC_ALL": "C", "PYTHONPATH": str(ROOT), **locale}
+    program = "from flows.cli import main; main()"
+
+    def beft(*arguments: bytes, stdin: bytes = b"") -> Answer:
+        given = [sys.executable, "-c", program, "predict", "first/adapter", "--base", "base", *arguments]
+        done = subprocess.run(given, cwd=made, env=environment, input=stdin, capture_output=True, timeout=120)
+        return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    text = "a na\u00efve film \U0001f600"
+    by_argument = beft(b"--json", text.encode())
+    assert (by_argument.status, json.loads(by_argument.out)["text"]) == (0, text), by_argument.err
+    by_stdin = beft(b"--json", stdin=b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert by_stdin == by_argument
+    wrong = beft(b"fine", b"a na\xefve film")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "text 2 is not UTF-8: byte 0xef after 4 bytes" in wrong.err
+    wrong = beft(stdin=b"fine\na film \xff\n")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "stdin, line 2, is not UTF-8: byte 0xff after 7 bytes" in wrong.err
+
+
 def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:
     answer = beft("predict", "first/adapter", "--base", "base", "good " * 60, "fine")
     assert answer.status == 0
@@ -637,7 +662,7 @@ def test_no_text_on_a_terminal(beft: Beft, monkeypatch: pytest.MonkeyPatch, caps
 def test_stdin_that_is_no_text(beft: Beft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"fine\n\xff\xfe\n"), encoding="utf-8"))
     assert status_of(["predict", "first/adapter", "--base", "base"]) == 2
-    assert "stdin is not UTF-8" in capsys.readouterr().err
+    assert "stdin, line 2, is not UTF-8" in capsys.readouterr().err
 
 
 def test_no_space_left(beft: Beft, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from beft.cli.given_texts import given_texts, in_parts, split_pairs, utf8_argument
 from beft.cli.options import BaseFolder, open_adapter, refuse_existing
 
 _PREDICTED_AT_ONCE = 1024
@@ -35,12 +35,14 @@ def predict(
 
     if not texts and sys.stdin.isatty():
         raise InputError('there is no text: give some (beft predict ADAPTER "some text"), or pipe lines in')
+    given = given_texts(texts)
+    choices = [utf8_argument(one, f"--choice {number}") for number, one in enumerate(choice or (), 1)]
     with open_adapter(context, adapter) as folder:
         predictor = Predictor(folder, base=base)
     truncated = 0
-    for lines in _in_parts(texts or _stdin_lines(), _PREDICTED_AT_ONCE):
-        first, second = _split_pairs(lines) if pairs else (lines, None)
-        answer = predictor.answer(first, second, [choice] * len(first) if choice else None)
+    for lines in in_parts(given, _PREDICTED_AT_ONCE):
+        first, second = split_pairs(lines) if pairs else (lines, None)
+        answer = predictor.answer(first, second, [choices] * len(first) if choices else None)
         truncated += answer.truncated
         for text, row in zip(lines, answer.rows(), strict=True):
             if as_json:
@@ -86,29 +88,3 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
     if "choice" in row:
         return [row["choice"], f"{row['probabilities'][row['index']]:.4f}"]
     return [f"{row['value']:.4f}"] if "value" in row else [" ".join(row["answer"].split())]
-
-
-def _stdin_lines() -> Iterator[str]:
-    from beft.errors import InputError
-
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin is not UTF-8 text: {error}") from None
-
-
-def _split_pairs(lines: Sequence[str]) -> tuple[list[str], list[str]]:
-    from beft.errors import InputError
-
-    parts = [line.split("\t") for line in lines]
-    for line, part in zip(lines, parts, strict=True):
-        if len(part) != 2:
-            raise InputError(f"--pairs: {len(part) - 1} tabs in {line[:60]!r}; there must be one, between two texts")
-    return [part[0] for part in parts], [part[1] for part in parts]
-
-
-def _in_parts(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
