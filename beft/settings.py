@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from beft.commands import own_command
 from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
 from beft.files import is_unicode
@@ -286,7 +287,8 @@ class Settings(Section):
             if other.exists():
                 raise InputError(f"no settings at {path}, but at {other}: rename it to {path.name}") from None
             raise InputError(
-                f"no settings at {path}; name a params.yaml, or run in the project's folder ('beft init' starts one)"
+                f"no settings at {path}; name a params.yaml, or run in the project's folder "
+                f"({own_command('beft', 'init')} starts one)"
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid YAML: {error}") from None

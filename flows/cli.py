@@ -18,6 +18,7 @@ import typer
 
 from beft.cli import app as science
 from beft.cli.options import PARAMS, Changes, Surroundings, parse_changes
+from beft.commands import own_command
 from tasks.environment import settle
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def init(
 
     for name in start_workspace(folder):
         typer.echo(f"{folder / name}")
-    typer.echo("\nThe settings are in params.yaml. 'beft run' in this folder runs the main job with them.")
+    started = own_command("beft", "run")
+    typer.echo(f"\nThe settings are in params.yaml. In this folder, this runs the main job with them: {started}")
 
 
 @app.command()

@@ -1,9 +1,8 @@
-"""How the commands that our messages name are called where the user works."""
+"""How servers and workers are started where the user works."""
 
-import shutil
-import sys
 from pathlib import Path
 
+from beft.commands import own_command
 from tasks.project_files import PROJECT
 
 _BY_MAKE = {
@@ -14,15 +13,6 @@ _BY_MAKE = {
 }
 
 
-def beft_command() -> str:
-    """How this environment's ``beft`` is called from the current folder."""
-    own = Path(sys.executable).parent / "beft"
-    if not own.is_file() or shutil.which("beft") == str(own):
-        return "beft"
-    here = Path.cwd()
-    return str(own.relative_to(here)) if own.is_relative_to(here) else str(own)
-
-
 def server_command(arguments: str) -> str:
     """How a server or worker is started: with ``make`` in the project's checkout, elsewhere with ``beft``.
 
@@ -31,4 +21,4 @@ def server_command(arguments: str) -> str:
     """
     if Path.cwd() == PROJECT and (PROJECT / "Makefile").is_file():
         return f"make {_BY_MAKE[arguments]}"
-    return f"{beft_command()} {arguments}"
+    return f"{own_command('beft')} {arguments}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from flows.prefect_server import server_address
 from tasks.child import run_command
@@ -54,7 +55,9 @@ def deploy(root: Path) -> list[str]:
     """
     settle(root)
     if not (root / "prefect.yaml").is_file():
-        raise InputError(f"no prefect.yaml in {root}; run this in the project's folder ('beft init' starts one)")
+        raise InputError(
+            f"no prefect.yaml in {root}; run this in the project's folder ({own_command('beft', 'init')} starts one)"
+        )
     settings = PipelineSettings.read(root / "params.yaml")
     check_settings(settings, root)
     gpu_tasks = settings.deployment.gpu_tasks or len(places_here(settings.base))

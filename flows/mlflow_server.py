@@ -18,10 +18,11 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from beft.commands import own_command, pip_install
 from beft.errors import BeftError, InputError
 from beft.files import write_text
 from flows.commands import server_command
-from tasks.environment import settle
+from tasks.environment import settle, sqlite_uri
 from tasks.passwords import holds_password
 from tasks.supervisor import end, start
 from tasks.tracking_address import POSTGRESQL_DRIVER
@@ -50,7 +51,7 @@ def personal_arguments(root: Path, host: str, port: int) -> tuple[str, ...]:
     """The server of one person: the database and the artifacts inside the project, no accounts."""
     artifacts = root / "mlflow" / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
-    database = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    database = sqlite_uri(root / "mlflow" / "mlflow.db")
     stores = ("--backend-store-uri", database, "--artifacts-destination", artifacts.as_uri())
     return ("mlflow", "server", "--host", host, "--port", str(port), "--workers", "1", *stores)
 
@@ -165,7 +166,8 @@ def require_free(host: str, port: int, who: str, instead: str) -> None:
         raise InputError(f"--host {host}: no such name or address") from None
     except OSError as error:
         raise InputError(
-            f"port {port} of {host}, which {who} would take, is taken ({error.strerror}); name another: beft {instead}"
+            f"port {port} of {host}, which {who} would take, is taken ({error.strerror}); name another: "
+            f"{own_command('beft')} {instead}"
         ) from None
 
 
@@ -199,7 +201,7 @@ def _has_admin(address: str, environment: Mapping[str, str]) -> bool:
     try:
         import psycopg
     except ImportError:
-        raise InputError("the server of a team needs PostgreSQL's driver: pip install 'beft[team]'") from None
+        raise InputError(f"the server of a team needs PostgreSQL's driver: {pip_install('beft[team]')}") from None
 
     plain = address.replace(f"{POSTGRESQL_DRIVER}:", "postgresql:", 1)
     password = environment.get("PGPASSWORD")

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beft.commands import predict_command
 from beft.evaluation import Evaluation, Score
 from beft.files import read_json
-from flows.commands import beft_command, server_command
+from flows.commands import server_command
 from flows.links import LOCAL_PREFECT, flow_run_page, mlflow_page
 from tasks.connection import tracking_uri
 from tasks.settings import PipelineSettings
@@ -49,7 +50,8 @@ def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root
         **{title: _percent(scores[name].value) for name, title in _METHODS.items() if name in scores},
         "gain certain": ("yes" if found.decision("gate").passed else "no") if found.has_gate else "no gate",
         "adapter": f"{_kilobytes(cost.bias_bytes)} bias + {_kilobytes(cost.head_bytes)} head",
-        "registered as": f"{model['name']} v{model['version']}" + (f" ({aliases})" if aliases else ""),
+        "model": str(model["name"]),
+        "registered as": f"version {model['version']}" + (f" ({aliases})" if aliases else ""),
     }
 
 
@@ -71,14 +73,14 @@ def show(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> N
     for model in record["models"]:
         console.print(f"{model['dataset']}: {model['reason']}", markup=False)
         if model["rebuild"]:
-            console.print(f"{model['dataset']}: {model['rebuild']}", markup=False)
+            console.print(f"{model['dataset']}: {model['rebuild']}", markup=False, soft_wrap=True)
     steps = record["steps"].values()
     reused = sum(step["reused"] for step in steps)
     if reused:
         console.print(f"\n{reused} of {len(steps)} steps were finished already and reused.")
     console.print()
     for title, line in _where(record, settings, root):
-        console.print(f"{title:9} {line}", markup=False, soft_wrap=True)
+        console.print(f"{title:10} {line}", markup=False, soft_wrap=True)
 
 
 def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
@@ -98,11 +100,13 @@ def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
     if report is None:
         return
     names = sorted(path.name for path in report.iterdir())
-    console.print(f"\nReport    {record['report']}: {', '.join(names)}", markup=False, soft_wrap=True)
+    console.print(f"\nReport     {record['report']}: {', '.join(names)}", markup=False, soft_wrap=True)
 
 
 def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> list[tuple[str, str]]:
-    adapter = f"runs/latest/train/{record['datasets'][0]}/adapter"
+    """Titles and lines, none of them divided: what they name is there to be copied."""
+    adapter = Path("runs", "latest", "train", record["datasets"][0], "adapter")
+    named = [f"models:/{model['name']}/{model['version']}" for model in record["models"]]
     pages = [mlflow_page(record["mlflow_page"], settings, root)]
     here = pages_of(tracking_uri(settings, root)) is None  # no server is named that would have them
     if record["prefect_flow_run"]:
@@ -112,7 +116,8 @@ def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) ->
         ("Report", record["report"]),
         ("Pages", f"{server_command('ui')}, then" if here else ""),
         *(("", f"  {page}") for page in pages),
-        ("Predict", f'{beft_command()} predict {adapter} "{_EXAMPLE}"'),
+        *zip(["Registered", *[""] * len(named)], named, strict=False),
+        ("Predict", predict_command(root / adapter, adapter, settings.base.source, _EXAMPLE)),
     ]
 
 

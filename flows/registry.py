@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from beft.commands import own_command
 from beft.tables import Column, Table
 from tasks.aliases import MOVES, aliases_of, history, rollback
 from tasks.connection import connect, every, explained, require_registry
@@ -44,7 +45,7 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
     if model is None:
         models = every(connection.client.search_registered_models)
         if not models:
-            typer.echo("no model is registered yet; 'beft run' registers one for each dataset")
+            typer.echo(f"no model is registered yet; this registers one for each dataset: {own_command('beft', 'run')}")
         for found in models:
             _say_aliases(found.name, {alias: str(version) for alias, version in found.aliases.items()})
         return
@@ -53,8 +54,9 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
         for entry in entries:
             typer.echo(json.dumps(entry, sort_keys=True))
         return
+    _say_aliases(model, aliases_of(connection, model))  # not as the table's title, which would be wrapped
     table = Table(
-        f"{model}: {_aliases(aliases_of(connection, model))}",
+        "",
         [Column("time"), Column("what"), Column("because")],
         [[str(entry["time"]), *_told(entry)] for entry in entries],
     )

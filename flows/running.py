@@ -11,6 +11,7 @@ import yaml
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
+from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import copy_file, write_text
 from flows.ending import ending, now
@@ -79,7 +80,8 @@ class Run:
             self.folders[key] = self.root / dvc_folder(key)
             record = versioning.stage_record(self.root, name, dataset)
             if record is None:
-                raise BeftError(f"DVC made nothing at {self.folders[key]}; 'dvc repro {name}@{dataset}' says why")
+                why = own_command("dvc", "repro", f"{name}@{dataset}")
+                raise BeftError(f"DVC made nothing at {self.folders[key]}; this says why: {why}")
             self._note(record, reused=record == before[dataset])
 
     def _by_dvc(self, name: str, function: Any, *arguments: Any) -> None:

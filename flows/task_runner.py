@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from beft.commands import pip_install
 from beft.errors import InputError
 
 DASK = "BEFT_DASK"
@@ -28,7 +29,7 @@ def task_runner() -> Any:
     try:
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
-        raise InputError(f"{DASK} asks for a Dask cluster, which needs: pip install 'beft[dask]'") from None
+        raise InputError(f"{DASK} asks for a Dask cluster, which needs: {pip_install('beft[dask]')}") from None
     if wanted.isdigit():
         workers = {"n_workers": int(wanted), "threads_per_worker": 1, "dashboard_address": None}
         return DaskTaskRunner(cluster_kwargs=workers)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from tasks.child import leave_error
@@ -52,7 +53,8 @@ def run(name: str, dataset: str | None, root: Path) -> None:
     """
     step = find_step(name)
     if name == "register":
-        raise InputError("register writes into the MLflow registry and belongs to the flow: start it with 'beft run'")
+        run_it = own_command("beft", "run")
+        raise InputError(f"register writes into the MLflow registry and belongs to the flow: start it with {run_it}")
     settings = PipelineSettings.read(root / "params.yaml")
     if step.per_dataset and dataset is None:
         raise InputError(f"{name} is run once a dataset: add --dataset with one of {', '.join(settings.datasets)}")
@@ -63,7 +65,9 @@ def run(name: str, dataset: str | None, root: Path) -> None:
     inputs = {name: root / dvc_folder(key) for name, key in input_keys(step, settings, dataset).items()}
     missing = [str(folder.relative_to(root)) for folder in inputs.values() if not folder.is_dir()]
     if missing:
-        raise InputError(f"{name} reads {', '.join(missing)}, which is not there yet; 'dvc repro' makes it")
+        raise InputError(
+            f"{name} reads {', '.join(missing)}, which is not there yet; this makes it: {own_command('dvc', 'repro')}"
+        )
     key = step_key(name, dataset)
     with explained_os_errors(key), whole_folder(root / dvc_folder(key)) as out:
         call_function(step, settings, inputs, out, dataset)

@@ -12,6 +12,7 @@ import numpy as np
 from beft.adaptation import labelled
 from beft.adapter import Adapter
 from beft.adapter_checks import check_inputs
+from beft.commands import own_command
 from beft.datasets import Rows, load_split
 from beft.errors import InputError
 from beft.evaluation import NO_GATE, Method, evaluate_methods
@@ -63,7 +64,10 @@ def compare(
     versions = [_version(side, inputs[side], open_as) for side in SIDES if side in inputs]
     whole = load_split(inputs["prepare"], "gate")
     if not len(whole):
-        raise InputError(f"{dataset}: nothing can be decided: {NO_GATE}; set it to 20 or more and run 'beft run' again")
+        raise InputError(
+            f"{dataset}: nothing can be decided: {NO_GATE}; set it to 20 or more and run again: "
+            f"{own_command('beft', 'run')}"
+        )
     for version in versions:
         _check_rows(version, whole, dataset)
     seen = frozenset().union(*(version.seen for version in versions))
@@ -152,7 +156,8 @@ def _opener(opened: Opened) -> Callable[[Adapter], Opened]:
 def _version(name: str, folder: Path, open_as: Callable[[Adapter], Opened]) -> _Version:
     adapter = folder / "artifacts" / "adapter"
     if not adapter.is_dir() or not (folder / SEEN).is_file():
-        raise InputError(f"the {name} was not registered by this version of beft: register it again with 'beft run'")
+        again = own_command("beft", "run")
+        raise InputError(f"the {name} was not registered by this version of beft: register it again with {again}")
     size = sum(path.stat().st_size for path in adapter.iterdir())
     loaded = Adapter.load(adapter)
     return _Version(name, open_as(loaded), loaded, size, frozenset(read_json(folder / SEEN)))

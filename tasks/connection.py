@@ -6,6 +6,7 @@ without any server. A server is named by ``tracking.uri`` or ``MLFLOW_TRACKING_U
 
 import logging
 import os
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from beft.commands import own_command
 from beft.errors import BeftError, InputError
-from tasks.environment import settle
+from tasks.environment import settle, sqlite_uri
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
 from tasks.tracking_address import files_of_database, is_database, is_remote, keeps_files_here, silence, with_driver
@@ -127,9 +129,11 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
         raise BeftError(_refused(uri, error)) from error
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
+        address = shlex.quote(f"MLFLOW_TRACKING_URI={uri}")
+        restore = f"env {address} {own_command('mlflow', 'experiments', 'restore', '-x', experiment.experiment_id)}"
         raise BeftError(
             f"the MLflow experiment {name!r} was deleted; bring it back with "
-            f"'mlflow experiments restore -x {experiment.experiment_id}', or set tracking.experiment to another name"
+            f"{restore}, or set tracking.experiment to another name"
         )
     if uri == uri_of_project(root):
         _follow_a_move(root, experiment.artifact_location, here.as_uri())
@@ -180,7 +184,7 @@ def as_default(connection: Connection) -> Iterator[None]:
 
 def uri_of_project(root: Path) -> str:
     """The address of the database inside a project."""
-    return f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}"
+    return sqlite_uri(root.resolve() / "mlflow" / "mlflow.db")
 
 
 def _require_answer(uri: str) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from beft.adapter import Adapter
 from beft.adapter_record import RECORD_FILE
+from beft.commands import own_command
 from beft.errors import InputError
 from beft.files import sha256_file
 from tasks.connection import Connection, every
@@ -82,7 +83,7 @@ def versions_named(connection: Connection, name: str) -> list[Version]:
         if found is None:
             raise InputError(
                 f"{name!r} names no version: write models:/NAME@ALIAS, models:/NAME/VERSION or the id of a run "
-                "('beft history' lists the models)"
+                f"({own_command('beft', 'history')} lists the models)"
             )
         if found["alias"]:
             version = client.get_model_version_by_alias(found["model"], found["alias"])

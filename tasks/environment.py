@@ -6,6 +6,7 @@ whoever starts a process calls :func:`settle` before it imports any of them. Wha
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from beft.limits import usable_cores
 from tasks.passwords import holds_password
@@ -98,6 +99,9 @@ def environment_of_strangers() -> dict[str, str]:
     }
 
 
+_AS_URI = "?uri=true"
+
+
 def settle(root: Path | None = None) -> None:
     """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
     for name, value in (QUIET | TOOLS).items():
@@ -106,7 +110,20 @@ def settle(root: Path | None = None) -> None:
         os.environ.pop("PREFECT_API_URL", None)  # Prefect takes an empty address for one, and sends its events nowhere
     if (cores := usable_cores()) < (os.cpu_count() or 1):  # numerical libraries see the host's cores, not the quota
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    os.environ.setdefault("PREFECT_HOME", str((root or Path.cwd()).resolve() / ".prefect"))
+    home = os.environ.setdefault("PREFECT_HOME", str((root or Path.cwd()).resolve() / ".prefect"))
+    database = sqlite_uri(Path(home) / "prefect.db", driver="sqlite+aiosqlite")
+    if database.endswith(_AS_URI) and "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", database)
+
+
+def sqlite_uri(path: Path, *, driver: str = "sqlite") -> str:
+    """The address of a database file, as SQLAlchemy, MLflow and Prefect take it.
+
+    In a plain address a question mark begins the options, so that another file would be opened: such a path is escaped.
+    """
+    if not set("?#%") & set(str(path)):
+        return f"{driver}:///{path}"
+    return f"{driver}:///file:{quote(str(path))}{_AS_URI}"
 
 
 def stay_offline() -> None:

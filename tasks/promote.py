@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beft.commands import own_command
 from beft.errors import InputError
 from beft.evaluation import Gain
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
@@ -183,7 +184,8 @@ def _and_rebuilt(tags: Mapping[str, str], verdict: Verdict) -> Verdict:
     """What cannot be made again is not put to use."""
     missing = tags.get(MISSING)
     if missing is None:
-        said = "it does not say what a rebuild needs, as older versions do not: register it again with 'beft run'"
+        again = own_command("beft", "run")
+        said = f"it does not say what a rebuild needs, as older versions do not: register it again with {again}"
     elif missing == NOTHING:
         said = "it can be rebuilt from the registry"
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import sha256_file, write_text
 from tasks.child import run_command
@@ -153,7 +154,8 @@ def fetch_by_md5(root: Path, md5: str, out: Path, remote: str | None = None, *, 
         (folder / ".dvc").mkdir()
         copy = ["-c", _LIKE, str(root / ".dvc"), str(folder / ".dvc"), "cached" if cached else ""]
         if run_command(copy, folder, source=PROJECT).status != 0:
-            raise BeftError(f"the configuration of DVC in {root / '.dvc'} cannot be read; 'dvc config --list' says why")
+            why = own_command("dvc", "config", "--list")
+            raise BeftError(f"the configuration of DVC in {root / '.dvc'} cannot be read; there, this says why: {why}")
         output = {"path": out.name, "hash": "md5", "md5": md5}
         write_text(folder / f"{out.name}.dvc", yaml.safe_dump({"outs": [output]}))
         named = ["--remote", remote] if remote else []

@@ -7,6 +7,7 @@ import typer
 
 from beft.cli import datasets
 from beft.cli.adapters import export, predict
+from beft.cli.given_texts import TakesTexts
 from beft.cli.inspection import inspect
 from beft.cli.learning import probe, score, train
 from beft.cli.measuring import measure
@@ -15,5 +16,8 @@ from beft.cli.merging import merge
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 app.command()(inspect)
 app.add_typer(datasets.app, name="datasets", help="List, show and check datasets.")
-for command in (probe, score, train, measure, predict, merge, export):
+for command in (probe, score, train, measure):
     app.command()(command)
+app.command(cls=TakesTexts)(predict)
+app.command()(merge)
+app.command()(export)

@@ -10,6 +10,7 @@ import typer
 
 from beft.cli.given_texts import given_texts, in_parts, split_pairs, utf8_argument
 from beft.cli.options import BaseFolder, open_adapter, refuse_existing
+from beft.commands import own_command
 
 _PREDICTED_AT_ONCE = 1024
 
@@ -17,7 +18,10 @@ _PREDICTED_AT_ONCE = 1024
 def predict(
     context: typer.Context,
     adapter: Annotated[str, typer.Argument(help="The adapter's folder, or models:/NAME@ALIAS of the registry.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Left out: the lines of stdin.")] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="Left out: the lines of stdin. Behind -- if one begins with a dash."),
+    ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")] = False,
     choice: Annotated[
         list[str] | None, typer.Option(help="One of the choices of every text, for an adapter that chooses.")
@@ -34,7 +38,9 @@ def predict(
     from beft.prediction import Predictor
 
     if not texts and sys.stdin.isatty():
-        raise InputError('there is no text: give some (beft predict ADAPTER "some text"), or pipe lines in')
+        raise InputError(
+            f"there is no text: give some ({own_command('beft', 'predict', adapter, 'some text')}), or pipe lines in"
+        )
     given = given_texts(texts)
     choices = [utf8_argument(one, f"--choice {number}") for number, one in enumerate(choice or (), 1)]
     with open_adapter(context, adapter) as folder:

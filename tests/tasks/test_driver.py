@@ -80,7 +80,7 @@ def test_it_leaves_what_stood_there_when_it_fails(root: Path) -> None:
         (["fetch", "--dataset", "mien"], "Did you mean 'mine'"),
         (["merge", "--dataset", "mine"], "leave --dataset out"),
         (["register"], "beft run"),
-        (["prepare", "--dataset", "mine"], "reads data/raw/mine, which is not there yet; 'dvc repro' makes it"),
+        (["prepare", "--dataset", "mine"], "reads data/raw/mine, which is not there yet; this makes it: "),
     ],
 )
 def test_wrong_input_ends_with_two_and_one_message(

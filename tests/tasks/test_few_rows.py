@@ -83,7 +83,7 @@ def test_it_runs_to_the_end(rows: int, divided: dict[str, int], project: Path, f
     assert not len(load_split(folders["prepare/mine"], "gate"))
     found = candidates(connect(settings, project), model["name"])
     inputs = {"prepare": folders["prepare/mine"], **fetch_candidates(connect(settings, project), found, project / "m")}
-    with pytest.raises(InputError, match=r"mine: nothing can be decided: .* set it to 20 or more and run 'beft run'"):
+    with pytest.raises(InputError, match=r"mine: nothing can be decided: .* set it to 20 or more and run again: "):
         compare(settings, inputs, project, dataset="mine")
 
 

@@ -55,9 +55,9 @@ def test_on_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert status_of(["run"]) == 2
-    assert "'beft init' starts one" in capsys.readouterr().err
+    assert "beft init starts one" in capsys.readouterr().err
     assert status_of(["deploy"]) == 2
-    assert "'beft init' starts one" in capsys.readouterr().err
+    assert "beft init starts one" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert status_of(["init", "file"]) == 2
     assert "is a file" in capsys.readouterr().err
