@@ -1,12 +1,16 @@
-"""datasets: list, show and check them."""
+"""datasets: list, show, check and draft them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beft.cli.options import PARAMS, AsJson, Changes, Params, read_settings
 from beft.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from beft.datasets import Description
+    from beft.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,18 +78,80 @@ def check(
     It is read and prepared in a temporary folder, and must meet what a run expects of its data; the base's weights are
     not read.
     """
-    import tempfile
-
     from beft.cli.dataset_facts import show_facts
     from beft.datasets import Description, find_dataset
-    from beft.datasets.loaders import fetch_source
-    from beft.datasets.preparation import prepare_source
-    from beft.opened import check_base
     from beft.promotion import decision_certainty
 
     settings = read_settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
+    chosen = settings.datasets.get(description.name)
+    asked = size or (chosen.size if chosen else "auto")
+    rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
+    # Generation needs another base than that of the other datasets.
+    with_base = bool(chosen) or description.shape != "generation"
+    facts = _prepared(context, settings, description, rows, with_base=with_base)
+    if as_json:
+        print_json(facts)
+        return
+    show_facts(facts)
+    typer.echo(f"The decision: {decision_certainty(facts, settings.evaluate.confidence)}.")
+
+
+@app.command("draft")
+def draft(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, JSON or Parquet file.")],
+    name: Annotated[str | None, typer.Option(help="The dataset's name; none: made of the file's.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column of the text; none: found out.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="The column of a second text; none: found out.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the label; none: found out.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the description of that name.")] = False,
+    params: Params = PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Write a dataset's description from a file, to be looked at and used.
+
+    Encoding, separator, columns, labels and their shares are found out; what is written has passed 'check'.
+    """
+    from beft.datasets.draft import draft_description
+    from beft.datasets.registry import OWN, known_datasets
+    from beft.errors import InputError
+    from beft.files import write_text
+    from beft.promotion import decision_certainty
+
+    settings = read_settings(context, params, changes)
+    found = draft_description(file, Path.cwd(), name=name, text=text, text_pair=text_pair, label=label)
+    name = found.description.name
+    there = known_datasets().get(name)
+    if there is not None and not replace:
+        raise InputError(f"there is a dataset {name!r} already ({there}): give another --name, or --replace it")
+    if there is not None and there.suffix == ".yml":
+        raise InputError(f"{there} describes the dataset {name!r}: rename it to {name}.yaml to have it replaced")
+    facts = _prepared(context, settings, found.description, "auto", with_base=False)
+    rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
+    decision = decision_certainty(facts, settings.evaluate.confidence)
+    written = found.to_yaml([f"divided by the settings of today: {rows}", f"the decision: {decision}"])
+    path = OWN / f"{name}.yaml"
+    write_text(path, written)
+    typer.echo(f"{written}\nWritten to {path}. Look at it; then")
+    typer.echo(f"  beft datasets check {name}\n  beft run --set 'datasets={{{name}: {{}}}}'")
+
+
+def _prepared(
+    context: typer.Context, settings: "Settings", description: "Description", size: int | str, *, with_base: bool
+) -> dict[str, Any]:
+    """The ``data.json`` of a dataset that is read, checked and prepared in a temporary folder.
+
+    Args:
+        with_base: Whether the base is checked against it, too.
+    """
+    import tempfile
+
+    from beft.datasets.loaders import fetch_source
+    from beft.datasets.preparation import prepare_source
+    from beft.opened import check_base
+
     with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
         raw, prepared, results = (Path(folder, name) for name in ("raw", "prepared", "results"))
         for path in (raw, prepared, results):
@@ -93,16 +159,9 @@ def check(
         fetch_source(description, raw, Path.cwd())
         if context.obj:
             context.obj.check_data(settings, description.name, "validate_raw", raw, results)
-        chosen = settings.datasets.get(description.name)
-        asked = size or (chosen.size if chosen else "auto")
-        rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
-        facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
+        facts = prepare_source(raw, prepared, size=size, settings=settings.split)
         if context.obj:
             context.obj.check_data(settings, description.name, "validate", prepared, results)
-        if chosen or description.shape != "generation":  # which needs another base than that of the other datasets
+        if with_base:
             check_base(settings, prepared, description.name)
-    if as_json:
-        print_json(facts)
-        return
-    show_facts(facts)
-    typer.echo(f"The decision: {decision_certainty(facts, settings.evaluate.confidence)}.")
+    return facts

@@ -122,6 +122,17 @@ def _read_file(path: Path, entry: dict[str, Any], description: Description) -> R
     return file
 
 
+def read_columns(path: Path, reading: Reading) -> Values:
+    """Every column of a file that has a name of its own, with its values.
+
+    Raises:
+        InputError: The file cannot be read as what its name or ``reading`` says.
+    """
+    form = reading.format_of(path.name)
+    require_format(path, form)
+    return _READERS[form](path, reading, ()).columns
+
+
 def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[str, str]]:
     """How a file is read, and the names of its columns that are others in the description."""
     if not isinstance(source, HubSource):

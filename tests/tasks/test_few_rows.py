@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from beft.datasets import load_split, load_summary
+from beft.datasets.draft import draft_description
 from beft.errors import InputError
 from beft.evaluation import NO_GATE
 from beft.files import read_json
@@ -23,7 +23,7 @@ from tasks.tracking import open_run
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.finished_run import FINGERPRINT, FinishedRun
-from tests.support.small_data import DESCRIPTION, reviews, write_reviews
+from tests.support.small_data import reviews, write_reviews
 from tests.tasks.test_chain import run_steps
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
@@ -33,9 +33,10 @@ QUICK = {"epochs": 1}
 def settings_of(root: Path, rows: int, **sections: Any) -> PipelineSettings:
     """The settings as they come, but for the base and what makes a test quick; the dataset has so many rows."""
     write_reviews(root, reviews(rows))
+    drafted = draft_description(root / "data" / "files" / "mine.csv", root)
     path = root / "data" / "datasets" / "mine.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(DESCRIPTION))
+    path.write_text(drafted.to_yaml([]))
     base = save_base(root / "base", build_tiny("bert"), pooling="mean")
     compute = {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1}
     quick = {"probe": QUICK, "train": QUICK, "evaluate": {"resamples": 100}}

@@ -1,0 +1,203 @@
+"""Draft the description of a dataset from a file of rows: to be looked at, corrected and used."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from beft.datasets.description import NAME, Description, canonical
+from beft.datasets.draft_reading import find_reading
+from beft.datasets.reading import Values
+from beft.datasets.shares import in_one_line, measured_shares
+from beft.datasets.sources import Reading
+from beft.datasets.targets import number_of
+from beft.errors import InputError
+from beft.names import known_name
+
+_MOST_LABELS = 200
+_LARGE, _LOW = 2500, 1000
+"""Data of more rows gets a size ``low``, so that the first run is no long one."""
+_RARE = 2
+_LABEL_NAMES = "label labels class category target sentiment intent topic queue verdict answer gold y"
+_TEXT_NAMES = "text sentence review message content body question premise tweet comment document title"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A description with what should be said of it.
+
+    Attributes:
+        labels: Rows of each label; empty for a regression.
+        notes: What somebody should look at, one sentence each.
+    """
+
+    description: Description
+    labels: Mapping[str, int]
+    notes: Sequence[str]
+
+    def to_yaml(self, divided: Sequence[str]) -> str:
+        """The description with comments.
+
+        Args:
+            divided: How the rows are divided, one sentence each.
+        """
+        values = self.description.model_dump(mode="json", exclude_defaults=True, exclude={"name", "labels", "shares"})
+        values.pop("metrics", None)
+        [values["source"]["train"]] = values["source"]["train"]
+        parts = ["# Drafted from the file: look at it, and correct what is wrong.", _block(values)]
+        if self.labels:
+            lines = [f"  - {in_one_line(name)}  # {_rows(count)}" for name, count in self.labels.items()]
+            shares = f"shares: {in_one_line(dict(self.description.shares))}"
+            parts.append("\n".join(["labels:", *lines, shares]))
+        parts += [f"# {note}" for note in (*self.notes, *divided)]
+        return "\n".join(parts) + "\n"
+
+
+def draft_description(
+    file: Path,
+    root: Path,
+    *,
+    name: str | None = None,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+) -> Draft:
+    """Read a file and describe what is in it.
+
+    Args:
+        root: The working folder, where the paths of a description begin.
+        name: The dataset's name; None: made of the file's.
+        text: The columns, where they are not to be found out; likewise ``text_pair`` and ``label``.
+
+    Raises:
+        InputError: The file cannot be read, or nothing in it is a label or a text.
+    """
+    name = name or re.sub(r"[^a-z0-9]+", "_", file.name.split(".")[0].lower()).strip("_") or "mine"
+    if not NAME.fullmatch(name):
+        raise InputError(f"a dataset cannot be called {name!r}: lower-case letters, digits, - and _ only")
+    found = find_reading(file)
+    columns = found.columns
+    rows = max(map(len, columns.values()), default=0)
+    if rows == 0:
+        raise InputError(f"{file.name} has no rows")
+    for given in (text, text_pair, label):
+        if given is not None:
+            known_name(given, columns, "column")
+    texts = [given for given in (text, text_pair) if given]
+    label = label or _label_column(columns, texts, rows)
+    text, text_pair, further = _text_columns(columns, label, text, text_pair)
+    values: dict[str, Any] = {
+        "name": name,
+        "title": f"drafted from {file.name}",
+        "version": 1,
+        "source": _source(file, root, found.reading),
+        "columns": {"text": text, **({"text_pair": text_pair} if text_pair else {}), "label": label},
+    }
+    target, labels = _target(label, columns[label])
+    if rows > _LARGE:
+        values["sizes"] = {"low": _LOW}
+    notes = list(found.notes)
+    if further:
+        notes.append(f"columns that are not used: {', '.join(further)}")
+    rare = [name for name, count in labels.items() if count <= _RARE]
+    if rare:
+        notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
+    return Draft(Description.from_mapping(values | target, file.name), labels, notes)
+
+
+def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
+    path = file.resolve()
+    known = path.relative_to(root.resolve()) if path.is_relative_to(root.resolve()) else path
+    return {"kind": "files", "train": known.as_posix(), **reading.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
+    """The column that holds labels: by its name, else the one with the fewest different values."""
+    most = min(_MOST_LABELS, max(2, rows // 4))
+    candidates = {
+        name: len(distinct)
+        for name, values in columns.items()
+        if name not in texts
+        and not any(isinstance(value, list | dict) for value in values)
+        and 2 <= len(distinct := {canonical(value) for value in values if value not in (None, "")}) <= most
+    }
+    if not candidates:
+        raise InputError(
+            f"no column has between 2 and {most} different values, as labels do: name the one that holds them with "
+            f"--label; the columns are {', '.join(map(repr, columns))}"
+        )
+    known = _LABEL_NAMES.split()
+    named = [name for name in candidates if name.strip().lower() in known]
+    if named:
+        return min(named, key=lambda name: known.index(name.strip().lower()))
+    return min(candidates, key=lambda name: (candidates[name], _words(columns[name])))
+
+
+def _text_columns(
+    columns: Values, label: str, text: str | None, text_pair: str | None
+) -> tuple[str, str | None, list[str]]:
+    """The text, the second text, and the columns that are neither."""
+    others = [name for name in columns if name not in (label, text, text_pair)]
+    holding = [name for name in others if _words(columns[name]) > 0]
+    if text is None:
+        if not holding:
+            raise InputError("no column beside the label holds text: name the one that does with --text")
+        sentences = [name for name in holding if _words(columns[name]) >= 3]
+        if text_pair is None and len(sentences) == 2:
+            text, text_pair = sentences
+        else:
+            known = _TEXT_NAMES.split()
+            named = [name for name in sentences if name.strip().lower() in known]
+            text = max(named or sentences or holding, key=lambda name: _characters(columns[name]))
+    used = (label, text, text_pair)
+    return text, text_pair, [name for name in columns if name not in used]
+
+
+def _words(values: Sequence[Any]) -> float:
+    """Words of a value on average; 0 of a column that holds something else than text."""
+    if not all(isinstance(value, str) or value is None for value in values):
+        return 0.0
+    if all(number_of(value) is not None for value in values):
+        return 0.0
+    return fmean(len(str(value or "").split()) for value in values)
+
+
+def _characters(values: Sequence[Any]) -> float:
+    return fmean(len(str(value or "")) for value in values)
+
+
+def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Labels, shares and metric of a classification, or the range of a regression; and the rows of each label."""
+    counts = Counter(canonical(value) for value in values if value not in (None, ""))
+    numbers = [number_of(name) for name in counts]
+    scale = [number for number in numbers if number is not None]
+    if len(scale) == len(numbers) and (len(scale) > 20 or any(not number.is_integer() for number in scale)):
+        least, most = math.floor(min(scale)), math.ceil(max(scale))
+        return {"shape": "regression", "label_range": [least, most]}, {}
+    if len(counts) < 2:
+        raise InputError(f"the column {column!r} has but one value: there is nothing to tell apart")
+    if len(counts) > _MOST_LABELS:
+        raise InputError(
+            f"the column {column!r} has {len(counts):,} different values, which are no labels: name another with "
+            "--label, or describe the dataset by hand"
+        )
+    order = sorted(counts, key=float) if len(scale) == len(numbers) else sorted(counts)
+    labels = {name: counts[name] for name in order}
+    shares = measured_shares(labels)
+    metric = "macro_f1" if max(shares.values()) > 0.8 else "accuracy"
+    return {"labels": list(labels), "shares": shares, "metric": metric}, labels
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
+def _block(values: Any) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=2**31)
+    return text.rstrip()

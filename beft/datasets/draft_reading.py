@@ -1,0 +1,111 @@
+"""Find out how a file of rows is read: its encoding, its dialect, and whether its first line names the columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from beft.datasets.description import canonical
+from beft.datasets.reading import Values, read_columns
+from beft.datasets.separated import SEPARATORS, declared_dialect, suggested_dialect
+from beft.datasets.sources import Reading
+from beft.datasets.text_files import require_format, text_lines
+from beft.errors import InputError
+
+_ENCODINGS = ("utf-8", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "cp1252", "latin-1")
+
+
+class FoundReading(NamedTuple):
+    """How a file is read, and what is in it.
+
+    Attributes:
+        notes: What somebody should look at, one sentence each.
+    """
+
+    reading: Reading
+    columns: Values
+    notes: list[str]
+
+
+def find_reading(path: Path) -> FoundReading:
+    """Try to read a file in the ways that its first lines suggest.
+
+    Raises:
+        InputError: It cannot be read; the message says why.
+    """
+    try:
+        form = Reading().format_of(path.name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    require_format(path, form)
+    if form == "parquet":
+        return FoundReading(Reading(), read_columns(path, Reading()), [])
+    encoding = _encoding(path)
+    notes = [] if encoding.startswith("utf") else [f"encoding: no UTF-8; {encoding} reads every byte as something"]
+    first: InputError | None = None
+    for values in _ways(path, form, encoding):
+        reading = Reading.model_validate(values if encoding == "utf-8" else {"encoding": encoding, **values})
+        try:
+            columns = read_columns(path, reading)
+        except InputError as error:
+            first = first or error
+            continue
+        if form in ("csv", "tsv") and _is_data(columns):
+            names = tuple(f"column_{number}" for number in range(1, len(columns) + 1))
+            reading = reading.model_copy(update={"header": names})
+            columns = read_columns(path, reading)
+            notes.append("header: the first line of the file is data already, so the columns are numbered")
+        if reading.ragged:
+            notes.append("ragged: some lines have fewer or more fields than the header; 'check' counts them")
+        return FoundReading(reading, {name: of for name, of in columns.items() if name.strip()}, notes)
+    assert first is not None
+    raise first
+
+
+def _encoding(path: Path) -> str:
+    first: InputError | None = None
+    for encoding in _ENCODINGS:
+        try:
+            with text_lines(path, Reading(encoding=encoding)) as lines:
+                text = "".join(next(lines, "") for _ in range(20))
+                for _ in lines:
+                    pass
+        except InputError as error:
+            first = first or error
+            continue
+        if "\0" not in text and (text.isascii() or not encoding.startswith("utf-16-") or _is_mostly_letters(text)):
+            return encoding
+    assert first is not None
+    raise first
+
+
+def _is_mostly_letters(text: str) -> bool:
+    """Whether text is no chance product of reading bytes in the wrong order: its line ends are there."""
+    return "\n" in text or "\r" in text
+
+
+def _ways(path: Path, form: str, encoding: str) -> Iterator[dict[str, Any]]:
+    """The settings of reading that come into question, the likeliest first."""
+    if form not in ("csv", "tsv"):
+        yield {}
+        return
+    dialect = suggested_dialect(path, Reading(encoding=encoding))
+    if dialect is None:
+        separators = ", ".join(map(repr, SEPARATORS))
+        raise InputError(f"{path.name}: none of the separators {separators} makes two columns of its first lines")
+    usual = declared_dialect(Reading(), form)
+    values: dict[str, Any] = {} if dialect.separator == usual.separator else {"separator": dialect.separator}
+    if dialect.quote == "'":
+        values["quote"] = "'"
+    elif dialect.quote and not usual.quote:
+        values["quotes"] = True
+    plain = {name: value for name, value in values.items() if name != "quote"} | {"quotes": False}
+    yield from (values, plain, values | {"ragged": True}, plain | {"ragged": True})
+
+
+def _is_data(columns: Values) -> bool:
+    """Whether a name of a column is one of the few values that it holds: then the first line is no header."""
+    for name, values in columns.items():
+        distinct = {canonical(value) for value in values}
+        if 0 < len(distinct) <= len(values) // 2 and canonical(name) in distinct:
+            return True
+    return False
