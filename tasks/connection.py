@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
+from tasks.artifact_address import address_of_files
 from tasks.environment import settle, sqlite_uri
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
@@ -102,9 +103,7 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
     uri = tracking_uri(settings, root)
     if is_remote(uri):
         _require_answer(uri)
-    here = root.resolve() / "mlflow" / "artifacts"
-    if keeps_files_here(uri) and not is_remote(uri):
-        here.mkdir(parents=True, exist_ok=True)
+    files = address_of_files(root) if uri == uri_of_project(root) else None
 
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -117,7 +116,7 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             destination = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-            location = files_of_database(uri, root, destination) if keeps_files_here(uri) else None
+            location = files or (files_of_database(uri, root, destination) if keeps_files_here(uri) else None)
             try:
                 tags = _KIND | {"mlflow.note.content": about}
                 return Connection(client, uri, client.create_experiment(name, location, tags=tags))
@@ -135,8 +134,8 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
             f"the MLflow experiment {name!r} was deleted; bring it back with "
             f"{restore}, or set tracking.experiment to another name"
         )
-    if uri == uri_of_project(root):
-        _follow_a_move(root, experiment.artifact_location, here.as_uri())
+    if files is not None:
+        _follow_a_move(root, experiment.artifact_location, files)
     return Connection(client, uri, experiment.experiment_id)
 
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from beft.errors import BeftError
 from beft.files import read_json, write_json
 from tasks.connection import connect
 from tasks.fingerprint import contents
+from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
 from tasks.tracking import close_run, log_step, nested_run, open_run, page_of
 from tests.support.finished_run import FINGERPRINT, FinishedRun
@@ -287,6 +290,60 @@ def test_a_moved_project_finds_its_files(finished_run: FinishedRun, logged: tupl
     assert {file.path for file in client.list_artifacts(parent)} == {"importance", "evaluation", "merge"}
     original = connect(finished_run.settings, root).client
     assert "data" in {file.path for file in original.list_artifacts(parent)}
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from tasks.connection import connect
+from tasks.settings import PipelineSettings
+client = connect(PipelineSettings(), Path(sys.argv[1])).client
+sys.stdout.write(Path(client.download_artifacts(sys.argv[2], "note.txt")).read_text())
+client.log_text(sys.argv[2], "from elsewhere", "answer.txt")
+made = connect(PipelineSettings.from_mapping({"tracking": {"experiment": "another"}}), Path(sys.argv[1]))
+client.log_text(client.create_run(made.experiment).info.run_id, "in an experiment made there", "note.txt")
+"""
+
+
+def test_a_folder_seen_under_another_path_keeps_its_addresses(project: Path, tmp_path: Path) -> None:
+    """As a container sees it: in a view of the file system in which the folder's own path is empty."""
+    other = tmp_path / "as the container has it"
+    other.mkdir()
+    view = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.getuid() else [])]
+    if shutil.which("unshare") is None or subprocess.run([*view, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine gives no process a view of the file system of its own")
+    connection = connect(PipelineSettings(), project)
+    run = connection.client.create_run(connection.experiment).info.run_id
+    connection.client.log_text(run, "from here", "note.txt")
+    mounts = 'mount --bind "$1" "$2" && mount -t tmpfs none "$1" && exec "$3" -c "$4" "$2" "$5"'
+    done = subprocess.run(
+        [*view, "sh", "-c", mounts, "sh", str(project), str(other), sys.executable, ELSEWHERE, run],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "from here"), done.stderr
+    assert "was moved" not in done.stderr
+    connection = connect(PipelineSettings(), project)
+    assert Path(connection.client.download_artifacts(run, "answer.txt")).read_text() == "from elsewhere"
+    stored = (project / "mlflow" / "artifacts").as_uri()
+    for experiment in connection.client.search_experiments(filter_string="name != 'Default'"):
+        assert experiment.artifact_location == stored
+        for found in connection.client.search_runs([experiment.experiment_id]):
+            assert found.info.artifact_uri == f"{stored}/{found.info.run_id}/artifacts"
+            assert (project / "mlflow" / "artifacts" / found.info.run_id / "artifacts" / "note.txt").is_file()
+
+
+def test_a_folder_that_was_renamed_is_followed(project: Path, tmp_path: Path) -> None:
+    connection = connect(PipelineSettings(), project)
+    run = connection.client.create_run(connection.experiment).info.run_id
+    connection.client.log_text(run, "from here", "note.txt")
+    for name in ("renamed", "once more"):
+        project = project.rename(tmp_path / name)
+        client = connect(PipelineSettings(), project).client
+        assert client.get_run(run).info.artifact_uri.startswith((project / "mlflow").as_uri())
+        assert Path(client.download_artifacts(run, "note.txt")).read_text() == "from here"
 
 
 def test_no_server_is_one_line_at_once(finished_run: FinishedRun, tmp_path: Path) -> None:
