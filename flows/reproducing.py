@@ -204,6 +204,7 @@ class Reproducing:
                 self._miss(planned, str(error))
                 continue
             self.folders[planned.key] = done.folder
+            self.record["facts"]["compute"] = done.record.compute  # of the machine that measured
             self.record["steps"][planned.key] = {
                 "fingerprint": done.record.fingerprint,
                 "folder": done.folder.relative_to(self.root).as_posix(),

@@ -20,7 +20,7 @@ from flows.links import link_runs
 from flows.steps import Submitted, submit
 from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
-from tasks.facts import run_facts, run_fingerprint
+from tasks.facts import facts_of_training, run_facts, run_fingerprint
 from tasks.prefect_task import dvc_task
 from tasks.settings import PipelineSettings
 from tasks.step import StepRecord, step_key
@@ -174,7 +174,9 @@ class Run:
         """Register what was trained; the report that says so is put into the run's folder first."""
         copy_file(self.folders["report"] / "report.html", self.root / self.record["run_folder"] / "report.html")
         self.record["report"] = f"{self.record['run_folder']}/report.html"
-        done = self.step("register", parent=self._parent, root=self.root, facts=self.record["facts"])
+        trained = {record.dataset: record for record in self._finished if record.step == "train"}
+        facts = {name: facts_of_training(self.record["facts"], trained.get(name)) for name in self.settings.datasets}
+        done = self.step("register", parent=self._parent, root=self.root, facts=self.record["facts"], trained=facts)
         self.record["models"] = done.summary["models"]
 
     def _note(self, record: StepRecord, *, reused: bool) -> None:

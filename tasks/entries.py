@@ -101,6 +101,7 @@ def _scored(record: StepRecord, folder: Path, settings: PipelineSettings) -> Ite
 def _trained(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
     facts = read_json(folder / "train.json")
     yield _training(record, folder, settings, TARGET, [facts["target"]], facts)
+    yield Entry(tags=record.compute)
 
 
 def _training(

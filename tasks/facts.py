@@ -20,6 +20,7 @@ from tasks.kept_source import SOURCE, source_sha256_of
 from tasks.mlflow_limits import name_problems
 from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
+from tasks.step import StepRecord
 from tasks.versioning import DataVersion, lock_sha256
 
 LEAST_GATE_ROWS = 20
@@ -115,8 +116,6 @@ def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion])
 
 def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:
     """What is stored with every record of a run: hashes of data, source, lock and requirements; commit; compute."""
-    code = code_version()
-    requirements = project_file("constraints.txt")
     return {
         "data": {
             name: {
@@ -128,14 +127,34 @@ def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root:
             }
             for name, version in data.items()
         },
+        "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
+        **process_facts(settings),
+    }
+
+
+def process_facts(settings: PipelineSettings) -> dict[str, Any]:
+    """What this process computes with: source, commit, requirements, device, precision, threads, libraries.
+
+    The process of a step may be on another machine than that of the flow, with another device and another checkout.
+    """
+    code = code_version()
+    requirements = project_file("constraints.txt")
+    found = circumstances(settings.base)
+    return {
         "source_sha256": source_sha256(),
         "commit": code.commit,
         "dirty": code.dirty,
-        "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
         "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
-        "compute": circumstances(settings.base).compute,
-        "environment": environment(circumstances(settings.base).versions),
+        "compute": found.compute,
+        "environment": environment(found.versions),
     }
+
+
+def facts_of_training(facts: Mapping[str, Any], record: StepRecord | None) -> dict[str, Any]:
+    """The facts of a run, with those of the process that trained in place of those of the flow's own process."""
+    if record is None or not record.compute:
+        return dict(facts)
+    return {**facts, **record.made_with, "compute": record.compute}
 
 
 def environment(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:

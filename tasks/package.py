@@ -30,15 +30,19 @@ SEEN = "seen_rows.json"
 """The file of a model that names the rows which it was trained on and chosen by: they must never judge it."""
 
 
-def requirements(base_id: str, *, quantized: bool = False, gguf: bool = False) -> list[str]:
-    """What to install where the model is loaded: the libraries as they are here, and the base's own package.
+def requirements(
+    base_id: str, *, quantized: bool = False, gguf: bool = False, versions: Mapping[str, str] | None = None
+) -> list[str]:
+    """What to install where the model is loaded: the libraries that it was trained with, and the base's own package.
 
     Args:
         quantized: Whether the base is computed with quantised weights.
         gguf: Whether it is a GGUF file.
+        versions: Of libraries where it was trained, as far as they are known; of the others, those here.
     """
+    known = versions or {}
     needed = [*LIBRARIES, *(["accelerate", "bitsandbytes"] if quantized else []), *(["gguf"] if gguf else [])]
-    pinned = [f"{name}=={version(name).split('+')[0]}" for name in needed]
+    pinned = [f"{name}=={(known.get(name) or version(name)).split('+')[0]}" for name in needed]
     return [*pinned, base_id.removeprefix("pypi:")] if base_id.startswith("pypi:") else pinned
 
 
@@ -80,6 +84,7 @@ def save_model(
             adapter.base_id,
             quantized=adapter.quantization not in (None, "none"),
             gguf=gguf_file(base) is not None,
+            versions=(metadata.get("facts") or {}).get("environment"),
         ),
         signature=signature(adapter, list(example)),
         input_example=pd.DataFrame(example),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beft.errors import BeftError, InputError
+from beft.files import write_json
 from tasks.environment import environment_without_secrets, settle
 from tasks.fingerprint import source_sha256
 from tasks.places import NOWHERE, Place
@@ -181,7 +182,7 @@ def main() -> int:
 
 def _run(request: Mapping[str, Any]) -> dict[str, Any]:
     from tasks.settings import PipelineSettings
-    from tasks.step import call_function, find_declared
+    from tasks.step import RECORD, call_function, find_declared
 
     step = find_declared(importlib.import_module(request["module"]), request["step"])
     if source_sha256(step) != request["source"]:
@@ -191,6 +192,9 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
         from beft.device import resolve_compute, set_threads
 
         set_threads(resolve_compute(settings.base))  # this process is the step's own
+        from tasks.facts import process_facts
+
+        write_json(Path(request["out"]) / RECORD, process_facts(settings))  # whoever waits makes the record of it
     return call_function(
         step,
         settings,

@@ -92,6 +92,7 @@ def register(
     parent: str,
     root: Path,
     facts: Mapping[str, JSON],
+    trained: Mapping[str, Mapping[str, JSON]] | None = None,
 ) -> dict[str, JSON]:
     """Register the adapter of every dataset, decide on the gate split, set the aliases; write what was done.
 
@@ -99,6 +100,7 @@ def register(
         parent: The parent run in MLflow.
         root: The project's folder.
         facts: Data hashes, source hash, commit and the like, which become tags.
+        trained: Dataset to the same, as the process that trained on it found them.
 
     Raises:
         BeftError: MLflow cannot be reached.
@@ -112,7 +114,7 @@ def register(
             results=results,
             adapter=adapter,
             settings=settings,
-            facts=facts,
+            facts=(trained or {}).get(results.name, facts),
             fingerprint=run.data.tags[FLOW],
             name=model_name(settings.tracking.model_prefix, adapter.base_id, results.name),
             run=nested_run(connection, parent, results.name, TARGET) or run,

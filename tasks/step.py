@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from beft.errors import BeftError
 from beft.files import read_json, whole_folder, write_json
-from tasks.fingerprint import circumstances, contents, contents_sha256, fingerprint_of
+from tasks.fingerprint import contents, contents_sha256, fingerprint_of
 from tasks.places import NOWHERE, Place, place_for
 from tasks.settings import PipelineSettings
 from tasks.visible import narrowed
@@ -116,7 +116,8 @@ class StepRecord(BaseModel):
         summary: What the function returned.
         inputs: Name of an input to the sha256 of its contents.
         outputs: Relative path of an output to its sha256.
-        compute: Device, precision and threads of a step that computes; else empty.
+        compute: Device, precision and threads of a step that computes, as its own process found them; else empty.
+        made_with: What else that process ran with (``tasks.facts.process_facts``); empty also in older records.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,6 +131,7 @@ class StepRecord(BaseModel):
     inputs: dict[str, str]
     outputs: dict[str, str]
     compute: dict[str, JSON]
+    made_with: dict[str, JSON] = {}
 
     @property
     def key(self) -> str:
@@ -238,6 +240,7 @@ def run_step(call: Call) -> Finished:
         seconds = time.monotonic() - started
         if call.fingerprint() != fingerprint:
             raise BeftError(f"{call.key}: its input data changed while it ran; run it again")
+        found_there = _process_facts(call, out)
         record = StepRecord(
             step=call.step.name,
             dataset=call.dataset,
@@ -247,12 +250,24 @@ def run_step(call: Call) -> Finished:
             summary=summary,
             inputs={name: contents_sha256(path) for name, path in sorted(call.inputs.items())},
             outputs=contents(out),
-            compute=circumstances(call.settings.base).compute if call.step.computes else {},
+            compute=found_there.pop("compute", {}),
+            made_with=found_there,
         )
         write_json(out / RECORD, record.model_dump(mode="json"))
     shutil.rmtree(call.checkpoints(fingerprint), ignore_errors=True)
     logger.info("%s: finished in %.1f s", call.key, seconds)
     return Finished(record, folder, reused=False)
+
+
+def _process_facts(call: Call, out: Path) -> dict[str, JSON]:
+    """What the process that computed ran with, as a process of its own left it where the record will be."""
+    if not call.step.computes:
+        return {}
+    if (out / RECORD).is_file():
+        return dict(read_json(out / RECORD))
+    from tasks.facts import process_facts
+
+    return process_facts(call.settings)
 
 
 def _place(call: Call) -> AbstractContextManager[Place]:

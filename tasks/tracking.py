@@ -330,14 +330,12 @@ def _columns(prepared: Path) -> list[dict[str, JSON]]:
 
 
 def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JSON]:
-    compute = facts.get("compute") or {}
     return {
         "base": settings.base.source,
         "dataset": " + ".join(settings.datasets),
         "regime": " + ".join(str(dataset.size) for dataset in settings.datasets.values()),
         "seed": settings.seed,
         "protocol": settings.protocol,
-        **{name: compute.get(name) for name in ("device", "precision", "threads")},
         **{name: facts.get(name) for name in ("commit", "dirty", "source_sha256", "lock_sha256", "run_folder")},
         "requirements_sha256": facts.get("requirements_sha256"),
         "mlflow.source.name": "flows/adapt.py",
