@@ -42,8 +42,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
     Raises:
         SettingsError: They are not; every problem is named.
     """
-    problems = [*dataset_problems(settings, root), *_split_problems(settings), *_slice_problems(settings, root)]
-    problems += name_problems(settings)
+    problems = _problems(settings, root)
     if is_local(settings, root):
         stay_offline()
     try:
@@ -60,10 +59,20 @@ def check_data_settings(settings: PipelineSettings, dataset: str, root: Path) ->
     Raises:
         SettingsError: It would; every problem is named.
     """
-    found = [*dataset_problems(settings, root), *_split_problems(settings), *_slice_problems(settings, root)]
+    found = _problems(settings, root)
     problems = [one for one in found if not one.startswith("datasets.") or one.startswith(f"datasets.{dataset}:")]
     if problems and dataset in settings.datasets:
         raise SettingsError(problems)
+
+
+def _problems(settings: PipelineSettings, root: Path) -> list[str]:
+    """What is wrong with the settings, but for the base."""
+    return [
+        *dataset_problems(settings, root),
+        *_split_problems(settings),
+        *_slice_problems(settings, root),
+        *name_problems(settings),
+    ]
 
 
 def _split_problems(settings: PipelineSettings) -> Iterator[str]:

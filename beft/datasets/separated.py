@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _USUAL = {"csv": ",", "tsv": "\t"}
 _EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line that Excel reads and writes before the header."""
 _LOOKED_AT = 50
+_FIELD_LIMIT = threading.RLock()
 
 
 class Dialect(NamedTuple):
@@ -255,9 +257,13 @@ def _as_yaml(character: str) -> str:
 
 @contextmanager
 def _fields_of_any_length() -> Iterator[None]:
-    """Lift the limit that Python's CSV reader sets to a field's length, for the whole process, for a while."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+    """Lift the limit that Python's CSV reader sets to a field's length, for a while.
+
+    The limit is the process's: one thread at a time lifts it, and none sets it back while another one reads.
+    """
+    with _FIELD_LIMIT:
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)

@@ -1,8 +1,10 @@
 """Files as spreadsheets and exports write them: read in their dialect, or refused with the words that mend it."""
 
+import csv
 import gzip
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from beft.datasets import DatasetError, Description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.reading import RawFile, read_raw
-from beft.datasets.separated import Dialect, suggested_dialect
+from beft.datasets.separated import Dialect, read_separated, suggested_dialect
 from beft.datasets.sources import Reading
 
 ROWS = [
@@ -346,3 +348,17 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
     assert "films.parquet cannot be read as Parquet" in refusal(
         tmp_path, "films.parquet", stored(text=TEXTS, label=LABELS)[:300]
     )
+
+
+def test_long_fields_are_read_in_several_threads_and_the_limit_stays(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "long.csv").write_text("text,label\n" + "".join(f"{'x' * 2 * limit},neg\n" for _ in range(20)))
+    (tmp_path / "short.csv").write_text(lines(",", '"'))
+
+    def read_once(name: str) -> int:
+        return len(read_separated(tmp_path / name, Reading(), "csv", ["text", "label"]).rows)
+
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(read_once, ["long.csv", "short.csv", "short.csv", "short.csv"] * 20))
+    assert set(rows) == {20, len(ROWS)}
+    assert csv.field_size_limit() == limit
