@@ -35,13 +35,13 @@ def forget_dead_holders(root: Path) -> None:
         return
     with FileLock(path.with_name("rwlock.lock"), timeout=30):  # as DVC does, by the same lock of the kernel
         try:
-            written, stored = path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"))
             living = {
-                "write": {name: entry for name, entry in stored.get("write", {}).items() if _wrote(entry, written)},
+                "write": {name: entry for name, entry in stored.get("write", {}).items() if _is_at_work(entry)},
                 "read": {
                     name: kept
                     for name, entries in stored.get("read", {}).items()
-                    if (kept := [entry for entry in entries if _wrote(entry, written)])
+                    if (kept := [entry for entry in entries if _is_at_work(entry)])
                 },
             }
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -50,14 +50,21 @@ def forget_dead_holders(root: Path) -> None:
             write_json(path, living)
 
 
-def _wrote(entry: Mapping[str, Any], written: float) -> bool:
-    """Whether the process of an entry may have written it: it lives, and began before that."""
+def _is_at_work(entry: Mapping[str, Any]) -> bool:
+    """Whether the process of an entry lives: one with its number, whose command ends as the one that DVC noted.
+
+    Clocks say nothing of that: a file's time is that of the machine that has the disk, and clocks are set.
+    """
     import psutil
 
+    noted = str(entry["cmd"]).split()
     try:
-        return bool(psutil.Process(int(entry["pid"])).create_time() <= written)
+        command = " ".join(psutil.Process(int(entry["pid"])).cmdline()).split()
     except psutil.NoSuchProcess:
         return False
+    except psutil.Error:
+        return True  # somebody else's, whose command cannot be seen
+    return len(noted) < 2 or noted[-1:] == command[-1:]
 
 
 def _flock_holders(path: Path) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """DVC behind one module, on real small workspaces."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import yaml
 from beft.errors import BeftError, InputError
 from beft.files import write_json, write_text
 from tasks import versioning
-from tasks.dvc_lock import lock_holders
+from tasks.dvc_lock import forget_dead_holders, lock_holders
 from tasks.fingerprint import step_files
 from tasks.settings import PipelineSettings
 from tasks.steps import STEPS, find_step
@@ -144,10 +145,24 @@ def test_what_a_container_left_that_died_in_a_stage_is_no_lock(root: Path) -> No
     rwlock = root / ".dvc" / "tmp" / "rwlock"
     entries = {"write": {str(root / "data/raw/imdb"): dead}, "read": {str(root / "stage.py"): [dead]}}
     write_json(rwlock, entries)
-    before_this_process = psutil.Process().create_time() - 60
-    os.utime(rwlock, (before_this_process, before_this_process))
     reproduce(root, ["fetch@imdb"], patience=0)
     assert ran(root) == ["data/raw/imdb"]
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_living_holder_is_kept_whatever_the_clocks_say(root: Path, ahead: int) -> None:
+    """The disk's machine has another time, or the clock was set since."""
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "repro", "fetch@imdb"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as holder:
+        living = {"pid": holder.pid, "cmd": "/usr/bin/dvc repro fetch@imdb"}
+        dead = living | {"cmd": "/usr/bin/dvc repro prepare@imdb"}
+        rwlock = root / ".dvc" / "tmp" / "rwlock"
+        write_json(rwlock, {"write": {"a": living, "b": dead}, "read": {"c": [living, dead], "d": [dead]}})
+        then = time.time() + ahead
+        os.utime(rwlock, (then, then))
+        forget_dead_holders(root)
+        holder.communicate()
+    assert json.loads(rwlock.read_text()) == {"write": {"a": living}, "read": {"c": [living]}}
 
 
 def test_a_list_of_locks_that_a_killed_dvc_left_half_written_is_none(root: Path) -> None:
