@@ -66,7 +66,8 @@ class Description(Section):
         metrics: Every metric that is reported, the headline first. Either of the two says the other.
         prompt: How the dataset is put to a language model.
         sizes: How many rows the regimes low, medium and high have ("all" is always known).
-        gate_rows: The most rows that gate takes, for data too small for the setting of that name.
+        test_rows: The most rows that test takes, for data too small for the setting of that name.
+        gate_rows: The most rows that gate takes, likewise; 0 for no gate.
         paper: How the paper trained on it.
     """
 
@@ -85,7 +86,8 @@ class Description(Section):
     metrics: tuple[MetricName, ...] = Field((), description="the first is the metric")
     prompt: Prompt | None = None
     sizes: dict[Regime, Annotated[int, Field(ge=2)]] = Field({})
-    gate_rows: int | None = Field(None, ge=20)
+    test_rows: int | None = Field(None, ge=5)
+    gate_rows: int | None = Field(None, ge=0)
     paper: Paper | None = None
 
     @model_validator(mode="before")
@@ -176,6 +178,13 @@ class Description(Section):
             raise ValueError(f"prompt.{misfit}")
         return self
 
+    @field_validator("gate_rows")
+    @classmethod
+    def _large_enough_to_decide(cls, value: int | None) -> int | None:
+        if value is not None and 0 < value < 20:
+            raise ValueError("a decision needs 20 rows or more; 0 is for no gate")
+        return value
+
     @model_validator(mode="after")
     def _metrics_fit(self) -> Self:
         if self.metric != self.metrics[0]:
@@ -221,6 +230,8 @@ class Description(Section):
         values = self.model_dump(mode="json", exclude={"name"})
         if not self.columns.keep:  # said only where it is, so that what was fetched before stays what it is
             del values["columns"]["keep"]
+        if self.test_rows is None:
+            del values["test_rows"]
         text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         return text
 

@@ -104,6 +104,7 @@ def _divided(description: Description, rows: Divisible, asked: _Asked) -> Splits
             settings=asked.split,
             strata=strata_of(description, rows.labels),
             groups=rows.groups,
+            most_test_rows=description.test_rows,
             most_gate_rows=description.gate_rows,
         )
     except TooFewRows as error:

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,12 +13,15 @@ import yaml
 
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.draft_reading import find_reading
+from beft.datasets.normalisation import text_key
 from beft.datasets.reading import Values
 from beft.datasets.shares import in_one_line, measured_shares
 from beft.datasets.sources import Reading
+from beft.datasets.splitting import MOST_AUTO_ROWS, SplitSizes
 from beft.datasets.targets import number_of
 from beft.errors import InputError
 from beft.names import known_name
+from beft.settings import SplitSettings
 
 _MOST_LABELS = 200
 _LARGE, _LOW = 2500, 1000
@@ -102,6 +105,7 @@ def draft_description(
     target, labels = _target(label, columns[label])
     if rows > _LARGE:
         values["sizes"] = {"low": _LOW}
+    values |= _split(columns[text], columns[text_pair] if text_pair else None)
     notes = list(found.notes)
     if further:
         notes.append(f"columns that are not used: {', '.join(further)}")
@@ -109,6 +113,14 @@ def draft_description(
     if rare:
         notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
     return Draft(Description.from_mapping(values | target, file.name), labels, notes)
+
+
+def _split(texts: Sequence[Any], pairs: Sequence[Any] | None) -> dict[str, int]:
+    """The rows of test and gate, where the data is too small for the thousand that other settings ask for."""
+    pairs = [None] * len(texts) if pairs is None else [str(pair) for pair in pairs]
+    different = {text_key(str(text), pair) for text, pair in zip(texts, pairs, strict=True)}
+    sizes = SplitSizes.of(SplitSettings(), len(texts), len(different))
+    return {name: rows for name, rows in asdict(sizes).items() if rows < MOST_AUTO_ROWS}
 
 
 def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:

@@ -40,13 +40,21 @@ class SplitSizes:
     gate_rows: int
 
     @classmethod
-    def of(cls, settings: SplitSettings, rows: int, texts: int, most_gate_rows: int | None = None) -> Self:
+    def of(
+        cls,
+        settings: SplitSettings,
+        rows: int,
+        texts: int,
+        *,
+        most_test_rows: int | None = None,
+        most_gate_rows: int | None = None,
+    ) -> Self:
         """The sizes that settings mean, with numbers in the place of ``auto``.
 
         Args:
             rows: Rows that test is taken from.
             texts: Different texts that gate and the sample are taken from, before test is.
-            most_gate_rows: The most that gate can have; None for no limit.
+            most_test_rows: The most that test can have; None for no limit; likewise ``most_gate_rows``.
         """
         test = min(MOST_AUTO_ROWS, max(rows // 5, min(20, rows // 3)))
         gate = 0 if texts < LEAST_ROWS_FOR_GATE else min(MOST_AUTO_ROWS, texts // 5)
@@ -54,7 +62,10 @@ class SplitSizes:
             test = settings.test_rows
         if settings.gate_rows != "auto":
             gate = settings.gate_rows
-        return cls(test, gate if most_gate_rows is None else min(gate, most_gate_rows))
+        return cls(
+            test if most_test_rows is None else min(test, most_test_rows),
+            gate if most_gate_rows is None else min(gate, most_gate_rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def split_rows(
     settings: SplitSettings,
     strata: Sequence[int] | None = None,
     groups: Sequence[str] | None = None,
+    most_test_rows: int | None = None,
     most_gate_rows: int | None = None,
 ) -> Splits:
     """Divide rows into train, dev, gate and test.
@@ -105,7 +117,7 @@ def split_rows(
         size: Rows of the sample that train and dev share; None for all that are left.
         strata: The number of each row's stratum; none: of each row's label.
         groups: The name of each row's group, where rows belong together.
-        most_gate_rows: The most rows that gate can have; None for no limit.
+        most_test_rows: The most rows that test can have; None for no limit; likewise ``most_gate_rows``.
 
     Raises:
         TooFewRows: There are not enough rows.
@@ -117,7 +129,7 @@ def split_rows(
         copies[keys[row]].append(row)
     in_own_test = {key for key, own in zip(keys, own_test, strict=True) if own}
     texts = sum(key not in in_own_test and len({labels[row] for row in rows}) == 1 for key, rows in copies.items())
-    asked = SplitSizes.of(settings, len(keys), texts, most_gate_rows)
+    asked = SplitSizes.of(settings, len(keys), texts, most_test_rows=most_test_rows, most_gate_rows=most_gate_rows)
 
     def ordered(rows: Iterable[int], purpose: str) -> list[int]:
         return sorted(rows, key=lambda row: (_keyed_hash(purpose, keys[row]), labels[row], row))

@@ -113,11 +113,6 @@ def text_lines(path: Path, reading: Reading) -> Iterator[Iterator[str]]:
         raise InputError(f"{path.name} cannot be read as a gzip file: {error}") from None
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path, reading.encoding, error)) from None
-    except UnicodeError as error:  # of UTF-16 and UTF-32 without a byte order mark
-        raise InputError(
-            f"{path.name} is not {reading.encoding} ({error}): say the file's 'encoding' in the source of the "
-            "description"
-        ) from None
 
 
 def _open(path: Path, encoding: str, errors: str = "strict") -> IO[str]:

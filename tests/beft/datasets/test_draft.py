@@ -17,8 +17,6 @@ from beft.datasets import DatasetError, Description
 from beft.datasets.draft import draft_description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
-from beft.datasets.reading import read_columns
-from beft.datasets.sources import Reading
 from beft.errors import InputError
 from beft.settings import SplitSettings
 
@@ -128,6 +126,7 @@ def test_pairs_numbers_and_large_data(tmp_path: Path) -> None:
     drafted = draft_description(tmp_path / "scored.parquet", tmp_path)
     found = drafted.description
     assert (found.shape, found.label_range, found.sizes) == ("regression", (0, 3), {"low": 1000})
+    assert (found.test_rows, found.gate_rows) == (600, 600)
     assert drafted.notes == ["columns that are not used: id"]
     assert Description.from_mapping({**_yaml(drafted.to_yaml([])), "name": "scored"}, "x") == found
 
@@ -169,6 +168,8 @@ def beft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_the_command_writes_what_can_be_used_and_replaces_nothing_unasked(
     beft: Callable[..., Any], tmp_path: Path
 ) -> None:
+    # The project's own settings keep a thousand rows for test and for gate; the description says how many there are.
+    (tmp_path / "params.yaml").write_text("split: {test_rows: 1000, gate_rows: 1000}")
     (tmp_path / "mine.csv").write_text(separated(NAMES, sentences(300)))
     done = beft("draft", "mine.csv")
     assert done.exit_code == 0, done.output
@@ -191,9 +192,3 @@ def test_what_check_refuses_is_not_written(beft: Callable[..., Any], tmp_path: P
     with pytest.raises(DatasetError, match="blank in line 102"):
         raise beft("draft", "mine.csv").exception
     assert not (tmp_path / "data").exists()
-
-
-def test_a_file_without_a_mark_is_not_utf_16(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(separated(NAMES, sentences()))
-    with pytest.raises(InputError, match=r"a\.csv is not utf-16 .*say the file's 'encoding'"):
-        read_columns(tmp_path / "a.csv", Reading(encoding="utf-16"))
