@@ -19,6 +19,7 @@ from beft.baselines import WeightMethod, WeightsResult, fit_weights, linear_head
 from beft.classifier import Classifier
 from beft.datasets import Rows
 from beft.encoding import Encoded, sorted_batches
+from beft.errors import TrainingError
 from beft.evidence import Evidence
 from beft.examples import Predictions
 from beft.features import extract_features
@@ -26,9 +27,10 @@ from beft.importance import fisher_information
 from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
+from beft.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.placement import module_device
 from beft.process_state import with_own_threads
-from beft.runs import LabelledRows, Metric, Run, RunResult
+from beft.runs import FailedRun, LabelledRows, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites import BiasSite, find_sites, read_bias
 from beft.training import fit
@@ -109,14 +111,17 @@ def settings_of(section: ProbeSettings, settings: Settings, dataset: str, rows: 
     return section.model_copy(update=changes).over(rows)
 
 
-def dev_metric(name: str, rows: LabelledRows | None) -> Metric:
+@dataclass(frozen=True)
+class DevMetric:
     """A metric over some rows, as ``fit`` takes it; without rows (there is no dev) it is never asked."""
 
-    def measure(predictions: Predictions, _: Any) -> float:
-        assert rows is not None
-        return score_rows(name, predictions, rows)
+    name: str
+    rows: LabelledRows | None
 
-    return measure
+    def __call__(self, predictions: Predictions, _: Any) -> float:
+        """Its value for the predictions of the rows."""
+        assert self.rows is not None
+        return score_rows(self.name, predictions, self.rows)
 
 
 @with_own_threads
@@ -217,6 +222,7 @@ def train_terms(
 
     Raises:
         InputError: The base has no bias for a term and none are to be added.
+        TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
     """
     sites = find_sites(classifier.model, terms, add=settings.base.add_biases)
     frozen: tuple[BiasSite, ...] = ()
@@ -250,14 +256,23 @@ def train_weights(
 
     Raises:
         InputError: The method does not fit the base.
+        TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
     """
     start = head_start(classifier, sample, settings) if start is None else start
     run = _run(classifier, sample, settings, training, method.name, (), start)
-    metric = dev_metric(sample.metric, sample.dev)
-    results = [
-        fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
-        for one in at_each_rate(run)
-    ]
+    metric = DevMetric(sample.metric, sample.dev)
+    results: list[WeightsResult | FailedRun] = []
+    for one in at_each_rate(run):
+        try:
+            results.append(
+                fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
+            )
+        except TrainingError as error:
+            results.append(FailedRun(one, str(error)))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            results.append(FailedRun(one, f"{one.name}: {out_of_memory_reason(error)}"))
     return best_on_dev(run, results, progress)
 
 
@@ -288,7 +303,7 @@ def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:
 
 
 def _fit(classifier: Classifier, sample: Sample, run: Run, checkpoints: Path | None, progress: Progress) -> RunResult:
-    metric = dev_metric(sample.metric, sample.dev)
+    metric = DevMetric(sample.metric, sample.dev)
     runs = at_each_rate(run)
     results = fit(classifier, sample.train, sample.dev, runs, metric=metric, checkpoints=checkpoints, progress=progress)
     return best_on_dev(run, results, progress)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from beft.files import sha256_json, write_bytes
+from beft.files import write_bytes
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Position:
         loss_sum: The sum of the losses of this epoch's rows so far.
         history: One record a finished epoch.
         stopped: Whether it has ended: after its last epoch, or early.
+        failed: Why it cannot go on; None where it can, or has ended well.
     """
 
     epoch: int = 1
@@ -36,43 +37,52 @@ class Position:
     loss_sum: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped: bool = False
+    failed: str | None = None
 
 
-def write_checkpoint(path: Path, identity: Any, positions: list[Position], tensors: dict[str, Tensor]) -> None:
-    """Replace the checkpoint on disk, whole or not at all.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of a pass.
 
-    Args:
-        identity: What the pass was asked to do, as JSON; a checkpoint of another pass is never continued.
+    Attributes:
+        identity: The sha256 over what the pass was asked to do; a checkpoint of another pass is never continued.
     """
+
+    path: Path
+    identity: str
+
+
+def write_checkpoint(checkpoint: Checkpoint, positions: list[Position], tensors: dict[str, Tensor]) -> None:
+    """Replace the checkpoint on disk, whole or not at all."""
     # JSON of a float is exact in Python: it is read back bit for bit.
-    header = {"identity": sha256_json(identity), "positions": json.dumps([asdict(one) for one in positions])}
+    header = {"identity": checkpoint.identity, "positions": json.dumps([asdict(one) for one in positions])}
     found = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(found, metadata=header))
+    write_bytes(checkpoint.path, save(found, metadata=header))
 
 
-def read_checkpoint(path: Path, identity: Any) -> tuple[list[Position], dict[str, Tensor]] | None:
+def read_checkpoint(checkpoint: Checkpoint) -> tuple[list[Position], dict[str, Tensor]] | None:
     """Read a checkpoint; None when there is none, it is damaged, or it belongs to another pass."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(checkpoint.path, framework="pt") as file:
             header = file.metadata() or {}
             positions = [Position(**one) for one in json.loads(header["positions"])]
             # Copied: what is read is mapped from the file, and must outlive it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    return (positions, tensors) if header.get("identity") == sha256_json(identity) else None
+    return (positions, tensors) if header.get("identity") == checkpoint.identity else None
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """The states of torch's generators, which draw dropout."""
-    states = {"random/cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["random/cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else ()  # a base may be spread over all of them
+    states = {f"random/cuda/{gpu}": torch.cuda.get_rng_state(gpu) for gpu in gpus}
+    return {"random/cpu": torch.get_rng_state(), **states}
 
 
-def set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
+def set_random_state(states: dict[str, Tensor]) -> None:
     """Give torch's generators back the states that ``random_state`` read."""
     torch.set_rng_state(states["random/cpu"])
-    if "random/cuda" in states:
-        torch.cuda.set_rng_state(states["random/cuda"], device)
+    for name, state in states.items():
+        if name.startswith("random/cuda/") and (gpu := int(name.rpartition("/")[2])) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, gpu)

@@ -15,6 +15,10 @@ class InputError(BeftError):
     exit_status = 2
 
 
+class TrainingError(BeftError):
+    """A training has no result: its loss became NaN or infinite, or it does not fit into memory."""
+
+
 class SettingsError(InputError):
     """One or more wrong settings, all of them named at once.
 

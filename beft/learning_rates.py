@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from beft.baselines import WeightsResult
-from beft.errors import InputError
+from beft.errors import InputError, TrainingError
 from beft.metrics import rank_on_dev
-from beft.runs import Run, RunResult
+from beft.runs import FailedRun, Run, RunResult
 
 log = logging.getLogger("beft.training")
 
@@ -39,8 +39,10 @@ def at_each_rate(run: Run) -> list[Run]:
     ]
 
 
-def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], None] = log.info) -> Result:
+def best_on_dev(run: Run, results: Sequence[Result | FailedRun], progress: Callable[[str], None] = log.info) -> Result:
     """The result with the best dev metric; lower dev loss decides between equals, then the order.
+
+    A rate that failed is left out.
 
     Args:
         run: What was asked for; the result carries its name.
@@ -49,18 +51,26 @@ def best_on_dev(run: Run, results: Sequence[Result], progress: Callable[[str], N
 
     Returns:
         The chosen result, with all that was tried, and the seconds that all of it took.
+
+    Raises:
+        TrainingError: All of them failed.
     """
+    known = [result for result in results if not isinstance(result, FailedRun)]
+    if not known:
+        raise TrainingError("; ".join(result.reason for result in results if isinstance(result, FailedRun)))
     if len(results) == 1:
-        return replace(results[0], run=replace(results[0].run, name=run.name))
+        return replace(known[0], run=replace(known[0].run, name=run.name))
     tried = tuple(_on_dev(result) for result in results)
-    chosen = results[best_tried(tried)]
-    listed = ", ".join(f"{one['learning_rate']:g}: {one['dev_metric']:.4f}" for one in tried)
+    chosen = known[best_tried([one for one in tried if "failed" not in one])]
+    listed = ", ".join(
+        f"{one['learning_rate']:g}: " + ("failed" if "failed" in one else f"{one['dev_metric']:.4f}") for one in tried
+    )
     progress(f"{run.name}: learning rate {chosen.run.settings.learning_rate:g} is the best on dev ({listed})")
     return replace(
         chosen,
         run=replace(chosen.run, name=run.name),
         tried=tried,
-        seconds=sum(result.seconds for result in results),
+        seconds=sum(result.seconds for result in known),
     )
 
 
@@ -69,8 +79,10 @@ def best_tried(tried: Sequence[Mapping[str, Any]]) -> int:
     return max(range(len(tried)), key=lambda at: (*rank_on_dev(tried[at]["dev_metric"], tried[at]["dev_loss"]), -at))
 
 
-def _on_dev(result: RunResult | WeightsResult) -> dict[str, Any]:
-    """What a rate gave, at its best epoch."""
+def _on_dev(result: RunResult | WeightsResult | FailedRun) -> dict[str, Any]:
+    """What a rate gave, at its best epoch, or why it failed."""
+    if isinstance(result, FailedRun):
+        return {"learning_rate": result.run.settings.learning_rate, "failed": result.reason}
     record = next(one for one in result.history if one["epoch"] == result.best_epoch)
     return {
         "learning_rate": result.run.settings.learning_rate,

@@ -13,6 +13,15 @@ _SAID = (
 computed a moment ago lacks nothing else."""
 
 
+def out_of_memory_reason(error: BaseException) -> str:
+    """What to tell of a training that does not fit into memory."""
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"out of memory ({first_line}): not even one run fits beside what else runs on this machine; set "
+        "train.rows_at_once to less than train.batch_size, or train.activation_checkpointing to true"
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is used up, on a GPU or on the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -9,25 +9,21 @@ own.
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from beft.bank import Bank
-from beft.checkpoint import Position, random_state, read_checkpoint, set_random_state, write_checkpoint
+from beft.checkpoint import Checkpoint, Position, random_state, read_checkpoint, set_random_state, write_checkpoint
 from beft.classifier import Classifier
 from beft.encoding import parts_of_like_length, training_batches
-from beft.errors import BeftError
 from beft.measuring import measure_runs
 from beft.optimizer import StackedAdamW
 from beft.process_state import seeded
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis
-from beft.runs import LabelledRows, Metric, Run, RunResult, peak_memory
+from beft.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.schedule import chosen_epoch, rate_factor
 from beft.stack import ParameterStack
 
@@ -45,7 +41,7 @@ class TrainingPass:
         runs: What is trained.
         metric: The dev metric.
         axes: Where the modules of the runs' sites keep the rows of a batch; needed for two runs or more.
-        checkpoint: The file in which an interrupted pass is found and continued.
+        checkpoint: In which an interrupted pass is found and continued.
         progress: Takes what there is to say.
     """
 
@@ -58,11 +54,11 @@ class TrainingPass:
         metric: Metric,
         *,
         axes: Mapping[str, RowAxis] | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: Checkpoint | None = None,
         progress: Progress,
     ) -> None:
         self.classifier, self.train, self.dev, self.runs = classifier, train, dev, tuple(runs)
-        self.metric, self.axes, self.path, self.progress = metric, axes, checkpoint, progress
+        self.metric, self.axes, self.checkpoint, self.progress = metric, axes, checkpoint, progress
         self.stack = ParameterStack(
             classifier.model,
             [run.sites for run in runs],
@@ -85,17 +81,13 @@ class TrainingPass:
         self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
         self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
 
-    def results(self) -> list[RunResult]:
-        """Train what is left to train.
-
-        Raises:
-            BeftError: A loss is no longer a number.
-        """
+    def results(self) -> list[RunResult | FailedRun]:
+        """Train what is left to train; a run whose loss becomes NaN or infinite stops, and the others go on."""
         with seeded(self._dropout_seed(), self.classifier.device):  # which dropout draws from
             self._resume()
             return self._run_all()
 
-    def _run_all(self) -> list[RunResult]:
+    def _run_all(self) -> list[RunResult | FailedRun]:
         first, began = [position.step for position in self.positions], time.monotonic()
         self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
         saved = began
@@ -109,7 +101,8 @@ class TrainingPass:
                     ended = self._step(bank, alive)
                     if ended:
                         self._end_epoch(bank, ended)
-                    if ended or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    failed = any(self.positions[run].failed for run in alive)
+                    if ended or failed or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         self._save()
                         saved = time.monotonic()
         finally:
@@ -119,9 +112,11 @@ class TrainingPass:
         here = [position.step - step for position, step in zip(self.positions, first, strict=True)]
         return [self._result(run, here[run], seconds * here[run] / max(1, sum(here))) for run in range(len(self.runs))]
 
-    def _result(self, run: int, steps_here: int, seconds: float) -> RunResult:
-        named = self.stack.read(run, self.best[run])
+    def _result(self, run: int, steps_here: int, seconds: float) -> RunResult | FailedRun:
         position, spec = self.positions[run], self.runs[run]
+        if position.failed is not None:
+            return FailedRun(spec, position.failed)
+        named = self.stack.read(run, self.best[run])
         return RunResult(
             run=spec,
             deltas={site: named[f"bias/{site.name}"] for site in spec.sites},
@@ -153,21 +148,27 @@ class TrainingPass:
             each = self.classifier.shape.losses(outputs, targets, sequences)
             (each * shares[chosen].to(each)).sum().backward()
             losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
-        self._check(losses, alive)
-        active = [run in alive for run in range(len(self.runs))]
+        for run in alive:
+            if not np.isfinite(float(losses[run])):
+                self._fail(run, f"the loss is {float(losses[run])} at step {self.positions[run].step + 1}")
+                self.stack.gradient[run] = 0
+        active = [run in alive and self.positions[run].failed is None for run in range(len(self.runs))]
         factors = [self._rate(run) if active[run] else 0.0 for run in range(len(self.runs))]
         rates = self.peaks * torch.tensor(factors, dtype=torch.float64).to(self.peaks)[:, None]
         self.optimizer.step(self.stack.gradient.mul_(self.stack.trained), rates, active)
         ended = []
         for run, part in zip(alive, parts, strict=True):
             position = self.positions[run]
+            if position.failed is not None:
+                continue
             position.step += 1
             position.batch += 1
             position.loss_sum += float(losses[run]) * len(part)
             if position.batch == self.steps_of_epoch[run]:
                 ended.append(run)
         steps = [position.step for position in self.positions]
-        self.progress.step(len(rows), steps, len(alive), float(losses.sum()) / len(alive))
+        if any(active):
+            self.progress.step(len(rows), steps, sum(active), float(losses[torch.tensor(active)].mean()))
         return ended
 
     def _next_rows(self, run: int) -> np.ndarray:
@@ -186,13 +187,11 @@ class TrainingPass:
         least = max(one.batch_size for one in settings)
         return parts_of_like_length(lengths, least=least, most=settings[0].rows_at_once)
 
-    def _check(self, losses: Tensor, alive: Sequence[int]) -> None:
-        for run in alive:
-            if not np.isfinite(float(losses[run])):
-                raise BeftError(
-                    f"{self.runs[run].name}: the loss is {float(losses[run])} at step {self.positions[run].step + 1}; "
-                    "a lower train.learning_rate or base.precision fp32 usually mends it"
-                )
+    def _fail(self, run: int, what: str) -> None:
+        """End a run that cannot go on."""
+        position, spec = self.positions[run], self.runs[run]
+        position.failed, position.stopped = diverged(spec, what), True
+        self.progress.say(position.failed)
 
     def _rate(self, run: int) -> float:
         """The share of the peak learning rate at a run's next step."""
@@ -203,6 +202,12 @@ class TrainingPass:
         found = self._evaluate(bank, runs) if self.dev is not None else [{} for _ in runs]
         for run, measured in zip(runs, found, strict=True):
             position, spec = self.positions[run], self.runs[run]
+            if not np.isfinite(measured.get("dev_loss", 0.0)):
+                self._fail(run, f"the dev loss is {measured['dev_loss']} after epoch {position.epoch}")
+                continue
+            if not torch.isfinite(self.stack.values[run]).all():
+                self._fail(run, f"a trained parameter is NaN or infinite after epoch {position.epoch}")
+                continue
             record = {
                 "epoch": position.epoch,
                 "step": position.step,
@@ -232,17 +237,8 @@ class TrainingPass:
         seeds = ",".join(str(run.seed) for run in self.runs)
         return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:4], "big")
 
-    def _identity(self) -> dict[str, Any]:
-        """What the pass was asked to do: which runs, in which order, on which rows."""
-        return {
-            "shape": self.classifier.shape.to_json(),
-            "runs": [run.identity() for run in self.runs],
-            "lengths": self.train.encoded.lengths.tolist(),
-            "labels": self.train.labels.tolist(),
-        }
-
     def _save(self) -> None:
-        if self.path is None:
+        if self.checkpoint is None:
             return
         tensors = {
             "values": self.stack.values,
@@ -251,10 +247,10 @@ class TrainingPass:
             "square": self.optimizer.square,
             **random_state(self.classifier.device),
         }
-        write_checkpoint(self.path, self._identity(), self.positions, tensors)
+        write_checkpoint(self.checkpoint, self.positions, tensors)
 
     def _resume(self) -> None:
-        found = read_checkpoint(self.path, self._identity()) if self.path else None
+        found = read_checkpoint(self.checkpoint) if self.checkpoint else None
         if found is None:
             return
         self.positions, tensors = found
@@ -264,4 +260,4 @@ class TrainingPass:
             self.optimizer.mean.copy_(tensors["mean"])
             self.optimizer.square.copy_(tensors["square"])
         self.optimizer.steps = [position.step for position in self.positions]
-        set_random_state(tensors, self.classifier.device)
+        set_random_state(tensors)

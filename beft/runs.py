@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beft.errors import TrainingError
 from beft.examples import LabelledRows as LabelledRows
 from beft.settings import TrainingSettings
 from beft.sites import BiasSite
 
 Metric = Callable[[Any, Any], float]
-"""From predictions (``beft.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better."""
+"""From predictions (``beft.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better.
+
+A checkpoint knows it by its attribute ``name`` where it has one, else by its own qualified name.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,6 @@ class Run:
     select: str = "best"
     initial_head: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def identity(self) -> dict[str, Any]:
-        """What it is asked to do, as JSON; where its head starts follows from the base, the rows and the settings."""
-        return {
-            "name": self.name,
-            "sites": [site.name for site in self.sites],
-            "head": list(self.head),
-            "seed": self.seed,
-            "settings": self.settings.model_dump(mode="json"),
-            "select": self.select,
-        }
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -65,7 +58,8 @@ class RunResult:
         seconds: Wall time of this call's training; of a pass of many runs, the run's share by steps.
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
         tried: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
-            best_epoch); ``seconds`` is then what all of them took.
+            best_epoch; of one that failed learning_rate and failed, its reason); ``seconds`` is then what all of them
+            took.
     """
 
     run: Run
@@ -78,6 +72,37 @@ class RunResult:
     seconds: float
     peak_memory: int
     tried: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A training that has no result.
+
+    Attributes:
+        reason: Why: its loss or its parameters became NaN or infinite, or it does not fit into memory.
+    """
+
+    run: Run
+    reason: str
+
+
+def diverged(run: Run, what: str) -> str:
+    """Why a run failed whose numbers became NaN or infinite, and what to do."""
+    return (
+        f"{run.name}: {what}; a learning_rate below {run.settings.learning_rate:g} usually fixes it, or "
+        "base.precision: fp32"
+    )
+
+
+def finished(result: "RunResult | FailedRun") -> "RunResult":
+    """The result of a run that was finished.
+
+    Raises:
+        TrainingError: It failed; the message is the reason.
+    """
+    if isinstance(result, FailedRun):
+        raise TrainingError(result.reason)
+    return result
 
 
 def peak_memory(device: torch.device) -> int:

@@ -6,24 +6,28 @@ A run alone and a run among others take the same steps; a single run is a pass o
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 
+from beft.checkpoint import Checkpoint
 from beft.classifier import Classifier
-from beft.errors import BeftError, InputError
+from beft.errors import InputError, TrainingError
 from beft.estimate import Estimate, available_bytes, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
 from beft.first_token import first_token_alone, reads_first_token_alone
-from beft.out_of_memory import is_out_of_memory
+from beft.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.passes import TrainingPass
 from beft.process_state import with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
 from beft.row_axes import RowAxis, measure_row_axes, one_axis
-from beft.runs import LabelledRows, Metric, Run, RunResult
+from beft.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.sites import site_module
+from beft.training_identity import run_identity, training_identity
 
 log = logging.getLogger("beft.training")
 
@@ -43,8 +47,10 @@ def fit(
     checkpoints: Path | None = None,
     progress: Callable[[str], None] = log.info,
     at_once: int | None = None,
-) -> list[RunResult]:
+) -> list[RunResult | FailedRun]:
     """Train every run; the base is left bit for bit as it was.
+
+    A run that fails (its loss becomes NaN or infinite, or it does not fit into memory even alone) stops no other.
 
     Args:
         dev: Chooses the epoch; None only for runs that select ``last``.
@@ -55,27 +61,24 @@ def fit(
             and told, with one of the time.
 
     Returns:
-        The results in the order of the runs.
+        The results in the order of the runs, or why a run has none; see ``beft.runs.finished``.
 
     Raises:
         InputError: Two runs of one name, a run that trains nothing, or ``best`` without a dev split.
-        BeftError: The loss is no longer a number, or a run does not fit into memory even alone.
+        TrainingError: The base alone does not fit into memory.
     """
     _check_runs(runs, dev)
+    kept = _Checkpoints.of(checkpoints, classifier, train, dev, metric, runs)
     try:
         axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
         longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
         first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
         with first_token_alone(classifier.model, on=first_token):
-            return _fit(classifier, train, dev, runs, metric, axes, checkpoints, progress, at_once)
+            return _fit(classifier, train, dev, runs, metric, axes, kept, progress, at_once)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise BeftError(
-            f"out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__}): not even one run "
-            "fits beside what else runs on this machine; set train.rows_at_once to less than train.batch_size, or "
-            "train.activation_checkpointing to true"
-        ) from error
+        raise TrainingError(out_of_memory_reason(error)) from error
 
 
 def _fit(
@@ -85,10 +88,10 @@ def _fit(
     runs: Sequence[Run],
     metric: Metric,
     axes: dict[str, RowAxis],
-    checkpoints: Path | None,
+    kept: "_Checkpoints",
     progress: Callable[[str], None],
     at_once: int | None,
-) -> list[RunResult]:
+) -> list[RunResult | FailedRun]:
     """What ``fit`` does once it is known how the base is computed."""
     if at_once is None:
         with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
@@ -99,12 +102,13 @@ def _fit(
             f"and {readable_bytes(cost.saved_bytes)} for the activations of a batch of the longest rows"
         )
         at_once = _most_at_once(classifier, cost)
-    plan = _plan(runs, axes, checkpoints, progress, at_once)
-    found: dict[str, RunResult] = {}
+    plan = _plan(runs, axes, kept, progress, at_once)
+    found: dict[str, RunResult | FailedRun] = {}
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]
         of_group = [runs[index] for index in group]
-        results: list[RunResult] | None = None
+        results: list[RunResult | FailedRun] = []
+        exhausted: str | None = None
         try:
             results = TrainingPass(
                 classifier,
@@ -113,23 +117,33 @@ def _fit(
                 of_group,
                 metric,
                 axes=axes,
-                checkpoint=_checkpoint(checkpoints, of_group),
+                checkpoint=kept.of_pass(group),
                 progress=Progress(progress),
             ).results()
         except (RuntimeError, MemoryError) as error:
-            if len(group) == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-        if results is None:  # the error, which held on to what the pass had computed, is gone here
-            half = len(group) // 2
-            progress(f"{len(group)} runs do not fit into memory together; going on with {half} and {len(group) - half}")
+            exhausted = out_of_memory_reason(error)
+        if exhausted is not None:  # the error, which held on to what the pass had computed, is gone here
             gc.collect()
             torch.cuda.empty_cache()
-            at = plan.index(group)
-            plan[at : at + 1] = [group[:half], group[half:]]
-            _write_plan(checkpoints, runs, plan)
-            continue
+            if len(group) > 1:
+                _halve(plan, group, kept, progress)
+                continue
+            progress(f"{of_group[0].name}: {exhausted}")
+            results = [FailedRun(of_group[0], f"{of_group[0].name}: {exhausted}")]
         found |= {result.run.name: result for result in results}
     return [found[run.name] for run in runs]
+
+
+def _halve(plan: list[list[int]], group: list[int], kept: "_Checkpoints", progress: Callable[[str], None]) -> None:
+    """Plan two passes in place of one that does not fit into memory."""
+    half = len(group) // 2
+    progress(f"{len(group)} runs do not fit into memory together; going on with {half} and {len(group) - half}")
+    at = plan.index(group)
+    plan[at : at + 1] = [group[:half], group[half:]]
+    if kept.plan is not None:
+        write_json(kept.plan, plan)
 
 
 def _check_runs(runs: Sequence[Run], dev: LabelledRows | None) -> None:
@@ -165,17 +179,15 @@ def _most_at_once(classifier: Classifier, cost: Estimate) -> int:
 def _plan(
     runs: Sequence[Run],
     axes: dict[str, RowAxis],
-    checkpoints: Path | None,
+    kept: "_Checkpoints",
     progress: Callable[[str], None],
     at_once: int,
 ) -> list[list[int]]:
     """Which runs share a pass, as numbers of runs; an interrupted plan is replayed."""
     if len(runs) == 1:
         return [[0]]
-    path = _plan_path(checkpoints, runs)
-    if path is not None and path.is_file():
-        plan: list[list[int]] = read_json(path)
-        return plan
+    if (interrupted := _read_plan(kept.plan, len(runs))) is not None:
+        return interrupted
     groups: dict[object, list[int]] = {}
     for index, run in enumerate(runs):
         alone = any(axes[site.module] is None for site in run.sites)
@@ -185,23 +197,61 @@ def _plan(
         groups.setdefault(("alone", index) if alone else shared, []).append(index)
     plan = [group[start : start + at_once] for group in groups.values() for start in range(0, len(group), at_once)]
     progress(f"{len(runs)} runs in {len(plan)} {'pass' if len(plan) == 1 else 'passes'}")
-    _write_plan(checkpoints, runs, plan)
+    if kept.plan is not None:
+        write_json(kept.plan, plan)
     return plan
 
 
-def _plan_path(checkpoints: Path | None, runs: Sequence[Run]) -> Path | None:
-    identity = sha256_json([run.identity() for run in runs])
-    return None if checkpoints is None else checkpoints / f"plan-{identity[:16]}.json"
-
-
-def _write_plan(checkpoints: Path | None, runs: Sequence[Run], plan: list[list[int]]) -> None:
-    path = _plan_path(checkpoints, runs)
-    if path is not None:
-        write_json(path, plan)
-
-
-def _checkpoint(checkpoints: Path | None, group: Sequence[Run]) -> Path | None:
-    if checkpoints is None:
+def _read_plan(path: Path | None, runs: int) -> list[list[int]] | None:
+    """The plan of an interrupted training; None where there is none, or it is damaged."""
+    try:
+        plan: list[list[int]] = read_json(path) if path is not None else []
+        return plan if sorted(run for group in plan for run in group) == list(range(runs)) else None
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    name = group[0].name if len(group) == 1 else f"pass-{sha256_json([run.name for run in group])[:16]}"
-    return checkpoints / f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class _Checkpoints:
+    """Where the passes of a training are found again: files whose names say what they belong to.
+
+    Attributes:
+        folder: None: nothing is kept.
+        training: The identity of what all runs share.
+        runs: The identity of each run.
+    """
+
+    folder: Path | None
+    training: str = ""
+    runs: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path | None,
+        classifier: Classifier,
+        train: LabelledRows,
+        dev: LabelledRows | None,
+        metric: Metric,
+        runs: Sequence[Run],
+    ) -> Self:
+        """Those of a training in a folder; nothing is hashed where nothing is kept."""
+        if folder is None:
+            return cls(None)
+        shared = training_identity(classifier, train, dev, metric)
+        return cls(folder, shared, tuple(run_identity(run, classifier) for run in runs))
+
+    @property
+    def plan(self) -> Path | None:
+        """The file of the plan."""
+        return self.folder and self.folder / f"plan-{self._identity(range(len(self.runs)))[:16]}.json"
+
+    def of_pass(self, group: Sequence[int]) -> Checkpoint | None:
+        """The checkpoint of the pass of some runs."""
+        if self.folder is None:
+            return None
+        identity = self._identity(group)
+        return Checkpoint(self.folder / f"pass-{identity[:16]}.safetensors", identity)
+
+    def _identity(self, group: Sequence[int]) -> str:
+        return sha256_json([self.training, [self.runs[run] for run in group]])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.adaptation import dev_metric, labelled, make_sample, settings_of
+from beft.adaptation import DevMetric, labelled, make_sample, settings_of
 from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
@@ -25,7 +25,7 @@ from beft.datasets.local import VARIABLE
 from beft.device import resolve_compute, set_threads
 from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
-from beft.runs import LabelledRows, Run
+from beft.runs import LabelledRows, Run, finished
 from beft.settings import DatasetSettings, Settings
 from beft.sites import find_sites
 from beft.training import fit
@@ -71,11 +71,11 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
         sample,
         None,
         [Run(f"seed {seed}", sites, tuple(head), seed, training, "last", head) for seed, head in heads.items()],
-        metric=dev_metric(metric, None),
+        metric=DevMetric(metric, None),
         at_once=len(seeds),
     )
     accuracy: dict[str, list[float]] = {"engine": [], "plain_loop": []}
-    for result in results:
+    for result in map(finished, results):
         with Bank(ours.model, result.deltas, result.head):
             accuracy["engine"].append(accuracy_on(ours, test))
     log.info("%s: engine %s", dataset, _each(accuracy["engine"]))

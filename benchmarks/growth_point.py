@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from beft.device import resolve_compute, set_threads
 from beft.estimate import estimate
-from beft.runs import Run
+from beft.runs import Run, finished
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites import find_sites
 from beft.training import fit
@@ -85,7 +85,7 @@ def measure(point: Point) -> Cost:
             at_once=point.runs,
             progress=lambda line: None,
         )
-        return sum(result.seconds for result in results) / steps
+        return sum(finished(result).seconds for result in results) / steps
 
     peak = ResidentPeak()
     first = seconds_of(1)

@@ -64,6 +64,7 @@ class Reproducing:
         self._prepared: dict[str, Path] = {}
         self._prices: dict[str, Price] = {}
         self._merges: list[str] = []
+        self._failed: list[str] = []
         self._parent: str | None = None
 
     def prepare(self) -> None:
@@ -114,9 +115,8 @@ class Reproducing:
             of_base = [planned for planned in self._todo if planned.base == base]
             try:
                 self._price(of_base)
-            except BeftError as error:
-                for planned in of_base:
-                    self._miss(planned, str(error))
+            except BeftError:  # perhaps one of the datasets alone is the reason
+                self._price_each(of_base)
         self._todo = [planned for planned in self._todo if planned.key in self._prices]
         if not self._todo:
             raise BeftError("nothing of this can be measured here:\n" + "\n".join(reasons(self.missing)))
@@ -125,6 +125,14 @@ class Reproducing:
         logger.info("%s", self.record["plan"])
         for line in reasons(self.missing):
             logger.warning("not measured: %s", line)
+
+    def _price_each(self, of_base: list[Planned]) -> None:
+        """The price of each measurement by itself; one that has none is missing, and stops no other."""
+        for planned in of_base:
+            try:
+                self._price([planned])
+            except BeftError as error:
+                self._miss(planned, str(error))
 
     def _price(self, of_base: list[Planned]) -> None:
         """Measure one batch of each dataset and regime, unless everything is finished."""
@@ -179,7 +187,7 @@ class Reproducing:
                 "settings": self.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
                 "data": {key: contents_sha256(folder) for key, folder in self._prepared.items()},
                 "source": source_sha256(),
-                "circumstances": [vars(circumstances(planned.settings.base)) for planned in self._todo[:1]],
+                "circumstances": [vars(circumstances(planned.settings.base)) for planned in self._todo],
                 "bases": self.plan.bases,
             }
         )
@@ -211,6 +219,9 @@ class Reproducing:
                 "seconds": done.record.seconds,
                 "reused": done.reused,
             }
+            for lost in Measurement.load(done.folder).failed:
+                self._failed.append(f"{planned.dataset} {planned.regime} on {planned.base}: {lost.key}: {lost.reason}")
+                logger.warning("not measured: %s", self._failed[-1])
             self._write()
             self._log(planned, done.record)
             if not done.reused:
@@ -229,7 +240,7 @@ class Reproducing:
         tracking.log_measurement(
             self._parent,
             planned,
-            Measurement.load(self.folders[planned.key]).records,
+            Measurement.load(self.folders[planned.key]),
             made=made,
             settings=self.settings,
             root=self.root,
@@ -247,27 +258,36 @@ class Reproducing:
         for (base, regime, seed), of_seed in by_seed.items():
             if len(of_seed) < 2:
                 continue
-            inputs: dict[str, Path] = {}
-            for name, planned in of_seed.items():
-                trained = self.root / self.record["run_folder"] / "trained" / f"{base}-{regime}-{seed}" / name
-                as_trained(self.folders[planned.key], term, seed, trained)
-                inputs |= {
-                    f"prepare/{name}": self._prepared[planned.key],
-                    f"train/{name}": trained,
-                    f"evaluate/{name}": trained,
-                }
             first = next(iter(of_seed.values())).settings
             datasets = {name: planned.settings.datasets[name] for name, planned in of_seed.items()}
             settings = first.model_copy(update={"datasets": datasets, "seed": seed})
             key = f"merge/{base}/{regime}-seed{seed}"
             try:
+                inputs = self._merge_inputs(of_seed, term, seed, f"{base}-{regime}-{seed}")
                 done = run_through_prefect(merge_step, settings, inputs, self.root)
-            except BeftError as error:
+            except BeftError as error:  # perhaps the training of one dataset failed under this seed
                 logger.warning("%s: %s", key, error)
                 self.missing.append(Missing(base, " + ".join(of_seed), regime, ("merge",), str(error)))
                 continue
             self.folders[key] = done.folder
             self._merges.append(key)
+
+    def _merge_inputs(self, of_seed: dict[str, Planned], term: str, seed: int, name: str) -> dict[str, Path]:
+        """What the step ``merge`` reads of each dataset.
+
+        Raises:
+            BeftError: A measurement holds no adapter of that seed.
+        """
+        inputs: dict[str, Path] = {}
+        for dataset, planned in of_seed.items():
+            trained = self.root / self.record["run_folder"] / "trained" / name / dataset
+            as_trained(self.folders[planned.key], term, seed, trained)
+            inputs |= {
+                f"prepare/{dataset}": self._prepared[planned.key],
+                f"train/{dataset}": trained,
+                f"evaluate/{dataset}": trained,
+            }
+        return inputs
 
     def report(self) -> None:
         """Write the report, copy it to ``reports/NAME``, and show its table on the flow run's page."""
@@ -309,7 +329,12 @@ class Reproducing:
         self.missing.append(Missing(planned.base, planned.dataset, planned.regime, planned.methods, reason))
 
     def _close(self, status: Any, error: str | None = None) -> None:
-        self.record |= {"status": status, "finished": now(), "error": error, "missing": reasons(self.missing)}
+        self.record |= {
+            "status": status,
+            "finished": now(),
+            "error": error,
+            "missing": [*reasons(self.missing), *self._failed],
+        }
         self._write()
         assert self._parent is not None
         report = self.record.get("report")

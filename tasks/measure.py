@@ -12,7 +12,7 @@ from beft.adaptation import labelled_batches, learnt_rows
 from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.datasets import load_split
-from beft.errors import InputError
+from beft.errors import BeftError, InputError, TrainingError
 from beft.evidence import Evidence, Scores
 from beft.files import write_json
 from beft.importance import fisher_information
@@ -22,7 +22,7 @@ from beft.methods.common import Common
 from beft.opened import Opened, open_classifier
 from beft.settings import TERMS
 from beft.sites import read_bias
-from tasks.measured import Cost, Measured, Measurement, Scored
+from tasks.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
@@ -46,6 +46,7 @@ def measure(
 
     Raises:
         InputError: The base cannot be reached, or none of the methods can be measured.
+        TrainingError: Every run failed.
     """
     assert dataset is not None
     opened = open_classifier(settings, inputs["prepare"], dataset)
@@ -53,16 +54,20 @@ def measure(
     interrupted = checkpoints is not None and any(checkpoints.iterdir())
     found = measure_many(opened, _runs(opened, settings), checkpoints=checkpoints, progress=log.info)
     results = [one for one in found if isinstance(one, MethodResult)]
-    unavailable = {one.run.method: one.reason for one in found if isinstance(one, NotAvailable)}
+    lacking = [one for one in found if isinstance(one, NotAvailable)]
+    unavailable = {one.run.method: one.reason for one in lacking if not one.failed}
+    failed = tuple(_failed(one) for one in lacking if one.failed)
     if not results:
-        raise InputError("; ".join(f"{method}: {reason}" for method, reason in unavailable.items()))
-    scored = [(one, _scores(opened, one)) for one in results if one.run.method == ALL_BIASES]
+        said = [*(f"{method}: {reason}" for method, reason in unavailable.items()), *(one.reason for one in failed)]
+        raise (TrainingError if failed else InputError)("; ".join(said))
+    probes = [(one, _scores_or_none(opened, one)) for one in results if one.run.method == ALL_BIASES]
+    scored = [(one, scores) for one, scores in probes if scores is not None]
     records = [
         _record(opened, one, _beside(one, scored), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES)
         for one in results
     ]
     of_probes = tuple(_scored(one, scores) for one, scores in scored)
-    Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes).save(out)
+    Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes, failed=failed).save(out)
     for record, one in zip(records, results, strict=True):
         if one.run.method in TERMS:
             _adapter(opened, one).save(out / "adapters" / record.key)
@@ -89,6 +94,27 @@ def _runs(opened: Opened, settings: PipelineSettings) -> list[MethodRun]:
         for rate, length in product(rates or [{}], lengths or [{}]):
             runs.append(MethodRun(method, seed, section.model_copy(update={**rate, **length}), options))
     return runs
+
+
+def _failed(one: NotAvailable) -> Failed:
+    """A run that failed, with the setting in which it is compared."""
+    training = one.run.training
+    return Failed(
+        method=one.run.method,
+        seed=one.run.seed,
+        learning_rate=None if training is None else training.learning_rate,
+        epochs=None if training is None else training.epochs,
+        reason=one.reason,
+    )
+
+
+def _scores_or_none(opened: Opened, probe: MethodResult) -> Scores | None:
+    """The importance of every term; None where the probe gives none, which costs no run its result."""
+    try:
+        return _scores(opened, probe)
+    except BeftError as error:
+        log.warning("%s of seed %d scores no term: %s", probe.run.method, probe.run.seed, error)
+        return None
 
 
 def _scores(opened: Opened, probe: MethodResult) -> Scores:

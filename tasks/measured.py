@@ -30,6 +30,12 @@ class Cost(BaseModel):
     peak_memory_bytes: int | None = None
 
 
+def run_key(method: str, seed: int, learning_rate: float | None, epochs: int | None) -> str:
+    """What tells the runs of one measurement apart."""
+    rate = "" if learning_rate is None else f"-{learning_rate:g}"
+    return f"{method}-{seed}{rate}" + ("" if epochs is None else f"-{epochs}")
+
+
 class Measured(BaseModel):
     """One method trained from one seed on one sample of a dataset, and how good it is on the test rows.
 
@@ -82,8 +88,7 @@ class Measured(BaseModel):
     @property
     def key(self) -> str:
         """What tells the runs of one measurement apart."""
-        rate = "" if self.learning_rate is None else f"-{self.learning_rate:g}"
-        return f"{self.method}-{self.seed}{rate}" + ("" if self.epochs is None else f"-{self.epochs}")
+        return run_key(self.method, self.seed, self.learning_rate, self.epochs)
 
     @property
     def share(self) -> float:
@@ -109,6 +114,27 @@ class Scored(BaseModel):
     inert: dict[str, bool]
 
 
+class Failed(BaseModel):
+    """A run that began and has no result, for example because its loss became NaN.
+
+    Attributes:
+        learning_rate: Where learning rates are compared; else None. Likewise the epochs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    seed: int
+    learning_rate: FiniteFloat | None = None
+    epochs: int | None = None
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """What tells the runs of one measurement apart."""
+        return run_key(self.method, self.seed, self.learning_rate, self.epochs)
+
+
 class Measurement(BaseModel):
     """What the folder of one ``measure`` step holds.
 
@@ -116,6 +142,7 @@ class Measurement(BaseModel):
         records: A record for each run.
         unavailable: Method -> why it could not be measured.
         scored: What each probe says of every term.
+        failed: The runs that failed, each with its reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,6 +150,7 @@ class Measurement(BaseModel):
     records: tuple[Measured, ...]
     unavailable: dict[str, str] = {}
     scored: tuple[Scored, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write the records; what they took stands in a file of its own, since it is other each time."""

@@ -208,7 +208,9 @@ def _tuning(results: DatasetResults) -> list[str]:
     if rates := results.train.get("learning_rates_tried"):
         chosen = results.train["learning_rate"]
         name = title(results.train["target"])
-        sentences.append(f"{name}: the best on dev of {len(rates)} learning rates ({chosen:.3g})")
+        failed = [f"{one['learning_rate']:.3g}" for one in rates if "failed" in one]
+        lost = f"; the training failed at {', '.join(failed)}" if failed else ""
+        sentences.append(f"{name}: the best on dev of {len(rates)} learning rates ({chosen:.3g}){lost}")
     for name, found in results.extra.get("tuning", {}).items():
         tried = len(found.get("candidates", []))
         chosen = [f"{key.replace('_', ' ')} {found[key]:.3g}" for key in ("C", "learning_rate") if key in found]

@@ -15,7 +15,7 @@ from beft.selection_analysis import TermRecord
 from beft.selection_analysis.jackknife import jackknife
 from beft.settings import TERMS
 from beft.tables import Estimate
-from tasks.measured import Measured, Measurement, Scored
+from tasks.measured import Failed, Measured, Measurement, Scored
 from tasks.reproduction_plan import Missing
 
 
@@ -62,10 +62,12 @@ class Cell:
 
     Attributes:
         reason: Why there are no runs.
+        failed: Why runs failed that the cell lacks, beside those that it has.
     """
 
     records: tuple[Measured, ...] = ()
     reason: str | None = None
+    failed: tuple[str, ...] = ()
 
     def metric(self, wanted: str | None) -> str:
         """The wanted metric where the runs have it, else their headline."""
@@ -119,7 +121,11 @@ class Cells:
     @property
     def settings(self) -> list[tuple[float | None, int | None]]:
         """The learning rates and lengths that are compared; one pair of None where none are."""
-        found = {(place.learning_rate, place.epochs) for place, cell in self.by_place.items() if cell.records}
+        found = {
+            (place.learning_rate, place.epochs)
+            for place, cell in self.by_place.items()
+            if cell.records or (place.learning_rate, place.epochs) != (None, None)
+        }
         return sorted(found, key=lambda pair: (pair[0] or 0.0, pair[1] or 0)) or [(None, None)]
 
     @property
@@ -158,6 +164,7 @@ def gather(outline: Outline, found: dict[str, Measurement], published: Published
     records: dict[Place, list[Measured]] = {}
     reasons: dict[Place, str] = {}
     scored: dict[Place, list[Scored]] = {}
+    failed: dict[Place, list[str]] = {}
     varied = _varied(found.values())
     for key, measurement in found.items():
         base, dataset, regime = outline.measurements[key]
@@ -169,12 +176,17 @@ def gather(outline: Outline, found: dict[str, Measurement], published: Published
             scored.setdefault(place, []).append(probe)
         for method, reason in measurement.unavailable.items():
             reasons[Place(base, dataset, regime, method)] = reason
+        for lost in measurement.failed:
+            place = Place(base, dataset, regime, lost.method, *_setting(lost, varied))
+            failed.setdefault(place, []).append(f"{lost.method}, seed {lost.seed}, failed: {lost.reason}")
     for one in outline.missing:
         for method in one.methods:
             reasons.setdefault(Place(one.base, one.dataset, one.regime, method), one.reason)
     cells = {
-        place: Cell(tuple(sorted(of_place, key=lambda record: record.seed))) for place, of_place in records.items()
+        place: Cell(tuple(sorted(of_place, key=lambda record: record.seed)), failed=tuple(failed.get(place, ())))
+        for place, of_place in records.items()
     }
+    cells |= {place: Cell(reason="; ".join(said)) for place, said in failed.items() if place not in cells}
     cells |= {place: Cell(reason=reason) for place, reason in reasons.items() if place not in cells}
     wanted = {score.dataset: score.metric for score in published.scores if score.dataset != AVERAGE}
     metrics = {place.dataset: cell.metric(wanted.get(place.dataset)) for place, cell in cells.items() if cell.records}
@@ -224,13 +236,14 @@ def _varied(found: Iterable[Measurement]) -> tuple[bool, bool]:
     """Whether learning rates, and lengths, are compared: a method has runs of one seed that differ in them."""
     rates = lengths = False
     for measurement in found:
-        by_run: dict[tuple[str, int], list[Measured]] = {}
-        for record in measurement.records:
+        by_run: dict[tuple[str, int], list[Measured | Failed]] = {}
+        runs: list[Measured | Failed] = [*measurement.records, *measurement.failed]
+        for record in runs:
             by_run.setdefault((record.method, record.seed), []).append(record)
         rates |= any(len({record.learning_rate for record in runs}) > 1 for runs in by_run.values())
         lengths |= any(len({record.epochs for record in runs}) > 1 for runs in by_run.values())
     return rates, lengths
 
 
-def _setting(record: Measured | Scored, varied: tuple[bool, bool]) -> tuple[float | None, int | None]:
+def _setting(record: Measured | Scored | Failed, varied: tuple[bool, bool]) -> tuple[float | None, int | None]:
     return record.learning_rate if varied[0] else None, record.epochs if varied[1] else None

@@ -192,7 +192,7 @@ def long_table(cells: Cells, published: Published) -> Table:
                     first.model_parameters,
                     None if seconds is None else seconds.value,
                     "yes" if cell.alone else "no",
-                    None,
+                    "; ".join(cell.failed) or None,
                 ]
             )
     for score in published.scores:
@@ -227,10 +227,13 @@ class _Reasons:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
+    def number(self, reason: str) -> str:
+        """What points at the reason's note."""
+        return f"({self._numbers.setdefault(reason, len(self._numbers) + 1)})"
+
     def mark(self, reason: str) -> str:
-        """What stands in the cell."""
-        number = self._numbers.setdefault(reason, len(self._numbers) + 1)
-        return f"not measured ({number})"
+        """What stands in an empty cell."""
+        return f"not measured {self.number(reason)}"
 
     @property
     def notes(self) -> list[str]:
@@ -254,7 +257,8 @@ def _text(cell: Cell, metric: str | None, reasons: _Reasons) -> str:
     if not cell.records:
         return reasons.mark(cell.reason or "it was not asked for in this setting")
     mark = DAGGER if cell.selected is not None and cell.selected > 0.5 else ""
-    return _percent(cell.estimate(metric)) + mark
+    lost = f" {reasons.number('; '.join(cell.failed))}" if cell.failed else ""
+    return _percent(cell.estimate(metric)) + mark + lost
 
 
 def _percent(estimate: Estimate) -> str:

@@ -5,14 +5,14 @@ so that the pages of MLflow put all nested runs side by side. Whatever is writte
 it a second time changes nothing, and a reproduction that was killed goes on with the same runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from tasks.connection import Connection, connect, explained, in_experiment, repeatable
 from tasks.entries import Metrics, shown
 from tasks.flat_settings import flat
-from tasks.measured import Measured
+from tasks.measured import Failed, Measured, Measurement
 from tasks.mlflow_limits import RUN_NAME
 from tasks.reproduction_plan import Plan, Planned
 from tasks.settings import PipelineSettings
@@ -90,7 +90,7 @@ def open_reproduction(
 def log_measurement(
     parent: str,
     planned: Planned,
-    records: Sequence[Measured],
+    measurement: Measurement,
     *,
     made: StepRecord,
     settings: PipelineSettings,
@@ -98,12 +98,15 @@ def log_measurement(
 ) -> None:
     """Write a nested run for each record of a measurement; a second call with the same outputs writes nothing.
 
+    A run that failed is one as well: FAILED, with its reason.
+
     Args:
         made: The record of the step that measured.
         settings: Of the project.
     """
     connection = connect(tracked_in(settings), root)
-    for record in records:
+    runs: list[Measured | Failed] = [*measurement.records, *measurement.failed]
+    for record in runs:
         _nested(connection, parent, planned, record, milliseconds(made.finished), outputs_mark(made.outputs))
 
 
@@ -140,20 +143,22 @@ def finish_reproduction(
 
 
 def _nested(
-    connection: Connection, parent: str, planned: Planned, record: Measured, finished: int, outputs: str
+    connection: Connection, parent: str, planned: Planned, record: Measured | Failed, finished: int, outputs: str
 ) -> None:
+    status = "FAILED" if isinstance(record, Failed) else "FINISHED"
     client = connection.client
     name = f"{planned.base}/{planned.dataset}/{planned.regime}/{record.key}"
     tags = {"mlflow.parentRunId": parent, NESTED: name}
     run = find_run(connection, tags)
     shows = run.data.tags.get(_OUTPUTS) if run is not None else None
-    if run is not None and shows == outputs and run.info.status == "FINISHED":
+    if run is not None and shows == outputs and run.info.status == status:
         return
     if run is not None and shows not in (None, outputs):
         set_aside(connection, run)
         run = None
     if run is None:
-        seconds = (record.cost.seconds if record.cost else None) or 0.0
+        cost = record.cost if isinstance(record, Measured) else None
+        seconds = (cost.seconds if cost else None) or 0.0
         run = client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * seconds),
@@ -162,10 +167,10 @@ def _nested(
         )
     found = _tags(planned, record) | {_OUTPUTS: outputs}
     write_batch(connection, run.info.run_id, _params(planned, record), found, _metrics(record), finished)
-    client.set_terminated(run.info.run_id, "FINISHED", finished)
+    client.set_terminated(run.info.run_id, status, finished)
 
 
-def _params(planned: Planned, record: Measured) -> dict[str, JSON]:
+def _params(planned: Planned, record: Measured | Failed) -> dict[str, JSON]:
     """The settings of a run under the names of the settings; the dataset's own stand below ``dataset``."""
     own = f"datasets.{planned.dataset}."
     section = "probe." if record.method == "all_biases" else "train."
@@ -182,22 +187,25 @@ def _params(planned: Planned, record: Measured) -> dict[str, JSON]:
     }
 
 
-def _tags(planned: Planned, record: Measured) -> dict[str, JSON]:
+def _tags(planned: Planned, record: Measured | Failed) -> dict[str, JSON]:
     from beft.settings import TERMS
 
     return {
-        "base": record.base,
-        "dataset": record.dataset,
+        "base": record.base if isinstance(record, Measured) else planned.base,
+        "dataset": planned.dataset,
         "regime": planned.regime,
         "method": record.method,
         "term": record.method if record.method in TERMS else None,
         "seed": record.seed,
-        "protocol": record.protocol,
+        "protocol": planned.settings.protocol,
+        "error": shown(record.reason, 500) if isinstance(record, Failed) else None,
     }
 
 
-def _metrics(record: Measured) -> Metrics:
+def _metrics(record: Measured | Failed) -> Metrics:
     """The same names for every method; ``score`` is the headline metric, whatever it is called for the dataset."""
+    if isinstance(record, Failed):
+        return []
     found: Metrics = [("test/score", record.scores[record.metric], 0)]
     found += [(f"test/{name}", value, 0) for name, value in record.scores.items()]
     names = {

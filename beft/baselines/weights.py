@@ -19,14 +19,14 @@ from beft.bank import Bank
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.classifier import Classifier
 from beft.encoding import parts_of_like_length, training_batches
-from beft.errors import BeftError, InputError
+from beft.errors import InputError, TrainingError
 from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.measuring import measure_runs
 from beft.optimizer import BETAS
 from beft.process_state import seeded, with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
-from beft.runs import LabelledRows, Metric, Run, peak_memory
+from beft.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.schedule import chosen_epoch, rate_factor
 
 log = logging.getLogger("beft.training")
@@ -100,7 +100,7 @@ def fit_weights(
     Raises:
         InputError: A run with bias sites, ``best`` without a dev split, or a method that does not fit the base or the
             settings.
-        BeftError: The loss is no longer a number.
+        TrainingError: Its loss or its parameters become NaN or infinite.
     """
     if run.sites:
         raise InputError(f"run {run.name!r} names bias sites; a training of weights takes none, use fit for biases")
@@ -233,10 +233,7 @@ class _Training:
             loss.backward()
             total += float(loss.detach())
         if not np.isfinite(total):
-            raise BeftError(
-                f"{self.run.name}: the loss is {total} at step {self.steps + 1}; "
-                "a lower learning rate or base.precision fp32 usually mends it"
-            )
+            raise TrainingError(diverged(self.run, f"the loss is {total} at step {self.steps + 1}"))
         torch.nn.utils.clip_grad_norm_(self.values, settings.clip_norm)
         factor = rate_factor(settings, self.steps, self.total)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -250,4 +247,9 @@ class _Training:
 
     def _measure(self) -> dict[str, float]:
         """Dev loss and dev metric; nothing where there is no dev split."""
-        return {} if self.dev is None else measure_runs(self.classifier, self.dev, self.metric)[0]
+        if not all(torch.isfinite(value).all() for value in self.values):
+            raise TrainingError(diverged(self.run, f"a trained parameter is NaN or infinite at step {self.steps}"))
+        found = {} if self.dev is None else measure_runs(self.classifier, self.dev, self.metric)[0]
+        if not np.isfinite(found.get("dev_loss", 0.0)):
+            raise TrainingError(diverged(self.run, f"the dev loss is {found['dev_loss']} at step {self.steps}"))
+        return found

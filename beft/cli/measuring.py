@@ -71,10 +71,11 @@ def measure(
 
 
 def _refuse_nothing(missing: "list[NotAvailable]", results: "list[MethodResult]") -> None:
-    from beft.errors import InputError
+    from beft.errors import InputError, TrainingError
 
     if not results:
-        raise InputError("; ".join(dict.fromkeys(one.reason for one in missing)))
+        failed = any(one.failed for one in missing)
+        raise (TrainingError if failed else InputError)("; ".join(dict.fromkeys(one.reason for one in missing)))
 
 
 def _facts(
@@ -92,7 +93,10 @@ def _facts(
         "confidence": settings.evaluate.confidence,
         "methods": [row.to_json() for row in rows],
         "runs": [result.to_json() for result in results],
-        "not_available": {one.run.method: one.reason for one in missing},
+        "not_available": {one.run.method: one.reason for one in missing if not one.failed},
+        "failed": [
+            {"method": one.run.method, "seed": one.run.seed, "reason": one.reason} for one in missing if one.failed
+        ],
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from beft.adaptation import dev_metric
+from beft.adaptation import DevMetric
 from beft.adapter import Adapter
 from beft.examples import LabelledRows
 from beft.measuring import measure_runs
@@ -104,7 +104,7 @@ def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> A
 def _measured(opened: Opened, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
     """The metric, and the mean loss of an example."""
     with adapter.attached(opened.classifier):
-        metric = dev_metric(opened.metric, rows)
+        metric = DevMetric(opened.metric, rows)
         batch_size = opened.settings.evaluate.batch_size
         [found] = measure_runs(opened.classifier, rows, metric, batch_size=batch_size)
     return found["dev_metric"], found["dev_loss"]

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from beft.datasets import Split
-from beft.errors import InputError
+from beft.errors import InputError, TrainingError
+from beft.methods.attempt import attempt
 from beft.methods.common import Common
 from beft.methods.from_features import fit_on_features
 from beft.methods.one_by_one import train_one
@@ -52,12 +54,12 @@ def measure(
 
     Raises:
         InputError: There is no such method, or it is not available for this base and dataset, and why.
-        BeftError: A loss is no longer a number.
+        TrainingError: It failed, and why.
     """
     run = MethodRun(method, opened.settings.seed if seed is None else seed, training, options or MethodOptions())
     [found] = measure_many(opened, [run], splits=splits, checkpoints=checkpoints, progress=progress)
     if isinstance(found, NotAvailable):
-        raise InputError(found.reason)
+        raise (TrainingError if found.failed else InputError)(found.reason)
     return found
 
 
@@ -80,11 +82,10 @@ def measure_many(
         progress: Takes one line of text at a time.
 
     Returns:
-        In the order of the runs; what a base or dataset has not got says why, and stops nothing else.
+        In the order of the runs; what a base or dataset has not got, and what fails, says why, and stops nothing else.
 
     Raises:
         InputError: There is no such method.
-        BeftError: A loss is no longer a number.
     """
     wanted = [run if isinstance(run, MethodRun) else MethodRun(*run) for run in runs]
     with cpu_threads(opened.classifier.threads):
@@ -103,8 +104,5 @@ def _measure_all(common: Common, wanted: Sequence[MethodRun], checkpoints: Path 
     for at, (run, kind) in enumerate(zip(wanted, kinds, strict=True)):
         if at in found:
             continue
-        try:
-            found[at] = _way(run.method, kind)(common, run)
-        except InputError as error:
-            found[at] = NotAvailable(run, str(error))
+        found[at] = attempt(run, partial(_way(run.method, kind), common, run))
     return [found[at] for at in range(len(wanted))]

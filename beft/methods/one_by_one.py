@@ -14,7 +14,7 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
 
     Raises:
         InputError: The method does not fit the base.
-        BeftError: A loss is no longer a number.
+        TrainingError: It fails at every learning rate.
     """
     classifier, settings = common.classifier, common.settings
     method = weight_method(asked.method, classifier.model, asked.options, add_biases=settings.base.add_biases)

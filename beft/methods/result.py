@@ -31,10 +31,15 @@ class MethodRun:
 
 @dataclass(frozen=True)
 class NotAvailable:
-    """Why a run could not be measured on this base and dataset."""
+    """Why a run could not be measured on this base and dataset.
+
+    Attributes:
+        failed: Whether it began and failed (its loss became NaN, memory was used up); else it is not to be had here.
+    """
 
     run: MethodRun
     reason: str
+    failed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

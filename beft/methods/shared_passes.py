@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from beft.adaptation import dev_metric, with_frozen
+from beft.adaptation import DevMetric, with_frozen
 from beft.bank import Bank
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from beft.learning_rates import at_each_rate, best_on_dev
+from beft.methods.attempt import attempt
 from beft.methods.common import Common
 from beft.methods.memory import PeakMemory
 from beft.methods.registry import ALL_BIASES
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
-from beft.runs import Run, RunResult
+from beft.runs import FailedRun, Run, RunResult
 from beft.settings import TERMS
 from beft.sites import BiasSite, find_sites
 from beft.training import fit
@@ -30,19 +32,20 @@ class _Planned:
 def train_together(
     common: Common, asked: Sequence[MethodRun], checkpoints: Path | None
 ) -> list[MethodResult | NotAvailable]:
-    """Train all of them, in as few passes as memory allows; in their order.
-
-    Raises:
-        BeftError: A loss is no longer a number.
-    """
+    """Train all of them, in as few passes as memory allows; in their order."""
     planned: list[_Planned | NotAvailable] = []
     for at, one in enumerate(asked):
         try:
             planned.append(_plan(common, one, at))
-        except InputError as error:
-            planned.append(NotAvailable(one, str(error)))
+        except BeftError as error:
+            planned.append(NotAvailable(one, str(error), failed=not isinstance(error, InputError)))
     possible = [one for one in planned if isinstance(one, _Planned)]
-    found = iter(_train(common, possible, checkpoints) if possible else ())
+    results: list[MethodResult | NotAvailable] = []
+    try:
+        results = _train(common, possible, checkpoints) if possible else []
+    except BeftError as error:
+        results = [NotAvailable(one.asked, str(error), failed=True) for one in possible]
+    found = iter(results)
     return [next(found) if isinstance(one, _Planned) else one for one in planned]
 
 
@@ -75,9 +78,9 @@ def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
     return _Planned(asked, run, frozen)
 
 
-def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None) -> list[MethodResult]:
+def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None) -> list[MethodResult | NotAvailable]:
     sample, classifier = common.sample, common.classifier
-    metric = dev_metric(sample.metric, sample.dev)
+    metric = DevMetric(sample.metric, sample.dev)
     at_rates = [at_each_rate(one.run) for one in planned]
     every = [run for runs in at_rates for run in runs]
     memory = PeakMemory(classifier.device)
@@ -93,14 +96,22 @@ def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None
         )
     )
     peak = memory.above()
-    chosen = [
-        best_on_dev(one.run, [next(results) for _ in runs], common.progress)
-        for one, runs in zip(planned, at_rates, strict=True)
+    of_each = [[next(results) for _ in runs] for runs in at_rates]
+    return [
+        attempt(one.asked, partial(_result, common, one, found, peak, len(every)))
+        for one, found in zip(planned, of_each, strict=True)
     ]
-    return [_result(common, one, found, peak, len(every)) for one, found in zip(planned, chosen, strict=True)]
 
 
-def _result(common: Common, planned: _Planned, found: RunResult, peak: int | None, together: int) -> MethodResult:
+def _result(
+    common: Common, planned: _Planned, at_rates: Sequence[RunResult | FailedRun], peak: int | None, together: int
+) -> MethodResult:
+    """What the best of a run's learning rates gives.
+
+    Raises:
+        TrainingError: All of them failed.
+    """
+    found = best_on_dev(planned.run, at_rates, common.progress)
     device = common.classifier.device
     deltas = {site: delta.to(device) for site, delta in found.deltas.items()}
     head = {name: value.to(device) for name, value in found.head.items()}

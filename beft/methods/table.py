@@ -128,7 +128,7 @@ def side_by_side(
         title=title,
         columns=columns,
         rows=cells,
-        notes=[*_notes(rows, confidence), *(f"{one.run.method}: {one.reason}" for one in _once(missing))],
+        notes=[*_notes(rows, confidence), *_reasons(missing)],
         bold=frozenset() if best is None else frozenset({(best, len(columns) - 1)}),
     )
 
@@ -148,6 +148,10 @@ def _notes(rows: Sequence[MethodRow], confidence: float) -> list[str]:
     return notes
 
 
-def _once(missing: Sequence[NotAvailable]) -> list[NotAvailable]:
-    """One a method."""
-    return list({one.run.method: one for one in missing}.values())
+def _reasons(missing: Sequence[NotAvailable]) -> list[str]:
+    """One a method that is not to be had, and one a run that failed."""
+    by_method = {one.run.method: one for one in missing if not one.failed}
+    return [
+        *(f"{method}: {one.reason}" for method, one in by_method.items()),
+        *(f"{one.run.method}, seed {one.run.seed}, failed: {one.reason}" for one in missing if one.failed),
+    ]

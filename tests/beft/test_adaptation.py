@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beft.adaptation import Sample, dev_metric, head_start, joined, run_probe, settings_of, train_terms
+from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank import Bank
 from beft.datasets import Rows
 from beft.runs import LabelledRows
@@ -163,4 +163,4 @@ def test_few_rows_take_more_epochs_unless_their_number_is_named(rows: int, batch
 def test_dev_metric_takes_the_most_probable_label():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     rows = LabelledRows(random_rows(3).encoded, np.array([0, 1, 1]))
-    assert dev_metric("accuracy", rows)(probabilities, rows.labels) == pytest.approx(2 / 3)
+    assert DevMetric("accuracy", rows)(probabilities, rows.labels) == pytest.approx(2 / 3)

@@ -12,12 +12,13 @@ from transformers import BertConfig, BertForSequenceClassification
 from beft.adaptation import train_terms, train_weights
 from beft.baselines import Lora, attached_weights, fit_logistic_regression
 from beft.classifier import Classifier
-from beft.errors import InputError
+from beft.errors import InputError, TrainingError
 from beft.features import frozen_features, predict_probabilities
 from beft.methods import (
     METHODS,
     Kind,
     MethodOptions,
+    MethodResult,
     MethodRun,
     NotAvailable,
     measure,
@@ -25,6 +26,7 @@ from beft.methods import (
     method_rows,
     side_by_side,
 )
+from beft.methods.attempt import attempt
 from beft.methods.memory import PeakMemory
 from beft.opened import Opened, open_classifier
 from beft.settings import Settings
@@ -254,3 +256,49 @@ def test_every_method_is_of_a_kind() -> None:
     assert {name for name, kind in METHODS.items() if kind is Kind.WEIGHTS} == {
         "rand_uniform", "lora", "prefix", "low_rank_value", "full",
     }  # fmt: skip
+
+
+def test_a_run_that_fails_says_why_and_the_others_keep_their_results(opened: Opened, tmp_path: Path) -> None:
+    """In a shared pass, alone, and at one of several learning rates; as a sweep asks for them."""
+    section = opened.training(opened.settings.train)
+    lost = section.model_copy(update={"learning_rate": 1e300, "learning_rates": ()})
+    some = section.model_copy(update={"learning_rates": (1e300, 1e-2)})
+    asked = [
+        MethodRun("value", 0),
+        MethodRun("value", 0, lost),
+        MethodRun("value", 1, some),
+        MethodRun("lora", 0),
+    ]
+    found = measure_many(opened, asked, checkpoints=tmp_path, progress=quiet)
+    [value] = measure_many(opened, asked[:1], progress=quiet)
+    assert isinstance(found[0], MethodResult) and isinstance(value, MethodResult)
+    for site, delta in value.deltas.items():
+        torch.testing.assert_close(found[0].deltas[site], delta, rtol=0, atol=1e-9)
+    assert isinstance(found[1], NotAvailable) and found[1].failed
+    assert "a learning_rate below 1e+300 usually fixes it" in found[1].reason
+    assert isinstance(found[2], MethodResult)
+    assert "failed" in found[2].tried[0] and "failed" not in found[2].tried[1]
+    assert isinstance(found[3], MethodResult)
+    with pytest.raises(TrainingError, match="a learning_rate below"):
+        measure(opened, "value", training=lost, progress=quiet)
+    shown = side_by_side(method_rows([found[0]], "accuracy"), [found[1]], title="films", metric="accuracy")
+    assert any(note.startswith("value, seed 0, failed: ") for note in shown.notes)
+
+
+def test_an_unexpected_error_of_one_run_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    run = MethodRun("full", 3)
+    found = attempt(run, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+    assert found == NotAvailable(run, "ZeroDivisionError: integer division or modulo by zero", failed=True)
+    assert "full of seed 3 failed" in caplog.text
+
+    def exhausted() -> MethodResult:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert "out of memory (CUDA out of memory)" in attempt(run, exhausted).reason  # type: ignore[union-attr]
+    with pytest.raises(KeyboardInterrupt):
+        attempt(run, interrupted)
+
+
+def interrupted() -> MethodResult:
+    """Ctrl-C in the middle of a run."""
+    raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil, torch
 torch.set_num_threads(1)
 from beft.errors import BeftError
+from beft.runs import finished
 from beft.training import fit
 from tests.beft.test_training import accuracy, run_of
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
@@ -32,7 +33,7 @@ def train(runs, checkpoints=None):
     results = fit(
         classifier, rows, rows, runs, metric=accuracy, at_once=8, checkpoints=checkpoints, progress=said.append
     )
-    return [[of["train_loss"] for of in result.history] for result in results]
+    return [[of["train_loss"] for of in finished(result).history] for result in results]
 
 def limited(megabytes, runs, checkpoints=None):
     most = psutil.Process().memory_info().vms + megabytes * 2**20
@@ -66,7 +67,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_goes_on(tmp_path: Path) -> None:
     [plan] = tmp_path.glob("plan-*.json")
     assert len(read_json(plan)) > 1  # started again, it does not try all eight
     assert found["halved"] == [pytest.approx(losses, rel=1e-5) for losses in found["whole"]]
-    assert found["refused"].startswith("out of memory (")
+    assert found["refused"].startswith("0: out of memory (")
     assert "set train.rows_at_once to less than train.batch_size" in found["refused"]
     assert "\n" not in found["refused"]
 

@@ -12,6 +12,7 @@ from beft.encoding import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.files import read_json
+from beft.passes import TrainingPass
 from beft.recompute import recomputed_layers
 from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
@@ -157,7 +158,7 @@ def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):
 
     steps = iter(range(1000))
 
-    def step(self, *arguments, plain=fit.__globals__["TrainingPass"]._step):
+    def step(self, *arguments, plain=TrainingPass._step):
         if next(steps) == 45:
             raise Killed
         return plain(self, *arguments)

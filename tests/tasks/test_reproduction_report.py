@@ -8,7 +8,7 @@ from scipy import stats
 
 from beft.files import read_json, write_json
 from beft.published import published
-from tasks.measured import Measurement
+from tasks.measured import Failed, Measurement
 from tasks.reproduce_report import PLAN, reproduce_report, reproduce_report_step
 from tasks.reproduction_cells import Outline, Place, gather, term_records
 from tasks.reproduction_plan import Missing
@@ -98,6 +98,44 @@ def test_the_table_has_measured_and_published_rows_and_a_reason_where_a_cell_is_
         "key": ("77.2", "46.5"),
     }
     assert (0, 4) in table.bold or (0, 5) in table.bold
+
+
+def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
+    """One seed of several is a note beside the mean; all of a compared setting are a cell of their own."""
+    asked = outline(datasets=("sst2",), methods=("value",), missing=())
+    lost = Failed(method="value", seed=2, learning_rate=0.1, epochs=8, reason="the loss is nan at step 3")
+    found = {
+        "measure/0": Measurement(
+            records=(measured("value", 0, 0.8, dataset="sst2"), measured("value", 1, 0.9, dataset="sst2")),
+            failed=(lost, lost.model_copy(update={"learning_rate": 0.01})),
+        )
+    }
+    cells = gather(asked, found, published("table1"))
+    assert cells.settings == [(None, None)]  # no method has two rates from one seed
+    assert len(cells.at(Place("small", "sst2", "low", "value")).failed) == 2
+
+    both = (measured("value", 0, 0.8, dataset="sst2"),)
+    found = {"measure/0": Measurement(records=both, failed=(lost.model_copy(update={"seed": 0}),))}
+    cells = gather(asked, found, published("table1"))
+    assert cells.settings == [(0.01, None), (0.1, None)]
+    empty = cells.at(Place("small", "sst2", "low", "value", 0.1))
+    assert empty.reason == "value, seed 0, failed: the loss is nan at step 3"
+    table = wide_table(cells, published("table1"))
+    assert [row[-1] for row in table.rows[:2]] == ["80.0", "not measured (1)"]
+    assert "(1) value, seed 0, failed: the loss is nan at step 3" in table.notes
+    lines = long_table(cells, published("table1")).rows
+    assert ["missing", "the loss is nan at step 3"] in [
+        [row[0], str(row[-1]).rpartition("failed: ")[2]] for row in lines
+    ]
+
+
+def test_a_measurement_of_before_has_no_failed_runs(tmp_path: Path) -> None:
+    one = measurements()["measure/0"]
+    one.save(tmp_path)
+    stored = read_json(tmp_path / "records.json")
+    del stored["failed"]
+    write_json(tmp_path / "records.json", stored)
+    assert Measurement.load(tmp_path) == one
 
 
 def test_the_published_metric_is_shown_where_it_was_measured() -> None:

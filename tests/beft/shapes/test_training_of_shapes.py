@@ -10,6 +10,7 @@ from beft.bank import Bank
 from beft.encoding import sorted_batches, training_batches
 from beft.importance import fisher_information
 from beft.measuring import predict_rows
+from beft.passes import TrainingPass
 from beft.runs import Run
 from beft.sites import find_sites, site_module
 from beft.training import fit
@@ -128,7 +129,7 @@ def test_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
 
     steps = iter(range(100))
 
-    def step(self, *arguments, plain=fit.__globals__["TrainingPass"]._step):
+    def step(self, *arguments, plain=TrainingPass._step):
         if next(steps) == 6:
             raise Killed
         return plain(self, *arguments)
