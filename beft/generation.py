@@ -37,7 +37,8 @@ def generate_answers(
         choose: The bank's; None where it has but one vector, or there is none.
 
     Returns:
-        The answers of each run in the prompts' own order, without white space around them.
+        The answers of each run in the prompts' own order, without white space around them; empty where the model's
+        logits became NaN.
     """
     from transformers import GenerationConfig
 
@@ -57,15 +58,25 @@ def generate_answers(
         if choose is not None:
             choose(of_rows.repeat_interleave(len(batch)))
         tensors = prompts.batch(np.tile(batch, len(runs)), classifier.device)
+        lost = torch.zeros(len(tensors["input_ids"]), dtype=torch.bool, device=classifier.device)
         tokens = model.generate(
-            **tensors, generation_config=how, stopping_criteria=[lambda seen, _: _ends_line(tokenizer, seen)]
+            **tensors,
+            generation_config=how,
+            stopping_criteria=[lambda seen, _: _ends_line(tokenizer, seen)],
+            logits_processor=[lambda _, logits, lost=lost: _note_nan(logits, lost)],
         )
         new = tokens[:, tensors["input_ids"].shape[1] :].tolist()
         with TOKENIZING:
             texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         for at, text in enumerate(texts):
-            found[at // len(batch)][batch[at % len(batch)]] = _first_line(text)
+            found[at // len(batch)][batch[at % len(batch)]] = "" if lost[at] else _first_line(text)
     return found
+
+
+def _note_nan(logits: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
+    """The logits as they are; rows in which one is NaN are marked: their greatest would be the first token."""
+    lost |= logits.isnan().any(-1).to(lost.device)
+    return logits
 
 
 def _without_own_settings(model: Any) -> Any:

@@ -146,6 +146,7 @@ class Run:
             try:
                 self._finish(one)
             except BeftError as error:
+                logger.error("%s", error)  # only the first is raised
                 failed.append(error)
         if failed:
             raise failed[0]

@@ -9,6 +9,7 @@ from beft.errors import InputError
 from beft.files import read_json, write_json, write_text
 from beft.published import Published, published
 from beft.selection_analysis import SelectionReport, TermRecord, extension, figure1, figure4
+from beft.selection_analysis.cells import arrange, cell_of
 from tasks.measured import Measurement
 from tasks.reproduction_cells import Cells, Outline, gather, term_records
 from tasks.reproduction_figures import draw_scores
@@ -83,10 +84,10 @@ def _analysis(records: list[TermRecord], outline: Outline) -> SelectionReport | 
     if not any(record.importance and record.value is not None for record in records):
         return None
     exclude_inert = outline.protocol != "paper"
-    if outline.name == "extension":
-        return extension(records, exclude_inert=exclude_inert)
-    scored = [record for record in records if record.importance]
     try:
+        if outline.name == "extension":
+            return extension(records, exclude_inert=exclude_inert)
+        scored = _comparable([record for record in records if record.importance], exclude_inert)
         cells = {(record.base, record.dataset, record.regime) for record in scored}
         if len(cells) == 1 and outline.name != "figure4":
             return figure1(scored, exclude_inert=exclude_inert)
@@ -94,6 +95,22 @@ def _analysis(records: list[TermRecord], outline: Outline) -> SelectionReport | 
     except InputError as error:
         log.warning("no analysis of the selections: %s", error)
         return None
+
+
+def _comparable(records: list[TermRecord], exclude_inert: bool) -> list[TermRecord]:
+    """The records of the cells that can be compared: where too many runs failed there is no seed with every term."""
+    by_cell: dict[Any, list[TermRecord]] = {}
+    for record in records:
+        by_cell.setdefault(cell_of(record), []).append(record)
+    kept: list[TermRecord] = []
+    for of_cell in by_cell.values():
+        try:
+            arrange(of_cell, exclude_inert=exclude_inert)
+        except InputError as error:
+            log.warning("left out of the analysis: %s", error)
+            continue
+        kept += of_cell
+    return kept
 
 
 def _choices(cells: Cells, beside: Published) -> list[dict[str, Any]]:

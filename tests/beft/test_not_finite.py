@@ -11,8 +11,11 @@ import torch
 from beft.baselines import HeadSearch, fit_head_only
 from beft.baselines.feature_rows import FeatureRows
 from beft.baselines.linear import Quality
+from beft.encoding import Encoded
 from beft.errors import BeftError
 from beft.examples import LabelledRows
+from beft.generation import generate_answers
+from beft.language_model import LanguageModel
 from beft.learning_rates import best_tried
 from beft.measuring import as_metric_takes
 from beft.merging.dev import DevScore
@@ -111,3 +114,22 @@ def test_a_predictor_whose_base_gives_nan_says_so(tmp_path: Path) -> None:
     predictor._bank.detach()
     with pytest.raises(BeftError, match=r"text 0.*NaN or infinite.*fp32"):
         predictor.predict(["a fine film"])
+
+
+def test_an_answer_that_is_generated_from_nan_is_none() -> None:
+    class Tokenizer:
+        eos_token_id, pad_token_id, model_max_length = 2, 1, 64
+
+        def batch_decode(self, rows: list[list[int]], **_: object) -> list[str]:
+            return [" ".join(f"t{token}" for token in row) for row in rows]
+
+    model = LanguageModel(build_tiny("opt", causal=True), Tokenizer(), None, (), Classification())
+    prompts = Encoded([[5, 6, 7], [8, 9]], None, np.array([3, 2]), 0, 1, pad_left=True)
+    assert all(generate_answers(model, prompts, max_new_tokens=3)[0])
+
+    def spoil(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.cat([output[:1] * NAN, output[1:]])
+
+    model.model.get_output_embeddings().register_forward_hook(spoil)
+    [answers] = generate_answers(model, prompts, max_new_tokens=3)
+    assert answers[0] == "" != answers[1]  # the longest is the first of the batch

@@ -8,8 +8,9 @@ from scipy import stats
 
 from beft.files import read_json, write_json
 from beft.published import published
+from beft.selection_analysis import TermRecord
 from tasks.measured import Failed, Measurement
-from tasks.reproduce_report import PLAN, reproduce_report, reproduce_report_step
+from tasks.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
 from tasks.reproduction_cells import Outline, Place, gather, term_records
 from tasks.reproduction_plan import Missing
 from tasks.reproduction_tables import cost_table, long_table, wide_table
@@ -107,12 +108,17 @@ def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
     found = {
         "measure/0": Measurement(
             records=(measured("value", 0, 0.8, dataset="sst2"), measured("value", 1, 0.9, dataset="sst2")),
-            failed=(lost, lost.model_copy(update={"learning_rate": 0.01})),
+            failed=(lost.model_copy(update={"learning_rate": 0.01}),),
         )
     }
     cells = gather(asked, found, published("table1"))
     assert cells.settings == [(None, None)]  # no method has two rates from one seed
-    assert len(cells.at(Place("small", "sst2", "low", "value")).failed) == 2
+    assert cells.at(Place("small", "sst2", "low", "value")).failed == (
+        "value, seed 2, failed: the loss is nan at step 3",
+    )
+    table = wide_table(cells, published("table1"))
+    assert str(table.rows[0][-1]).endswith(" (1)")
+    assert "(1) value, seed 2, failed: the loss is nan at step 3" in table.notes
 
     both = (measured("value", 0, 0.8, dataset="sst2"),)
     found = {"measure/0": Measurement(records=both, failed=(lost.model_copy(update={"seed": 0}),))}
@@ -124,9 +130,19 @@ def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
     assert [row[-1] for row in table.rows[:2]] == ["80.0", "not measured (1)"]
     assert "(1) value, seed 0, failed: the loss is nan at step 3" in table.notes
     lines = long_table(cells, published("table1")).rows
-    assert ["missing", "the loss is nan at step 3"] in [
-        [row[0], str(row[-1]).rpartition("failed: ")[2]] for row in lines
+    assert [row[-1] for row in lines if row[0] == "missing"] == [empty.reason]
+
+
+def test_a_cell_without_a_whole_seed_costs_no_other_cell_its_analysis() -> None:
+    """Value failed under the one seed and query under the other."""
+    records = [
+        TermRecord(dataset=dataset, seed=seed, term=term, importance=SCORES, value=0.7 + seed / 10)
+        for dataset, lost in (("sst2", ()), ("rte", (("value", 0), ("query", 1))))
+        for seed in range(2)
+        for term in ("value", "query")
+        if (term, seed) not in lost
     ]
+    assert {record.dataset for record in _comparable(records, exclude_inert=True)} == {"sst2"}
 
 
 def test_a_measurement_of_before_has_no_failed_runs(tmp_path: Path) -> None:
