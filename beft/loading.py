@@ -132,6 +132,7 @@ def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: b
     if spread is not None and (kept := with_head_on_device(model, spread)) != spread:
         del model
         model, found = _from_pretrained(folder, outputs, compute, seed, **options, device_map=kept)
+    model.config.return_dict = True  # outputs are read by their names, whatever the base's configuration asks for
     freeze_quantized(model)
     forget_gguf(model)
     return model, found

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from beft.base_files import read_mapping, vocabulary_files
+from beft.commands import pip_install
 from beft.encoding import Encoded
 from beft.errors import InputError
 from beft.gguf import gguf_file, gguf_options
@@ -67,7 +68,7 @@ def _explained(folder: Path, error: Exception) -> InputError:
     if isinstance(error, ImportError):
         found = re.search(r"install (\w[\w.-]*) to use|requires the (\w+) library|No module named '([\w.]+)'", text)
         package = next((name for name in found.groups() if name), "") if found else ""
-        advice = f"run: pip install {_PACKAGES.get(package, package)}" if package else "install it"
+        advice = f"run: {pip_install(_PACKAGES.get(package, package))}" if package else "install it"
         return InputError(f"the tokenizer of {folder} needs a package that is not installed ({first}); {advice}")
     if isinstance(error, ValueError) and "pip install tiktoken" in text:
         models = [path for path in vocabulary_files(folder) if path.suffix == ".model" and "tiktoken" not in path.name]
@@ -76,7 +77,9 @@ def _explained(folder: Path, error: Exception) -> InputError:
                 f"{models[0]} cannot be read as a SentencePiece model: it is damaged or cut short; copy or download it "
                 "again"
             )
-        return InputError(f"the tokenizer of {folder} needs a package that is not installed; run: pip install tiktoken")
+        return InputError(
+            f"the tokenizer of {folder} needs a package that is not installed; run: {pip_install('tiktoken')}"
+        )
     if "merges" in first and (missing := _missing_half(folder)):
         return missing
     if (path := folder / "tokenizer.json").is_file():

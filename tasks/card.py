@@ -1,5 +1,6 @@
 """The model card of an adapter: what it is, how good, against what, and how to use it; from the facts of its run."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def model_card(
         f"seed {settings.seed}.",
         _recipe(provenance, settings),
         "## Use",
-        _use(name, str(decision["decision"]), adapter.base_id),
+        _use(name, str(decision["decision"]), adapter),
         "## Where it came from",
         _origin(results, adapter, facts),
         "## Limits",
@@ -163,13 +164,18 @@ def _verdict(decision: Mapping[str, JSON]) -> str:
     return text
 
 
-def _use(name: str, alias: str, base_id: str) -> str:
-    base = ', model_config={"base": "FOLDER OF THE BASE"}' if base_id.startswith("sha256:") else ""
+def _use(name: str, alias: str, adapter: "Adapter") -> str:
+    base = ', model_config={"base": "FOLDER OF THE BASE"}' if adapter.base_id.startswith("sha256:") else ""
+    columns: dict[str, JSON] = {"text": ["…"]}
+    if adapter.pairs:
+        columns["text_pair"] = ["…"]
+    if adapter.takes_choices:
+        columns["choices"] = [["…", "…"]]
     return (
         "```python\n"
         "import mlflow, pandas\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@{alias}"{base})\n'
-        'model.predict(pandas.DataFrame({"text": ["…"]}))\n'
+        f"model.predict(pandas.DataFrame({json.dumps(columns, ensure_ascii=False)}))\n"
         "```"
     )
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import beft
+from beft.commands import own_command
 from beft.errors import InputError
 from beft.files import sha256_tree, write_text
 from tasks.kept_source import source_sha256_of
@@ -70,7 +71,7 @@ def start_workspace(folder: Path) -> list[str]:
     if others:
         raise InputError(
             f"nothing was written into {folder.resolve()}: {', '.join(sorted(others))} would be overwritten. Move "
-            "what is there away, or name another folder: beft init FOLDER"
+            f"what is there away, or name another folder: {own_command('beft', 'init', 'FOLDER')}"
         )
     for name, text in texts.items():
         if name not in there:

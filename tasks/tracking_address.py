@@ -4,6 +4,7 @@ import importlib.util
 import logging
 from pathlib import Path
 
+from beft.commands import own_command, pip_install
 from beft.errors import InputError
 
 POSTGRESQL_DRIVER = "postgresql+psycopg"
@@ -27,7 +28,7 @@ def with_driver(uri: str) -> str:
         return f"postgresql:{rest}"
     if importlib.util.find_spec("psycopg"):
         return f"{POSTGRESQL_DRIVER}:{rest}"
-    raise InputError(f"{uri} needs PostgreSQL's driver: pip install 'beft[team]'")
+    raise InputError(f"{uri} needs PostgreSQL's driver: {pip_install('beft[team]')}")
 
 
 def is_database(uri: str) -> bool:
@@ -128,8 +129,9 @@ def files_of_database(uri: str, root: Path, destination: str | None) -> str:
         return destination if "://" in destination else Path(destination).resolve().as_uri()
     log.warning(
         "the files of runs in %s are kept in %s, where other machines do not see them: name a place that they share in "
-        "MLFLOW_ARTIFACTS_DESTINATION, or use a server ('beft mlflow-server --team')",
+        "MLFLOW_ARTIFACTS_DESTINATION, or use a server (%s)",
         uri,
         folder,
+        own_command("beft", "mlflow-server", "--team"),
     )
     return folder.as_uri()

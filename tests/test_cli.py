@@ -341,29 +341,29 @@ def test_an_adapter_of_pairs_takes_pairs_alone_and_the_reverse(beft: Beft, of_pa
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("locale", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["C.UTF-8", "ASCII"])
-def test_texts_are_utf_8_in_the_c_locale_too(made: Path, locale: dict[str, str]) -> None:
-    """As arguments and on stdin; what is no UTF-8 is named by its place."""
+def test_texts_are_utf_8_in_the_c_locale_too(made: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
-    environment |= {"LC_ALL": "C", "PYTHONPATH": str(ROOT), **locale}
-    program = "from flows.cli import main; main()"
-
-    def beft(*arguments: bytes, stdin: bytes = b"") -> Answer:
-        given = [sys.executable, "-c", program, "predict", "first/adapter", "--base", "base", *arguments]
-        done = subprocess.run(given, cwd=made, env=environment, input=stdin, capture_output=True, timeout=120)
-        return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
-
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     text = "a na\u00efve film \U0001f600"
-    by_argument = beft(b"--json", text.encode())
-    assert (by_argument.status, json.loads(by_argument.out)["text"]) == (0, text), by_argument.err
-    by_stdin = beft(b"--json", stdin=b"\xef\xbb\xbf" + text.encode() + b"\r\n")
-    assert by_stdin == by_argument
-    wrong = beft(b"fine", b"a na\xefve film")
+    program = "import sys; from flows.cli import main; assert sys.stdout.encoding != 'utf-8'; main()"
+    command = [sys.executable, "-c", program, "predict", "first/adapter", "--base", "base", "--json", text]
+    done = subprocess.run(command, cwd=made, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode())["text"] == text
+
+
+def test_what_is_no_utf_8_is_named_by_its_place(beft: Beft, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = beft("predict", "first/adapter", "--base", "base", "fine", os.fsdecode(b"a na\xefve film"))
     assert (wrong.status, wrong.out) == (2, "")
     assert "text 2 is not UTF-8: byte 0xef after 4 bytes" in wrong.err
-    wrong = beft(stdin=b"fine\na film \xff\n")
+    wrong = beft("predict", "first/adapter", "--base", "base", "--choice", os.fsdecode(b"\xff"), "fine")
     assert (wrong.status, wrong.out) == (2, "")
-    assert "stdin, line 2, is not UTF-8: byte 0xff after 7 bytes" in wrong.err
+    assert "--choice 1 is not UTF-8" in wrong.err
+
+
+def test_the_mark_at_the_start_of_a_file_is_no_part_of_its_text(beft: Beft) -> None:
+    plain = beft("predict", "first/adapter", "--base", "base", "--json", "a film")
+    assert beft("predict", "first/adapter", "--base", "base", "--json", stdin="\ufeffa film\r\n") == plain
 
 
 def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from beft.encoding import encode
 from beft.errors import InputError
+from beft.files import read_json, write_json
 from tests.beft.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)
@@ -63,6 +65,18 @@ def test_a_head_of_another_number_of_labels_is_drawn_anew(tiny: Callable[..., An
     classifier = load(tmp_path / "base")
     assert classifier.drawn == ("classifier.bias", "classifier.weight")
     assert classifier.model.classifier.weight.shape == (3, 32)
+
+
+@pytest.mark.parametrize("pooling", ["model", "mean"])
+def test_outputs_are_read_whatever_form_the_base_gives_them_by_itself(
+    pooling: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"))
+    batch = encode(load(folder).tokenizer, ["a good film", "fine"], max_length=8).batch([0, 1])
+    expected = load(folder, pooling=pooling)(batch)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "return_dict": False, "output_hidden_states": True})
+    assert torch.equal(load(folder, pooling=pooling)(batch), expected)
 
 
 def test_a_base_that_lacks_a_weight_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:

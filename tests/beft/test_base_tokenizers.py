@@ -64,11 +64,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "half a tokenizer.json": (write("tokenizer.json", '{"version": "1.0", '), "tokenizer.json is not valid JSON"),
     "a package for Japanese": (
         of_class("BertJapaneseTokenizer", "vocab.txt", word_tokenizer_type="mecab"),
-        "needs a package that is not installed .*run: pip install fugashi",
+        "needs a package that is not installed .*pip install fugashi",
     ),
-    "a package for XLM": (of_class("XLMTokenizer", "vocab.json", "merges.txt"), "run: pip install sacremoses"),
-    "a package for SentencePiece": (of_class("GPTSw3Tokenizer", "spiece.model"), "run: pip install sentencepiece"),
-    "a package for tiktoken": (of_class("LlamaTokenizer", "tiktoken.model"), "run: pip install tiktoken"),
+    "a package for XLM": (of_class("XLMTokenizer", "vocab.json", "merges.txt"), "pip install sacremoses"),
+    "a package for SentencePiece": (of_class("GPTSw3Tokenizer", "spiece.model"), "pip install sentencepiece"),
+    "a package for tiktoken": (of_class("LlamaTokenizer", "tiktoken.model"), "pip install tiktoken"),
     "a damaged SentencePiece model": (of_class("T5Tokenizer", "spiece.model"), "spiece.model cannot be read as a Sent"),
     "neither pad nor end": (
         entries(TOKENIZER, pad_token=None, eos_token=None),

