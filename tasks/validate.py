@@ -120,13 +120,12 @@ def _rows(summary: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     found = {split: (count, count) for split, count in rows.items()}
     spare = summary.get("largest_group", 0)  # groups go together: by less than one, rows are others
     if spare:
-        found = {split: (count - spare, count) for split, count in rows.items()}
-        found["train"] = (rows["train"] - spare, rows["train"] + spare)
+        found = {split: (count - spare, count + spare) for split, count in rows.items()}
     if summary["own_test"]:
         found["test"] = (rows["test"], rows["test"])
     else:  # copies of a text that would not fit stay out of test together
         spare += max(rows["test"] // 20, summary.get(COPIES_COST, 0))
-        found["test"] = (rows["test"] - spare, rows["test"])
+        found["test"] = (rows["test"] - spare, found["test"][1])
     return found
 
 

@@ -218,7 +218,8 @@ def _further_rows(description: Description, rows: Divisible, asked: _Asked) -> s
         labels = [range(len(names))[at % len(names)] if names else at for at in range(more)]
         if _works(description, _with_rows(rows, labels), asked):
             each = f", {-(-more // len(names)):,} of each label" if names else ""
-            return f"bring {more:,} more rows with other texts{each}{cause}"
+            alone = ", each in a group of its own" if rows.groups is not None else ""
+            return f"bring {more:,} more rows with other texts{each}{alone}{cause}"
     return f"bring more rows with other texts{cause}"
 
 

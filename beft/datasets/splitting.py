@@ -108,7 +108,7 @@ def split_rows(
     Test is the dataset's own evaluation split, whole. Without one it is ``test_rows`` rows, stratified, all copies of a
     text together (where copies do not fit, a few rows fewer). From what is left, each text once: ``gate_rows`` rows,
     then the sample of ``size`` rows, and of it ``dev_fraction`` as dev; all of them stratified. Of groups, as many are
-    taken as fit: a split has fewer rows than asked for, by less than one group.
+    taken as fit: a split has fewer rows than asked for, by less than one group; or one group alone that is larger.
 
     Args:
         keys: ``text_key`` of each row.
@@ -279,13 +279,20 @@ def _stratified(
 
 
 def _whole_groups(ordered: list[int], groups: Sequence[str], purpose: str, total: int) -> tuple[list[int], list[int]]:
-    """The rows of as many groups as fit, tried in the order of the hash of their names; and the rest."""
+    """The rows of as many groups as fit, tried in the order of the hash of their names; and the rest.
+
+    Where none fits, the smallest is taken, unless nothing would be left.
+    """
     members: dict[str, list[int]] = defaultdict(list)
     for row in ordered:
         members[groups[row]].append(row)
     taken: list[int] = []
     rest: list[int] = []
-    for name in sorted(members, key=lambda name: (_keyed_hash(purpose, name), name)):
+    names = sorted(members, key=lambda name: (_keyed_hash(purpose, name), name))
+    smallest = min(names, key=lambda name: len(members[name]), default="")
+    if total and len(names) > 1 and len(members[smallest]) > total:
+        return members[smallest], [row for name in names if name != smallest for row in members[name]]
+    for name in names:
         fits = len(taken) + len(members[name]) <= total
         (taken if fits else rest).extend(members[name])
     return taken, rest

@@ -71,8 +71,12 @@ class Project:
             counts = [0] * int(label) + [int(more)]
             self.rows = self.rows + rows_of(*counts, start=1)
         for more in re.findall(r"bring ([\d,]+) more rows with other texts", message):
-            count = len(self.changes["labels"])
-            self.rows = self.rows + rows_of(*[-(-int(more.replace(",", "")) // count)] * count, start=2)
+            labels = self.changes["labels"]
+            numbers = range(int(more.replace(",", "")))
+            self.rows = self.rows + [
+                {"sentence": f"further {n}", "mood": labels[n % len(labels)], "question": f"further {n}"}
+                for n in numbers
+            ]
 
 
 LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(texts(400))]
@@ -100,7 +104,8 @@ LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(te
         (rows_of(5, 5, copies=30), [], {"test_rows": 20}, labels_of(2), "test is empty: set split.test_rows to "),
         (rows_of(2, 2, copies=50), [], {}, labels_of(2), "(196 of the 200 rows are copies of a text)"),
         (rows_of(*[2] * 25), [], {}, labels_of(25), None),
-        (LARGE_GROUPS, [], {"size": 120}, GROUPED | {"labels": ["bad", "good"]}, "no group is small enough for dev"),
+        (LARGE_GROUPS, [], {"size": 120}, GROUPED | {"labels": ["bad", "good"]}, None),
+        (LARGE_GROUPS[:80], [], {}, GROUPED | {"labels": ["bad", "good"]}, "no group is small enough for dev"),
     ],
 )  # fmt: skip
 def test_what_is_said_helps(

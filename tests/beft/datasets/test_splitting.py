@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beft.datasets.splitting import Splits, TooFewRows, cost_of_copies, deciles, quotas, split_rows
+from beft.datasets.splitting import Splits, SplitSizes, TooFewRows, cost_of_copies, deciles, quotas, split_rows
 from beft.settings import SplitSettings
 
 SPLITS = ("train", "dev", "gate", "test")
@@ -273,6 +273,13 @@ def test_a_larger_sample_of_groups_only_adds() -> None:
         return {*found.train, *found.dev}
 
     assert sample(60) < sample(120)
+
+
+def test_a_group_larger_than_a_split_is_taken_alone() -> None:
+    keys, groups = [f"text {n}" for n in range(250)], [f"group {n // 50}" for n in range(250)]
+    found = split_rows(keys, [0] * 250, [False] * 250, size=None, settings=SplitSettings(), groups=groups)
+    assert found.asked == SplitSizes(test_rows=50, gate_rows=50)
+    assert {name: len(getattr(found, name)) for name in SPLITS} == {"train": 100, "dev": 50, "gate": 50, "test": 50}
 
 
 def test_a_group_larger_than_a_split_is_said() -> None:
