@@ -66,6 +66,9 @@ def _silent(address: str) -> str:
     """Why the server does not answer; nothing where it does.
 
     Asked by Prefect's own client, with its keys, logins, headers and certificates, but once.
+
+    Raises:
+        BeftError: It answers, and lets nobody in without a key or a login.
     """
     from httpx import HTTPStatusError
     from prefect.client.orchestration import get_client
@@ -86,7 +89,10 @@ def _silent(address: str) -> str:
         return "" if error is None else " ".join(str(error).split()) or type(error).__name__
     status = error.response.status_code
     if status in (401, 403):
-        return f"status {status}: PREFECT_API_KEY or PREFECT_API_AUTH_STRING must let you in"
+        raise BeftError(
+            f"the Prefect server at {address} does not let you in (status {status}): set PREFECT_API_KEY for Prefect "
+            "Cloud, or PREFECT_API_AUTH_STRING (NAME:PASSWORD) for a server with a login"
+        )
     return f"status {status}" if status >= 500 else ""  # what answers so is there: Prefect itself meets it next
 
 
