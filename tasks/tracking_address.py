@@ -112,8 +112,7 @@ def _innermost(error: BaseException) -> str:
     while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:
         seen.add(id(below))
         error = below
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(said).split())
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def files_of_database(uri: str, root: Path, destination: str | None) -> str:
