@@ -39,14 +39,15 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     """
     set_up_log()
     workspace = Workspace(Path.cwd())
-    check_settings(settings, workspace.root)
-    with workspace.locked(patience=patience()), stopping_commands():
+    with workspace.locked(patience=patience()):
         run = Run(settings, workspace)
-        run.fetch()
-        for dataset in settings.datasets:
-            run.step("validate_raw", dataset)
-        run.prepare()
-        with run.tracked():
+        with run.tracked(), stopping_commands():
+            check_settings(settings, workspace.root)
+            run.fetch()
+            for dataset in settings.datasets:
+                run.step("validate_raw", dataset)
+            run.prepare()
+            run.identify()
             for dataset in settings.datasets:
                 run.step("validate", dataset)
             for name in ("probe", "score", "train", "evaluate"):

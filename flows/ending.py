@@ -1,8 +1,14 @@
 """How a run ends: finished, failed, or killed; whatever it is, it is written down."""
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+
+from beft.errors import BeftError
+from tasks.connection import hurried
+
+logger = logging.getLogger(__name__)
 
 Close = Callable[[str, str | None], None]
 """Takes MLflow's word for how a run ended, and what ended it, where that was an error."""
@@ -20,6 +26,18 @@ def ending(close: Close) -> Iterator[None]:
         close("KILLED", type(error).__name__)
         raise
     close("FINISHED", None)
+
+
+@contextmanager
+def closing(status: str) -> Iterator[None]:
+    """Write in the block how a run ended. Of one that failed, the error that ended it is the one to see."""
+    try:
+        with hurried() if status == "KILLED" else nullcontext():
+            yield
+    except (BeftError, OSError) as reason:
+        if status == "FINISHED":
+            raise
+        logger.warning("how the run ended could not be written into all of its records: %s", reason)
 
 
 def now() -> str:

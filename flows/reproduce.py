@@ -5,6 +5,7 @@ says why.
 """
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,15 @@ def reproduce(
     set_up_log()
     workspace = Workspace(Path.cwd())
     settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
-    with workspace.locked(patience=patience()), stopping_commands():
-        run = Reproducing(make_plan(request, settings, workspace.root), settings, workspace)
-        run.prepare()
-        run.price()
-        if plan_only:
-            return run.record
-        with run.tracked():
+    with workspace.locked(patience=patience()):
+        run = Reproducing(request, settings, workspace)
+        with nullcontext() if plan_only else run.tracked(), stopping_commands():
+            run.make_plan()
+            run.prepare()
+            run.price()
+            if plan_only:
+                return run.record
+            run.identify()
             run.measure()
             run.merge()
             run.report()

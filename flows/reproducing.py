@@ -14,13 +14,13 @@ from prefect.runtime import flow_run
 from beft.errors import BeftError
 from beft.estimate import readable_seconds
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
-from flows.ending import ending, now
+from flows.ending import closing, ending, now
 from flows.fan_out import width, windowed
 from flows.links import link_runs
 from flows.steps import Submitted, run_through_prefect, submit
 from tasks import reproduction_tracking as tracking
 from tasks.environment import stay_offline
-from tasks.facts import code_version, is_local, source_sha256
+from tasks.facts import code_version, is_local, request_fingerprint, source_sha256
 from tasks.fetch import fetch_step
 from tasks.fingerprint import circumstances, contents_sha256
 from tasks.flat_settings import ELSEWHERE
@@ -31,8 +31,9 @@ from tasks.merge import merge_step
 from tasks.prepare import prepare_step
 from tasks.reproduce_report import PLAN, reproduce_report_step
 from tasks.reproduction_cells import Outline
-from tasks.reproduction_plan import Missing, Plan, Planned, reasons
+from tasks.reproduction_plan import Missing, Plan, Planned, make_plan, reasons
 from tasks.reproduction_price import Price, price_table
+from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tasks.step import RECORD, Call, StepRecord
 from tasks.tracking import page_of
@@ -49,23 +50,39 @@ class Reproducing:
         folders: Key of a measurement (or of another step) to the folder of its result.
     """
 
-    def __init__(self, plan: Plan, settings: PipelineSettings, workspace: Workspace) -> None:
-        self.plan, self.settings, self.workspace, self.root = plan, settings, workspace, workspace.root
+    def __init__(self, request: ReproductionRequest, settings: PipelineSettings, workspace: Workspace) -> None:
+        self.request, self.settings, self.workspace, self.root = request, settings, workspace, workspace.root
         self.folders: dict[str, Path] = {}
-        self.missing = list(plan.missing)
+        self.missing: list[Missing] = []
         self.record: dict[str, Any] = {
             "status": "RUNNING",
             "started": now(),
             "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
-            "request": plan.request.model_dump(mode="json"),
+            "request": request.model_dump(mode="json"),
             "steps": {},
         }
-        self._todo: list[Planned] = list(plan.measurements)
+        self._plan: Plan | None = None
+        self._todo: list[Planned] = []
         self._prepared: dict[str, Path] = {}
         self._prices: dict[str, Price] = {}
         self._merges: list[str] = []
         self._failed: list[str] = []
         self._parent: str | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """What it takes; there is none before ``make_plan``."""
+        assert self._plan is not None
+        return self._plan
+
+    def make_plan(self) -> None:
+        """Plan it.
+
+        Raises:
+            InputError: A name is unknown, a setting is wrong, or nothing at all can be measured.
+        """
+        self._plan = make_plan(self.request, self.settings, self.root)
+        self.missing, self._todo = list(self._plan.missing), list(self._plan.measurements)
 
     def prepare(self) -> None:
         """Get and prepare the data of every measurement; what cannot be had says why."""
@@ -157,28 +174,46 @@ class Reproducing:
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
-        """Keep the reproduction in MLflow and in its own folder, from here to its end, whatever that is."""
-        fingerprint = self._fingerprint()
+        """Write the end of the reproduction into its folder and into MLflow, whatever that is.
+
+        One that ends before ``identify`` is named by what was asked and the source alone.
+        """
+        with ending(self._close):
+            yield
+
+    def identify(self) -> None:
+        """Name the reproduction by its fingerprint, now that its data is there; keep it in MLflow and in its folder."""
+        facts = {"compute": circumstances(self._todo[0].settings.base).compute}
+        self._name(self._fingerprint(), facts)
+        parent = self._open()
+        own = tracking.tracked_in(self.settings)
+        page = page_of(parent, own, root=self.root)
+        link_runs(self.record["prefect_flow_run"], parent, page, own, self.root)
+
+    def _name(self, fingerprint: str, facts: dict[str, Any]) -> None:
         folder = self.workspace.run_folder(fingerprint)
         code = code_version()
-        facts = {
+        facts |= {
             "commit": code.commit,
             "dirty": code.dirty,
             "source_sha256": source_sha256(),
             "run_folder": folder.relative_to(self.root).as_posix(),
-            "compute": circumstances(self._todo[0].settings.base).compute,
         }
         self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
         values = self.settings.model_dump(mode="json")
         write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self._parent = tracking.open_reproduction(fingerprint, self.plan, self.settings, root=self.root, facts=facts)
-        self.record["mlflow_run"] = self._parent
         self._write()
-        with ending(self._close):
-            own = tracking.tracked_in(self.settings)
-            page = page_of(self._parent, own, root=self.root)
-            link_runs(self.record["prefect_flow_run"], self._parent, page, own, self.root)
-            yield
+
+    def _open(self) -> str:
+        """The id of the MLflow run, which is found or made."""
+        if self._parent is None:
+            own, facts = self.record["fingerprint"], self.record["facts"]
+            self._parent = tracking.open_reproduction(
+                own, self.request, self._plan, self.settings, root=self.root, facts=facts
+            )
+            self.record["mlflow_run"] = self._parent
+            self._write()
+        return self._parent
 
     def _fingerprint(self) -> str:
         return sha256_json(
@@ -335,12 +370,14 @@ class Reproducing:
             "error": error,
             "missing": [*reasons(self.missing), *self._failed],
         }
-        self._write()
-        assert self._parent is not None
         report = self.record.get("report")
-        try:
+        with closing(status):
+            if "fingerprint" not in self.record:
+                asked = self.settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+                self._name(request_fingerprint([self.request.model_dump(mode="json"), asked]), {})
+            self._write()
             tracking.finish_reproduction(
-                self._parent,
+                self._open(),
                 status,
                 self.settings,
                 root=self.root,
@@ -348,10 +385,6 @@ class Reproducing:
                 report=self.root / report if report else None,
                 error=error,
             )
-        except BeftError:
-            if status == "FINISHED":
-                raise
-            logger.exception("the MLflow run could not be closed")  # the error that ended the run is the one to see
 
     def _write(self) -> None:
         self.workspace.record_run(self.record["fingerprint"], self.record, self.folders)

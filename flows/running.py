@@ -14,16 +14,17 @@ from prefect.runtime import flow_run
 from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import copy_file, write_text
-from flows.ending import ending, now
+from flows.ending import closing, ending, now
 from flows.fan_out import width, windowed
 from flows.links import link_runs
-from flows.steps import Submitted, submit
+from flows.steps import Done, Submitted, run_in_this_thread, submit
 from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
-from tasks.facts import facts_of_training, run_facts, run_fingerprint
+from tasks.facts import code_facts, facts_of_training, request_fingerprint, run_facts, run_fingerprint
+from tasks.flat_settings import ELSEWHERE
 from tasks.prefect_task import dvc_task
 from tasks.settings import PipelineSettings
-from tasks.step import StepRecord, step_key
+from tasks.step import Call, StepRecord, step_key
 from tasks.steps import dvc_folder, find_step, input_keys
 from tasks.versioning import DataVersion
 from tasks.workspace import Workspace
@@ -89,29 +90,44 @@ class Run:
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
-        """Keep the run in MLflow and in its own folder, from here to its end, whatever that is.
+        """Write the end of the run into its folder and into MLflow, whatever that is.
 
-        The folder is named by the run's fingerprint; a run that was interrupted is continued in it and in MLflow.
+        A run that ends before ``identify`` is named by its settings and the source alone.
+        """
+        with ending(self._close):
+            yield
+        self.workspace.point_latest(self.record["fingerprint"])
+
+    def identify(self) -> None:
+        """Name the run by its fingerprint, now that its data is there, and keep it in MLflow and in its own folder.
+
+        One that was interrupted is continued in both.
         """
         data = self._data_versions()
-        fingerprint = run_fingerprint(self.settings, data)
+        self._name(run_fingerprint(self.settings, data), run_facts(self.settings, data, self.root))
+        parent = self._open()
+        page = self.record["mlflow_page"]
+        link_runs(self.record["prefect_flow_run"], parent, page, self.settings, self.root)
+        for record in self._finished:
+            self._log(record)
+
+    def _name(self, fingerprint: str, facts: dict[str, Any]) -> None:
         folder = self.workspace.run_folder(fingerprint)
-        facts = run_facts(self.settings, data, self.root)
         facts["run_folder"] = folder.relative_to(self.root).as_posix()
         self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
         values = self.settings.model_dump(mode="json")
         write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self._parent = tracking.open_run(fingerprint, self.settings, root=self.root, facts=facts)
-        self.record["mlflow_run"] = self._parent
-        self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
         self._write()
-        with ending(self._close):
-            page = self.record["mlflow_page"]
-            link_runs(self.record["prefect_flow_run"], self._parent, page, self.settings, self.root)
-            for record in self._finished:
-                self._log(record)
-            yield
-        self.workspace.point_latest(fingerprint)
+
+    def _open(self) -> str:
+        """The id of the MLflow run, which is found or made."""
+        if self._parent is None:
+            facts = self.record["facts"]
+            self._parent = tracking.open_run(self.record["fingerprint"], self.settings, root=self.root, facts=facts)
+            self.record["mlflow_run"] = self._parent
+            self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
+            self._write()
+        return self._parent
 
     def _data_versions(self) -> dict[str, DataVersion]:
         """The data of every dataset, as DVC or as steps made it."""
@@ -165,9 +181,13 @@ class Run:
         )
 
     def _finish(self, submitted: Submitted) -> StepRecord:
-        done = submitted.done()
+        return self._keep(submitted.done())
+
+    def _keep(self, done: Done) -> StepRecord:
         key = done.record.key
-        self._futures[key], self.folders[key] = done.future, done.folder
+        self.folders[key] = done.folder
+        if done.future is not None:
+            self._futures[key] = done.future
         self._note(done.record, reused=done.reused)
         return done.record
 
@@ -177,8 +197,11 @@ class Run:
         self.record["report"] = f"{self.record['run_folder']}/report.html"
         trained = {record.dataset: record for record in self._finished if record.step == "train"}
         facts = {name: facts_of_training(self.record["facts"], trained.get(name)) for name in self.settings.datasets}
-        done = self.step("register", parent=self._parent, root=self.root, facts=self.record["facts"], trained=facts)
-        self.record["models"] = done.summary["models"]
+        step = find_step("register")
+        inputs = {name: self.folders[read] for name, read in input_keys(step, self.settings, None).items()}
+        extra = {"parent": self._parent, "root": self.root, "facts": self.record["facts"], "trained": facts}
+        done = run_in_this_thread(Call(step, self.settings, inputs, self.root, extra=extra), [*self._futures.values()])
+        self.record["models"] = self._keep(done).summary["models"]
 
     def _note(self, record: StepRecord, *, reused: bool) -> None:
         self.record["steps"][record.key] = {
@@ -201,15 +224,12 @@ class Run:
 
     def _close(self, status: Any, error: str | None = None) -> None:
         self.record |= {"status": status, "finished": now(), "error": error}
-        self._write()
-        assert self._parent is not None
-        try:
-            tracking.close_run(self._parent, status, self.settings, root=self.root, error=error)
-        except BeftError as reason:
-            if status == "FINISHED":
-                raise
-            # The error that ended the run is the one to see.
-            logger.warning("the MLflow run could not be closed: %s", reason)
+        with closing(status):
+            if "fingerprint" not in self.record:
+                asked = self.settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+                self._name(request_fingerprint(asked), {"data": {}, **code_facts()})
+            self._write()
+            tracking.close_run(self._open(), status, self.settings, root=self.root, error=error)
 
     def _write(self) -> None:
         steps: Mapping[str, Path] = self.folders

@@ -17,11 +17,11 @@ _REUSED = {REUSED, "Cached"}
 
 @dataclass(frozen=True)
 class Done:
-    """A finished step: its record, its folder, its future, and whether it was there already."""
+    """A finished step: its record, its folder, its future (None: none), and whether it was there already."""
 
     record: StepRecord
     folder: Path
-    future: PrefectFuture[Any]
+    future: PrefectFuture[Any] | None
     reused: bool
 
 
@@ -44,11 +44,14 @@ class Submitted:
             InputError: The user's input is wrong.
             BeftError: The step failed.
         """
-        fingerprint = str(self.future.result()["fingerprint"])
-        folder = self.call.folder(fingerprint)
-        # Prefect's cached result may come from another workspace; the folder is this one's.
-        record = StepRecord.model_validate(read_json(folder / RECORD))
-        return Done(record, folder, self.future, self.future.state.name in _REUSED)
+        return _done(self.call, self.future.result(), self.future.state.name, self.future)
+
+
+def _done(call: Call, result: Mapping[str, Any], state: str | None, future: PrefectFuture[Any] | None = None) -> Done:
+    folder = call.folder(str(result["fingerprint"]))
+    # Prefect's cached result may come from another workspace; the folder is this one's.
+    record = StepRecord.model_validate(read_json(folder / RECORD))
+    return Done(record, folder, future, state in _REUSED)
 
 
 def submit(
@@ -67,16 +70,32 @@ def submit(
         extra: Further keywords of its function.
         after: What it waits for, so that Prefect draws the dependence.
     """
-    future = step.task.submit(
-        settings=settings.model_dump(mode="json"),
-        inputs={name: str(folder) for name, folder in inputs.items()},
-        root=str(root),
-        dataset=dataset,
-        extra=dict(extra or {}),
-        wait_for=list(after),
-    )
+    call = Call(step, settings, inputs, root, dataset, extra)
+    future = step.task.submit(**_parameters(call), wait_for=list(after))
     assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
-    return Submitted(Call(step, settings, {}, root, dataset), future)
+    return Submitted(call, future)
+
+
+def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> Done:
+    """Run one step, or reuse it, where the flow itself runs: Ctrl-C reaches it there, whatever it waits for.
+
+    Raises:
+        InputError: The user's input is wrong.
+        BeftError: The step failed.
+    """
+    state = call.step.task(**_parameters(call), wait_for=list(after), return_state=True)
+    return _done(call, state.result(), state.name)
+
+
+def _parameters(call: Call) -> dict[str, Any]:
+    """The plain values that the step's Prefect task takes."""
+    return {
+        "settings": call.settings.model_dump(mode="json"),
+        "inputs": {name: str(folder) for name, folder in call.inputs.items()},
+        "root": str(call.root),
+        "dataset": call.dataset,
+        "extra": dict(call.extra or {}),
+    }
 
 
 def run_through_prefect(

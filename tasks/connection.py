@@ -22,6 +22,7 @@ from tasks.artifact_address import address_of_files
 from tasks.environment import settle, sqlite_uri
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
+from tasks.supervisor import STOPPING
 from tasks.tracking_address import files_of_database, is_database, is_remote, keeps_files_here, silence, with_driver
 from tasks.transient import broke_off
 
@@ -47,6 +48,12 @@ PATIENCE_SECONDS = 300.0
 
 TRIES = 3
 """How often a function that may be repeated is called when answers to it break off."""
+
+_HURRY = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+    "PGCONNECT_TIMEOUT": "3",
+}
 
 _answered: set[str] = set()
 _AGAIN = "start the run again, and it goes on with what is finished"
@@ -189,12 +196,13 @@ def uri_of_project(root: Path) -> str:
 def _require_answer(uri: str) -> None:
     """Ask a server or a database whether it is there: MLflow's client itself goes on asking for minutes.
 
-    One that has answered this process before is waited for, so that a run outlives the server's restart.
+    One that has answered this process before is waited for, so that a run outlives the server's restart; but not by a
+    run that was stopped.
     """
     began, told = time.monotonic(), False
-    patience = PATIENCE_SECONDS if uri in _answered else 0.0
+    patience = PATIENCE_SECONDS if uri in _answered and not STOPPING.is_set() else 0.0
     while (reason := silence(uri)) is not None:
-        if time.monotonic() - began >= patience:
+        if time.monotonic() - began >= patience or STOPPING.is_set():
             waited = f" after {patience:.0f} s" if patience else ""
             _answered.discard(uri)  # nobody waits for it a second time
             raise BeftError(
@@ -205,8 +213,22 @@ def _require_answer(uri: str) -> None:
         if not told:
             log.warning("MLflow at %s does not answer (%s); waiting for it", uri, reason)
             told = True
-        time.sleep(1)
+        STOPPING.wait(1)
     _answered.add(uri)
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Have MLflow's client give up within seconds in the block: a run was stopped, and whoever stopped it waits."""
+    before = {name: os.environ.get(name) for name in _HURRY}
+    os.environ.update(_HURRY)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:

@@ -123,6 +123,15 @@ def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion])
     )
 
 
+def request_fingerprint(asked: Any) -> str:
+    """The fingerprint of a run that ended before its data was there: of what it was asked, and of the source.
+
+    Args:
+        asked: Its settings and the like, as JSON, without those that change no result.
+    """
+    return sha256_json({"asked": asked, "source": source_sha256()})
+
+
 def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:
     """What is stored with every record of a run: hashes of data, source, lock and requirements; commit; compute."""
     return {
@@ -146,16 +155,20 @@ def process_facts(settings: PipelineSettings) -> dict[str, Any]:
 
     The process of a step may be on another machine than that of the flow, with another device and another checkout.
     """
+    found = circumstances(settings.base)
+    return {**code_facts(), "compute": found.compute, "environment": environment(found.versions)}
+
+
+def code_facts() -> dict[str, Any]:
+    """Source, commit, requirements and libraries of this process, whatever the settings are."""
     code = code_version()
     requirements = project_file("constraints.txt")
-    found = circumstances(settings.base)
     return {
         "source_sha256": source_sha256(),
         "commit": code.commit,
         "dirty": code.dirty,
         "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
-        "compute": found.compute,
-        "environment": environment(found.versions),
+        "environment": environment(),
     }
 
 

@@ -15,6 +15,7 @@ from tasks.flat_settings import flat
 from tasks.measured import Failed, Measured, Measurement
 from tasks.mlflow_limits import RUN_NAME
 from tasks.reproduction_plan import Plan, Planned
+from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, StepRecord
 from tasks.tracking import (
@@ -42,11 +43,18 @@ def tracked_in(settings: PipelineSettings) -> PipelineSettings:
 @explained
 @repeatable
 def open_reproduction(
-    fingerprint: str, plan: Plan, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]
+    fingerprint: str,
+    request: ReproductionRequest,
+    plan: Plan | None,
+    settings: PipelineSettings,
+    *,
+    root: Path,
+    facts: Mapping[str, JSON],
 ) -> str:
     """The id of the parent run: the one that has this fingerprint, or a new one.
 
     Args:
+        plan: None: it could not be planned.
         facts: Source hash, commit and the like, which become tags.
 
     Raises:
@@ -55,9 +63,10 @@ def open_reproduction(
     connection = connect(tracked_in(settings), root)
     client = connection.client
     run = find_run(connection, {FLOW: fingerprint})
-    request = plan.request
+    bases = plan.bases if plan else {source: source for source in request.models}
+    datasets, regimes = (plan.datasets, plan.regimes) if plan else (request.datasets, request.regimes)
     if run is None:
-        what = f"{request.name} · {', '.join(plan.bases)}"
+        what = f"{request.name} · {', '.join(bases)}"
         name = f"{shown(what, RUN_NAME - 11)} · {fingerprint[:8]}"
         own = {FLOW: fingerprint, "mlflow.user": user_name()}
         run = client.create_run(connection.experiment, run_name=name, tags=own)
@@ -67,13 +76,13 @@ def open_reproduction(
             client.delete_tag(run.info.run_id, "error")
     parent = str(run.info.run_id)
     params = {name: value for name, value in request.model_dump(mode="json").items() if name != "changes"}
-    params |= {"models": list(plan.bases.values()), "datasets": plan.datasets, "regimes": plan.regimes}
-    params |= {"methods": plan.methods, **request.changes}
+    params |= {"models": list(bases.values()), "datasets": datasets, "regimes": regimes}
+    params |= {"methods": plan.methods if plan else request.methods, **request.changes}
     tags: dict[str, JSON] = {
         "reproduction": request.name,
-        "base": ", ".join(plan.bases),
-        "dataset": ", ".join(plan.datasets),
-        "regime": ", ".join(plan.regimes),
+        "base": ", ".join(bases),
+        "dataset": ", ".join(datasets),
+        "regime": ", ".join(map(str, regimes)),
         "protocol": request.protocol,
         **{name: value for name, value in facts.items() if not isinstance(value, dict)},
         "mlflow.source.name": "flows/reproduce.py",

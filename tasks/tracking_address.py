@@ -6,6 +6,7 @@ from pathlib import Path
 
 from beft.commands import own_command, pip_install
 from beft.errors import InputError
+from tasks.supervisor import STOPPING
 
 POSTGRESQL_DRIVER = "postgresql+psycopg"
 """How SQLAlchemy names the driver that beft brings; its own choice for ``postgresql:`` is another one."""
@@ -85,7 +86,12 @@ def _silence_of_server(uri: str) -> str | None:
     try:
         creds = get_default_host_creds(uri)
         status = http_request(
-            creds, "/health", "GET", max_retries=0, timeout=_SECONDS, raise_on_status=False
+            creds,
+            "/health",
+            "GET",
+            max_retries=0,
+            timeout=2 if STOPPING.is_set() else _SECONDS,
+            raise_on_status=False,
         ).status_code
     except MlflowException as error:
         return _innermost(error)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from beft.errors import InputError, SettingsError
+from beft.errors import BeftError, InputError, SettingsError
 from beft.files import read_json, sha256_tree
 from flows.deploying import deploy
 from flows.prefect_server import server_address
@@ -130,9 +130,55 @@ def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> 
         run_adapt(settings_of(root))
     steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
     assert steps == {"fetch"}
-    assert not (root / "mlflow").exists()
+    is_recorded_as_failed(root, "superb")
     with Workspace(root).locked():
         pass
+
+
+def is_recorded_as_failed(root: Path, reason: str) -> None:
+    """The one run of the workspace, in its folder and in MLflow."""
+    [path] = (root / "runs").glob("*/run.json")
+    record = read_json(path)
+    assert record["status"] == "FAILED" and reason in record["error"] and record["finished"]
+    assert not (root / "runs" / "latest").exists()
+    assert PipelineSettings.read(path.with_name("params.yaml")).datasets
+    [run] = parents(root)
+    assert run.info.run_id == record["mlflow_run"]
+    assert run.info.status == "FAILED" and reason in run.data.tags["error"]
+    assert run.data.tags["run_folder"] == f"runs/{path.parent.name}"
+    assert run.data.tags["dataset"] == "mine"
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(("wrong", "reason"), [("base", "bass"), ("source", "mine.csv")])
+def test_a_run_that_ends_before_its_data_is_there_is_in_its_folder_and_in_mlflow_with_the_reason(
+    root: Path, wrong: str, reason: str
+) -> None:
+    """Started as a deployment starts it, whose flow run is there before anything can be refused."""
+    from flows.adapt import adapt
+
+    settings = settings_of(root, base__source="./bass") if wrong == "base" else settings_of(root)
+    if wrong == "source":
+        raw = root / "data" / "files" / "mine.csv"
+        raw.unlink()
+        raw.mkdir()  # where a file should be
+    for _ in range(2):  # the same once more is the same run
+        with pytest.raises(BeftError, match=reason):
+            adapt(settings)
+        is_recorded_as_failed(root, reason)
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_it_is_in_its_folder_also_where_mlflow_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.adapt import adapt
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(SettingsError, match="bass"):
+        adapt(settings_of(root, base__source="./bass"))
+    [path] = (root / "runs").glob("*/run.json")
+    assert read_json(path)["status"] == "FAILED" and "bass" in read_json(path)["error"]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from beft.files import read_json, write_text
 from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
@@ -81,6 +81,25 @@ def test_wrong_names_are_said_before_a_server_is_started(root: Path) -> None:
     with pytest.raises(InputError, match="Did you mean 'mine'"):
         run_reproduce(request, PipelineSettings.read(root / "params.yaml"))
     assert not (root / "runs").exists()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_one_of_which_nothing_can_be_measured_is_in_its_folder_and_in_mlflow_with_the_reason(root: Path) -> None:
+    from flows.reproduce import reproduce
+
+    settings = PipelineSettings.read(root / "params.yaml")
+    for plan_only in (True, False):
+        request = ReproductionRequest(name="table1", datasets=("gone",), regimes=(60,), methods=("value",), seeds=1)
+        with pytest.raises(BeftError, match="nothing of this can be measured"):
+            reproduce(request, settings, plan_only)
+        assert len(list((root / "runs").glob("*/run.json"))) == (0 if plan_only else 1)
+    [path] = (root / "runs").glob("*/run.json")
+    record = read_json(path)
+    assert record["status"] == "FAILED" and "gone.csv" in record["error"]
+    [run] = runs(root)
+    assert run.info.run_id == record["mlflow_run"]
+    assert run.info.status == "FAILED" and "nothing of this can be measured" in run.data.tags["error"]
 
 
 @pytest.mark.server

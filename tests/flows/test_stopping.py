@@ -1,22 +1,28 @@
 """A run that is stopped in a training, by Ctrl-C on a terminal or by what ends a whole group of processes."""
 
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from beft.files import read_json
 from flows.deploying import deploy
 from flows.prefect_server import server_address
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
+from tests.faults.workspace import small_faulty
 from tests.flows.test_reproduce import runs
+from tests.support.mlflow_server import mlflow_server
 from tests.support.postgresql import free_port
 from tests.support.small_data import small_workspace
 from tests.support.waiting import wait_until
@@ -63,7 +69,7 @@ def test_it_ends_at_once_says_so_and_leaves_nothing_running(root: Path, number: 
         )
     started = [psutil.Process(process.pid)]
     try:
-        wait_until(lambda: "epoch 3/" in (root / "log").read_text(), 240, process=process, log=root / "log")
+        wait_until(lambda: "epoch 3/" in (root / "log").read_text(), 600, process=process, log=root / "log")
         started += started[0].children(recursive=True)
         assert len(started) > 2  # the run, Prefect's server, the step
         os.killpg(process.pid, number)
@@ -80,6 +86,68 @@ def test_it_ends_at_once_says_so_and_leaves_nothing_running(root: Path, number: 
     assert "Traceback" not in said and "inside beft" not in said, said
     assert ("beft: stopped" in said) == (number == signal.SIGINT)
     assert [run.info.status for run in runs(root)] == ["KILLED"]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("away", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
+def test_control_c_on_a_terminal_ends_it_within_seconds_where_mlflow_does_not_answer(
+    root: Path, away: signal.Signals
+) -> None:
+    (root / "mlflow-server").mkdir()
+    keyboard, terminal = pty.openpty()
+    with mlflow_server(root / "mlflow-server") as server, (root / "log").open("w") as log:
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(root / "prefect")}
+        environment |= {"PREFECT_API_URL": "", "MLFLOW_TRACKING_URI": server.address}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *TABLE],
+            cwd=root,
+            env=environment,
+            stdin=terminal,
+            stdout=log,
+            stderr=log,
+            preexec_fn=at_terminal,
+        )
+        try:
+            wait_until(lambda: "epoch 3/" in (root / "log").read_text(), 600, process=process, log=root / "log")
+            assert server.process is not None
+            for one in [*(servers := psutil.Process(server.process.pid).children(recursive=True)), server.process]:
+                one.send_signal(away)
+            os.write(keyboard, b"\x03")
+            assert process.wait(45) == 130, (root / "log").read_text()
+        finally:
+            process.kill()
+            process.wait()
+            for one in servers:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+    os.close(keyboard)
+    os.close(terminal)
+    said = (root / "log").read_text()
+    assert "measure/mine: stopped; started again, it goes on" in said and "beft: stopped" in said
+    assert "could not be written into all of its records: no MLflow server answers" in said
+    [path] = (root / "runs").glob("*/run.json")
+    assert read_json(path)["status"] == "KILLED"
+
+
+def at_terminal() -> None:
+    """In the child: its standard input is the terminal that sends it Ctrl-C."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_control_c_ends_a_run_at_once_that_is_registering(tmp_path: Path) -> None:
+    """Whatever it waits for there: MLflow's client asks a server for minutes that goes away in the middle."""
+    faulty = small_faulty(tmp_path)
+    with faulty.running(stop="register") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(45) == 130
+    assert faulty.message() == "stopped"
+    assert faulty.registry()["parents"] == ["KILLED"]
 
 
 @pytest.mark.server
@@ -143,7 +211,7 @@ def test_a_worker_and_its_flow_run_end_with_the_command_that_is_killed(
     started: list[psutil.Process] = []
     try:
         run_deployment("adapt/nightly", timeout=0)
-        wait_until(lambda: "value: epoch 1/" in (root / "log").read_text(), 300, process=worker, log=root / "log")
+        wait_until(lambda: "value: epoch 1/" in (root / "log").read_text(), 600, process=worker, log=root / "log")
         started = psutil.Process(worker.pid).children(recursive=True)
         assert any("tasks.process" in one.cmdline() for one in started)
         worker.kill()
