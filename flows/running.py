@@ -199,7 +199,7 @@ class Run:
         facts = {name: facts_of_training(self.record["facts"], trained.get(name)) for name in self.settings.datasets}
         step = find_step("register")
         inputs = {name: self.folders[read] for name, read in input_keys(step, self.settings, None).items()}
-        extra = {"parent": self._parent, "root": self.root, "facts": self.record["facts"], "trained": facts}
+        extra = {"parent": self._parent, "facts": self.record["facts"], "trained": facts}
         done = run_in_this_thread(Call(step, self.settings, inputs, self.root, extra=extra), [*self._futures.values()])
         self.record["models"] = self._keep(done).summary["models"]
 

@@ -8,6 +8,7 @@ from typing import Any
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 from beft.files import read_json
+from tasks.environment import carried_to_workers
 from tasks.prefect_task import REUSED
 from tasks.settings import PipelineSettings
 from tasks.step import RECORD, Call, Step, StepRecord
@@ -95,6 +96,7 @@ def _parameters(call: Call) -> dict[str, Any]:
         "root": str(call.root),
         "dataset": call.dataset,
         "extra": dict(call.extra or {}),
+        "environment": carried_to_workers(),
     }
 
 

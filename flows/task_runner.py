@@ -9,7 +9,8 @@ from beft.errors import InputError
 DASK = "BEFT_DASK"
 """The address of a Dask scheduler, ``tcp://HOST:8786``; or a number: so many local workers, for the length of the flow.
 
-The workers need this environment and the workspace's folder at the same path.
+The workers need the libraries and the workspace's folder at the same path. What steps read of the environment,
+BEFT_DATA_DIR and HF_HUB_OFFLINE, is given to them.
 """
 
 THREADS = 8  # how many tasks wait at once; how many compute at once, the places of the machine say

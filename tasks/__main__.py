@@ -70,7 +70,7 @@ def run(name: str, dataset: str | None, root: Path) -> None:
         )
     key = step_key(name, dataset)
     with explained_os_errors(key), whole_folder(root / dvc_folder(key)) as out:
-        call_function(step, settings, inputs, out, dataset)
+        call_function(step, settings, inputs, out, dataset, root=root)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,16 @@ whoever starts a process calls :func:`settle` before it imports any of them. Wha
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from beft.limits import usable_cores
 from tasks.passwords import holds_password
+
+_DATA_FOLDER = "BEFT_DATA_DIR"
+_READ_BY_STEPS = (_DATA_FOLDER, "HF_HUB_OFFLINE")
+_AT_START = frozenset(os.environ)
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -97,6 +102,19 @@ def environment_of_strangers() -> dict[str, str]:
         or (name.startswith(_HARMLESS_PREFIXES) and "TOKEN" not in name)
         or (name.upper() in _PROXIES and not holds_password(value))
     }
+
+
+def carried_to_workers() -> dict[str, str]:
+    """The variables that steps read, for a Dask worker, which was started without them; paths are in full."""
+    found = {name: os.environ[name] for name in _READ_BY_STEPS if name in os.environ}
+    if found.get(_DATA_FOLDER):
+        found[_DATA_FOLDER] = str(Path(found[_DATA_FOLDER]).expanduser().resolve())
+    return found
+
+
+def adopt(variables: Mapping[str, str]) -> None:
+    """On a worker: take over the variables of the process that runs the flow, but for those it was started with."""
+    os.environ.update({name: value for name, value in variables.items() if name not in _AT_START})
 
 
 _AS_URI = "?uri=true"

@@ -10,14 +10,22 @@ from tasks.step import JSON, Step
 
 
 def fetch(
-    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
 ) -> dict[str, JSON]:
     """Copy the source of a dataset into ``out``, with a ``source.json`` that says where it came from.
+
+    Args:
+        root: The workspace's folder, where own datasets and the paths of their files begin; None: the current one.
 
     Raises:
         InputError: The dataset is unknown, or its source cannot be reached.
     """
-    root = Path.cwd()
+    root = root or Path.cwd()
     record = fetch_source(find_dataset(str(dataset), root), out, root)
     return {"origin": record["origin"], "bytes": sum(file["bytes"] for file in record["files"])}
 

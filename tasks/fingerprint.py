@@ -130,6 +130,13 @@ def installed(names: Iterable[str]) -> dict[str, str]:
     return versions
 
 
+def located(base: BaseSettings, root: Path) -> BaseSettings:
+    """The settings of a base, with its folder in full where it is relative to the workspace's."""
+    folder = root / Path(base.source).expanduser()
+    is_relative = not Path(base.source).expanduser().is_absolute() and folder.is_dir()
+    return base.model_copy(update={"source": str(folder)}) if is_relative else base
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Relative path to sha256 of every file below a folder, without the record that the driver adds."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -175,7 +182,7 @@ def fingerprint_of(
             "settings": selected(settings, step.sections, dataset),
             "inputs": {name: contents_sha256(folder) for name, folder in inputs.items()},
             "watched": dict(step.watches(settings, dataset, root)) if step.watches else {},
-            "circumstances": vars(circumstances(settings.base)) if step.computes else {},
+            "circumstances": vars(circumstances(located(settings.base, root))) if step.computes else {},
             "source": source_sha256(step),
         }
     )

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from beft.errors import BeftError
 from tasks.artifacts import artifact_key, leave
+from tasks.environment import adopt
 from tasks.process import LISTENER
 from tasks.settings import PipelineSettings
 from tasks.step import Call, Finished, Step, run_step
@@ -29,8 +30,9 @@ def prefect_task(step: Step) -> Task[..., Any]:
         root: str,
         dataset: str | None = None,
         extra: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> Any:
-        finished = _run_shown(_call(step, settings, inputs, root, dataset, extra))
+        finished = _run_shown(_call(step, settings, inputs, root, dataset, extra, environment))
         record = finished.record.model_dump(mode="json")
         if finished.reused:
             message = f"finished {finished.record.finished}, {finished.record.seconds:.1f} s saved"
@@ -79,8 +81,10 @@ def _call(
     inputs: Mapping[str, str],
     root: str,
     dataset: str | None,
-    extra: dict[str, Any] | None,
+    extra: dict[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Call:
+    adopt(environment or {})
     folders = {name: Path(path) for name, path in inputs.items()}
     return Call(step, PipelineSettings.from_mapping(settings), folders, Path(root), dataset, extra)
 

@@ -61,6 +61,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         "inputs": {name: str(path.resolve()) for name, path in call.inputs.items()},
         "out": str(out.resolve()),
         "dataset": call.dataset,
+        "root": str(call.root.resolve()),
         "checkpoints": str(checkpoints.resolve()) if checkpoints else None,
         "extra": dict(call.extra or {}),
     }
@@ -203,6 +204,7 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
         request["dataset"],
         Path(request["checkpoints"]) if request["checkpoints"] else None,
         request["extra"],
+        root=Path(request["root"]),
     )
 
 

@@ -54,7 +54,8 @@ class Step:
 
     Attributes:
         function: ``NAME(settings, inputs, out, *, dataset=None) -> summary``: reads the folders ``inputs``, writes into
-            the empty folder ``out``, returns a small JSON object. It sees only the settings declared here.
+            the empty folder ``out``, returns a small JSON object. It sees only the settings declared here. Where it has
+            the keyword ``root``, it is given the workspace's folder: the current folder of a Dask worker is any.
         reads: The steps whose folders it reads. ``inputs`` names them so; a step over all datasets gets those of one
             dataset as ``STEP/DATASET``.
         sections: The settings that it may touch, as dotted names (``"train"``, ``"datasets.{dataset}.size"``); ``"*"``
@@ -97,6 +98,11 @@ class Step:
     def takes_checkpoints(self) -> bool:
         """Whether its function has the keyword ``checkpoints``: a folder that survives until it has finished."""
         return "checkpoints" in inspect.signature(self.function).parameters
+
+    @property
+    def takes_root(self) -> bool:
+        """Whether its function has the keyword ``root``: the workspace's folder."""
+        return "root" in inspect.signature(self.function).parameters
 
     @cached_property
     def task(self) -> "prefect.Task[..., Any]":
@@ -287,7 +293,7 @@ def run_function(call: Call, out: Path, checkpoints: Path, place: Place = NOWHER
         from tasks.process import run_apart
 
         return run_apart(call, out, kept, place)
-    return call_function(call.step, call.settings, call.inputs, out, call.dataset, kept, call.extra or {})
+    return call_function(call.step, call.settings, call.inputs, out, call.dataset, kept, call.extra, root=call.root)
 
 
 def call_function(
@@ -298,9 +304,13 @@ def call_function(
     dataset: str | None,
     checkpoints: Path | None = None,
     extra: Mapping[str, JSON] | None = None,
+    *,
+    root: Path,
 ) -> dict[str, JSON]:
     """Call the plain function in this process, with the settings that it may touch and no others."""
     further = dict(extra or {})
+    if step.takes_root:
+        further["root"] = root
     if checkpoints is not None:
         further["checkpoints"] = checkpoints
     visible = narrowed(settings, step.sections, dataset)

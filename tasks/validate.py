@@ -19,15 +19,23 @@ _FACT_OF_ROLE = {"choices": "choices", "answers": "answers", "group": "groups"}
 
 
 def validate(
-    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
 ) -> dict[str, JSON]:
     """Check prepared data against ``data/expectations/prepared.yaml``; write ``validation.json`` and ``data_docs/``.
+
+    Args:
+        root: The workspace's folder, whose expectations win over the project's; None: the current one.
 
     Raises:
         ExpectationsFailed: The data is not as expected; the message names expectation, column and offending rows.
         InputError: The data cannot be read at all.
     """
-    validation = check("prepared", prepared_subject(inputs["prepare"]), out, root=Path.cwd())
+    validation = check("prepared", prepared_subject(inputs["prepare"]), out, root=root or Path.cwd())
     return {"rows": validation["rows"], "expectations": len(validation["expectations"])}
 
 

@@ -26,9 +26,17 @@ Two labels of which none is declared rarer than the other may stand about 94 to 
 
 
 def validate_raw(
-    settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
+    settings: PipelineSettings,
+    inputs: Mapping[str, Path],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
 ) -> dict[str, JSON]:
     """Check raw data against ``data/expectations/raw.yaml``; write ``validation.json`` and ``data_docs/``.
+
+    Args:
+        root: The workspace's folder, whose expectations win over the project's; None: the current one.
 
     Raises:
         ExpectationsFailed: The data is not as expected; the message names expectation, column and offending rows.
@@ -40,7 +48,7 @@ def validate_raw(
             logger.warning("%s: %s, left out for too few fields", file.name, file.listed(file.short))
         if file.cut:
             logger.warning("%s: %s, read without the fields that the header lacks", file.name, file.listed(file.cut))
-    validation = check("raw", raw_subject(data), out, root=Path.cwd())
+    validation = check("raw", raw_subject(data), out, root=root or Path.cwd())
     return {"rows": validation["rows"], "expectations": len(validation["expectations"])}
 
 

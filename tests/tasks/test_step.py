@@ -12,6 +12,10 @@ from beft.errors import BeftError
 from beft.files import read_json, sha256_file, write_json, write_text
 from tasks.settings import PipelineSettings
 from tasks.step import Call, StepRecord, run_step, verified
+from tasks.steps import find_step
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
+from tests.support.small_data import small_workspace
 from tests.support.small_steps import count_step, double_step, meddle_step, train_on_step
 
 
@@ -140,3 +144,20 @@ def test_checkpoints_of_a_run_that_died_when_its_step_had_just_finished_go_with_
     write_text(left / "pass.safetensors", "large")
     assert run_step(call).reused
     assert not left.exists()
+
+
+def test_the_data_steps_work_in_the_folder_of_the_workspace_wherever_the_process_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    root = small_workspace(tmp_path / "workspace", {"base": {"source": "./base", "threads": 1, "device": "cpu"}})
+    save_base(root / "base", build_tiny("bert"), pooling="mean")
+    settings = PipelineSettings.read(root / "params.yaml")
+    done: dict[str, Path] = {}
+    for name in ("fetch", "validate_raw", "prepare", "validate"):
+        step = find_step(name)
+        inputs = {one: done[one] for one in step.reads}
+        done[name] = run_step(Call(step, settings, inputs, root, "mine")).folder
+    assert Call(find_step("probe"), settings, {"prepare": done["prepare"]}, root, "mine").fingerprint()
+    assert not list((tmp_path / "elsewhere").iterdir())

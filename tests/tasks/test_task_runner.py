@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from beft.errors import InputError
-from beft.files import sha256_tree
+from beft.files import read_json, sha256_tree, write_text
 from flows.fan_out import width, windowed
-from flows.steps import Submitted, submit
+from flows.steps import Done, Submitted, submit
 from flows.task_runner import DASK, task_runner
+from tasks.settings import PipelineSettings
+from tasks.steps import find_step
 from tasks.train import train_step
+from tests.beft.tiny_bases import save_base
+from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
+from tests.support.small_data import small_workspace
+from tests.support.small_steps import look_around_step
 
 
 @pytest.mark.server
@@ -44,6 +50,43 @@ def test_trained_side_by_side_is_as_trained_alone(
         assert not done.reused and done.record.summary["steps_here"] > 0
         alone = finished_run.inputs[f"train/{dataset}"]
         assert sha256_tree(done.folder / "adapter") == sha256_tree(alone / "adapter")
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_a_worker_in_another_folder_works_in_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers are started elsewhere, without the variables and the relative paths of the process with the flow."""
+    from prefect import flow
+
+    root, elsewhere = tmp_path / "workspace", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    root.mkdir()
+    save_base(root / "base", build_tiny("bert"), pooling="mean")
+    compute = {"source": "./base", "device": "cpu", "precision": "fp32", "threads": 1}
+    small_workspace(root, {"base": compute, "probe": {"epochs": 1}})
+    write_text(root / "data" / "expectations" / "prepared.yaml", "[]")  # its own, not the project's
+    monkeypatch.setenv(DASK, "1")
+    monkeypatch.delenv("BEFT_DATA_DIR", raising=False)
+    monkeypatch.chdir(elsewhere)
+
+    @flow(task_runner=task_runner())
+    def started_elsewhere() -> dict[str, Done]:
+        monkeypatch.chdir(root)
+        monkeypatch.setenv("BEFT_DATA_DIR", "own")
+        settings = PipelineSettings.read(root / "params.yaml")
+        done: dict[str, Done] = {}
+        for name in ("fetch", "validate_raw", "prepare", "validate", "probe"):
+            step = find_step(name)
+            done[name] = submit(step, settings, {one: done[one].folder for one in step.reads}, root, "mine").done()
+        done["look"] = submit(look_around_step, settings, {}, root).done()
+        return done
+
+    done = started_elsewhere()
+    assert "mine.csv" in str(read_json(done["fetch"].folder / "source.json"))
+    assert done["validate"].record.summary["expectations"] == 0
+    assert (done["probe"].folder / "before.safetensors").is_file()
+    assert {"BEFT_DATA_DIR"} <= set(done["look"].record.summary["variables"])
+    assert not list(elsewhere.iterdir())
 
 
 def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
