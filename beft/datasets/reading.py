@@ -274,7 +274,7 @@ def _from_rows(
             document = flattened(reading.layout, document)
         except LayoutError as error:
             raise InputError(f"{path.name} is not in the layout {reading.layout!r}: {error}") from None
-    names = list(dict.fromkeys(name for row in document for name in row))
+    names = [name for name in dict.fromkeys(name for row in document for name in row) if is_unicode(name)]
     places = column_positions(names, wanted, path.name)
     columns = {name: [row.get(names[at]) for row in document] for name, at in places.items()}
     return _Read(columns, list(range(1, len(document) + 1))) if lines is None else _Read(columns, lines, "line")

@@ -130,7 +130,7 @@ def _table(name: str, lines: Iterator[str], dialect: Dialect, reading: Reading, 
 
 def _advice_on(fields: Sequence[str], header: Sequence[str], dialect: Dialect, wanted: Sequence[str]) -> str:
     """What to do about a line with another number of fields than the header."""
-    if not {*map(plain_name, wanted)} & {*map(plain_name, header)}:
+    if wanted and not {*map(plain_name, wanted)} & {*map(plain_name, header)}:
         return ", which has none of the columns that the description names: let the header be the first line"
     if dialect.quote and any(one.lstrip() != one and one.lstrip().startswith(dialect.quote) for one in fields):
         return f". A blank stands before a {dialect.quote}, which is then no quotation mark: remove the blank"

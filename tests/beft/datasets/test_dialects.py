@@ -328,6 +328,11 @@ def test_compressed_files_are_named_for_what_is_in_them(tmp_path: Path) -> None:
     assert "cannot be read as a gzip file" in told(gzip.compress(lines(",", '"').encode())[:-9])
 
 
+def test_names_that_are_no_valid_unicode_name_no_column(tmp_path: Path) -> None:
+    written = "".join(json.dumps({**row, "\ud83d": 1}) + "\n" for row in ROWS)
+    assert read(tmp_path, "films.jsonl", written).columns == {"text": TEXTS, "label": LABELS}
+
+
 def test_columns_of_parquet(tmp_path: Path) -> None:
     def stored(**columns: Any) -> bytes:
         pq.write_table(pa.table(columns), tmp_path / "made.parquet")
