@@ -29,10 +29,10 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def column_values(table: pa.Table, at: int, where: str, *, needed: bool) -> list[Any] | None:
-    """The values of a column as Python's.
+    """The values of a column as Python's; bytes are read as UTF-8.
 
     Args:
-        needed: Whether the description names the column; bytes in such a column are read as UTF-8.
+        needed: Whether the description names the column.
 
     Returns:
         None for a column that is not needed and has no such values.
@@ -42,7 +42,7 @@ def column_values(table: pa.Table, at: int, where: str, *, needed: bool) -> list
     """
     column = table.column(at)
     try:
-        if needed and (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             column = column.cast(pa.large_string())
         column.validate(full=True)
         values: list[Any] = column.to_pylist()

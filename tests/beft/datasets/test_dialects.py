@@ -15,7 +15,7 @@ import yaml
 
 from beft.datasets import DatasetError, Description
 from beft.datasets.loaders import fetch_source
-from beft.datasets.reading import RawFile, read_raw
+from beft.datasets.reading import RawFile, read_columns, read_raw
 from beft.datasets.separated import Dialect, read_separated, suggested_dialect
 from beft.datasets.sources import Reading
 
@@ -341,6 +341,7 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
     kinds = (pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
     for text in [*(pa.array(TEXTS).cast(kind) for kind in kinds), pa.array(TEXTS).dictionary_encode()]:
         assert read(tmp_path, "films.parquet", stored(text=text, label=LABELS)).columns["text"] == TEXTS
+        assert read_columns(tmp_path / "films.parquet", Reading())["text"] == TEXTS
     broken = pa.array([*map(str.encode, TEXTS[1:]), b"caf\xe9"], pa.binary())
     as_text = pa.StringArray.from_buffers(len(TEXTS), *broken.buffers()[1:])
     for text, said in (
