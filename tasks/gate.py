@@ -100,4 +100,4 @@ class GateDecisions:
             run_name=shown(f"{facts.get('model')} version {facts.get('version')}", RUN_NAME),
             tags=tags | {_ID: decision},
         )
-        client.set_terminated(run.info.run_id, "FINISHED", milliseconds)
+        client.update_run(run.info.run_id, status="FINISHED")  # ``set_terminated`` would write to standard output
