@@ -153,7 +153,7 @@ def _hub_folder(source: str) -> Path:
         downloaded = snapshot_download(
             name,
             revision=revision or None,
-            allow_patterns=[*_IDENTITY, "*.json"],
+            allow_patterns=[*_IDENTITY, *_CONTENTS, "*.json"],
             etag_timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "10")),
         )
     except Exception as error:  # the hub client raises some twenty kinds, all of which mean the same to the user
@@ -192,12 +192,14 @@ def load_classifier(
     """
     shape = shape or Classification()
     outputs = shape.outputs(len(labels)) if shape.has_head else 0
-    if pooling == "auto" and shape.has_head:
+    automatic = pooling == "auto" and shape.has_head
+    if automatic:
         pooling = base_pooling(reference.folder)
-        _warn_of_unused(reference.folder)
     model, tokenizer, drawn = load_parts(reference.folder, outputs, compute, seed, weights=weights)
     if not shape.has_head:
         return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
+    if automatic and pooling != "model":
+        _warn_of_unused(reference.folder, tokenizer)
     classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
     names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
     if outputs > 1 and not names & set(drawn) and fit_own_head(model, classifier.output_layer, labels, seed):
@@ -229,20 +231,30 @@ def load_parts(
     return model, tokenizer, drawn
 
 
-def _warn_of_unused(folder: Path) -> None:
+def _warn_of_unused(folder: Path, tokenizer: Any) -> None:
     """Say what sentence-transformers would do to texts and vectors that beft does not."""
     if modules := unused_modules(folder):
         log.warning("the head sees what the base pools, without its %s of modules.json", ", ".join(modules))
-    for name, key, what in (
-        ("sentence_bert_config.json", "do_lower_case", "lower-cased texts, which beft does not make: lower-case yours"),
-        (
-            "config_sentence_transformers.json",
-            "default_prompt_name",
-            "a prompt before each text, which beft omits",
-        ),
-    ):
-        if (path := folder / name).is_file() and read_mapping(path).get(key):
-            log.warning("%s asks for %s", path, what)
+    own = folder / "sentence_bert_config.json"
+    cased = tokenizer("Good FILM")["input_ids"] != tokenizer("good film")["input_ids"]
+    if own.is_file() and read_mapping(own).get("do_lower_case") and cased:
+        log.warning("%s asks for lower-cased texts, which beft does not make: lower-case yours", own)
+    own = folder / "config_sentence_transformers.json"
+    if own.is_file() and read_mapping(own).get("default_prompt_name"):
+        log.warning("%s asks for a prompt before each text (default_prompt_name), which beft omits", own)
+
+
+def usual_length(folder: Path) -> int | None:
+    """The tokens that sentence-transformers cuts texts to for a base, which may take more; None where it says nothing.
+
+    Raises:
+        InputError: It is no number.
+    """
+    path = folder / "sentence_bert_config.json"
+    found = read_mapping(path).get("max_seq_length") if path.is_file() else None
+    if found is not None and (type(found) is not int or found < 1):
+        raise InputError(f"{path}: max_seq_length is {found!r}; write a number of tokens, or leave it out")
+    return found
 
 
 def is_decoder(reference: BaseReference) -> bool:

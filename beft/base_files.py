@@ -32,6 +32,8 @@ _VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.spm", "
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
+_READ = (".json", ".txt", ".model", ".safetensors", ".gguf")
+
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -94,6 +96,11 @@ def check_files(folder: Path) -> None:
             Git LFS pointer, cut short, unreadable, missing, or of a form that is not known.
     """
     _check_folder(folder)
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which is not there; copy or download the base again"
+            )
     for name in _OBJECTS:
         if (folder / name).is_file():
             read_mapping(folder / name)
@@ -224,7 +231,7 @@ def _weight_files(folder: Path) -> Iterator[Path]:
                 raise InputError(f"{folder / name} is missing, which {_INDEX} names; copy or download it again")
             yield folder / name
         return
-    others = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    others = [path.name for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
     if len(others) == 1 and not _part_of_several(others[0]):
         raise InputError(f"{folder} has its weights in {others[0]}; rename it to {_SINGLE}, the name that is loaded")
     if others:

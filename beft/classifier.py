@@ -11,7 +11,7 @@ from beft.placement import attached_forward, input_device
 from beft.pooling import pool
 from beft.row_axes import Batch as Batch
 from beft.shapes import Classification, Shape
-from beft.tokenizer_loading import check_token_ids
+from beft.tokenizer_loading import check_end_tokens, check_token_ids
 
 if TYPE_CHECKING:
     from beft.base import BaseReference
@@ -75,6 +75,8 @@ class Classifier(nn.Module):
         """
         found = self.shape.examples(self.tokenizer, rows, max_length, training=training)
         check_token_ids(self.tokenizer, self.model, found.encoded)
+        if self.pooling == "model" and self.model.config.is_encoder_decoder:
+            check_end_tokens(self.tokenizer, self.model, found.encoded)
         return found
 
     @property
@@ -126,9 +128,10 @@ class Classifier(nn.Module):
         features = seen[-1]
         if features.dim() == 2:
             return features
-        # A decoder scores every token and takes the last one that is no padding.
+        # A decoder scores every token and takes the last one that is not the padding token, though it be of the text.
         positions = torch.arange(features.shape[1], device=features.device)
-        last = (batch["attention_mask"].to(features.device) * positions).argmax(1)
+        others = batch["input_ids"].to(features.device) != self.model.config.pad_token_id
+        last = (others * positions).argmax(1)
         return features[torch.arange(len(features), device=features.device), last]
 
     def head_parameters(self, train: str = "output") -> tuple[str, ...]:

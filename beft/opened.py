@@ -10,7 +10,7 @@ from torch import Tensor
 
 from beft.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
 from beft.adapter import Adapter
-from beft.base import is_decoder, load_classifier, resolve_base
+from beft.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.classifier import Classifier
 from beft.datasets import Split, load_split, load_summary
 from beft.device import resolve_compute
@@ -188,14 +188,27 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights
         shape=shape,
         weights=weights,
     )
-    longest, limit = settings.datasets[dataset].max_length, classifier.tokenizer.model_max_length
+    classifier.threads = compute.threads
+    _warn_of_length(dataset, settings.datasets[dataset].max_length, classifier)
+    log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
+    return Opened(classifier, settings, dataset, prepared, facts)
+
+
+def _warn_of_length(dataset: str, longest: int, classifier: Classifier) -> None:
+    """Say where texts are cut to fewer tokens than was asked for, or may be longer than those that the base knows."""
+    limit, reference = int(classifier.tokenizer.model_max_length), classifier.reference
+    usual = None if reference is None else usual_length(reference.folder)
     if longest > limit:
         log.warning(
             "datasets.%s.max_length is %d, but the base takes %d tokens: texts are cut there", dataset, longest, limit
         )
-    classifier.threads = compute.threads
-    log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
-    return Opened(classifier, settings, dataset, prepared, facts)
+    elif usual is not None and longest > usual:
+        log.warning(
+            "datasets.%s.max_length is %d, but the base was made for texts of %d tokens (sentence_bert_config.json)",
+            dataset,
+            longest,
+            usual,
+        )
 
 
 def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:

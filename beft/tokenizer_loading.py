@@ -49,6 +49,7 @@ def load_tokenizer(folder: Path, model: Any) -> Any:
     except Exception as error:  # tokenizers itself raises a plain Exception for a file that it cannot read
         raise _explained(folder, error) from None
     _check_vocabulary(folder, tokenizer)
+    _warn_of_own_code(folder, tokenizer)
     _limit_positions(folder, tokenizer, model)
     _limit_types(tokenizer, model)
     _choose_pad(folder, tokenizer, model)
@@ -117,6 +118,17 @@ def _missing_half(folder: Path) -> InputError | None:
         if (folder / name).is_file() and not (folder / other).is_file():
             return InputError(f"{folder} holds {name}, but no {other}: its tokenizer needs both; copy that file too")
     return None
+
+
+def _warn_of_own_code(folder: Path, tokenizer: Any) -> None:
+    path = folder / "tokenizer_config.json"
+    if path.is_file() and read_mapping(path).get("auto_map"):
+        log.warning(
+            "%s names code of its own (auto_map), which is not run: transformers' %s makes the tokens, which need not "
+            "be the same",
+            path,
+            type(tokenizer).__name__,
+        )
 
 
 def model_positions(model: Any) -> int | None:
@@ -221,6 +233,28 @@ def check_token_ids(tokenizer: Any, model: Any, encoded: Encoded, *, what: str =
     for row, ids in enumerate(encoded.input_ids):
         if max(ids) >= tokens:
             raise InputError(_beyond(tokenizer, max(ids), tokens, f"{what} {row} has"))
+
+
+def check_end_tokens(tokenizer: Any, model: Any, encoded: Encoded) -> None:
+    """Check that texts end where the head of an encoder and decoder reads: at their last end token.
+
+    Raises:
+        InputError: A text has no end token, or more of them than the others, which such a model refuses.
+    """
+    end = model.config.eos_token_id
+    token = None if end is None else tokenizer.convert_ids_to_tokens(end)
+    counts = [ids.count(end) for ids in encoded.input_ids]
+    usual = max(set(counts), key=counts.count)
+    if usual == 0:
+        raise InputError(
+            f"the head of the base reads at the end token of a text, {token!r} (eos_token_id {end!r} of config.json), "
+            "but the tokenizer ends no text with it; copy the base's own tokenizer, or set head.pooling to mean"
+        )
+    if odd := [row for row, count in enumerate(counts) if count != usual]:
+        raise InputError(
+            f"row {odd[0]} has {counts[odd[0]]} end tokens ({token!r}), the others have {usual}, and the head of the "
+            "base reads at them; take them out of the text, or set head.pooling to mean"
+        )
 
 
 def _beyond(tokenizer: Any, number: int, tokens: int, where: str) -> str:

@@ -185,6 +185,20 @@ def test_inspect_names_the_pooling(beft: Beft, tmp_path: Path) -> None:
     assert json.loads(beft("inspect", base, "--json").out)["pooling"] == "max"
 
 
+def test_a_length_that_the_base_does_not_take_is_said(
+    beft: Beft, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = Path(shutil.copytree("base", tmp_path / "base"))
+    set_length = ("datasets", "check", "films", "--set", f"base.source={base}", "--set")
+    assert beft(*set_length, "datasets.films.max_length=48").status == 0
+    assert "datasets.films.max_length is 48, but the base takes 32 tokens: texts are cut there" in caplog.text
+    (base / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+    assert beft(*set_length, "datasets.films.max_length=16").status == 0
+    assert "max_length is 16, but the base was made for texts of 12 tokens" in caplog.text
+    (base / "sentence_bert_config.json").write_text('{"max_seq_length": "long"}')
+    assert "max_seq_length is 'long'" in beft(*set_length, "datasets.films.max_length=16").err
+
+
 def test_datasets_check_looks_at_the_base_too(beft: Beft, made: Path, tmp_path: Path) -> None:
     """At its tokenizer's files, and at how many of the user's words it knows."""
     base = Path(shutil.copytree("base", tmp_path / "base"))

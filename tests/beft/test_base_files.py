@@ -158,6 +158,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an index of no JSON": (both(parts(), write(f"{WEIGHTS}.index.json", "{")), "index.json is not valid JSON"),
     "an index of nothing": (both(parts(), write(f"{WEIGHTS}.index.json", "{}")), "index.json has no weight_map"),
     "weights of another name": (tensors(dict, "weights.safetensors"), "rename it to model.safetensors"),
+    "a link to nothing": (
+        lambda folder: [(folder / WEIGHTS).unlink(), (folder / WEIGHTS).symlink_to("../blobs/a1")],
+        r"model.safetensors is a link to ../blobs/a1, which is not there",
+    ),
     "pickled weights": (
         lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"),
         r"pytorch_model.bin, which is pickled.*save it again with save_pretrained",

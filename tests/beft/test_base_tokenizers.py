@@ -233,6 +233,47 @@ def test_a_row_with_a_token_beyond_the_embeddings_is_named(base: Path, caplog: p
         predictor.predict([f"a new{last + 1} film"])
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+def test_the_features_of_a_decoder_are_what_its_head_sees_where_texts_end_with_the_padding_token(
+    family: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """As bases of embeddings end them; transformers' heads then read the token before."""
+    folder = save_base(tmp_path / "base", tiny(family))
+    entries(TOKENIZER, pad_token="[SEP]")(folder)
+    classifier = load(folder)
+    assert classifier.tokenizer("fine")["input_ids"][-1] == classifier.tokenizer.pad_token_id
+    rows = labelled(classifier, Rows(["1", "2"], ["a good film", "fine"], None, []), 32)
+    batch = rows.batch(np.arange(2))
+    with torch.no_grad():
+        found = classifier.output_layer(classifier.head_features(batch))
+        torch.testing.assert_close(found, classifier(batch))
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_text_with_an_end_token_of_its_own_is_named_where_the_head_reads_at_it(
+    family: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = save_base(tmp_path / "base", tiny(family))
+    classifier = load(folder)
+    assert logits_of(classifier, ["a film", "fine"], ["not good", "dull"]).shape == (2, 3)
+    with pytest.raises(
+        InputError, match=r"row 1 has 2 end tokens \('\[SEP\]'\), the others have 1.*head.pooling to me"
+    ):
+        logits_of(classifier, ["a film", "a [SEP] film", "fine"])
+    assert logits_of(load(folder, pooling="mean"), ["a film", "a [SEP] film", "fine"]).shape == (3, 3)
+    entries(eos_token_id=9)(folder)
+    with pytest.raises(
+        InputError, match=r"the tokenizer ends no text with it; copy the base's own tokenizer, or set he"
+    ):
+        logits_of(load(folder), ["a film", "fine"])
+
+
+def test_code_of_a_tokenizer_that_is_not_run_is_said(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries(TOKENIZER, auto_map={"AutoTokenizer": ["tokenization_x.X", None]})(base)
+    assert logits_of(load(base), TEXTS).shape == (len(TEXTS), 3)
+    assert "tokenizer_config.json names code of its own (auto_map), which is not run" in caplog.text
+
+
 def test_a_pad_token_beyond_the_embeddings_gives_way_to_the_end_token(base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens([f"new{number}" for number in range(60)])

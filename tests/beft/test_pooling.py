@@ -155,7 +155,7 @@ def test_modules_that_change_what_is_pooled_are_refused(
 def test_what_follows_the_pooling_and_is_left_out_is_said(
     tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = save_base(tmp_path / "base", tiny("bert"), pooling="mean")
+    folder = save_base(tmp_path / "base", tiny("bert"), pooling="mean", lowercase=False)
     modules(folder, ("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize"))
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
     write_json(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"})
@@ -163,6 +163,18 @@ def test_what_follows_the_pooling_and_is_left_out_is_said(
     assert "without its 2_Dense (Dense) of modules.json" in caplog.text
     assert "sentence_bert_config.json asks for lower-cased texts" in caplog.text
     assert "config_sentence_transformers.json asks for a prompt" in caplog.text
+    caplog.clear()
+    load(folder, pooling="mean")  # what is named is not the base's own
+    assert not caplog.records
+
+
+def test_a_tokenizer_that_lower_cases_by_itself_is_not_warned_of(
+    tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_base(tmp_path / "base", tiny("bert"), pooling="mean")
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
+    load(folder, pooling="auto")
+    assert not caplog.records
 
 
 def test_an_adapter_keeps_its_pooling(base: Path, tmp_path: Path) -> None:
