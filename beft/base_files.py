@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from beft.commands import predict_command
+from beft.commands import own_command, predict_command
 from beft.errors import InputError
 from beft.gguf import gguf_file
 
@@ -122,7 +122,10 @@ def _check_folder(folder: Path) -> None:
         what = "is a file" if folder.exists() else "is not there"
         raise InputError(f"{folder} is no model folder: it {what}; name the folder that holds the base's config.json")
     if (folder / "beft.json").is_file():
-        command = predict_command(folder, folder, "FOLDER OF THE BASE", "some text")
+        try:
+            command = predict_command(folder, folder, "FOLDER OF THE BASE", "some text")
+        except (ValueError, KeyError, AttributeError):  # its record is damaged
+            command = own_command("beft", "predict", folder, "some text")
         raise InputError(
             f"{folder} is an adapter of beft, no base: predict with it ({command}), or name the base that it was "
             "trained over as base.source"

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an adapter of PEFT beside it": (LORA, "adapter_config.json.* beside a base.*Move adapter_config.json to another"),
     "an adapter of beft": (
         alone(write("beft.json", "{}")),
-        r"an adapter of beft, no base: predict with it \(beft predict",
+        r"an adapter of beft, no base: predict with it \(\S*beft predict",
     ),
     "a config of no JSON": (write("config.json", "{ no"), "config.json is not valid JSON"),
     "a config of a list": (write("config.json", "[]"), "config.json holds no JSON object but list"),

@@ -100,9 +100,8 @@ def test_eight_threads_get_what_each_gets_alone(name: str, tiny: Callable[..., A
 def test_eight_threads_get_it_through_mlflow(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     shape, labels = SHAPES[name]
     base, folder = save_adapter(tiny, tmp_path, shape, labels)
-    save_model(
-        tmp_path / "model", folder, Adapter.load(folder), mlflow.models.Model(), pairs=False, seen=[], metadata={}
-    )
+    adapter, made = Adapter.load(folder), mlflow.models.Model()
+    save_model(tmp_path / "model", folder, adapter, made, base=base, pairs=False, seen=[], metadata={})
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config={"base": str(base), "device": "cpu"})
     questions = texts_of(WORDS) if shape.has_head else texts_of(LETTERS, separator="")
     check_same(questions, lambda texts: model.predict(pandas.DataFrame({"text": texts})).to_dict("list"))

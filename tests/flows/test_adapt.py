@@ -56,11 +56,12 @@ def settings_of(root: Path, **changes: Any) -> PipelineSettings:
 
 
 def parents(root: Path) -> list[Any]:
-    """The runs of the workspace's MLflow database that are below no other."""
+    """The runs of the flow in the workspace's MLflow database that are below no other."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
-    runs = [run for found in client.search_experiments() for run in client.search_runs([found.experiment_id])]
+    flows = [found for found in client.search_experiments() if not found.name.endswith("-decisions")]
+    runs = [run for found in flows for run in client.search_runs([found.experiment_id])]
     return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
 
 

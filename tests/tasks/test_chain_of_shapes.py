@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -227,7 +228,8 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
     for chain, shape in ((encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")):
         folder = chain[0][f"train/{shape}"] / "adapter"
         adapter, model = Adapter.load(folder), mlflow.models.Model()
-        save_model(tmp_path / shape, folder, adapter, model, pairs=False, seen=[], metadata={})
+        base = Path(chain[1].base.source)
+        save_model(tmp_path / shape, folder, adapter, model, base=base, pairs=False, seen=[], metadata={})
         found = mlflow.models.ModelSignature.from_dict(model.signature.to_dict())
         expected = {"multiple_choice": ["choice", "index", "probabilities"], "generation": ["answer"]}
         assert found.outputs.input_names() == expected.get(shape, ["value"])
