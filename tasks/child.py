@@ -82,7 +82,7 @@ def run_command(
             end(child)
             child.stdout.close()
         if STOPPING.is_set() and child.returncode:
-            raise BeftError(f"{' '.join(arguments[:3])}: stopped; started again, it goes on")
+            raise BeftError(f"{' '.join(arguments[:3])}: stopped; run it again to resume")
         return Ended(child.returncode, lines, _read_error(left))
 
 

@@ -145,7 +145,7 @@ def _take(key: str, paths: Mapping[str, Path], held: ExitStack) -> tuple[str, in
             logger.info("%s: waiting for %s", key, " or ".join(paths))
             told = True
         if STOPPING.wait(_LOOK_AGAIN):
-            raise BeftError(f"{key}: stopped while it waited; started again, it goes on")
+            raise BeftError(f"{key}: stopped while it waited; run it again to resume")
 
 
 def _open(path: Path) -> int:

@@ -86,10 +86,10 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
         said = answer.read().decode(errors="replace")
     status = child.returncode
     if STOPPING.is_set() and status:
-        raise BeftError(f"{call.key}: stopped; started again, it goes on")
+        raise BeftError(f"{call.key}: stopped; run it again to resume")
     if late.is_set():
         hours = call.step.time_limit / 3600
-        raise BeftError(f"{call.key}: it took longer than {hours:g} hours and was ended; started again, it goes on")
+        raise BeftError(f"{call.key}: timed out after {hours:g} hours; run it again to resume from the checkpoint")
     return _answer(call.key, said, status, last)
 
 

@@ -249,5 +249,5 @@ def _dvc(
             raise BeftError(f"dvc {' '.join(arguments)} failed after {patience:g} s of trying: {who}")
         logger.info("DVC is busy: %s; trying again in %.1f s", holders or "another process holds its lock", pause)
         if STOPPING.wait(pause):
-            raise BeftError(f"dvc {' '.join(arguments)}: stopped; started again, it goes on")
+            raise BeftError(f"dvc {' '.join(arguments)}: stopped; run it again to resume")
         pause = min(2 * pause, 10.0)

@@ -67,7 +67,7 @@ def check(
     dataset: Annotated[str, typer.Argument(help="Its name, or the path of a description.")],
     size: Annotated[
         str | None,
-        typer.Option(help="low, medium, high, all, or a number of rows; none: that of the settings."),
+        typer.Option(help="low, medium, high, all, or a number of rows. Default: that of the settings."),
     ] = None,
     params: Params = PARAMS,
     changes: Changes = None,
@@ -102,10 +102,10 @@ def check(
 def draft(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, JSON or Parquet file.")],
-    name: Annotated[str | None, typer.Option(help="The dataset's name; none: made of the file's.")] = None,
-    text: Annotated[str | None, typer.Option(help="The column of the text; none: found out.")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="The column of a second text; none: found out.")] = None,
-    label: Annotated[str | None, typer.Option(help="The column of the label; none: found out.")] = None,
+    name: Annotated[str | None, typer.Option(help="The dataset's name. Default: made from the file's.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column of the text. Default: detected.")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="The column of a second text. Default: detected.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the label. Default: detected.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the description of that name.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,

@@ -29,10 +29,10 @@ def measure(
     prepared: Prepared,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from that of the settings on.")] = 1,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of weights; none: one that is usual for the method.")
+        float | None, typer.Option(help="Of weights. Default: the usual one of the method.")
     ] = None,
     weights: Annotated[
-        int | None, typer.Option(help="rand_uniform: how many weights; none: as many as biases of --weights-of.")
+        int | None, typer.Option(help="rand_uniform: how many weights. Default: as many as biases of --weights-of.")
     ] = None,
     weights_of: Annotated[str, typer.Option(help="rand_uniform: a bias term, or all_biases.")] = "value",
     rank: Annotated[int, typer.Option(help="lora, low_rank_value: rank of the matrices.")] = 8,

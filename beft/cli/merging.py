@@ -24,7 +24,7 @@ def merge(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the method: scale, density, drop_rate, draw.")
     ] = None,
     scale: Annotated[float | None, typer.Option(help="The same as --option scale=VALUE.")] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="One an adapter, in their order; none: all 1.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="One an adapter, in their order. Default: all 1.")] = None,
     prepared: Annotated[
         list[Path] | None,
         typer.Option(help="Prepared data, one folder an adapter, in their order: dev chooses what is not given."),

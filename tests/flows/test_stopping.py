@@ -81,7 +81,7 @@ def test_it_ends_at_once_says_so_and_leaves_nothing_running(root: Path, number: 
                 one.kill()
 
     said = (root / "log").read_text()
-    assert "measure/mine: stopped; started again, it goes on" in said
+    assert "measure/mine: stopped; run it again to resume" in said
     assert "Finished in state Crashed" in said  # Prefect's server was still there to be told
     assert "Traceback" not in said and "inside beft" not in said, said
     assert ("beft: stopped" in said) == (number == signal.SIGINT)
@@ -124,7 +124,7 @@ def test_control_c_on_a_terminal_ends_it_within_seconds_where_mlflow_does_not_an
     os.close(keyboard)
     os.close(terminal)
     said = (root / "log").read_text()
-    assert "measure/mine: stopped; started again, it goes on" in said and "beft: stopped" in said
+    assert "measure/mine: stopped; run it again to resume" in said and "beft: stopped" in said
     assert "could not be written into all of its records: no MLflow server answers" in said
     [path] = (root / "runs").glob("*/run.json")
     assert read_json(path)["status"] == "KILLED"

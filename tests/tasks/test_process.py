@@ -95,7 +95,7 @@ def test_a_source_that_was_changed_meanwhile_is_refused(
 def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     step = replace(linger_step, time_limit=0.01)
-    with pytest.raises(BeftError, match=r"linger: it took longer than .* hours and was ended"):
+    with pytest.raises(BeftError, match=r"linger: timed out after .* hours; run it again"):
         run_step(Call(step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp
             raise KeyboardInterrupt
         after = threads.submit(run_step, replace(call, root=tmp_path / "other"))
         for one in (running, after):
-            with pytest.raises(BeftError, match=r"linger.*: stopped; started again, it goes on"):
+            with pytest.raises(BeftError, match=r"linger.*: stopped; run it again to resume"):
                 one.result(30)
     assert process_start(int((raw / "pid").read_text())) is None
 

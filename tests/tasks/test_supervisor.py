@@ -86,7 +86,7 @@ def test_control_c_on_a_terminal_ends_a_command_that_a_thread_waits_for(tmp_path
         started = family(tmp_path)
         os.write(keyboard, b"\x03")
         assert parent.wait(20) == 1
-        assert parent.stderr and b"stopped; started again, it goes on" in parent.stderr.read()
+        assert parent.stderr and b"stopped; run it again to resume" in parent.stderr.read()
     assert not any(process_start(one) for one in started)
     os.close(keyboard)
     os.close(terminal)
