@@ -79,7 +79,7 @@ def test_it_is_a_failed_run_in_mlflow_with_its_reason(tmp_path: Path) -> None:
     settings = PipelineSettings.read(tmp_path / "params.yaml")
     request = ReproductionRequest.from_mapping({"name": "table1", "datasets": ["mine"], "regimes": [60], "seeds": 1})
     plan = make_plan(request, settings, tmp_path)
-    parent = open_reproduction("f" * 64, plan, settings, root=tmp_path, facts={})
+    parent = open_reproduction("f" * 64, request, plan, settings, root=tmp_path, facts={})
     reason = "query-0-1: the loss is nan at step 3"
     measurement = Measurement(
         records=(measured("value", 0, 0.8),),
