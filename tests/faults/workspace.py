@@ -1,6 +1,7 @@
 """A small workspace that faults strike, and what is left in it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -75,6 +76,8 @@ class Faulty:
                 },
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                # what runs in the background of a shell, as these tests may, ignores it
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         self._process = process
         try:
@@ -129,11 +132,12 @@ class Faulty:
         return sorted(path.name for path in (self.root / "runs" / "steps").glob(".*"))
 
     def registry(self) -> dict[str, Any]:
-        """Versions, their aliases and the unfinished among them; statuses of the parent runs; logged models."""
+        """Versions, their aliases and the unfinished among them; statuses of the flow's runs; logged models."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(f"sqlite:///{(self.tracked_in or self.root) / 'mlflow' / 'mlflow.db'}")
-        experiments = [one.experiment_id for one in client.search_experiments()]
+        flows = [one for one in client.search_experiments() if not one.name.endswith("-decisions")]
+        experiments = [one.experiment_id for one in flows]
         runs = client.search_runs(experiments)
         models = client.search_registered_models()
         return {
