@@ -85,7 +85,7 @@ def rebuild(
         base: Where the base is, if not where the registered settings say.
 
     Raises:
-        InputError: There is no such version, something that it was made of cannot be had here, or its source may not
+        InputError: There is no such version, something that it was made of is not available here, or its source may not
             be run.
         BeftError: A step failed.
     """

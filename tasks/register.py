@@ -272,7 +272,7 @@ def _log_model_metrics(connection: Connection, candidate: _Candidate, model_id: 
     """The test metrics once more, as the model's own: its page shows them beside the data set that they are of.
 
     Args:
-        at: Their time in milliseconds; none: the end of the run.
+        at: Their time in milliseconds; None for the end of the run.
     """
     from mlflow.entities import Metric
 
