@@ -13,7 +13,6 @@ from beft.tables import Column, Table
 from tasks.aliases import MOVES, aliases_of, history, rollback
 from tasks.connection import connect, every, explained, require_registry
 from tasks.gate import DECISION
-from tasks.journal import journal_of
 from tasks.settings import PipelineSettings
 
 
@@ -49,7 +48,7 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
         for found in models:
             _say_aliases(found.name, {alias: str(version) for alias, version in found.aliases.items()})
         return
-    entries = history(connection, journal_of(root), model)
+    entries = history(connection, root, model)
     if as_json:
         for entry in entries:
             typer.echo(json.dumps(entry, sort_keys=True))

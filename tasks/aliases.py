@@ -22,7 +22,7 @@ from typing import Any
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.names import unknown_name
-from tasks.connection import Connection, every, versions_of
+from tasks.connection import Connection, every, uri_of_project, versions_of
 from tasks.journal import enter, journal_of, read_journal
 from tasks.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.step import JSON
@@ -58,9 +58,10 @@ class Turn:
         aliases: Alias to version, as they are at the beginning.
     """
 
-    def __init__(self, connection: Connection, name: str, journal: Path, lease: Lease) -> None:
-        self.name, self.journal, self.lease = name, journal, lease
+    def __init__(self, connection: Connection, name: str, root: Path, lease: Lease) -> None:
+        self.name, self.journal, self.lease = name, journal_of(root), lease
         self._connection = connection
+        self._registry, self._is_own = _registry(connection, name, root), connection.uri == uri_of_project(root)
         self._position = _position(connection, name)
         self.aliases = aliases_of(connection, name)
 
@@ -81,18 +82,20 @@ class Turn:
             return
         sequence = self._position.sequence + 1
         facts = {"model": self.name, "moves": changes, "sequence": sequence, "reason": reason, "who": process_label()}
-        entry = enter(self.journal, MOVES, [subject, sequence], **facts)
+        entry = enter(self.journal, MOVES, [subject, sequence, self._registry], **facts, registry=self._registry)
         self._apply(_Position(sequence, entry), changes)
 
     def finish_moves(self) -> list[str]:
         """Make the moves that were written down and never reported as made; the ids of their entries.
 
         Those of a process that died, and whose aliases others have moved since, are given up, also where the aliases
-        look as they did before. An alias that was moved by hand since is left where it is.
+        look as they did before. An alias that was moved by hand since is left where it is. Those that were to be made
+        in another registry, or on a model of this name that was deleted since, are left alone.
         """
         entries = [entry for entry in read_journal(self.journal) if entry.get("model") == self.name]
         closed = {entry.get("of") for entry in entries if entry.get("kind") in (MOVED, GIVEN_UP)}
-        pending = [entry for entry in entries if entry.get("kind") == MOVES and entry["id"] not in closed]
+        here = [entry for entry in entries if _is_of(entry, self._registry, unknown=self._is_own)]
+        pending = [entry for entry in here if entry.get("kind") == MOVES and entry["id"] not in closed]
         for entry in pending:
             position = _Position(int(entry.get("sequence", 1)), str(entry["id"]))
             if self._position not in (position, _Position(position.sequence - 1, self._position.entry)):
@@ -128,6 +131,24 @@ class Turn:
             raise RegistryBusyError(
                 f"the aliases of {self.name} were moved by another process meanwhile; nothing more was moved: ask again"
             )
+
+
+def _registry(connection: Connection, name: str, root: Path) -> list[JSON]:
+    """Which registry, and which model of that name: one that was deleted and made again is another one.
+
+    The database inside the project has no address, since the project can be moved.
+    """
+    address = None if connection.uri == uri_of_project(root) else connection.uri
+    return [address, connection.client.get_registered_model(name).creation_timestamp]
+
+
+def _is_of(entry: Mapping[str, JSON], registry: JSON, *, unknown: bool) -> bool:
+    """Whether an entry is about a model of this registry.
+
+    Args:
+        unknown: What is said of an entry of an older version of beft, which does not name its registry.
+    """
+    return bool(entry["registry"] == registry) if "registry" in entry else unknown
 
 
 def _position(connection: Connection, name: str) -> _Position:
@@ -184,7 +205,7 @@ def deciding(connection: Connection, name: str, root: Path, *, patience: float =
             time.sleep(_LOOK_AGAIN * (1 + random.random()))  # two that wait do not meet again
         lease = Lease(connection, name)
         stack.enter_context(lease.held(max(0.0, deadline - time.monotonic())))
-        turn = Turn(connection, name, journal_of(root), lease)
+        turn = Turn(connection, name, root, lease)
         turn.finish_moves()
         yield turn
 
@@ -239,14 +260,16 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
         return target
 
 
-def history(connection: Connection, journal: Path, name: str) -> list[dict[str, Any]]:
+def history(connection: Connection, root: Path, name: str) -> list[dict[str, Any]]:
     """What happened to a model's aliases and on its gate splits, oldest first, from the journal.
 
     Raises:
         InputError: There is no such registered model.
     """
     aliases_of(connection, name)
-    entries = [entry for entry in read_journal(journal) if entry.get("model") == name]
+    registry = _registry(connection, name, root)
+    entries = [entry for entry in read_journal(journal_of(root)) if entry.get("model") == name]
+    entries = [entry for entry in entries if _is_of(entry, registry, unknown=True)]
     made, given_up = ({entry.get("of") for entry in entries if entry.get("kind") == kind} for kind in (MOVED, GIVEN_UP))
     return [
         {**entry, "finished": entry["id"] in made, "given_up": entry["id"] in given_up}

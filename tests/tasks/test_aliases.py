@@ -1,6 +1,7 @@
 """Aliases of a registered model: moved together, journaled before, finished after a crash, one decider at a time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,10 +82,10 @@ def test_moves_that_a_crash_cut_short_are_finished(
             move(connection, project, champion="2", previous="1")
     # Whatever was moved, the champion is still a whole one, and the journal says that something is open.
     assert aliases_of(connection, MODEL)[CHAMPION] == "1"
-    assert [entry["finished"] for entry in history(connection, journal_of(project), MODEL)] == [True, False]
+    assert [entry["finished"] for entry in history(connection, project, MODEL)] == [True, False]
     with deciding(connection, MODEL, project):
         assert aliases_of(connection, MODEL) == {CHAMPION: "2", PREVIOUS: "1"}
-    assert all(entry["finished"] for entry in history(connection, journal_of(project), MODEL))
+    assert all(entry["finished"] for entry in history(connection, project, MODEL))
 
 
 def test_an_alias_that_somebody_moved_since_stays(
@@ -112,7 +113,7 @@ def test_rollback_and_back_again(connection: Connection, project: Path) -> None:
     assert rollback(connection, project, MODEL) == "2"
     assert rollback(connection, project, MODEL, to="3") == "3"
     assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "2"}
-    reasons = [entry["reason"] for entry in history(connection, journal_of(project), MODEL)]
+    reasons = [entry["reason"] for entry in history(connection, project, MODEL)]
     assert reasons[2:] == ["it answers nonsense", "rolled back from version 1", "rolled back from version 2"]
 
 
@@ -291,7 +292,7 @@ def test_moves_that_others_overtook_are_not_made_after_a_crash(
     assert rollback(connection, tmp_path / "b", MODEL) == "1"
     with deciding(connection, MODEL, tmp_path / "a"):
         assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "3"}
-    [entry] = history(connection, journal_of(tmp_path / "a"), MODEL)
+    [entry] = history(connection, tmp_path / "a", MODEL)
     assert (entry["finished"], entry["given_up"]) == (False, True)
     with deciding(connection, MODEL, tmp_path / "a") as turn:  # it is closed, and stays so
         assert turn.finish_moves() == []
@@ -326,6 +327,66 @@ def test_an_unfinished_move_of_an_older_version_is_finished_unless_others_came_a
     with deciding(connection, MODEL, project) as turn:
         assert turn.aliases == {CHAMPION: "2"}
     connection.client.delete_registered_model_alias(MODEL, CHAMPION)
+    with deciding(connection, MODEL, tmp_path / "b") as turn:
+        assert turn.aliases == {}
+
+
+def cut_short(connection: Connection, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move to champion 2, of a process that dies before it."""
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(connection.client), "set_registered_model_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            move(connection, root, champion="2")
+
+
+def test_moves_of_one_registry_are_not_finished_in_another(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One workspace, two registries that have a model of the same name."""
+    root = tmp_path / "workspace"
+    shutil.copytree(project, tmp_path / "other")
+    other = connect(PipelineSettings(), tmp_path / "other")
+    cut_short(connection, root, monkeypatch)
+    with deciding(other, MODEL, root) as turn:
+        assert turn.aliases == {}
+    assert history(other, root, MODEL) == []
+    move(other, root, champion="2")  # the same move, the first one there too
+    assert [entry["finished"] for entry in history(other, root, MODEL)] == [True]
+    with deciding(connection, MODEL, root) as turn:
+        assert turn.aliases == {CHAMPION: "2"}
+    assert [entry["finished"] for entry in history(connection, root, MODEL)] == [True]
+
+
+def test_moves_of_a_deleted_model_are_not_finished_on_a_later_one_of_its_name(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(connection, project, monkeypatch)
+    connection.client.delete_registered_model(MODEL)
+    connection.client.create_registered_model(MODEL)
+    for _ in range(2):
+        connection.client.create_model_version(MODEL, source=(project / "nothing").as_uri())
+    with deciding(connection, MODEL, project) as turn:
+        assert turn.aliases == {}
+
+
+def test_moves_are_finished_in_a_project_that_was_renamed(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(connection, project, monkeypatch)
+    renamed = project.rename(project.with_name("renamed"))
+    with deciding(connect(PipelineSettings(), renamed), MODEL, renamed) as turn:
+        assert turn.aliases == {CHAMPION: "2"}
+
+
+def test_an_unfinished_move_of_an_older_version_is_left_alone_where_it_may_be_of_another_registry(
+    connection: Connection, tmp_path: Path
+) -> None:
+    changes = {CHAMPION: {"from": None, "to": "2"}}
+    enter(journal_of(tmp_path / "b"), MOVES, "a", model=MODEL, moves=changes, reason="a test", who="somebody")
     with deciding(connection, MODEL, tmp_path / "b") as turn:
         assert turn.aliases == {}
 
