@@ -1,7 +1,8 @@
 """The decisions taken on a gate split: counted, since each one spends some of what its rows can still tell.
 
 A split on which many candidates were tried starts to choose by its own chance, as a test split would. Every decision is
-a run in an experiment of its own, so that all machines that share a registry count the same ones.
+a run in an experiment beside that of the main job, and those of all such experiments of a registry count: whoever
+shares it counts the same ones, whatever their experiments are called.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from tasks.journal import enter, journal_of, read_journal
 from tasks.mlflow_limits import REGISTRY_TEXT, RUN_NAME
 from tasks.settings import PipelineSettings
 from tasks.step import JSON
+
+_SUFFIX = "-decisions"
 
 DECISION = "gate decision"
 """The kind of journal entry that stands for one."""
@@ -34,13 +37,13 @@ class GateDecisions:
     """The decisions that are known to the registry and to the journal of this workspace."""
 
     def __init__(self, settings: PipelineSettings, root: Path) -> None:
-        self._connection = connect(in_experiment(settings, "-decisions"), root, about=_ABOUT)
+        self._connection = connect(in_experiment(settings, _SUFFIX), root, about=_ABOUT)
         self._journal = journal_of(root)
 
     def on(self, gate_sha256: str) -> set[str]:
-        """The ids of all decisions on a gate split: in the experiment, in the journal and in the tags of versions.
+        """The ids of all decisions on a gate split: in experiments, in the journal and in the tags of versions.
 
-        One that the experiment lacks is added to it: versions can be deleted, and workspaces get lost.
+        One that no experiment has is added to our own: versions can be deleted, and workspaces get lost.
 
         Args:
             gate_sha256: The hash of the split's file.
@@ -71,10 +74,13 @@ class GateDecisions:
         return decision
 
     def _runs(self) -> dict[str, str | None]:
-        """Decision to gate split; a run that was deleted in MLflow's pages counts as well."""
+        """Decision to gate split; what was deleted in MLflow's pages counts as well."""
         from mlflow.entities import ViewType
 
-        found = every(self._connection.client.search_runs, [self._connection.experiment], run_view_type=ViewType.ALL)
+        client, wanted = self._connection.client, f"name LIKE '%{_SUFFIX}'"
+        experiments = every(client.search_experiments, view_type=ViewType.ALL, filter_string=wanted)
+        places = [experiment.experiment_id for experiment in experiments]
+        found = every(client.search_runs, places, run_view_type=ViewType.ALL)
         return {run.data.tags[_ID]: run.data.tags.get(_GATE) for run in found if _ID in run.data.tags}
 
     def _of_versions(self, gate_sha256: str) -> dict[str, Mapping[str, JSON]]:

@@ -222,6 +222,26 @@ def test_decisions_of_older_versions_are_counted_and_kept(good: FinishedRun, pro
     assert GateDecisions(good.settings, project).on("8" * 64) == set()
 
 
+def test_decisions_are_counted_whatever_the_experiments_of_those_who_took_them_are_called(
+    finished_run: FinishedRun, project: Path, tmp_path: Path
+) -> None:
+    address = f"sqlite:///{project}/mlflow/mlflow.db"
+
+    def of(experiment: str) -> GateDecisions:
+        values = finished_run.settings.model_dump(mode="json")
+        values["tracking"] |= {"uri": address, "experiment": experiment}
+        return GateDecisions(PipelineSettings.from_mapping(values), tmp_path / experiment)
+
+    one, other = of("one"), of("other")
+    first = one.note("a", gate_sha256="9" * 64, model="m", version="1")
+    second = other.note("b", gate_sha256="9" * 64, model="m", version="2")
+    assert one.on("9" * 64) == other.on("9" * 64) == {first, second}
+    client = connect(finished_run.settings, project).client
+    client.delete_experiment(client.get_experiment_by_name("one-decisions").experiment_id)
+    assert other.on("9" * 64) == {first, second}
+    assert len(client.search_runs([client.get_experiment_by_name("other-decisions").experiment_id])) == 1
+
+
 def test_rows_that_a_version_was_trained_on_never_judge_it(good: FinishedRun, project: Path, tmp_path: Path) -> None:
     registered(good, project)
     connection = connect(good.settings, project)
