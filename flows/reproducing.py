@@ -185,7 +185,7 @@ class Reproducing:
         """Name the reproduction by its fingerprint, now that its data is there; keep it in MLflow and in its folder."""
         facts = {"compute": circumstances(self._todo[0].settings.base).compute}
         self._name(self._fingerprint(), facts)
-        parent = self._open()
+        parent = self._open(self.plan)
         own = tracking.tracked_in(self.settings)
         page = page_of(parent, own, root=self.root)
         link_runs(self.record["prefect_flow_run"], parent, page, own, self.root)
@@ -204,12 +204,12 @@ class Reproducing:
         write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         self._write()
 
-    def _open(self) -> str:
-        """The id of the MLflow run, which is found or made."""
+    def _open(self, plan: Plan | None = None) -> str:
+        """The id of the MLflow run, which is found or made; no plan: it ends before ``identify``."""
         if self._parent is None:
             own, facts = self.record["fingerprint"], self.record["facts"]
             self._parent = tracking.open_reproduction(
-                own, self.request, self._plan, self.settings, root=self.root, facts=facts
+                own, self.request, plan, self.settings, root=self.root, facts=facts
             )
             self.record["mlflow_run"] = self._parent
             self._write()

@@ -27,6 +27,7 @@ from tasks.tracking import (
     milliseconds,
     outputs_mark,
     set_aside,
+    set_running,
     side_by_side_of,
     user_name,
     write_batch,
@@ -54,7 +55,8 @@ def open_reproduction(
     """The id of the parent run: the one that has this fingerprint, or a new one.
 
     Args:
-        plan: None: it could not be planned.
+        plan: None: it ended before it was known. Its parameters are not written then, for MLflow changes none: the
+            next time it may end in another place.
         facts: Source hash, commit and the like, which become tags.
 
     Raises:
@@ -70,14 +72,12 @@ def open_reproduction(
         name = f"{shown(what, RUN_NAME - 11)} · {fingerprint[:8]}"
         own = {FLOW: fingerprint, "mlflow.user": user_name()}
         run = client.create_run(connection.experiment, run_name=name, tags=own)
-    else:
-        client.update_run(run.info.run_id, status="RUNNING")
-        if "error" in run.data.tags:
-            client.delete_tag(run.info.run_id, "error")
     parent = str(run.info.run_id)
-    params = {name: value for name, value in request.model_dump(mode="json").items() if name != "changes"}
-    params |= {"models": list(bases.values()), "datasets": datasets, "regimes": regimes}
-    params |= {"methods": plan.methods if plan else request.methods, **request.changes}
+    params: dict[str, JSON] = {}
+    if plan is not None:
+        params = {name: value for name, value in request.model_dump(mode="json").items() if name != "changes"}
+        params |= {"models": list(bases.values()), "datasets": datasets, "regimes": regimes}
+        params |= {"methods": plan.methods, **request.changes}
     tags: dict[str, JSON] = {
         "reproduction": request.name,
         "base": ", ".join(bases),
@@ -91,6 +91,7 @@ def open_reproduction(
         NOTE: f"[All runs side by side](#/{side_by_side_of(run)}). The report is among the artifacts.",
     }
     write_batch(connection, parent, params=params, tags=tags)
+    set_running(connection, run)
     return parent
 
 

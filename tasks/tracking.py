@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from beft.files import read_json, sha256_json
 from tasks.connection import Connection, connect, every, explained, repeatable
 from tasks.entries import Entry, entries, shown
+from tasks.fingerprint import COST
 from tasks.flat_settings import flat
 from tasks.mlflow_limits import DATASET_SOURCE, PARAM, RUN_NAME, TAG
 from tasks.settings import PipelineSettings
@@ -72,16 +73,22 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
         log.info("MLflow run %s", run.info.run_id)
     else:
         log.info("MLflow run %s is continued (it was %s)", run.info.run_id, run.info.status)
-        client.update_run(run.info.run_id, status="RUNNING")
-        if "error" in run.data.tags:
-            client.delete_tag(run.info.run_id, "error")
     parent = str(run.info.run_id)
     tags = _tags(settings, facts)
     if NOTE not in run.data.tags:
         tags[NOTE] = _first_words(run)
     write_batch(connection, parent, params=flat(settings), tags=tags)
     _log_datasets(connection, parent, settings, facts, root)
+    set_running(connection, run)
     return parent
+
+
+def set_running(connection: Connection, run: Any) -> None:
+    """Show a parent run as going on; the last thing before it does, so that one that cannot begin is not left so."""
+    if run.info.status != "RUNNING":
+        connection.client.update_run(run.info.run_id, status="RUNNING")
+    if "error" in run.data.tags:
+        connection.client.delete_tag(run.info.run_id, "error")
 
 
 @explained
@@ -147,8 +154,8 @@ def _write_entry(
 
 
 def outputs_mark(outputs: Mapping[str, str]) -> str:
-    """What stands in MLflow for the outputs of a step: path to sha256 of each."""
-    return sha256_json(dict(outputs))[:16]
+    """What stands in MLflow for the outputs of a step (path to sha256 of each), but for what it took."""
+    return sha256_json({path: sha256 for path, sha256 in outputs.items() if path != COST})[:16]
 
 
 def set_aside(connection: Connection, run: Any) -> None:

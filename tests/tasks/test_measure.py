@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from beft.errors import TrainingError
+from beft.errors import BeftError, TrainingError
+from flows.reproducing import Reproducing
 from tasks.connection import connect
 from tasks.measure import measure
 from tasks.measured import Failed, Measurement
@@ -13,6 +14,7 @@ from tasks.reproduction_tracking import log_measurement, open_reproduction, trac
 from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tasks.step import StepRecord
+from tasks.workspace import Workspace
 from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.measured import measured
@@ -71,6 +73,24 @@ def test_where_every_run_fails_the_step_does(folder: Path, tmp_path: Path) -> No
     only = settings.model_copy(update={"measure": settings.measure.model_copy(update={"methods": ("value",)})})
     with pytest.raises(TrainingError, match="a learning_rate below"):
         measure(only, {"prepare": folder / "prepared"}, tmp_path, dataset="films")
+
+
+@pytest.mark.usefixtures("_no_tracking_address")
+def test_a_reproduction_that_ended_early_is_recorded_wherever_it_ends_the_next_time(tmp_path: Path) -> None:
+    """It could not be planned at first; then it could, and its data was missing."""
+    small_workspace(tmp_path)
+    settings = PipelineSettings.read(tmp_path / "params.yaml")
+    request = ReproductionRequest.from_mapping({"name": "table1", "datasets": ["mine"], "regimes": [60], "seeds": 1})
+    for number, planned in enumerate((False, True)):
+        reproducing = Reproducing(request, settings, Workspace(tmp_path))
+        if planned:
+            reproducing.make_plan()
+        with pytest.raises(BeftError, match=f"reason {number}"), reproducing.tracked():
+            raise BeftError(f"reason {number}")
+        connection = connect(tracked_in(settings), tmp_path)
+        [run] = connection.client.search_runs([connection.experiment])
+        assert (run.info.status, run.data.tags["error"]) == ("FAILED", f"reason {number}")
+        assert run.data.params == {}
 
 
 @pytest.mark.usefixtures("_no_tracking_address")

@@ -258,6 +258,23 @@ def test_what_was_made_again_with_other_bytes_is_shown(
     assert rows(project / "mlflow" / "mlflow.db") == counted
 
 
+def test_what_was_made_again_with_the_same_bytes_is_the_same(
+    finished_run: FinishedRun, project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training was deleted and made again; it took longer."""
+    parent = open_run(FINGERPRINT, finished_run.settings, root=project, facts=finished_run.facts)
+    record, folder = next(one for one in finished_run.records if one.key == "train/films"), tmp_path / "train"
+    shutil.copytree(finished_run.inputs["train/films"], folder)
+    counted = []
+    for seconds in (2.0, 1234.5):
+        write_json(folder / "cost.json", read_json(folder / "cost.json") | {"seconds": seconds})
+        made = record.model_copy(update={"outputs": contents(folder)})
+        assert not log_step(parent, made, folder, finished_run.settings, root=project)
+        counted.append(rows(project / "mlflow" / "mlflow.db"))
+    assert counted[0] == counted[1]
+    assert "made again" not in caplog.text
+
+
 def test_a_failed_run_says_why_and_is_continued(finished_run: FinishedRun, project: Path) -> None:
     settings = finished_run.settings
     parent = open_run(FINGERPRINT, settings, root=project, facts=finished_run.facts)
