@@ -11,12 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beft.base_files import check_files, read_mapping
+from beft.base_files import RARE_VOCABULARIES, check_files, read_mapping
 from beft.classifier import Classifier
 from beft.commands import pip_install
 from beft.device import Compute
 from beft.errors import InputError
-from beft.files import sha256_file, sha256_json
+from beft.files import expanded, sha256_file, sha256_json
 from beft.gguf import gguf_configuration, gguf_file
 from beft.language_model import LanguageModel
 from beft.loading import load_model
@@ -38,8 +38,9 @@ _CONTENTS = (
     "*.tiktoken",
     "tekken.json",
 )
-_CONTENTS_VERSION = 2
-"""Of what ``base_contents`` hashes; a hash of another version is not compared with."""
+_VERSION, _VERSION_OF_RARE = 2, 3
+"""Of what ``base_contents`` hashes; a hash of another version is not compared with. That of a base without a rare
+vocabulary stays as it was before these were hashed."""
 
 _RECENT_NS = 2 * 10**9
 """A file that changed this short a time ago may change again without a sign of it in its times."""
@@ -77,7 +78,10 @@ def resolve_base(source: str) -> BaseReference:
     elif source.startswith("sha256:"):
         raise InputError(f"the base {source} is known by its hash alone; name its folder, whose hash is then checked")
     else:
-        folder, portable_id = Path(source.removeprefix("hub:")).expanduser(), ""
+        try:
+            folder, portable_id = expanded(source.removeprefix("hub:")), ""
+        except ValueError as error:
+            raise InputError(str(error)) from None
         if source.startswith("hub:") or not (folder.exists() or source.startswith((".", "/", "~"))):
             folder = _hub_folder(source)
             portable_id = f"hub:{source.removeprefix('hub:').partition('@')[0]}@{folder.name}"
@@ -93,7 +97,8 @@ def base_sha256(folder: Path) -> str:
     """
     if (file := gguf_file(folder)) is not None:
         return sha256_json({file.name: _file_sha256(file)})
-    files = {path.name: _file_sha256(path) for pattern in _IDENTITY for path in folder.glob(pattern)}
+    paths = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}
+    files = {path.name: _file_sha256(path) for path in paths}
     return sha256_json(files)
 
 
@@ -106,8 +111,9 @@ def base_contents(folder: Path) -> str:
     weights = gguf_file(folder)
     paths = {path for pattern in (*_IDENTITY, *_CONTENTS) for path in folder.glob(pattern) if path.is_file()}
     paths |= {path for path in (weights, *pooling_files(folder)) if path is not None}
-    files = {path.relative_to(folder).as_posix(): _file_sha256(path) for path in paths}
-    return f"{_CONTENTS_VERSION}:{sha256_json(files)}"
+    rare = {folder / name for name in RARE_VOCABULARIES if (folder / name).is_file()}
+    files = {path.relative_to(folder).as_posix(): _file_sha256(path) for path in paths | rare}
+    return f"{_VERSION_OF_RARE if rare else _VERSION}:{sha256_json(files)}"
 
 
 def _file_sha256(path: Path) -> str:
@@ -153,7 +159,7 @@ def _hub_folder(source: str) -> Path:
         downloaded = snapshot_download(
             name,
             revision=revision or None,
-            allow_patterns=[*_IDENTITY, *_CONTENTS, "*.json"],
+            allow_patterns=[*_IDENTITY, *_CONTENTS, *RARE_VOCABULARIES, "*.json"],
             etag_timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", "10")),
         )
     except Exception as error:  # the hub client raises some twenty kinds, all of which mean the same to the user

@@ -28,11 +28,38 @@ _OBJECTS = (
     "config_sentence_transformers.json",
 )
 
-_VOCABULARIES = ("tokenizer.json", "vocab*", "merges.txt", "*.model", "*.spm", "*.bpe", "*.tiktoken", "tekken.json")
+RARE_VOCABULARIES = (
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "prophetnet.tokenizer",
+    "target_vocab.json",
+    "word_pronunciation.json",
+    "word_shape.json",
+)
+"""Files that a few tokenizers read: of PhoBERT and BERTweet, BARTpho, LUKE, ProphetNet, RoCBert and others."""
+
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.bpe",
+    "*.tiktoken",
+    "tekken.json",
+    *RARE_VOCABULARIES,
+)
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
-_READ = (".json", ".txt", ".model", ".safetensors", ".gguf")
+_READ = (".json", ".txt", ".model", ".safetensors", ".gguf", ".spm", ".bpe", ".tiktoken", ".codes", ".tokenizer")
+"""How the names of files end that are read; a link of another name may lead nowhere."""
+
+MASKS = (".attn.bias", ".attention.bias")
+"""What old decoders call a bias of their attention is a mask, of truth values or bytes in the files."""
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -97,7 +124,7 @@ def check_files(folder: Path) -> None:
     """
     _check_folder(folder)
     for path in sorted(folder.iterdir()):
-        if path.is_symlink() and not path.exists():
+        if path.suffix in _READ and path.is_symlink() and not path.exists():
             raise InputError(
                 f"{path} is a link to {path.readlink()}, which is not there; copy or download the base again"
             )
@@ -124,7 +151,7 @@ def _check_folder(folder: Path) -> None:
     if (folder / "beft.json").is_file():
         try:
             command = predict_command(folder, folder, "FOLDER OF THE BASE", "some text")
-        except (ValueError, KeyError, AttributeError):  # its record is damaged
+        except (ValueError, KeyError, AttributeError, TypeError):  # its record is damaged
             command = own_command("beft", "predict", folder, "some text")
         raise InputError(
             f"{folder} is an adapter of beft, no base: predict with it ({command}), or name the base that it was "
@@ -190,6 +217,8 @@ def _check_weights(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> bool:
     """Check what a configuration says of the weights; whether it says that they are quantised."""
+    if not isinstance(config.get("model_type"), str | None):
+        raise InputError(f"{path}: model_type is {config['model_type']!r}, no name; copy the base's own config.json")
     dtype = config.get("dtype", config.get("torch_dtype"))
     if isinstance(dtype, str) and not isinstance(getattr(torch, dtype.removeprefix("torch."), None), torch.dtype):
         raise InputError(
@@ -203,7 +232,7 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> bool:
 
 def _check_type(path: Path, name: str, dtype: str, *, quantized: bool) -> None:
     """Without a word in the configuration, transformers would take quantised weights for plain numbers."""
-    if not quantized and name.endswith((".weight", ".bias")) and dtype not in _FLOATS:
+    if not quantized and name.endswith((".weight", ".bias")) and not name.endswith(MASKS) and dtype not in _FLOATS:
         raise InputError(
             f"{path} holds {name} as {dtype}, as a quantised base does, but config.json has no quantization_config; "
             "use the base that is not quantised"

@@ -22,6 +22,18 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def expanded(path: str) -> Path:
+    """A path as a user writes it, with ``~`` and ``~NAME`` for home folders.
+
+    Raises:
+        ValueError: Nothing says where that home folder is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no home folder of that user; write the path in full") from None
+
+
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:

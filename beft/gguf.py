@@ -33,8 +33,8 @@ def gguf_file(folder: Path) -> Path | None:
     Raises:
         InputError: There are several.
     """
-    files = sorted(folder.glob("*.gguf"))
-    if not files or any(folder.glob("*.safetensors")):
+    files = sorted(path for path in folder.glob("*.gguf") if not path.is_dir())
+    if not files or any(not path.is_dir() for path in folder.glob("*.safetensors")):
         return None
     if len(files) > 1:
         names = ", ".join(file.name for file in files)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from beft.base_files import read_mapping
+from beft.base_files import MASKS, read_mapping
 from beft.classifier import HEADS
 from beft.device import Compute
 from beft.errors import BeftError, InputError
@@ -170,8 +170,7 @@ def _check_unused(model: Any, unused: Sequence[str], folder: Path) -> None:
             f"the base in {folder} holds {layers[0]}, which its config.json leaves out ({type(model).__name__}): the "
             "two are of different models, or the number of layers is wrong there; copy both from the same one"
         )
-    # What old decoders call a bias of their attention is a mask.
-    if within := [name for name in of_layers if not name.endswith((".attn.bias", ".attention.bias"))]:
+    if within := [name for name in of_layers if not name.endswith(MASKS)]:
         log.warning(
             "%d weights of the base's layers are not used by %s (%s, …): another model computed with them",
             len(within),

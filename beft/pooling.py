@@ -75,6 +75,9 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     for module in read_list(file):
         if not isinstance(module, dict) or not isinstance(module.get("type"), str):
             raise InputError(f"{file} names a module without a type; save the base again with sentence-transformers")
+        path = Path(str(module.get("path", "")))
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(f"{file} names {path}, which is not below {folder}; write the folder's name alone")
         found.append((module["type"].rpartition(".")[2], str(module.get("path", ""))))
     return found
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from beft.commands import own_command
 from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
-from beft.files import is_unicode
+from beft.files import expanded, is_unicode
 from beft.names import unknown_name
 
 Term = Literal[
@@ -65,6 +65,12 @@ class BaseSettings(Section):
         description="auto: a base larger than one GPU is spread over all of them, then memory, then disk",
     )
     add_biases: bool = Field(False, description="add zero biases to projections of the base that have none")
+
+    @field_validator("source")
+    @classmethod
+    def _home_is_known(cls, source: str) -> str:
+        expanded(source.removeprefix("hub:"))
+        return source
 
 
 class DatasetSettings(Section):

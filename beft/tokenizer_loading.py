@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,25 @@ from beft.gguf import gguf_file, gguf_options
 
 log = logging.getLogger("beft.base")
 
-_POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+_POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe")
 _NO_LIMIT = 10**6
 """A larger model_max_length is what transformers writes where it knows none."""
 
 _PACKAGES = {"SentencePiece": "sentencepiece"}
 _LIKELY_PADS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>", "[SEP]", "[UNK]", "<unk>")
+
+_OPTIONAL = (
+    "entity_vocab_file",
+    "normalizer_file",
+    "spm_file",
+    "target_vocab_file",
+    "tokenizer_config_file",
+    "tokenizer_file",
+)
+"""Of the files that a class of tokenizers names, those that a text is divided into tokens without."""
+
+_INSTEAD = ("tekken.json", "tokenizer.model", "tiktoken.model")
+"""Files that transformers takes for the ``vocab_file`` of any class."""
 
 _WARNED, _REFUSED = 0.05, 0.8
 """Shares of the tokens of the user's rows that may be unknown: above the first it is said, above the second refused."""
@@ -80,7 +94,7 @@ def _explained(folder: Path, error: Exception) -> InputError:
         return InputError(
             f"the tokenizer of {folder} needs a package that is not installed; run: {pip_install('tiktoken')}"
         )
-    if "merges" in first and (missing := _missing_half(folder)):
+    if missing := _missing_vocabulary(folder, _tokenizer_class(folder)):
         return missing
     if (path := folder / "tokenizer.json").is_file():
         read_mapping(path)
@@ -101,23 +115,47 @@ def _no_vocabulary(folder: Path) -> InputError:
 
 def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     """Where there is no vocabulary, transformers makes a tokenizer that knows its special tokens alone."""
-    names = set(type(tokenizer).vocab_files_names.values())  # none for tokenizers of bytes or characters
-    if not names or gguf_file(folder) is not None:
+    kind = type(tokenizer)
+    if not kind.vocab_files_names or gguf_file(folder) is not None:  # none for tokenizers of bytes or characters
         return
     if not vocabulary_files(folder):
         raise _no_vocabulary(folder)
-    if {"vocab.json", "merges.txt"} <= names and (missing := _missing_half(folder)):
+    if missing := _missing_vocabulary(folder, kind):
         raise missing
 
 
-def _missing_half(folder: Path) -> InputError | None:
-    """What is to be said of a vocabulary of byte pairs that is only half there; None where it is whole."""
-    if (folder / "tokenizer.json").is_file():
+def _missing_vocabulary(folder: Path, kind: Any) -> InputError | None:
+    """What is to be said of files that a class of tokenizers reads and that are not there; None where all are."""
+    from transformers import PreTrainedTokenizerFast
+
+    fast = isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerFast)
+    if kind in (None, PreTrainedTokenizerFast) or (fast and (folder / "tokenizer.json").is_file()):
         return None
-    for name, other in (("vocab.json", "merges.txt"), ("merges.txt", "vocab.json")):
-        if (folder / name).is_file() and not (folder / other).is_file():
-            return InputError(f"{folder} holds {name}, but no {other}: its tokenizer needs both; copy that file too")
-    return None
+    named = {key: name for key, name in kind.vocab_files_names.items() if key not in _OPTIONAL}
+    if any(path.name.startswith(_INSTEAD) for path in vocabulary_files(folder)):
+        named.pop("vocab_file", None)
+    elif not named and kind.vocab_files_names:
+        named = {"tokenizer_file": "tokenizer.json"}
+    missing = [name for name in named.values() if not (folder / name).is_file()]
+    if not missing:
+        return None
+    return InputError(
+        f"{folder} lacks {' and '.join(missing)}, which the base's tokenizer ({kind.__name__}) reads: copy "
+        f"{'it' if len(missing) == 1 else 'them'} too, or save the tokenizer there with its save_pretrained(…)"
+    )
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """The class that a base names for its tokenizer, or that goes with its type; None where neither says."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    of_tokenizer, of_model = (
+        read_mapping(path) if path.is_file() else {}
+        for path in (folder / "tokenizer_config.json", folder / "config.json")
+    )
+    name = of_tokenizer.get("tokenizer_class") or of_model.get("tokenizer_class")
+    name = name or TOKENIZER_MAPPING_NAMES.get(of_model.get("model_type"))
+    return tokenizer_class_from_name(name) if isinstance(name, str) else None
 
 
 def _warn_of_own_code(folder: Path, tokenizer: Any) -> None:
@@ -147,7 +185,7 @@ def _limit_positions(folder: Path, tokenizer: Any, model: Any) -> None:
     stated, positions = tokenizer.model_max_length, model_positions(model)
     path = folder / "tokenizer_config.json"
     least = tokenizer.num_special_tokens_to_add(pair=False) + 1
-    if not isinstance(stated, int | float) or not stated >= least:
+    if not isinstance(stated, int | float) or not least <= stated < math.inf:
         raise InputError(
             f"{path}: model_max_length is {stated!r}; it must be a number of tokens, {least} or more. Write how many "
             f"the base takes ({positions or 'see its max_position_embeddings'}), or leave it out"
@@ -203,7 +241,10 @@ def _choose_pad(folder: Path, tokenizer: Any, model: Any) -> None:
 
 def known_tokens(model: Any) -> int:
     """For how many token ids a model has embeddings; without a table of them, for any."""
-    embeddings = model.get_input_embeddings()
+    try:
+        embeddings = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):  # CANINE hashes characters
+        return 2**63
     return int(embeddings.num_embeddings) if isinstance(embeddings, nn.Embedding) else 2**63
 
 

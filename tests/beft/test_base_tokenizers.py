@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CanineConfig, CanineForSequenceClassification, PreTrainedTokenizerFast
 
 from beft.adaptation import labelled
 from beft.classifier import Classifier
@@ -19,7 +19,7 @@ from beft.encoding import encode
 from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.prediction import Predictor
-from beft.tokenizer_loading import check_known, model_positions
+from beft.tokenizer_loading import check_known, known_tokens, model_positions
 from tests.beft.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.beft.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
@@ -57,8 +57,23 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no vocabulary of a named class": (of_class("T5Tokenizer"), "base holds no vocabulary"),
     "a vocabulary without merges": (
         both(of_class("GPT2Tokenizer"), write("vocab.json", '{"a": 0, "b": 1}')),
-        "holds vocab.json, but no merges.txt",
+        r"base lacks merges.txt, which the base's tokenizer \(GPT2Tokenizer\) reads: copy it too",
     ),
+    "no codes of PhoBERT": (of_class("PhobertTokenizer", "vocab.txt"), r"lacks bpe.codes, .*\(PhobertTokenizer\)"),
+    "no shapes of words": (
+        of_class("RoCBertTokenizer", "vocab.txt"),
+        "lacks word_shape.json and word_pronunciation.json, which .*copy them too",
+    ),
+    "a class that the model names": (
+        both(
+            of_class("", "vocab.txt"),
+            entries(TOKENIZER, tokenizer_class=None),
+            entries(tokenizer_class="ProphetNetTokenizer"),
+        ),
+        "lacks prophetnet.tokenizer, which",
+    ),
+    "a vocabulary of another class": (of_class("T5Tokenizer", "vocab.txt"), "lacks spiece.model, which"),
+    "a vocabulary that is not converted": (of_class("XGLMTokenizer", "spm.model"), "lacks tokenizer.json, which"),
     "a newer tokenizer.json": (newer(version="2.0"), r"tokenizer.json cannot be read by tokenizers 0.*newer version"),
     "a newer part": (newer(pre_tokenizer={"type": "Quantum"}), "tokenizer.json cannot be read by tokenizers"),
     "half a tokenizer.json": (write("tokenizer.json", '{"version": "1.0", '), "tokenizer.json is not valid JSON"),
@@ -79,6 +94,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"model_max_length is '128'.*the base takes \(64\)",
     ),
     "a negative length": (entries(TOKENIZER, model_max_length=-1), "model_max_length is -1"),
+    "a length without end": (write(TOKENIZER, '{"model_max_length": Infinity}'), "model_max_length is inf; it must be"),
     "no room for a token": (entries(TOKENIZER, model_max_length=2), "model_max_length is 2; .*3 or more"),
     "padding in the middle": (entries(TOKENIZER, padding_side="middle"), "cannot be loaded .*tokenizer_config.json"),
 }
@@ -117,6 +133,12 @@ def test_a_tokenizer_of_bytes_needs_no_vocabulary(tiny: Tiny, tmp_path: Path) ->
     assert load(folder).tokenizer("ab")["input_ids"] == [100, 101, 1]
 
 
+def test_a_base_that_hashes_characters_has_no_limit_of_tokens() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = CanineForSequenceClassification(CanineConfig(**sizes, num_hash_buckets=16))
+    assert known_tokens(model) == 2**63
+
+
 @pytest.mark.parametrize(
     ("family", "usable"),
     [
@@ -129,6 +151,7 @@ def test_a_tokenizer_of_bytes_needs_no_vocabulary(tiny: Tiny, tmp_path: Path) ->
         ("gpt2", 64),
         ("opt", 64),
         ("bart", 64),
+        ("openai-gpt", 64),
         ("qwen2", None),
         ("bloom", None),
         ("t5", None),
