@@ -11,7 +11,7 @@ import pytest
 
 from tasks.environment import QUIET, TOOLS
 
-PARTS = {"unit and laws": 30, "servers": 25, "end to end": 12}
+PARTS = {"unit and laws": 30, "servers": 22, "end to end": 10}
 """The parts of the suite and the minutes that each may take on two slow cores, added up over processes."""
 
 _seconds: Counter[str] = Counter()

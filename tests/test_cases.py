@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """``check(name, contents, **source)``: write a file and its description, and check it as a user does."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    # a flow that ran earlier in this process has set up a log whose stream is closed by now
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
     def run(name: str, contents: str | bytes, *arguments: str, **source: Any) -> Answer:
         parts = {key: source.pop(key) for key in ("columns", "labels", "shares", "shape") if key in source}

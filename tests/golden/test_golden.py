@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from beft.files import sha256_tree
 from tasks.connection import connect
@@ -83,8 +84,9 @@ def python(code: str, *arguments: str, cwd: Path, source: Path | None) -> str:
 def train(folder: Path, dataset: str, source: Path) -> None:
     """Train as DVC does, from the user's own files on."""
     unpacked(folder)
-    values = (folder / f"params-{DATASETS[dataset]}.yaml").read_text()
-    (folder / "params.yaml").write_text(values)
+    settings = yaml.safe_load((folder / f"params-{DATASETS[dataset]}.yaml").read_text())
+    settings.setdefault("base", {})["precision"] = "fp32"  # that of the registered versions, whatever this CPU takes
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     python(TRAIN, dataset, *STEPS, cwd=folder, source=source)
 
 
