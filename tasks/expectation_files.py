@@ -5,7 +5,7 @@ column and split that it names, with the facts of the dataset in the place of va
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,7 +68,7 @@ class Subject:
         splits: The splits that the data has.
         together: Whether a line that names no split is about all rows together; otherwise it is about each split.
         places: The columns that say where an offending row stands.
-        advice: What to do when an expectation fails, by its name.
+        advice: Finds out what to do when an expectation has failed, by its name.
     """
 
     dataset: str
@@ -78,7 +78,7 @@ class Subject:
     splits: Sequence[str]
     together: bool
     places: Sequence[str]
-    advice: Mapping[str, str] = field(default_factory=dict)
+    advice: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ def check(stage: Stage, subject: Subject, out: Path, *, root: Path) -> dict[str,
     expectations = expectations_of(stage, subject, root)
     results = _run(stage, subject, expectations, out / "data_docs")
     failures = [result for result in results if not result["success"]]
+    advice = subject.advice() if failures else {}
+    for failure in failures:
+        if failure["expectation"] in advice:
+            failure["advice"] = advice[failure["expectation"]]
     validation = {
         "dataset": subject.dataset,
         "stage": stage,
@@ -193,8 +197,6 @@ def _result(expectation: Expectation, found: dict[str, Any], subject: Subject) -
     if raised.get("raised_exception") or any(isinstance(one, dict) for one in raised.values()):
         one = next((value for value in raised.values() if isinstance(value, dict)), raised)
         kept["error"] = str(one.get("exception_message"))
-    if not kept["success"] and expectation.name in subject.advice:
-        kept["advice"] = subject.advice[expectation.name]
     return kept
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from beft.datasets.description import Description, canonical
@@ -86,7 +87,7 @@ def raw_subject(data: RawData) -> Subject:
         splits=splits,
         together=len(splits) == 1,
         places=[SPLIT, FILE, *numbered],
-        advice=raw_advice(description, names_of_split, facts.get("imbalance", math.inf)),
+        advice=partial(raw_advice, description, names_of_split, facts.get("imbalance", math.inf)),
     )
 
 

@@ -222,7 +222,7 @@ def quotas(counts: Sequence[int], total: int) -> list[int]:
     """Share ``total`` among strata in proportion to their counts, by the largest remainders.
 
     Args:
-        counts: Rows of each stratum; ``total`` is at most their sum.
+        counts: Rows of each stratum.
     """
     rows = sum(counts)
     shares = [total * count // rows if rows else 0 for count in counts]
