@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from beft.commands import own_command
@@ -15,6 +14,7 @@ from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
 from beft.files import expanded, is_unicode
 from beft.names import unknown_name
+from beft.yaml_text import parse_yaml
 
 Term = Literal[
     "query",
@@ -287,7 +287,7 @@ class Settings(Section):
             InputError: The file is missing or is no YAML mapping.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = parse_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             other = path.with_suffix(".yml")
             if other.exists():
@@ -296,23 +296,25 @@ class Settings(Section):
                 f"no settings at {path}; name a params.yaml, or run in the project's folder "
                 f"({own_command('beft', 'init')} starts one)"
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InputError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
-        for name, value in (changes or {}).items():
-            _set(values, name, value)
-        return cls.from_mapping(values)
+        return cls.from_mapping(changed(values, changes or {}))
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        below = values.get(parent)
-        if not isinstance(below, dict):
-            below = values[parent] = {}
-        values = below
-    values[last] = value
+def changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of settings, in which dotted names have new ones."""
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        section = values
+        for parent in parents:
+            below = section.get(parent)
+            if not isinstance(below, dict):
+                below = section[parent] = {}
+            section = below
+        section[last] = value
+    return values
 
 
 def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:

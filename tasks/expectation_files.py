@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from beft.datasets import DatasetError
 from beft.errors import InputError
 from beft.files import is_unicode, sha256_file
 from beft.names import known_name
 from beft.settings import NO_UNICODE
+from beft.yaml_text import parse_yaml
 from tasks.project_files import project_file
 
 if TYPE_CHECKING:
@@ -154,8 +153,8 @@ def expectations_of(stage: Stage, subject: Subject, root: Path) -> list[Expectat
 
 def _lines(path: Path, stage: Stage) -> list[JSON]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from None
     if not is_unicode(content):
         raise InputError(f"{path}: {NO_UNICODE}")

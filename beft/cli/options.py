@@ -41,12 +41,12 @@ BaseFolder = Annotated[str | None, typer.Option("--base", help="Where the base i
 
 def read_settings(context: typer.Context, params: Path, changes: Sequence[str] | None) -> "Settings":
     """The settings of a command."""
-    from beft.settings import Settings
+    from beft.settings import Settings, changed
 
     read = context.obj.read_settings if context.obj else Settings.read
     values = parse_changes(changes or ())
     if params == PARAMS and not params.exists() and not params.with_suffix(".yml").exists():
-        return Settings.from_mapping(nested(values))
+        return Settings.from_mapping(changed({}, values))
     return read(params, values)
 
 
@@ -64,9 +64,8 @@ def parse_changes(changes: Iterable[str], *, option: str = "--set", example: str
     Raises:
         InputError: A text without ``=``, or a value that is no YAML.
     """
-    import yaml
-
     from beft.errors import InputError
+    from beft.yaml_text import parse_yaml
 
     values = {}
     for change in changes:
@@ -74,22 +73,10 @@ def parse_changes(changes: Iterable[str], *, option: str = "--set", example: str
         if not equals or not name.strip():
             raise InputError(f"{option} {change!r}: write NAME=VALUE, for example {option} {example}")
         try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[name.strip()] = parse_yaml(value)
+        except ValueError:
             raise InputError(f"{option} {change!r}: {value!r} is no YAML value") from None
     return values
-
-
-def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names as mappings in mappings."""
-    result: dict[str, Any] = {}
-    for name, value in dotted.items():
-        *parents, last = name.split(".")
-        below = result
-        for parent in parents:
-            below = below.setdefault(parent, {})
-        below[last] = value
-    return result
 
 
 def refuse_existing(out: Path) -> None:

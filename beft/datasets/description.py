@@ -16,6 +16,7 @@ from beft.datasets.sources import Scalar, Source
 from beft.errors import InputError
 from beft.files import is_unicode
 from beft.settings import NO_UNICODE, Section, problems
+from beft.yaml_text import parse_yaml
 
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[str, ...] = get_args(Regime)
@@ -260,8 +261,8 @@ class Description(Section):
         if not NAME.fullmatch(path.stem):
             raise DatasetError(str(path), ["the file's name names it: lower-case letters, digits, - and _ only"])
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            values = parse_yaml(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise DatasetError(str(path), [f"its description is not valid YAML: {error}"]) from None
         except OSError as error:
             raise DatasetError(str(path), [f"its description cannot be read: {error.strerror}"]) from None

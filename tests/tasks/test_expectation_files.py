@@ -87,6 +87,7 @@ def test_every_wrong_line_is_said_at_once(tmp_path: Path) -> None:
     ("name", "content", "told"),
     [
         ("raw", "a: [", "not valid YAML"),
+        ("raw", "- expectation: 2020-13-45", "not valid YAML"),
         ("raw", '["\\ud83d"]', "half a surrogate pair"),
         ("raw", "a: 1", "a list of expectations"),
         ("own", "- a", "lists under raw"),

@@ -1,0 +1,46 @@
+"""Whatever is wrong with YAML that a user wrote, the message says so and where."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beft.cli.options import parse_changes
+from beft.datasets import DatasetError, Description
+from beft.errors import InputError
+from beft.settings import Settings
+from beft.yaml_text import parse_yaml
+
+WRONG = [
+    "2020-13-45",
+    "&a [*a]",
+    "&a {b: *a}",
+    "!!int ''",
+    "!!bool perhaps",
+    "1" * 5000,
+    "[" * 5000,
+    "[",
+    "!!python/x y",
+]
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_what_cannot_be_read_is_told_by_whoever_reads_it(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"title: {value}\n")
+    with pytest.raises(DatasetError, match="is not valid YAML"):
+        Description.read(path)
+    with pytest.raises(InputError, match=r"own\.yaml is not valid YAML"):
+        Settings.read(path)
+    with pytest.raises(InputError, match="is no YAML value"):
+        parse_changes([f"seed={value}"])
+
+
+def test_a_wrong_value_is_told_with_its_line() -> None:
+    with pytest.raises(ValueError, match=r"this value cannot be read \(month must be .*\n.* line 2, column 8"):
+        parse_yaml("version: 1\ntitle: 2020-13-45")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: [2, 2020-01-01]}"])
+def test_what_is_valid_is_read_as_ever(text: str) -> None:
+    assert parse_yaml(text) == yaml.safe_load(text)
