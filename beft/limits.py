@@ -5,6 +5,7 @@ or v1). A limit of a group holds for all groups below it, so the smallest one on
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def free_memory() -> int:
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of this process's group of a controller, and of the groups above it that can be seen."""
     try:
-        mounts = (_ROOT / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-        groups = (_ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        mounts = [line for line in _lines(_ROOT / "proc/self/mountinfo") if " - " in line]
+        groups = [line for line in _lines(_ROOT / "proc/self/cgroup") if line.count(":") > 1]
     except OSError:  # no Linux
         return
     # v1: "4:cpu,cpuacct:/docker/1f"; v2: "0::/docker/1f".
@@ -42,11 +43,21 @@ def _groups(controller: str) -> Iterator[Path]:
         path = paths.get(controller if named else "")
         if path is None or not (named or filesystem == "cgroup2"):
             continue
-        shown, place = (Path(part) for part in mounted.split(" ")[3:5])
+        shown, place = (Path(_unescaped(part)) for part in mounted.split(" ")[3:5])
         # What is mounted may be the group itself; a path that is not below it cannot be seen from here.
         own = Path(path).relative_to(shown) if Path(path).is_relative_to(shown) else Path()
         top = _ROOT / place.relative_to("/")
         yield from (top / part for part in (own, *own.parents))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file that the kernel writes: names in it are of any bytes."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+
+
+def _unescaped(name: str) -> str:
+    r"""A path of ``mountinfo``, in which a blank is written as \040."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
 
 
 def _cpu_quota(group: Path) -> float | None:

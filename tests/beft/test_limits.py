@@ -26,7 +26,7 @@ def system(root: Path, groups: str, mounts: list[str], files: dict[str, str]) ->
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(groups)
     lines = [f"{30 + number} 23 0:28 {mount}\n" for number, mount in enumerate(mounts)]
-    (root / "proc/self/mountinfo").write_text("".join(lines))
+    (root / "proc/self/mountinfo").write_text("".join(lines), errors="surrogateescape")
     for name, text in files.items():
         path = root / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,17 @@ class TestCores:
 
     def test_a_group_that_cannot_be_seen_from_the_container(self, root: Path) -> None:
         version_2(root, {"cpu.max": "200000 100000"}, group="/../other", shown="/")
+        assert usable_cores() == 2
+
+    @pytest.mark.parametrize("other", ["/media/caf\udce9", "/media/two\u2028lines", "/media/a\x85b"])
+    def test_other_mounts_of_any_name(self, root: Path, other: str) -> None:
+        mounts = [f"/ {other} rw - ext4 /dev/sda rw", "/ /sys/fs/cgroup ro - cgroup2 cgroup rw"]
+        system(root, "0::/\n", mounts, {"cpu.max": "200000 100000"})
+        assert usable_cores() == 2
+
+    def test_a_blank_in_the_path(self, root: Path) -> None:
+        mounts = [r"/ /sys/fs/cgroup/my\040groups ro - cgroup2 cgroup rw"]
+        system(root, "0::/one pod\n", mounts, {"my groups/one pod/cpu.max": "200000 100000"})
         assert usable_cores() == 2
 
     def test_without_control_groups(self, root: Path) -> None:
