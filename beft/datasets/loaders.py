@@ -1,5 +1,6 @@
 """Get the raw source of a dataset, as it is: from a package, from files, from the hub or a folder of its files."""
 
+import fnmatch
 import hashlib
 import importlib.util
 import unicodedata
@@ -79,7 +80,8 @@ def _why_no_file(path: Path) -> str:
         return f"{path} is a folder: name the files in it ({_first(files)})"
     if path.is_symlink():
         return f"there is no file {path}: it is a link to {path.readlink()}, which is not there"
-    matching = [one.name for one in sorted(path.parent.glob(path.name))] if set("*?[") & set(path.name) else []
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    matching = sorted(fnmatch.filter(beside, path.name)) if set("*?[") & set(path.name) else []
     if matching:
         return f"there is no file {path}, and patterns are not expanded: name each of the files ({_first(matching)})"
     return f"there is no file {path}"

@@ -46,10 +46,11 @@ def column_values(table: pa.Table, at: int, where: str, *, needed: bool) -> list
             column = column.cast(pa.large_string())
         column.validate(full=True)
         values: list[Any] = column.to_pylist()
-    except (pa.ArrowException, ValueError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
         if not needed:
             return None
-        told = str(error).splitlines()[0]
+        zone = isinstance(error, KeyError) and not isinstance(error, pa.ArrowException)
+        told = f"the time zone {error} is unknown" if zone else str(error).splitlines()[0]
         raise InputError(f"{where}, column {table.column_names[at]!r} ({column.type}) cannot be read: {told}") from None
     return values
 

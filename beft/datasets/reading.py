@@ -221,18 +221,19 @@ def _json(text: str, where: str, reading: Reading, wanted: Sequence[str]) -> Any
     """Parse JSON.
 
     Raises:
-        InputError: It is none, or one of its objects has a column that the description names twice.
+        InputError: It is none, or one of its rows has a column that the description names twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs) and reading.layout is None:
-            names = [name for name, _ in pairs]
-            column_positions(names, wanted, where)
-        return found
+    twice: list[tuple[dict[str, Any], list[str]]] = []  # objects in which a name stands twice, and all their names
+
+    def found(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            twice.append((values, [name for name, _ in pairs]))
+        return values
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        document = json.loads(text, object_pairs_hook=found)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             raise _SeveralDocuments(
@@ -243,6 +244,11 @@ def _json(text: str, where: str, reading: Reading, wanted: Sequence[str]) -> Any
         raise InputError(f"{where}{line}: it is not JSON: {error.msg} at character {error.colno}{hint}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: its JSON cannot be read: {error}") from None
+    rows = set(map(id, document if isinstance(document, list) else [document]))
+    for values, names in twice:
+        if id(values) in rows and reading.layout is None:
+            column_positions(names, wanted, where)
+    return document
 
 
 def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
@@ -251,7 +257,11 @@ def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from None
     if reading.layout is not None:
-        return _from_rows(path, table.to_pylist(), reading, wanted)
+        names = dict(enumerate(table.column_names))
+        found = {name: column_values(table, at, path.name, needed=False) for at, name in names.items()}
+        there = {name: values for name, values in found.items() if values is not None}
+        rows = [dict(zip(there, row, strict=True)) for row in zip(*there.values(), strict=True)]
+        return _from_rows(path, rows, reading, wanted)
     columns = {
         name: column_values(table, at, path.name, needed=name in wanted)
         for name, at in column_positions(table.column_names, wanted, path.name).items()

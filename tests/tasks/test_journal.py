@@ -23,6 +23,11 @@ def test_the_same_entry_is_kept_once(tmp_path: Path) -> None:
     assert [entry["reason"] for entry in read_journal(path)] == ["because"]
 
 
+def test_a_reason_may_hold_what_unicode_takes_for_a_line_break(tmp_path: Path) -> None:
+    enter(tmp_path / "journal.jsonl", "alias", 1, reason="one\u2028two\x85three")
+    assert [entry["reason"] for entry in read_journal(tmp_path / "journal.jsonl")] == ["one\u2028two\x85three"]
+
+
 def test_a_cut_line_is_left_out_and_hurts_no_other(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     enter(path, "alias", 1)

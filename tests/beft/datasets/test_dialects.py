@@ -186,6 +186,12 @@ def test_only_columns_that_are_named_must_be_unique(tmp_path: Path) -> None:
     assert read(tmp_path, "films.jsonl", row).columns["text"] == ["a"]
     told = refusal(tmp_path, "films.jsonl", row + '{"text": "a", "label": "pos", "text": "b"}\n')
     assert "films.jsonl, line 2: the column 'text' is there 2 times" in told
+    nested = {"text": "a", "label": "pos", "meta": {}}
+    for name, form in (("films.jsonl", "{}\n"), ("films.json", "[{}]")):
+        row = json.dumps(nested).replace("{}", '{"text": 1, "text": 2}')
+        assert read(tmp_path, name, form.replace("{}", row)).columns["text"] == ["a"]
+    told = refusal(tmp_path, "films.json", '[{"text": "a", "label": "pos", "text": "b"}]')
+    assert "films.json: the column 'text' is there 2 times" in told
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])

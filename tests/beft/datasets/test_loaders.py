@@ -183,7 +183,9 @@ def test_folders_patterns_and_links_are_named_for_what_they_are(tmp_path: Path) 
     assert "a folder that 'save_to_disk' of datasets wrote: write it as Parquet" in told("saved", format="parquet")
     assert "empty.parquet is a folder: name the files in it (it holds none)" in told("empty.parquet")
     assert "link.csv: it is a link to gone.csv, which is not there" in told("link.csv")
-    assert "patterns are not expanded: name each of the files (a.csv, b.csv)" in told("parts/*.csv")
+    for pattern in ("parts/*.csv", "parts/**.csv", "parts/[ab].csv"):
+        assert "patterns are not expanded: name each of the files (a.csv, b.csv)" in told(pattern)
+    assert "there is no file" in told("nowhere/**.csv")
     assert "'rows.xlsx' is an Excel workbook: save its sheet as CSV (UTF-8)" in told("rows.xlsx")
     assert "'rows.tar.gz' is a tar archive: unpack it" in told("rows.tar.gz")
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beft.datasets.parquet import read_table, write_table
+from beft.datasets.parquet import column_values, read_table, write_table
 from beft.errors import InputError
 
 
@@ -31,3 +31,10 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
         read_table(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="there is no file"):
         read_table(tmp_path / "y.parquet")
+
+
+def test_times_of_a_zone_that_nobody_knows() -> None:
+    table = pa.table({"when": pa.array([1, 2], pa.timestamp("us", tz="Mars/Phobos")), "text": ["a", "b"]})
+    assert column_values(table, 0, "x.parquet", needed=False) is None
+    with pytest.raises(InputError, match=r"column 'when' .* cannot be read: the time zone 'Mars/Phobos' is unknown"):
+        column_values(table, 0, "x.parquet", needed=True)

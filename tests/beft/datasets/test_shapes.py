@@ -179,6 +179,8 @@ def test_rows_come_back_as_they_were_saved(rows: Rows, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "changes", "told"),
     [
+        ([*scored(200), {"sentence": "a", "score": 10**400}, {"sentence": "b", "score": 5.5}], REGRESSION,
+         ["column 'score': no number in line 201", "column 'score': outside of 0 to 5 in line 202"]),
         ([*scored(200), {"sentence": "a", "score": "high"}, {"sentence": "b", "score": 5.5}], REGRESSION,
          ["column 'score': no number in line 201", "column 'score': outside of 0 to 5 in line 202"]),
         ([row | {"score": 1} for row in scored(200)], REGRESSION, ["every row of its train data has the label 1"]),
