@@ -22,7 +22,7 @@ from typing import Any
 
 from beft.errors import BeftError
 from tasks.connection import Connection
-from tasks.workspace import process_start
+from tasks.workspace import HIDDEN, process_start
 
 log = logging.getLogger(__name__)
 
@@ -179,12 +179,12 @@ def _who(tag: str | None) -> str:
 def _has_ended(tag: str) -> bool:
     """Whether the holder's process is known to have ended; one on another machine or in a container cannot be asked."""
     value = _read(tag)
-    return "id" not in value or (_is_here(value) and not _runs(value))
+    return "id" not in value or (_is_here(value) and _runs(value) is False)
 
 
 def _lives_here(tag: str | None) -> bool:
     value = _read(tag)
-    return _is_here(value) and _runs(value)
+    return _is_here(value) and _runs(value) is True
 
 
 def _is_here(value: dict[str, Any]) -> bool:
@@ -193,14 +193,18 @@ def _is_here(value: dict[str, Any]) -> bool:
     return here["processes"] is not None and all(value.get(key) == of for key, of in here.items())
 
 
-def _runs(value: dict[str, Any]) -> bool:
+def _runs(value: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs; None: it cannot be known here."""
     try:
         pid = int(value["pid"])
         if pid == os.getpid():
             return value["id"] in _held_here
-        return bool(process_start(pid) == value["process_start"])
-    except (KeyError, TypeError, ValueError):
-        return False
+        started = process_start(pid)
+        if started is not None and HIDDEN in (started, value["process_start"]):
+            return None
+        return bool(started == value["process_start"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _this_system() -> dict[str, str | None]:

@@ -25,6 +25,9 @@ from beft.files import clear_leftovers, write_json
 
 _LOOK_AGAIN = 1.0  # seconds
 
+HIDDEN = "running"
+"""The start of a process of which it is known only that there is one with this number."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -145,22 +148,19 @@ def _this_process() -> dict[str, Any]:
 def process_start(pid: int) -> str | None:
     """When a living process was started, as text that no other process with the same number has; None: it is gone.
 
-    On Linux: the boot's id and the clock ticks since then. Elsewhere whether it lives is all that is known.
+    That is the boot's id and the clock ticks since then; ``HIDDEN`` where ``/proc`` does not show it.
     """
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return None if status[0] in "ZX" else f"{boot}:{status[19]}"
     except OSError:
-        pass
-    if not Path("/proc/self/stat").exists():
         with suppress(PermissionError):
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
                 return None
-        return "running"
-    return None
+        return HIDDEN
 
 
 def _busy(path: Path) -> str:

@@ -31,6 +31,7 @@ from tasks.connection import Connection, connect, every
 from tasks.journal import enter, journal_of, read_journal
 from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
+from tests.tasks.test_workspace import hides_others
 
 MODEL = "beft-base-films"
 
@@ -161,6 +162,20 @@ def test_of_two_that_decide_at_once_one_is_refused(
         other.kill()
     with deciding(connection, MODEL, project):  # a dead one holds nothing
         pass
+
+
+def test_a_holder_that_proc_does_not_show_is_not_taken_for_dead(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with machine(ALIVE, tmp_path / "a", project) as holder:
+        assert holder.stdout and holder.stdout.readline() == "deciding\n"
+        hides_others(monkeypatch)
+        with pytest.raises(RegistryBusyError, match=f"process {holder.pid} on"), deciding(connection, MODEL, project):
+            pass
+        holder.kill()
+        holder.wait()
+        with deciding(connection, MODEL, project):  # it is known to be dead
+            pass
 
 
 def test_more_models_than_a_page_of_mlflow_holds(

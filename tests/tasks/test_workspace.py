@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from beft.files import read_json, write_json, write_text
-from tasks.workspace import Workspace, WorkspaceBusyError, process_start
+from tasks.workspace import HIDDEN, Workspace, WorkspaceBusyError, process_start
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 HOLD = (
@@ -70,6 +70,32 @@ def test_a_killed_run_is_taken_over(workspace: Workspace) -> None:
     with workspace.locked():
         assert holder(workspace.root)["pid"] == os.getpid()
         assert not leftover.parent.exists()
+
+
+def hides_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc mounted with hidepid: only this process is to be seen there."""
+    real = Path.read_text
+
+    def reads(path: Path, *arguments: Any, **keywords: Any) -> str:
+        if (
+            path.parts[:2] == ("/", "proc")
+            and path.name == "stat"
+            and path.parent.name not in ("self", str(os.getpid()))
+        ):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", reads)
+
+
+def test_a_process_that_is_hidden_is_not_gone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold(workspace.root) as other:
+        hides_others(monkeypatch)
+        assert process_start(other.pid) == HIDDEN
+        other.kill()
+        other.wait()
+        assert process_start(other.pid) is None
+    assert process_start(os.getpid()) not in (None, HIDDEN)
 
 
 def test_a_zombie_is_dead(workspace: Workspace) -> None:
