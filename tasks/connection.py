@@ -75,7 +75,7 @@ def tracking_uri(settings: PipelineSettings, root: Path) -> str:
     """The address of MLflow: the setting, else ``MLFLOW_TRACKING_URI``, else the database inside the project.
 
     Raises:
-        InputError: The variable holds a password, or the driver of the database is not installed.
+        InputError: The variable holds a password, the address is none, or the driver of the database is not installed.
     """
     named = os.environ.get("MLFLOW_TRACKING_URI")
     if named:
@@ -103,7 +103,7 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
         about: The description of the experiment, where it has to be made.
 
     Raises:
-        InputError: ``MLFLOW_TRACKING_URI`` holds a password.
+        InputError: ``MLFLOW_TRACKING_URI`` holds a password, or the address is none.
         BeftError: The server does not answer or refuses the user, or the experiment was deleted.
     """
     settle(root)
@@ -117,9 +117,9 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
 
     # It writes tracebacks of what is raised all the same, and said in one line here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    client = MlflowClient(uri)
     name = settings.tracking.experiment
     try:
+        client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             destination = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")

@@ -2,16 +2,24 @@
 
 import importlib.util
 import logging
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from beft.commands import own_command, pip_install
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from tasks.supervisor import STOPPING
 
 POSTGRESQL_DRIVER = "postgresql+psycopg"
 """How SQLAlchemy names the driver that beft brings; its own choice for ``postgresql:`` is another one."""
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SECONDS = 10
+
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|does not exist|pg_hba\.conf|permission denied|Access denied"
+)
+"""What a database says that answers and lets nobody in: waiting for it does not help."""
 
 log = logging.getLogger("beft.tracking")
 
@@ -20,8 +28,50 @@ def with_driver(uri: str) -> str:
     """The address, with the driver of PostgreSQL that is installed where it names none.
 
     Raises:
-        InputError: None is.
+        InputError: None is, or it is no address.
     """
+    found = _with_postgresql(uri)
+    scheme = found.partition(":")[0]
+    try:
+        if scheme in ("http", "https"):
+            if not urlsplit(found).hostname or urlsplit(found).port == 0:  # a wrong port raises
+                raise ValueError("it names no server")
+        elif scheme.partition("+")[0] in _DATABASES:
+            _require_driver(found)
+    except ValueError as error:
+        raise InputError(f"{uri} is no address of MLflow: {error}") from None
+    return found
+
+
+def _require_driver(uri: str) -> None:
+    """Make sure that SQLAlchemy understands the address of a database, and finds its driver.
+
+    Raises:
+        InputError: The driver is not installed, or is one that MLflow cannot use.
+        ValueError: It does not understand it.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+        dialect = url.get_dialect()
+        dialect.import_dbapi()
+        dialect().create_connect_args(url)
+    except ArgumentError as error:
+        raise ValueError(str(error).splitlines()[0].partition(" from given")[0]) from None
+    except ValueError:
+        raise ValueError("its host or port cannot be read") from None
+    except ImportError as error:
+        raise InputError(
+            f"{uri} needs the database driver {error.name!r}, which is not installed: install it, or name "
+            "another one in the address, as DATABASE+DRIVER:"
+        ) from None
+    if dialect.is_async:
+        raise InputError(f"{uri} names a driver that MLflow cannot use: leave '+{dialect.driver}' out")
+
+
+def _with_postgresql(uri: str) -> str:
     scheme, _, rest = uri.partition(":")
     if scheme not in ("postgresql", "postgres", POSTGRESQL_DRIVER):
         return uri
@@ -74,6 +124,9 @@ def silence(uri: str) -> str | None:
     """Why what is remote does not answer; None when it does, with a refusal perhaps, which MLflow's client meets next.
 
     Asked as MLflow's client asks, with its logins, certificates and proxies, but once: the client goes on for minutes.
+
+    Raises:
+        BeftError: A database answers and refuses.
     """
     return _silence_of_database(uri) if is_database(uri) else _silence_of_server(uri)
 
@@ -106,7 +159,10 @@ def _silence_of_database(uri: str) -> str | None:
     try:
         engine.connect().close()
     except OperationalError as error:
-        return _innermost(error)
+        reason = _innermost(error)
+        if _REFUSED.search(reason):
+            raise BeftError(f"the MLflow database at {uri} refuses: {reason}") from None
+        return reason
     finally:
         engine.dispose()
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beft.errors import BeftError
+from beft.errors import BeftError, InputError
 from tasks.connection import connect, tracking_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking_address import pages_of, silence
@@ -48,6 +48,41 @@ def test_a_database_that_is_not_there_is_one_line_at_once(tmp_path: Path) -> Non
         connect(at(address), tmp_path)
     assert time.monotonic() - began < 30
     assert not (tmp_path / "mlflow").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("mysql://somebody@127.0.0.1/mlflow", "needs the database driver 'MySQLdb', which is not installed"),
+        ("postgresql+asyncpg://127.0.0.1/mlflow", r"leave '\+asyncpg' out|needs the database driver 'asyncpg'"),
+        ("postgresql://127.0.0.1:abc/mlflow", "its host or port cannot be read"),
+        ("postgresql:127", "Could not parse"),
+        ("sqlite://mlflow.db/", "Invalid SQLite URL"),
+        ("https://[::1/", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:abc", "Port could not be cast"),
+        ("http:///mlflow", "it names no server"),
+    ],
+)
+def test_an_address_that_is_none_is_one_line(address: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        connect(at(address), tmp_path)
+    assert "\n" not in str(raised.value) and address in str(raised.value)
+
+
+def test_a_kind_of_address_that_mlflow_does_not_know_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BeftError, match=r"MLflow at foo://mlflow refused: .*unsupported URI"):
+        connect(at("foo://mlflow"), tmp_path)
+
+
+@pytest.mark.server
+def test_a_database_that_lets_nobody_in_is_said_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with postgresql() as port:
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)
+        with pytest.raises(BeftError, match=r'refuses: .*database "other" does not exist'):
+            connect(at(f"postgresql://{USER}@127.0.0.1:{port}/other"), tmp_path)
+        monkeypatch.setenv("PGPASSWORD", "another")
+        with pytest.raises(BeftError, match=r"refuses: .*authentication failed"):
+            connect(at(f"postgresql://{USER}@127.0.0.1:{port}/{USER}"), tmp_path)
 
 
 @pytest.mark.server
