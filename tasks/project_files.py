@@ -67,7 +67,9 @@ def start_workspace(folder: Path) -> list[str]:
     texts = {name: project_file(name).read_text(encoding="utf-8") for name in _COPIED}
     texts |= {"dvc.yaml": _stages_without_source(), **dict.fromkeys(_FOLDERS, "")}
     there = {name: folder / name for name in texts if (folder / name).exists() or (folder / name).is_symlink()}
-    others = [name for name, path in there.items() if not path.is_file() or path.read_text("utf-8") != texts[name]]
+    others = [name for name, path in there.items() if not path.is_file() or _is_other(path, texts[name])]
+    above = {str(parent) for name in texts for parent in Path(name).parents if parent != Path()}
+    others += [name for name in above if (folder / name).exists() and not (folder / name).is_dir()]
     if others:
         raise InputError(
             f"nothing was written into {folder.resolve()}: {', '.join(sorted(others))} would be overwritten. Move "
@@ -77,6 +79,11 @@ def start_workspace(folder: Path) -> list[str]:
         if name not in there:
             write_text(folder / name, text)
     return sorted(texts)
+
+
+def _is_other(path: Path, text: str) -> bool:
+    """Whether a file, in whatever encoding, holds something else; the ends of its lines are its own."""
+    return path.read_bytes().replace(b"\r\n", b"\n") != text.encode()
 
 
 def source_record() -> dict[str, str]:

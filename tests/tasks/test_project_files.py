@@ -50,6 +50,23 @@ def test_nothing_is_overwritten_nor_half_written(tmp_path: Path, what: str) -> N
         assert path.read_text() == "mine: true\n"
 
 
+@pytest.mark.parametrize("name", ["mlflow", "data", ".dvc"])
+def test_nothing_is_written_where_a_folder_that_it_needs_is_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"{name} would be overwritten"):
+        start_workspace(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_files_that_are_there_in_another_encoding_or_with_other_ends_of_lines(tmp_path: Path) -> None:
+    ignored = (PROJECT / ".gitignore").read_bytes()
+    (tmp_path / ".gitignore").write_bytes(ignored.decode().encode("utf-16"))
+    with pytest.raises(InputError, match=r"\.gitignore would be overwritten"):
+        start_workspace(tmp_path)
+    (tmp_path / ".gitignore").write_bytes(ignored.replace(b"\n", b"\r\n"))
+    assert ".gitignore" in start_workspace(tmp_path)
+
+
 def test_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
