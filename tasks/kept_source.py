@@ -4,6 +4,7 @@ A version whose source is that of a commit names the commit; any other brings it
 """
 
 import io
+import lzma
 import re
 import subprocess
 import zipfile
@@ -48,7 +49,7 @@ def unpack_source(path: Path, folder: Path) -> None:
             if strange:  # Python would import it in place of the module of that name
                 raise BeftError(f"the kept source {path.name} holds {strange[0]!r}, which is no file of beft's source")
             archive.extractall(folder)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise BeftError(f"the kept source {path.name} cannot be unpacked: {error}") from None
 
 
@@ -67,7 +68,7 @@ def _files(project: Path) -> list[PurePosixPath]:
 
 def _is_source(name: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-    return name.parts[0] in SOURCE and not hidden
+    return bool(name.parts) and name.parts[0] in SOURCE and not hidden
 
 
 def source_of_commit(repository: Path, commit: str, folder: Path) -> None:

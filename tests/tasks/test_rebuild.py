@@ -291,7 +291,8 @@ def test_kept_source_is_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.py", "/tmp/../beft/one.py", "beft/../../two.py", "torch.py", "tasks/__pycache__/step.pyc"]
+    "name",
+    [".", "../outside.py", "/tmp/../beft/one.py", "beft/../../two.py", "torch.py", "tasks/__pycache__/step.pyc"],
 )
 def test_kept_source_that_holds_anything_else_is_not_unpacked(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
@@ -300,6 +301,25 @@ def test_kept_source_that_holds_anything_else_is_not_unpacked(tmp_path: Path, na
     with pytest.raises(BeftError, match="which is no file of beft's source"):
         unpack_source(tmp_path / "evil.zip", tmp_path / "below" / "evil")
     assert not (tmp_path / "below").exists()
+
+
+@pytest.mark.parametrize("what", ["encrypted", "of an unusual compression", "cut short by LZMA"])
+def test_kept_source_that_python_cannot_unpack_is_one_line(tmp_path: Path, what: str) -> None:
+    path, lzma = tmp_path / "strange.zip", what == "cut short by LZMA"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA if lzma else zipfile.ZIP_STORED) as archive:
+        archive.writestr("beft/inside.py", "ONE = 1\n")
+    packed = bytearray(path.read_bytes())
+    directory = packed.index(b"PK\1\2")
+    for flags, method in ((6, 8), (directory + 8, directory + 10)):  # of the file, and of the directory
+        if what == "encrypted":
+            packed[flags] |= 1
+        elif not lzma:
+            packed[method] = 97
+    if lzma:
+        packed[30 + len("beft/inside.py") + 4] = 0xFF
+    path.write_bytes(packed)
+    with pytest.raises(BeftError, match="cannot be unpacked"):
+        unpack_source(path, tmp_path / "out")
 
 
 def test_the_source_of_a_commit_and_what_is_in_none(tmp_path: Path) -> None:
