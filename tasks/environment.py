@@ -42,18 +42,27 @@ TOOLS = {
 
 SECRETS = frozenset(
     {
+        "DATABRICKS_CLIENT_SECRET",
+        "DATABRICKS_OIDC_TOKEN",
+        "DATABRICKS_PASSWORD",
+        "DATABRICKS_REFRESH_TOKEN",
+        "DATABRICKS_TOKEN",
         "MLFLOW_AUTH_ADMIN_PASSWORD",
         "MLFLOW_BACKEND_STORE_URI",
         "MLFLOW_FLASK_SERVER_SECRET_KEY",
         "MLFLOW_TRACKING_PASSWORD",
         "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_UC_OSS_TOKEN",
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
         "PGPASSWORD",
         "PREFECT_API_AUTH_STRING",
         "PREFECT_API_DATABASE_CONNECTION_URL",
         "PREFECT_API_KEY",
+        "PREFECT_CLIENT_CUSTOM_HEADERS",
         "PREFECT_SERVER_API_AUTH_STRING",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL",
         "PREFECT_SERVER_DATABASE_PASSWORD",
+        "PREFECT_SERVER_DOCKET_URL",
     }
 )
 """Of MLflow's and Prefect's servers: for processes that talk to them, and for no other."""
@@ -113,8 +122,16 @@ def carried_to_workers() -> dict[str, str]:
 
 
 def adopt(variables: Mapping[str, str]) -> None:
-    """On a worker: take over the variables of the process that runs the flow, but for those it was started with."""
-    os.environ.update({name: value for name, value in variables.items() if name not in _AT_START})
+    """On a worker: take over the variables of the process that runs the flow, but for those it was started with.
+
+    What an earlier run set and this one does not is taken back.
+    """
+    for name in _READ_BY_STEPS:
+        if name in _AT_START:
+            continue
+        os.environ.pop(name, None)
+        if name in variables:
+            os.environ[name] = variables[name]
 
 
 _AS_URI = "?uri=true"

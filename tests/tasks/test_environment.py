@@ -1,0 +1,37 @@
+"""What processes get of the environment: no password, and the variables of the run that they work for."""
+
+import os
+
+import pytest
+
+from tasks.environment import adopt, environment_without_secrets
+
+
+def test_a_worker_has_the_variables_of_the_run_that_it_works_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands for many runs, and was started with a folder of data of its own or without one."""
+    monkeypatch.setattr("tasks.environment._AT_START", frozenset())
+    for name in ("BEFT_DATA_DIR", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "of the worker")
+    adopt({"BEFT_DATA_DIR": "/one", "HF_HUB_OFFLINE": "1"})
+    assert (os.environ["BEFT_DATA_DIR"], os.environ["HF_HUB_OFFLINE"]) == ("/one", "1")
+    adopt({"BEFT_DATA_DIR": "/other"})
+    assert os.environ["BEFT_DATA_DIR"] == "/other" and "HF_HUB_OFFLINE" not in os.environ
+    monkeypatch.setattr("tasks.environment._AT_START", frozenset({"BEFT_DATA_DIR"}))
+    adopt({})
+    assert os.environ["BEFT_DATA_DIR"] == "/other"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DATABRICKS_CLIENT_SECRET",
+        "DATABRICKS_PASSWORD",
+        "DATABRICKS_TOKEN",
+        "MLFLOW_TRACKING_PASSWORD",
+        "PREFECT_API_KEY",
+        "PREFECT_CLIENT_CUSTOM_HEADERS",
+    ],
+)
+def test_steps_get_no_password_of_a_server(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "secret")
+    assert name not in environment_without_secrets()
