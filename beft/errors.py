@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 
 
+def writable(text: str) -> str:
+    """A text that every file and server takes: bytes of a file's name that are no UTF-8 are written out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class BeftError(Exception):
     """Something went wrong that the user can act on; the message says what, where, and what to do."""
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(writable(message))
 
 
 class InputError(BeftError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 
-from beft.errors import BeftError
+from beft.errors import BeftError, writable
 from tasks.connection import hurried
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def ending(close: Close) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        close("FAILED", str(error))
+        close("FAILED", writable(str(error)))
         raise
     except BaseException as error:  # Ctrl-C, or Prefect cancels the run
         close("KILLED", type(error).__name__)

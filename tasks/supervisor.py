@@ -41,7 +41,12 @@ def start(
         patience: Seconds that it gets to end after SIGTERM.
         whole_group: Whether what it has started gets that SIGTERM too, not only the command itself.
         options: Of ``subprocess.Popen``.
+
+    Raises:
+        OSError: This is not Linux.
     """
+    if sys.platform != "linux":
+        raise OSError("steps and servers run on Linux alone")
     ours = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(patience), str(int(whole_group))]
     child = subprocess.Popen([*ours, *command], start_new_session=True, **options)
     _running.add(child)
@@ -105,18 +110,9 @@ def lines_of(child: "subprocess.Popen[bytes]", stream: Any) -> Iterator[str]:
 
 def terminate_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
     """End this process by a signal when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-    else:
-        threading.Thread(target=_watch, args=(parent, by), daemon=True).start()
-
-
-def _watch(parent: int, by: signal.Signals) -> None:
-    while os.getppid() == parent:
-        threading.Event().wait(1.0)
-    os.kill(os.getpid(), by)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
 
 
 def main(parent: int, patience: float, whole_group: bool, command: Sequence[str]) -> int:
@@ -124,8 +120,7 @@ def main(parent: int, patience: float, whole_group: bool, command: Sequence[str]
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     terminate_with_parent(parent, signal.SIGUSR1)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # also what leaves the group stays below this process
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # also what leaves the group stays below this process
     prepare = partial(_prepare, os.getpid())
     process = subprocess.Popen(command, start_new_session=True, close_fds=False, preexec_fn=prepare)
     leader = process.pid
@@ -140,7 +135,7 @@ def main(parent: int, patience: float, whole_group: bool, command: Sequence[str]
             case signal.SIGUSR1 | signal.SIGALRM:
                 with suppress(ProcessLookupError):
                     os.killpg(leader, signal.SIGKILL)
-        ended = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = _reap(leader)
         if ended is not None:
             break
     _end_all(leader)
@@ -149,11 +144,19 @@ def main(parent: int, patience: float, whole_group: bool, command: Sequence[str]
     return _end_by(ended.si_status)
 
 
+def _reap(leader: int) -> Any | None:
+    """Wait for whatever else has ended below this process; how the leader ended, if it has: its number stays taken."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid == leader:
+            return ended
+        os.waitpid(ended.si_pid, 0)
+    return None
+
+
 def _prepare(parent: int) -> None:
     """In the command's process, before it begins."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    if sys.platform == "linux":
-        terminate_with_parent(parent)
+    terminate_with_parent(parent)
 
 
 def _end_all(leader: int) -> None:

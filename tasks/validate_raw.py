@@ -10,7 +10,7 @@ from beft.datasets.description import Description, canonical
 from beft.datasets.reading import RawData, read_raw
 from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
-from beft.files import is_unicode
+from beft.errors import writable
 from tasks.expectation_files import ANY_NUMBER, FILE, LINE, ROW, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.raw_advice import raw_advice
@@ -94,7 +94,7 @@ def raw_subject(data: RawData) -> Subject:
 def _writable(value: JSON) -> JSON:
     """A value that Great Expectations can take and write: valid Unicode, and no object beside lists in one column."""
     if isinstance(value, str):
-        return value if is_unicode(value) else value.encode(errors="backslashreplace").decode()
+        return writable(value)
     if isinstance(value, dict):
         return [_writable(str(value))]
     return list(map(_writable, value)) if isinstance(value, list | tuple) else value

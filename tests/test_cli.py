@@ -352,6 +352,23 @@ def test_texts_are_utf_8_in_the_c_locale_too(made: Path) -> None:
     assert json.loads(done.stdout.decode())["text"] == text
 
 
+def test_characters_that_an_output_lacks_are_written_out(made: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "predict",
+        "first/adapter",
+        "--base",
+        "base",
+        "na\u00efve \u2026 film",
+    ]
+    done = subprocess.run(command, cwd=made, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "na\u00efve \\u2026 film" in done.stdout.decode("latin-1")
+
+
 def test_what_is_no_utf_8_is_named_by_its_place(beft: Beft, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = beft("predict", "first/adapter", "--base", "base", "fine", os.fsdecode(b"a na\xefve film"))
     assert (wrong.status, wrong.out) == (2, "")

@@ -1,10 +1,12 @@
 """The step ``measure`` and its runs in MLflow, when one of the runs fails."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from beft.errors import BeftError, TrainingError
+from beft.files import read_json
 from flows.reproducing import Reproducing
 from tasks.connection import connect
 from tasks.measure import measure
@@ -91,6 +93,21 @@ def test_a_reproduction_that_ended_early_is_recorded_wherever_it_ends_the_next_t
         [run] = connection.client.search_runs([connection.experiment])
         assert (run.info.status, run.data.tags["error"]) == ("FAILED", f"reason {number}")
         assert run.data.params == {}
+
+
+@pytest.mark.usefixtures("_no_tracking_address")
+@pytest.mark.parametrize("kind", [BeftError, ValueError])
+def test_an_error_with_the_name_of_a_file_in_latin_1_is_recorded(kind: type[Exception], tmp_path: Path) -> None:
+    small_workspace(tmp_path)
+    settings = PipelineSettings.read(tmp_path / "params.yaml")
+    reproducing = Reproducing(ReproductionRequest(name="table1"), settings, Workspace(tmp_path))
+    with pytest.raises(kind), reproducing.tracked():
+        raise kind(f"there is no file {os.fsdecode(b'f' + bytes([0xE4]))}.csv")
+    connection = connect(tracked_in(settings), tmp_path)
+    [run] = connection.client.search_runs([connection.experiment])
+    [record] = (tmp_path / "runs").glob("*/run.json")
+    assert run.info.status == read_json(record)["status"] == "FAILED"
+    assert run.data.tags["error"] == read_json(record)["error"] == r"there is no file f\udce4.csv"
 
 
 @pytest.mark.usefixtures("_no_tracking_address")

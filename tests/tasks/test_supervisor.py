@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beft.errors import BeftError
+from beft.errors import BeftError, InputError
 from tasks.child import run_command
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
@@ -121,10 +121,40 @@ def test_it_ends_as_the_command_did(how: str, status: int, tmp_path: Path) -> No
     assert run_command(["-c", f"import os, sys\n{how}"], tmp_path, source=PROJECT).status == status
 
 
+def test_an_error_that_is_no_valid_unicode_comes_back(tmp_path: Path) -> None:
+    program = (
+        "from beft.errors import InputError\n"
+        "from tasks.child import leave_error\n"
+        "leave_error(InputError('no file f\\udce4r'))\n"
+    )
+    error = run_command(["-c", program], tmp_path, source=PROJECT).error
+    assert isinstance(error, InputError) and str(error) == r"no file f\udce4r"
+
+
 def test_the_last_words_of_a_command_are_kept(tmp_path: Path) -> None:
     program = "import sys; sys.stdout.write('one\\r\\ntwo\\rthree\\xe4' * 5000 + 'end'); sys.stdout.flush()"
     said = run_command(["-c", program], tmp_path, source=PROJECT).lines
     assert said[:3] == ["one", "two", "three\xe4one"] and said[-1] == "three\xe4end" and len(said) == 10001
+
+
+def test_processes_that_their_parents_left_are_waited_for_when_they_end(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, subprocess, sys, time\n"
+        "started = [subprocess.run(['sh', '-c', 'sleep 0.2 & echo $!'], capture_output=True) for _ in range(3)]\n"
+        "paths = [pathlib.Path('/proc', one.stdout.decode().strip()) for one in started]\n"
+        "deadline = time.monotonic() + 20\n"
+        "while any(path.exists() for path in paths) and time.monotonic() < deadline:\n"
+        "    time.sleep(0.05)\n"
+        "print([path.exists() for path in paths])\n"
+    )
+    ended = run_command(["-c", program], tmp_path, source=PROJECT)
+    assert (ended.status, ended.lines) == (0, ["[False, False, False]"])
+
+
+def test_elsewhere_than_on_linux_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OSError, match="on Linux alone"):
+        run_command(["-c", ""], tmp_path, source=PROJECT)
 
 
 def test_after_the_stop_nothing_is_started_before_the_next_run(tmp_path: Path) -> None:
