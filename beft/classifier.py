@@ -1,5 +1,6 @@
 """A frozen base with a classification head: from a batch of tokens to logits."""
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head")
+
+
+_SEEN: ContextVar[list[Tensor] | None] = ContextVar("what an output layer sees", default=None)
+"""Where the forward pass of this thread keeps what the output layer sees; None: nowhere."""
+
+
+def _keep_seen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """One hook for all calls, with a context variable for each: threads that share a model would meet each other's."""
+    seen = _SEEN.get()
+    if seen is not None:
+        seen.append(args[0])
 
 
 class Classifier(nn.Module):
@@ -58,6 +70,8 @@ class Classifier(nn.Module):
         self.drawn = drawn
         self.shape = shape or Classification()
         self.output_name, self.output_layer = _output_layer(model, self.shape.outputs(len(labels)))
+        if _keep_seen not in self.output_layer._forward_pre_hooks.values():  # a copy of a model brings it along
+            self.output_layer.register_forward_pre_hook(_keep_seen)
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
 
@@ -74,9 +88,11 @@ class Classifier(nn.Module):
             InputError: The rows lack something that the shape needs, or hold a token without an embedding.
         """
         found = self.shape.examples(self.tokenizer, rows, max_length, training=training)
-        check_token_ids(self.tokenizer, self.model, found.encoded)
+        check_token_ids(self.tokenizer, self.model, found.encoded, found.sizes)
+        if found.prompts is not None:
+            check_token_ids(self.tokenizer, self.model, found.prompts)
         if self.pooling == "model" and self.model.config.is_encoder_decoder:
-            check_end_tokens(self.tokenizer, self.model, found.encoded)
+            check_end_tokens(self.tokenizer, self.model, found.encoded, found.sizes)
         return found
 
     @property
@@ -120,11 +136,11 @@ class Classifier(nn.Module):
         if self.pooling != "model":
             return self.pooled(batch, self.pooling)
         seen: list[Tensor] = []
-        hook = self.output_layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        kept = _SEEN.set(seen)
         try:
             self.model(**batch)
         finally:
-            hook.remove()
+            _SEEN.reset(kept)
         features = seen[-1]
         if features.dim() == 2:
             return features

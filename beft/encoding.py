@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.errors import InputError
+from beft.errors import InputError, RowError
 from beft.row_axes import Batch
 
 # Rows are sorted by length within blocks of this many batches: enough to keep padding under 10 % of the tokens,
@@ -76,14 +76,29 @@ def token_limit(tokenizer: Any, max_length: int) -> int:
     return min(max_length, int(tokenizer.model_max_length))
 
 
-def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> Encoded:
+def row_of(sequence: int, sizes: np.ndarray | None) -> int:
+    """The row that a sequence is of, where rows have several (``sizes`` each)."""
+    return sequence if sizes is None else int(np.searchsorted(np.cumsum(sizes), sequence, side="right"))
+
+
+def encode(
+    tokenizer: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    sizes: np.ndarray | None = None,
+) -> Encoded:
     """Tokenize texts, or pairs of texts, each cut to ``max_length`` tokens.
 
     They are padded on the right, whatever the tokenizer does by itself: heads and poolings that read the first token
     find it there, and no text's positions depend on how long its neighbours are.
 
+    Args:
+        sizes: How many of the texts each row has, for messages; None: one each.
+
     Raises:
-        InputError: There is no text.
+        InputError: There is no text, or one has no token.
     """
     if not texts:
         raise InputError("there is no text to encode")
@@ -98,7 +113,7 @@ def encode(tokenizer: Any, texts: Sequence[str], pairs: Sequence[str] | None = N
     type_ids = cut.get("token_type_ids")
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     if not lengths.all():
-        raise InputError(f"text {int(np.flatnonzero(lengths == 0)[0])} has no token")
+        raise RowError(row_of(int(np.flatnonzero(lengths == 0)[0]), sizes), "has no token")
     return Encoded(ids, type_ids, lengths, truncated, tokenizer.pad_token_id)
 
 

@@ -23,6 +23,19 @@ class InputError(BeftError):
     exit_status = 2
 
 
+class RowError(InputError):
+    """A row is wrong.
+
+    Args:
+        row: Its number, from 0.
+        said: What is said of it, after its number.
+    """
+
+    def __init__(self, row: int, said: str) -> None:
+        self.row, self.said = row, said
+        super().__init__(f"row {row} {said}")
+
+
 class TrainingError(BeftError):
     """A training has no result: its loss became NaN or infinite, or it does not fit into memory."""
 

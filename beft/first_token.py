@@ -25,6 +25,8 @@ def reads_first_token_alone(classifier: AnyClassifier, batch: Batch) -> bool:
     What the head's output layer sees is compared, where the classifier can tell it: a head that is still zero would
     give the same logits whatever it reads.
     """
+    if getattr(classifier, "pooling", "model") not in ("model", "cls"):  # another reads at the positions of its mask
+        return False
     if batch["input_ids"].shape[1] < 2 or _last_norm(classifier.model) is None:
         return False
     batch = {name: tensor[:_ROWS] for name, tensor in batch.items()}

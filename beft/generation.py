@@ -26,7 +26,7 @@ def generate_answers(
     batch_size: int = 16,
     runs: Sequence[int] = (0,),
     choose: Choose | None = None,
-) -> list[list[str]]:
+) -> list[list[str | None]]:
     """Continue every prompt under every run, greedily, up to the end of the line or of the text.
 
     Args:
@@ -37,7 +37,7 @@ def generate_answers(
         choose: The bank's; None where it has but one vector, or there is none.
 
     Returns:
-        The answers of each run in the prompts' own order, without white space around them; empty where the model's
+        The answers of each run in the prompts' own order, without white space around them; None where the model's
         logits became NaN.
     """
     from transformers import GenerationConfig
@@ -52,7 +52,7 @@ def generate_answers(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    found: list[list[str]] = [[""] * len(prompts) for _ in runs]
+    found: list[list[str | None]] = [[None] * len(prompts) for _ in runs]
     of_rows = torch.tensor(list(runs))
     for batch in sorted_batches(prompts.lengths, max(1, batch_size // len(runs))):
         if choose is not None:
@@ -69,7 +69,7 @@ def generate_answers(
         with TOKENIZING:
             texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         for at, text in enumerate(texts):
-            found[at // len(batch)][batch[at % len(batch)]] = "" if lost[at] else _first_line(text)
+            found[at // len(batch)][batch[at % len(batch)]] = None if lost[at] else _first_line(text)
     return found
 
 

@@ -92,11 +92,10 @@ def _predictions(
     if outputs is not None and not shape.generates:
         return [shape.predictions(of_run, rows.sizes_of(np.arange(len(rows)))) for of_run in outputs]
     assert rows.prompts is not None  # the shape that generates makes them
-    return [
-        *generate_answers(
-            classifier, rows.prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size, runs=runs, choose=choose
-        )
-    ]
+    found = generate_answers(
+        classifier, rows.prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size, runs=runs, choose=choose
+    )
+    return [[answer or "" for answer in of_run] for of_run in found]  # one that was lost to NaN is never right
 
 
 def score_rows(name: str, predictions: Predictions, rows: LabelledRows) -> float:

@@ -21,7 +21,7 @@ from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSett
 from beft.shapes import Candidates, Shape, choose_shape
 from beft.shapes.prompted import encode_prompts
 from beft.sites import BiasSite
-from beft.tokenizer_loading import check_known
+from beft.tokenizer_loading import check_known, check_token_ids
 
 log = logging.getLogger("beft.opened")
 
@@ -83,6 +83,7 @@ class Opened:
         assert isinstance(shape, Candidates) and rows.source is not None
         texts = shape.prompts(rows.source)
         encoded = encode_prompts(self.classifier.tokenizer, texts, max_length=self.max_length, room=0)
+        check_token_ids(self.classifier.tokenizer, self.classifier.model, encoded)
         # Nothing is generated: padded on the right, a text has the positions that it has alone.
         encoded = replace(encoded, pad_left=False)
         return LabelledRows(encoded, rows.labels, source=rows.source)

@@ -11,13 +11,14 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from beft.adapter import Adapter
 from beft.adapter_checks import check_contents, check_inputs
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
-from beft.errors import BeftError, InputError
+from beft.errors import BeftError, InputError, RowError
 from beft.examples import Predictions
 from beft.generation import generate_answers
 from beft.limits import usable_cores
@@ -25,6 +26,7 @@ from beft.measuring import predict_rows
 from beft.names import known_name
 from beft.settings import NO_UNICODE, BaseSettings
 from beft.shapes import LanguageModeling
+from beft.tokenizer_loading import check_token_ids
 
 
 @dataclass(frozen=True)
@@ -164,21 +166,38 @@ class Predictor:
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
         choices: Sequence[Sequence[str]] | None = None,
+        *,
+        first_row: int = 0,
     ) -> Answer:
         """The same as arrays, with the number of texts that were cut.
+
+        Args:
+            first_row: The number of the first text in messages, where it is one of many parts.
 
         Raises:
             InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing,
                 or the adapter does not take them.
         """
+        try:
+            return self._checked(texts, pairs, choices, first_row)
+        except RowError as error:
+            raise RowError(first_row + error.row, error.said) from None
+
+    def _checked(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        choices: Sequence[Sequence[str]] | None,
+        first_row: int,
+    ) -> Answer:
         _check_texts(texts, "text")
         for what, others in (("second texts", pairs), ("lists of choices", choices)):
             if others is not None and len(others) != len(texts):
                 raise InputError(f"there are {len(texts)} texts but {len(others)} {what}")
         if pairs is not None:
             _check_texts(pairs, "second text")
-        for of_row in choices or ():
-            _check_texts(of_row, "choice")
+        for row, of_row in enumerate(choices or ()):
+            _check_texts(of_row, "choice", row)
         check_inputs(self.adapter, pairs=pairs is not None, choices=choices is not None)
         if not len(texts):
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
@@ -186,17 +205,21 @@ class Predictor:
         # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
         # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
         with self._lock:
-            return self._answer(_Asked(texts, pairs, choices))
+            return self._answer(_Asked(texts, pairs, choices), first_row)
 
-    def _answer(self, asked: "_Asked") -> Answer:
+    def _answer(self, asked: "_Asked", first_row: int) -> Answer:
         shape, batch_size, choices = self.adapter.shape, self.batch_size, asked.choices
         if isinstance(shape, LanguageModeling) and shape.generates:
             prompts = shape.to_continue(self.classifier.tokenizer, asked, self.adapter.max_length)
+            check_token_ids(self.classifier.tokenizer, self.classifier.model, prompts)
             [found] = generate_answers(self.classifier, prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size)
-            return Answer(self.labels, found, prompts.truncated)
+            _check_none_lost([answer is None for answer in found], self.compute, first_row)
+            return Answer(self.labels, [answer for answer in found if answer is not None], prompts.truncated)
         rows = self.classifier.examples(asked, self.adapter.max_length)
         predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
-        _check_finite(predicted, self.compute)
+        assert not isinstance(predicted, list)  # nothing is generated here
+        lost = ~np.isfinite(predicted).reshape(len(predicted), -1)
+        _check_none_lost(lost.any(1), self.compute, first_row)
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
@@ -232,26 +255,25 @@ def find_base(adapter: Adapter, base: Path | str | None = None) -> BaseReference
     return reference
 
 
-def _check_finite(predicted: Predictions, compute: Compute) -> None:
-    """Refuse probabilities and values that are NaN or infinite, which would pass for the first label."""
-    if isinstance(predicted, list):
-        return
-    lost = np.flatnonzero(~np.isfinite(predicted.reshape(len(predicted), -1)).all(1))
-    if len(lost):
-        others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+def _check_none_lost(lost: Sequence[bool] | NDArray[np.bool_], compute: Compute, first_row: int) -> None:
+    """Refuse what is NaN or infinite: it would pass for the first label, or for an empty answer."""
+    rows = np.flatnonzero(lost)
+    if len(rows):
+        others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         raise BeftError(
-            f"text {lost[0]}{others}: the base gives NaN or infinite outputs in {compute.precision} on "
+            f"row {first_row + rows[0]}{others}: the base gives NaN or infinite outputs in {compute.precision} on "
             f"{compute.device}; use precision fp32, or check the weights of the base"
         )
 
 
-def _check_texts(texts: Sequence[str], what: str) -> None:
+def _check_texts(texts: Sequence[str], what: str, of_row: int | None = None) -> None:
     if isinstance(texts, str):
         raise InputError(f"predict takes a list of texts; got one {what}: put it into a list")
-    for row, text in enumerate(texts):
+    for at, text in enumerate(texts):
+        row = at if of_row is None else of_row
         if not isinstance(text, str):
-            raise InputError(f"row {row} has {text!r} for its {what}; it must be a string")
+            raise RowError(row, f"has {text!r} for its {what}; it must be a string")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"row {row}, character {error.start} of its {what}: {NO_UNICODE}") from None
+            raise RowError(row, f"has, at character {error.start} of its {what}, {NO_UNICODE}") from None

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from beft.base_files import read_mapping, vocabulary_files
 from beft.commands import pip_install
-from beft.encoding import Encoded
-from beft.errors import InputError
+from beft.encoding import Encoded, row_of
+from beft.errors import InputError, RowError
 from beft.gguf import gguf_file, gguf_options
 
 log = logging.getLogger("beft.base")
@@ -264,20 +265,26 @@ def _check_special_tokens(folder: Path, tokenizer: Any, model: Any) -> None:
         )
 
 
-def check_token_ids(tokenizer: Any, model: Any, encoded: Encoded, *, what: str = "row") -> None:
+def check_token_ids(tokenizer: Any, model: Any, encoded: Encoded, sizes: np.ndarray | None = None) -> None:
     """Check that a model has an embedding for every token.
 
+    Args:
+        sizes: How many sequences each row has; None: one each.
+
     Raises:
-        InputError: It lacks one; the message names the row, numbered from 0, and the token.
+        RowError: It lacks one; the message names the token.
     """
     tokens = known_tokens(model)
-    for row, ids in enumerate(encoded.input_ids):
+    for sequence, ids in enumerate(encoded.input_ids):
         if max(ids) >= tokens:
-            raise InputError(_beyond(tokenizer, max(ids), tokens, f"{what} {row} has"))
+            raise RowError(row_of(sequence, sizes), _beyond(tokenizer, max(ids), tokens, "has"))
 
 
-def check_end_tokens(tokenizer: Any, model: Any, encoded: Encoded) -> None:
+def check_end_tokens(tokenizer: Any, model: Any, encoded: Encoded, sizes: np.ndarray | None = None) -> None:
     """Check that texts end where the head of an encoder and decoder reads: at their last end token.
+
+    Args:
+        sizes: How many sequences each row has; None: one each.
 
     Raises:
         InputError: A text has no end token, or more of them than the others, which such a model refuses.
@@ -291,10 +298,11 @@ def check_end_tokens(tokenizer: Any, model: Any, encoded: Encoded) -> None:
             f"the head of the base reads at the end token of a text, {token!r} (eos_token_id {end!r} of config.json), "
             "but the tokenizer ends no text with it; copy the base's own tokenizer, or set head.pooling to mean"
         )
-    if odd := [row for row, count in enumerate(counts) if count != usual]:
-        raise InputError(
-            f"row {odd[0]} has {counts[odd[0]]} end tokens ({token!r}), the others have {usual}, and the head of the "
-            "base reads at them; take them out of the text, or set head.pooling to mean"
+    if odd := [sequence for sequence, count in enumerate(counts) if count != usual]:
+        raise RowError(
+            row_of(odd[0], sizes),
+            f"has {counts[odd[0]]} end tokens ({token!r}), the others have {usual}, and the head of the "
+            "base reads at them; take them out of the text, or set head.pooling to mean",
         )
 
 

@@ -45,11 +45,12 @@ def predict(
     choices = [utf8_argument(one, f"--choice {number}") for number, one in enumerate(choice or (), 1)]
     with open_adapter(context, adapter) as folder:
         predictor = Predictor(folder, base=base)
-    truncated = 0
+    truncated = done = 0
     for lines in in_parts(given, _PREDICTED_AT_ONCE):
         first, second = split_pairs(lines) if pairs else (lines, None)
-        answer = predictor.answer(first, second, [choices] * len(first) if choices else None)
+        answer = predictor.answer(first, second, [choices] * len(first) if choices else None, first_row=done)
         truncated += answer.truncated
+        done += len(lines)
         for text, row in zip(lines, answer.rows(), strict=True):
             if as_json:
                 typer.echo(json.dumps({"text": text, **row}, ensure_ascii=False))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from beft.adaptation import DevMetric, with_frozen
 from beft.bank import Bank
-from beft.errors import BeftError, InputError
+from beft.errors import InputError
 from beft.learning_rates import at_each_rate, best_on_dev
-from beft.methods.attempt import attempt
+from beft.methods.attempt import attempt, attempt_together
 from beft.methods.common import Common
 from beft.methods.memory import PeakMemory
 from beft.methods.registry import ALL_BIASES
@@ -33,18 +33,9 @@ def train_together(
     common: Common, asked: Sequence[MethodRun], checkpoints: Path | None
 ) -> list[MethodResult | NotAvailable]:
     """Train all of them, in as few passes as memory allows; in their order."""
-    planned: list[_Planned | NotAvailable] = []
-    for at, one in enumerate(asked):
-        try:
-            planned.append(_plan(common, one, at))
-        except BeftError as error:
-            planned.append(NotAvailable(one, str(error), failed=not isinstance(error, InputError)))
+    planned = [attempt(one, partial(_plan, common, one, at)) for at, one in enumerate(asked)]
     possible = [one for one in planned if isinstance(one, _Planned)]
-    results: list[MethodResult | NotAvailable] = []
-    try:
-        results = _train(common, possible, checkpoints) if possible else []
-    except BeftError as error:
-        results = [NotAvailable(one.asked, str(error), failed=True) for one in possible]
+    results = attempt_together([one.asked for one in possible], partial(_train, common, possible, checkpoints))
     found = iter(results)
     return [next(found) if isinstance(one, _Planned) else one for one in planned]
 
@@ -79,6 +70,8 @@ def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
 
 
 def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None) -> list[MethodResult | NotAvailable]:
+    if not planned:
+        return []
     sample, classifier = common.sample, common.classifier
     metric = DevMetric(sample.metric, sample.dev)
     at_rates = [at_each_rate(one.run) for one in planned]

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from beft.encoding import Encoded
-from beft.errors import InputError
+from beft.errors import InputError, RowError
 from beft.examples import AnyRows, LabelledRows, side_by_side
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
@@ -101,5 +101,5 @@ def _first_answers(rows: AnyRows) -> list[str]:
     if rows.answers is None:
         raise InputError("rows whose answers are generated need right answers to learn from, and these have none")
     if empty := [row for row, answers in enumerate(rows.answers) if not answers]:
-        raise InputError(f"row {empty[0]} has no answer")
+        raise RowError(empty[0], "has no answer")
     return [answers[0].replace("\n", BETWEEN_SPANS) for answers in rows.answers]

@@ -32,7 +32,7 @@ class MultipleChoice(Shape):
         texts = [text for text, of_row in zip(rows.texts, choices, strict=True) for _ in of_row]
         pairs = rows.pairs or [""] * len(choices)
         second = [f"{pair} {choice}".strip() for pair, of_row in zip(pairs, choices, strict=True) for choice in of_row]
-        encoded = encode(tokenizer, texts, second, max_length=max_length)
+        encoded = encode(tokenizer, texts, second, max_length=max_length, sizes=sizes)
         return LabelledRows(encoded, labels_or_zeros(rows), sizes, source=rows)
 
     def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:

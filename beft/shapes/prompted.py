@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from beft.encoding import TOKENIZING, Encoded, token_limit
-from beft.errors import InputError
+from beft.errors import InputError, RowError
 
 
 def encode_prompted(
@@ -51,11 +51,12 @@ def encode_prompted(
             of_row.append((together[len(prompt) :] if follows else by_itself) + end)
         kept = limit - len(start) - max(map(len, of_row))
         if min(map(len, of_row)) == len(end):
-            raise InputError(f"row {row} has an answer without a token")
+            raise RowError(row, "has an answer without a token")
         if kept < 1 or not (start or prompt):
-            raise InputError(
-                f"row {row} has an answer of {max(map(len, of_row))} tokens, which leaves no room for its prompt in "
-                f"{limit}; raise max_length"
+            raise RowError(
+                row,
+                f"has an answer of {max(map(len, of_row))} tokens, which leaves no room for its prompt in {limit}; "
+                "raise max_length",
             )
         truncated += len(prompt) > kept
         ids += [[*start, *prompt[-kept:], *answer] for answer in of_row]
@@ -86,7 +87,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], *, max_length: int, r
     ids = [[*start, *tokens[-kept:]] for tokens in plain]
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     if not lengths.all():
-        raise InputError(f"prompt {int(np.flatnonzero(lengths == 0)[0])} has no token")
+        raise RowError(int(np.flatnonzero(lengths == 0)[0]), "has no token")
     return Encoded(ids, None, lengths, sum(len(tokens) > kept for tokens in plain), tokenizer.pad_token_id, True)
 
 

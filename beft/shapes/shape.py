@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.errors import InputError
+from beft.errors import InputError, RowError
 from beft.examples import AnyRows, LabelledRows, Predictions
 
 BETWEEN_SPANS = " | "
@@ -114,9 +114,9 @@ def choices_of(rows: AnyRows, shape: str) -> list[list[str]]:
         raise InputError(f"the shape {shape!r} needs the choices of each row, and these rows have none")
     for row, choices in enumerate(rows.choices):
         if not choices:
-            raise InputError(f"row {row} has no choice")
+            raise RowError(row, "has no choice")
         if len(rows.labels) and not 0 <= rows.labels[row] < len(choices):
-            raise InputError(f"row {row} has the label {rows.labels[row]}, but {len(choices)} choices (from 0)")
+            raise RowError(row, f"has the label {rows.labels[row]}, but {len(choices)} choices (from 0)")
     return [list(choices) for choices in rows.choices]
 
 

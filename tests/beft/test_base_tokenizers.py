@@ -13,14 +13,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CanineConfig, CanineForSequenceClassification, PreTrainedTokenizerFast
 
 from beft.adaptation import labelled
+from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets import Rows
-from beft.encoding import encode
+from beft.device import Compute
+from beft.encoding import encode, row_of
 from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.prediction import Predictor
+from beft.shapes import MultipleChoice
 from beft.tokenizer_loading import check_known, known_tokens, model_positions
 from tests.beft.test_base_files import Change, alone, both, entries, parts, without, write
+from tests.beft.test_threads import SHAPES, opened, save_adapter
 from tests.beft.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -254,6 +258,27 @@ def test_a_row_with_a_token_beyond_the_embeddings_is_named(base: Path, caplog: p
     predictor = Predictor(base.parent / "adapter", base=base)
     with pytest.raises(InputError, match=rf"row 0 has the token 'new{last + 1}'"):
         predictor.predict([f"a new{last + 1} film"])
+
+
+def test_it_is_the_row_that_is_named_where_rows_have_several_sequences(base: Path) -> None:
+    last = 127 - added(base, 100)
+    compute = Compute("cpu", "fp32", 1)
+    classifier = load_classifier(resolve_base(str(base)), (), compute=compute, shape=MultipleChoice())
+    rows = Rows(["1", "2"], ["a film", "a film"], None, [0, 0], [["good", "fine", "dull"], ["good", f"new{last + 1}"]])
+    with pytest.raises(InputError, match=rf"row 1 has the token 'new{last + 1}'"):
+        classifier.examples(rows, 32)
+    assert [row_of(sequence, np.array([3, 1, 2])) for sequence in range(6)] == [0, 0, 0, 1, 2, 2]
+
+
+def test_a_token_beyond_the_embeddings_is_named_before_an_answer_is_generated(tiny: Tiny, tmp_path: Path) -> None:
+    base, _ = save_adapter(tiny, tmp_path, *SHAPES["generation"])
+    first = added(base, 3)
+    make_adapter(opened(base, *SHAPES["generation"])).save(tmp_path / "later")
+    predictor = Predictor(tmp_path / "later", base=base, device="cpu")
+    with pytest.raises(
+        InputError, match=rf"row 1 has the token 'new2' \(id {first + 2}\), but the base has embeddings"
+    ):
+        predictor.predict(["abc", "abnew2"])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])

@@ -1,10 +1,13 @@
 """Leaving out the tokens that no head reads changes neither logits nor gradients, and is done nowhere else."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from beft.first_token import first_token_alone, reads_first_token_alone
+from beft.settings import Pooling
 from beft.sites import find_sites, site_module
 from beft.training import fit
 from tests.beft.test_passes import accuracy, mixed_runs
@@ -13,6 +16,7 @@ from tests.support.rows import random_rows, tiny_classifier
 READS = [("bert", "model"), ("roberta", "model"), ("mpnet", "model"), ("distilbert", "model"), ("bert", "cls")]
 READS += [("electra", "model"), ("deberta-v2", "model")]
 READS_NOT = [("bert", "mean"), ("distilbert", "mean"), ("opt", "model"), ("gpt2", "model"), ("llama", "model")]
+READS_NOT += [("bert", "last_token"), ("bert", "max"), ("bert", "weighted_mean"), ("bert", "mean_sqrt_len")]
 READS_NOT += [("albert", "model"), ("gpt_neox", "model"), ("bart", "model"), ("t5", "model"), ("t5", "mean")]
 
 
@@ -58,6 +62,13 @@ def test_a_head_of_zeros_hides_nothing(family, pooling):
     classifier = tiny_classifier(family, pooling=pooling)
     classifier.output_layer.weight.data.zero_()
     assert reads_first_token_alone(classifier, batch_of()) == (pooling == "model")
+
+
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_every_pooling_is_trained(pooling):
+    classifier = tiny_classifier("bert", pooling=pooling)
+    [found] = fit(classifier, random_rows(20), random_rows(10, seed=9), mixed_runs(classifier)[:1], metric=accuracy)
+    assert found.steps
 
 
 def test_a_training_ends_where_it_would_end_with_all_tokens(monkeypatch):

@@ -299,6 +299,20 @@ def test_an_unexpected_error_of_one_run_is_its_own(caplog: pytest.LogCaptureFixt
         attempt(run, interrupted)
 
 
+@pytest.mark.parametrize("part", ["_plan", "fit"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ZeroDivisionError("by zero")])
+def test_what_ends_a_shared_pass_ends_no_other_method(
+    part: str, error: Exception, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"beft.methods.shared_passes.{part}", fail)
+    found = measure_many(opened, [("value", 0), ("untouched", 0), ("query", 0)], progress=quiet)
+    assert [isinstance(one, NotAvailable) and one.failed for one in found] == [True, False, True]
+    assert str(error) in found[0].reason  # type: ignore[union-attr]
+
+
 def interrupted() -> MethodResult:
     """Ctrl-C in the middle of a run."""
     raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from beft.prediction import Predictor
 from beft.promotion import flip_rate
 from beft.schedule import chosen_epoch
 from beft.shapes import Classification
+from tests.beft.test_threads import SHAPES, save_adapter
 from tests.beft.tiny_bases import load, make_adapter, save_base
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows
@@ -114,8 +115,19 @@ def test_a_predictor_whose_base_gives_nan_says_so(tmp_path: Path) -> None:
     with torch.no_grad():
         predictor.classifier.output_layer.weight.fill_(NAN)
     predictor._bank.detach()
-    with pytest.raises(BeftError, match=r"text 0.*NaN or infinite.*fp32"):
+    with pytest.raises(BeftError, match=r"row 0.*NaN or infinite.*fp32"):
         predictor.predict(["a fine film"])
+
+
+def test_a_predictor_whose_base_generates_from_nan_says_so(tmp_path: Path) -> None:
+    """An empty answer would pass for one."""
+    base, folder = save_adapter(build_tiny, tmp_path, *SHAPES["generation"])
+    predictor = Predictor(folder, base=base, device="cpu")
+    assert predictor.predict(["abc", "ab"])
+    output = predictor.classifier.model.get_output_embeddings()
+    output.register_forward_hook(lambda _module, _inputs, logits: logits * NAN)
+    with pytest.raises(BeftError, match=r"row 7 and 1 more: the base gives NaN or infinite outputs in fp32"):
+        predictor.answer(["abc", "ab"], first_row=7)
 
 
 def test_an_answer_that_is_generated_from_nan_is_none() -> None:
@@ -134,4 +146,4 @@ def test_an_answer_that_is_generated_from_nan_is_none() -> None:
 
     model.model.get_output_embeddings().register_forward_hook(spoil)
     [answers] = generate_answers(model, prompts, max_new_tokens=3)
-    assert answers[0] == "" != answers[1]  # the longest is the first of the batch
+    assert answers[0] is None and answers[1]  # the longest is the first of the batch

@@ -107,14 +107,19 @@ def test_what_is_no_text_is_named(predictor: Predictor) -> None:
     for wrong in (None, 3, float("nan"), b"film", ["film"]):
         with pytest.raises(InputError, match=r"row 1 has .* it must be a string"):
             predictor.predict(["film", wrong])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="row 1, character 2 of its text: half a surrogate pair"):
+    with pytest.raises(InputError, match="row 1 has, at character 2 of its text, half a surrogate pair"):
         predictor.predict(["film", "a \ud83d"])
-    with pytest.raises(InputError, match="row 0, character 0 of its second text: half a surrogate pair"):
+    with pytest.raises(InputError, match="row 0 has, at character 0 of its second text, half a surrogate pair"):
         predictor.predict(["film"], ["\udcff"])
     with pytest.raises(InputError, match="2 texts but 1 second texts"):
         predictor.predict(["a", "b"], ["c"])
     with pytest.raises(InputError, match="row 0 has None for its second text"):
         predictor.predict(["a"], [None])  # type: ignore[list-item]
+
+
+def test_rows_are_numbered_from_that_of_the_first_text(predictor: Predictor) -> None:
+    with pytest.raises(InputError, match=r"^row 2049 has 3 for its text"):
+        predictor.answer(["film", 3], first_row=2048)  # type: ignore[list-item]
 
 
 def test_a_base_that_was_a_local_folder_must_be_named_and_is_checked(

@@ -123,6 +123,21 @@ def test_a_language_model_is_computed_by_eight_threads(tiny: Callable[..., Any],
     check_same(texts_of(LETTERS, separator=""), scores)
 
 
+@pytest.mark.parametrize("family", ["bert", "qwen2"])
+def test_each_of_eight_threads_gets_what_the_head_sees_of_its_own_texts(
+    family: str, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    classifier = opened(save_base(tmp_path / "base", tiny(family)), Classification(), LABELS)
+
+    def features(texts: list[str]) -> list[float]:
+        encoded = encode(classifier.tokenizer, texts, max_length=24)
+        with torch.no_grad():
+            found: list[float] = classifier.head_features(encoded.batch(range(len(encoded)))).flatten().tolist()
+        return found
+
+    check_same(texts_of(WORDS), features)
+
+
 def test_texts_are_cut_for_each_thread_as_it_asks(tiny: Callable[..., Any], tmp_path: Path) -> None:
     tokenizer: Any = opened(save_base(tmp_path / "base", tiny("bert")), Classification(), LABELS).tokenizer
     questions = [(texts, limit) for texts, limit in zip(texts_of(WORDS), itertools.cycle((5, 9, 31)), strict=False)]
