@@ -67,7 +67,7 @@ class Subject:
         splits: The splits that the data has.
         together: Whether a line that names no split is about all rows together; otherwise it is about each split.
         places: The columns that say where an offending row stands.
-        advice: Finds out what to do when an expectation has failed, by its name.
+        advice: Finds out what to do about a failure: expectation, column, arguments, and what was observed.
     """
 
     dataset: str
@@ -77,7 +77,7 @@ class Subject:
     splits: Sequence[str]
     together: bool
     places: Sequence[str]
-    advice: Callable[[], Mapping[str, str]] = dict
+    advice: Callable[[Mapping[str, JSON]], str | None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)

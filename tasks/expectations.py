@@ -59,10 +59,9 @@ def check(stage: Stage, subject: Subject, out: Path, *, root: Path) -> dict[str,
     expectations = expectations_of(stage, subject, root)
     results = _run(stage, subject, expectations, out / "data_docs")
     failures = [result for result in results if not result["success"]]
-    advice = subject.advice() if failures else {}
     for failure in failures:
-        if failure["expectation"] in advice:
-            failure["advice"] = advice[failure["expectation"]]
+        if "error" not in failure and (advice := subject.advice(failure)) is not None:
+            failure["advice"] = advice
     validation = {
         "dataset": subject.dataset,
         "stage": stage,

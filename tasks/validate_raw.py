@@ -73,10 +73,6 @@ def raw_subject(data: RawData) -> Subject:
     roles |= _counted(description, columns)
     splits = list(dict.fromkeys(file.split for file in data.files))
     facts = _facts(description)
-    names = zip(columns[SPLIT], columns.get(roles.get("label_name", ""), [None] * len(columns[SPLIT])), strict=True)
-    names_of_split: dict[str, list[str | None]] = {split: [] for split in splits}
-    for split, name in names:
-        names_of_split[split].append(name)
     return Subject(
         dataset=description.name,
         frame=pd.DataFrame(
@@ -87,7 +83,7 @@ def raw_subject(data: RawData) -> Subject:
         splits=splits,
         together=len(splits) == 1,
         places=[SPLIT, FILE, *numbered],
-        advice=partial(raw_advice, description, names_of_split, facts.get("imbalance", math.inf)),
+        advice=partial(raw_advice, description, columns, roles, facts),
     )
 
 

@@ -74,6 +74,78 @@ def test_many_labels_of_the_same_size_are_as_expected(labels: int, workspace: Pa
     assert validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")["rows"] == 10 * labels
 
 
+def separated(root: Path, name: str, last: str) -> Path:
+    """The raw folder of a file of fields; ``last`` is what its last line has for a text."""
+    mark = "\t" if name.endswith(".tsv") else ","
+    lines = [f"sentence {n} film{mark}{('bad', 'good')[n % 2]}" for n in range(60)]
+    (root / name).write_text("\n".join([f"sentence{mark}mood", *lines, f"{last}{mark}good"]) + "\n")
+    fetch_source(describe(root, source={"kind": "files", "train": name}), root / "raw", root)
+    return root / "raw"
+
+
+def own_line(root: Path, **line: Any) -> None:
+    path = root / "data" / "expectations" / "own.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"raw": [line]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "advised"),
+    [
+        ("rows.csv", '"open' + "\n" * 300 + '"', True),
+        ("rows.csv", "long " * 100, False),
+        ("rows.csv", "1", False),
+        ("rows.tsv", "long " * 100, False),
+    ],
+)
+def test_quotation_marks_are_blamed_only_for_texts_that_take_in_lines(
+    name: str, last: str, advised: bool, workspace: Path
+) -> None:
+    expected = "expect_column_value_lengths_to_be_between"
+    own_line(workspace, expectation=expected, columns=["text"], min_value=2, max_value=200)
+    with pytest.raises(ExpectationsFailed, match=expected) as raised:
+        validate_raw(SETTINGS, {"fetch": separated(workspace, name, last)}, workspace / "out", dataset="own")
+    assert ("never closed" in str(raised.value)) is advised
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"expectation": "expect_table_row_count_to_be_between", "max_value": 50},
+        {"expectation": "expect_column_values_to_be_in_set", "columns": ["text"], "value_set": ["fine"]},
+        {"expectation": "expect_column_values_to_be_in_set", "columns": ["category"], "value_set": ["bad"]},
+        {
+            "expectation": "expect_column_distinct_values_to_contain_set",
+            "columns": ["label_name"],
+            "splits": ["train"],
+            "value_set": ["bad", "awful"],
+        },
+        {
+            "expectation": "expect_column_kl_divergence_to_be_less_than",
+            "columns": ["label_name"],
+            "partition_object": {"values": ["bad", "good"], "weights": [0.9, 0.1]},
+            "threshold": 0.1,
+        },
+        {
+            "expectation": "expect_column_kl_divergence_to_be_less_than",
+            "columns": ["mood"],
+            "partition_object": {"values": ["bad", "good"], "weights": [0.9, 0.1]},
+            "threshold": 0.1,
+        },
+    ],
+)
+def test_ones_own_expectations_get_no_advice_that_is_about_the_general_ones(
+    line: dict[str, Any], workspace: Path
+) -> None:
+    own_line(workspace, **line)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": fetched(workspace, texts(120))}, workspace / "out", dataset="own")
+    assert raised.value.failures
+    assert not any("advice" in failure for failure in raised.value.failures)
+    if "partition_object" in line:
+        assert "threshold=0.1" in str(raised.value)
+
+
 def test_advice_is_sought_only_where_something_failed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*_arguments: Any) -> dict[str, str]:
         raise AssertionError("nothing failed")
