@@ -265,11 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
     settle()
     for stream in (sys.stdout, sys.stderr):
-        encoding = codecs.lookup(stream.encoding).name if isinstance(stream, io.TextIOWrapper) else "utf-8"
-        if encoding == "ascii":
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if codecs.lookup(stream.encoding).name == "ascii":
             stream.reconfigure(encoding="utf-8")  # in the C locale, where Python writes ASCII
-        elif encoding != "utf-8":
-            stream.reconfigure(errors="backslashreplace")  # it has not all characters that are shown
+        elif codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="backslashreplace")  # it lacks characters that are shown
     sys.exit(status_of(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -23,6 +23,7 @@ from tasks.artifacts import artifact_key  # noqa: E402
 from tasks.compare import compare_step  # noqa: E402
 from tasks.connection import connect, explained  # noqa: E402
 from tasks.facts import check_settings  # noqa: E402
+from tasks.gate import GateDecisions  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
 from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
 from tasks.promote import promote as decide  # noqa: E402
@@ -88,6 +89,7 @@ def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
     if found.settled:
         said = f"version {found.challenger} is champion already: there is nothing to decide"
         return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))
+    GateDecisions(settings, root)  # what keeps it from taking a decision is known before the versions are compared
     inputs = {"prepare": run.folders[f"prepare/{dataset}"]}
     inputs |= fetch_candidates(connection, found, root / "runs" / "registered")
     compared = run_through_prefect(compare_step, settings, inputs, root, dataset).folder

@@ -22,6 +22,7 @@ from tasks import tracking, versioning
 from tasks.data import changed_sources, datasets_of_dvc
 from tasks.facts import code_facts, facts_of_training, request_fingerprint, run_facts, run_fingerprint
 from tasks.flat_settings import ELSEWHERE
+from tasks.gate import GateDecisions
 from tasks.prefect_task import dvc_task
 from tasks.settings import PipelineSettings
 from tasks.step import Call, StepRecord, step_key
@@ -106,6 +107,7 @@ class Run:
         data = self._data_versions()
         self._name(run_fingerprint(self.settings, data), run_facts(self.settings, data, self.root))
         parent = self._open()
+        GateDecisions(self.settings, self.root)  # what keeps it from taking a decision is known before the training
         page = self.record["mlflow_page"]
         link_runs(self.record["prefect_flow_run"], parent, page, self.settings, self.root)
         for record in self._finished:

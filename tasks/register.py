@@ -149,7 +149,7 @@ def _register(connection: Connection, candidate: _Candidate, root: Path, out: Pa
         number = str(version.version)
         if version.tags.get(DONE) != "complete":
             _note_version(connection, version)
-            _decide(connection, candidate, number, turn, GateDecisions(candidate.settings, root))
+            _decide(connection, candidate, number, turn, root)
             client.set_model_version_tag(name, number, DONE, "complete")
         elif version.tags.get(_EVALUATION) not in (None, candidate.evaluation_sha256):
             _show_evaluation(connection, candidate, version)
@@ -366,7 +366,7 @@ def _version_tags(candidate: _Candidate) -> dict[str, str]:
     return {name: shown(value, REGISTRY_TEXT) for name, value in tags.items() if value is not None}
 
 
-def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn, taken: GateDecisions) -> None:
+def _decide(connection: Connection, candidate: _Candidate, version: str, turn: Turn, root: Path) -> None:
     """Challenger where no later version is; champion where there is none yet and the gain on gate is certain."""
     client, name = connection.client, candidate.name
     there = {str(found.version) for found in versions_of(connection, name)}
@@ -394,6 +394,7 @@ def _decide(connection: Connection, candidate: _Candidate, version: str, turn: T
             certainty = decision_certainty(candidate.results.data, candidate.results.evaluation.confidence)
             verdict = f"no champion, since its gain over each baseline is not certain on the gate split ({certainty})"
         tags["reason"] = f"{verdict}: {'; '.join(decision.reasons)}"
+        taken = GateDecisions(candidate.settings, root)
         tags["gate_decision"] = taken.note(subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))
     for key, value in tags.items():

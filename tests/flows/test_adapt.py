@@ -18,6 +18,7 @@ from beft.files import read_json, sha256_tree
 from flows.deploying import deploy
 from flows.prefect_server import server_address
 from tasks.artifacts import artifact_key
+from tasks.connection import connect
 from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.steps import find_step
@@ -134,6 +135,20 @@ def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> 
     is_recorded_as_failed(root, "superb")
     with Workspace(root).locked():
         pass
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_a_deleted_experiment_of_decisions_stops_it_before_training(root: Path) -> None:
+    from flows.adapt import run_adapt
+
+    client = connect(settings_of(root), root).client
+    client.delete_experiment(client.create_experiment("beft-decisions"))
+    with pytest.raises(BeftError, match="'beft-decisions' was deleted"):
+        run_adapt(settings_of(root))
+    steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
+    assert steps <= {"fetch", "validate_raw", "prepare"}
+    is_recorded_as_failed(root, "was deleted")
 
 
 def is_recorded_as_failed(root: Path, reason: str) -> None:

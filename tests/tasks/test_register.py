@@ -159,6 +159,15 @@ def test_a_second_run_leaves_the_champion_and_takes_no_decision(
     assert aliases(client, first["name"]) == {"champion": "2", "challenger": "3"}
 
 
+def test_a_registration_without_a_decision_needs_no_experiment_of_decisions(
+    certain: FinishedRun, project: Path
+) -> None:
+    registered(certain, project, "01" * 32)
+    client = connect(certain.settings, project).client
+    client.delete_experiment(client.get_experiment_by_name("beft-decisions").experiment_id)
+    assert "version 1 is champion" in registered(certain, project, "02" * 32)["reason"]
+
+
 def test_an_interrupted_registration_is_finished_not_doubled(
     certain: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
