@@ -4,6 +4,7 @@ Under ``protocol: beft`` the epoch is chosen on dev and inert sites stay frozen.
 sample is trained on, the last epoch counts and every site is trained, as in the published code.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -263,6 +264,7 @@ def train_weights(
     metric = DevMetric(sample.metric, sample.dev)
     results: list[WeightsResult | FailedRun] = []
     for one in at_each_rate(run):
+        exhausted: str | None = None
         try:
             results.append(
                 fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
@@ -272,7 +274,11 @@ def train_weights(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            results.append(FailedRun(one, f"{one.name}: {out_of_memory_reason(error)}"))
+            exhausted = out_of_memory_reason(error)
+        if exhausted is not None:  # the error, which held on to what was computed, is gone here
+            gc.collect()
+            torch.cuda.empty_cache()
+            results.append(FailedRun(one, f"{one.name}: {exhausted}"))
     return best_on_dev(run, results, progress)
 
 

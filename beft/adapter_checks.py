@@ -192,7 +192,12 @@ def check_one_base(adapters: Mapping[str, OverBase]) -> None:
             "adapters of one base whose tokenizer or pooling was set up in another way in between do not fit together: "
             f"{', '.join(adapters)}; train them over the same files"
         )
-    known = [(name, adapter.quantization) for name, adapter in adapters.items() if adapter.quantization is not None]
+    known = [
+        (name, adapter.quantization)
+        for name, adapter in adapters.items()
+        # Format 1, which holds no contents, noted what was asked for: "none" may be a base whose files are quantised.
+        if adapter.quantization is not None and (adapter.quantization, adapter.base_contents) != ("none", None)
+    ]
     for name, quantization in known[1:]:
         if quantization != known[0][1]:
             raise InputError(

@@ -208,7 +208,7 @@ def load_classifier(
         _warn_of_unused(reference.folder, tokenizer)
     classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
     names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
-    if outputs > 1 and not names & set(drawn) and fit_own_head(model, classifier.output_layer, labels, seed):
+    if not names & set(drawn) and fit_own_head(model, classifier.output_layer, labels, seed):
         classifier.drawn = tuple(sorted({*drawn, *names}))
     return classifier
 

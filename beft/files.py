@@ -155,7 +155,8 @@ def recover_folder(path: Path) -> None:
         with suppress(OSError):
             if not path.exists():
                 aside.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():  # else it is the only one that there is
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -157,6 +157,10 @@ def _check_drawn(
             f"the base in {folder} does not hold {', '.join(inside[:3])}{more}: its files are incomplete, or "
             f"of another model than its config.json says ({type(model).__name__})"
         )
+    for name, (there, asked) in shapes.items():
+        if there[0] != asked[0]:
+            log.info("the base's own head has %d outputs, not %d: a new one is drawn (%s)", there[0], asked[0], name)
+            return
 
 
 def _check_unused(model: Any, unused: Sequence[str], folder: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from beft.adapter import Adapter
@@ -218,8 +217,7 @@ class Predictor:
         rows = self.classifier.examples(asked, self.adapter.max_length)
         predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
         assert not isinstance(predicted, list)  # nothing is generated here
-        lost = ~np.isfinite(predicted).reshape(len(predicted), -1)
-        _check_none_lost(lost.any(1), self.compute, first_row)
+        _check_none_lost([not np.isfinite(of_row).all() for of_row in predicted], self.compute, first_row)
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
@@ -255,7 +253,7 @@ def find_base(adapter: Adapter, base: Path | str | None = None) -> BaseReference
     return reference
 
 
-def _check_none_lost(lost: Sequence[bool] | NDArray[np.bool_], compute: Compute, first_row: int) -> None:
+def _check_none_lost(lost: Sequence[bool], compute: Compute, first_row: int) -> None:
     """Refuse what is NaN or infinite: it would pass for the first label, or for an empty answer."""
     rows = np.flatnonzero(lost)
     if len(rows):

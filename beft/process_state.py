@@ -1,27 +1,23 @@
 """What all of a process shares in torch, set for a block and given back after it: random generators and CPU threads."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-
-class Threaded(Protocol):
-    """Something that is computed with a number of CPU threads of its own."""
-
-    threads: int | None
-
-
 P = ParamSpec("P")
 Result = TypeVar("Result")
-On = TypeVar("On", bound=Threaded)
 
 
 @contextmanager
 def cpu_threads(threads: int | None) -> Iterator[None]:
     """Compute with so many CPU threads: sums are split by thread, so their number is part of a result.
+
+    torch takes the number over for each thread of Python when that first computes, and never again: one that begins
+    while this lasts keeps it. So give the threads of a pool something to compute before, or set their number.
 
     Args:
         threads: None: as many as the process uses anyway.
@@ -37,13 +33,15 @@ def cpu_threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def with_own_threads(function: Callable[Concatenate[On, P], Result]) -> Callable[Concatenate[On, P], Result]:
-    """Make a function compute with the ``threads`` of its first argument, a classifier."""
+def with_own_threads(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Make a function compute with the ``threads`` of its first argument, a classifier; it may be given by name."""
+    first = next(iter(inspect.signature(function).parameters))
 
     @functools.wraps(function)
-    def wrapper(on: On, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        with cpu_threads(on.threads):
-            return function(on, *args, **kwargs)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Result:
+        on = args[0] if args else kwargs.get(first)
+        with cpu_threads(getattr(on, "threads", None)):
+            return function(*args, **kwargs)
 
     return wrapper
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from beft.encoding import token_limit
+from beft.encoding import TOKENIZING, token_limit
 from beft.files import sha256_json
 
 # Case, accents, punctuation, numbers, white space, another script: what tokenizers' settings differ in.
@@ -15,8 +15,9 @@ def tokenizer_facts(tokenizer: Any, max_length: int) -> dict[str, int | str]:
     Args:
         max_length: Tokens that texts are to be cut to; the tokenizer itself may cut them to fewer.
     """
-    encoded = tokenizer(list(_TEXTS), truncation=False, verbose=False)["input_ids"]
-    encoded = [*encoded, tokenizer(_TEXTS[0], _TEXTS[2], truncation=False, verbose=False)["input_ids"]]
+    with TOKENIZING:
+        encoded = tokenizer(list(_TEXTS), truncation=False, verbose=False)["input_ids"]
+        encoded = [*encoded, tokenizer(_TEXTS[0], _TEXTS[2], truncation=False, verbose=False)["input_ids"]]
     return {
         "vocabulary": len(tokenizer),
         "padding_side": str(tokenizer.padding_side),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beft.encoding import TOKENIZING, token_limit
 from beft.errors import InputError
 from beft.examples import AnyRows, LabelledRows
 from beft.shapes import Candidates
@@ -55,7 +56,7 @@ def with_demonstrations(
     source = rows.source
     assert source is not None  # the shapes of language models keep it
     own = rows.encoded if rows.prompts is None else rows.prompts
-    room = min(max_length, tokenizer.model_max_length) - (shape.new_tokens if shape.generates else 0)
+    room = token_limit(tokenizer, max_length) - (shape.new_tokens if shape.generates else 0)
     longest = own.lengths if rows.prompts is not None else rows.lengths
     # A demonstration is counted with what stands behind it; one token more, for tokens may join where texts meet.
     sizes = np.cumsum([len(_tokens(tokenizer, text + BETWEEN)) + 1 for text in shown])
@@ -72,5 +73,6 @@ def with_demonstrations(
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    found: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    with TOKENIZING:
+        found: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return found

@@ -69,7 +69,8 @@ def as_format_1(folder: Path, **provenance: Any) -> Path:
     record = read_json(folder / "beft.json")
     for key in ("sha256", "inputs"):
         del record[key]
-    del record["base"]["quantization"]
+    for key in ("quantization", "contents"):
+        del record["base"][key]
     record["tokenizer"] = {key: record["tokenizer"][key] for key in ("vocabulary", "padding_side", "sample_sha256")}
     record |= {"format_version": 1, "provenance": provenance}
     write_json(folder / "beft.json", {**record, "sha256": sha256_json(record)})

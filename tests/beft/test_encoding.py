@@ -8,7 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.encoding import Encoded, parts_of_like_length, sorted_batches, training_batches
+from beft.datasets import Rows
+from beft.encoding import TOKENIZING, Encoded, parts_of_like_length, sorted_batches, training_batches
+from beft.methods.demonstrations import with_demonstrations
+from beft.shapes import Candidates
+from beft.tokenizer_facts import tokenizer_facts
+from tests.support.shapes import PROMPT, letter_tokenizer
 
 
 @given(
@@ -76,3 +81,21 @@ def test_batch_pads_to_its_longest_row(pad_left):
     assert torch.equal(batch["input_ids"], torch.tensor(ids))
     assert torch.equal(batch["attention_mask"], (batch["input_ids"] != 1).long())
     assert torch.equal(batch["token_type_ids"], torch.tensor([[0, 0], [1, 1]]))
+
+
+def test_a_tokenizer_is_used_under_its_lock_for_facts_and_demonstrations(monkeypatch):
+    plain, held = letter_tokenizer(), []
+
+    class Watched(type(plain)):
+        def __call__(self, *args, **kwargs):
+            held.append(TOKENIZING._is_owned())
+            return super().__call__(*args, **kwargs)
+
+    monkeypatch.setattr(plain, "__class__", Watched)
+    tokenizer_facts(plain, 32)
+    shape = Candidates(PROMPT, ("no", "yes"))
+    rows = shape.examples(plain, Rows(["1"], ["ab"], None, [1]), 64)
+    found, counts = with_demonstrations(shape, plain, rows, ["ab=yes"], 64)
+    assert counts.tolist() == [1]
+    assert found.lengths[0] > rows.lengths[0]
+    assert held and all(held)

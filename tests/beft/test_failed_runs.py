@@ -1,5 +1,6 @@
 """A run that fails ends alone: the others give what they give without it, and a restart does not repeat it."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,27 @@ def test_weights_that_fail_at_one_rate_are_trained_at_the_others() -> None:
     assert "failed" in found.tried[1]
     with pytest.raises(TrainingError, match="a learning_rate below"):
         train_one_of_weights(classifier, Lora(2, 4), run_of_weights(classifier, learning_rate=1.0), lost_rows())
+
+
+def test_what_did_not_fit_into_memory_is_gone_before_the_next_rate_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from beft.adaptation import Sample
+    from beft.settings import Settings
+
+    classifier, held = tiny_classifier(), []
+
+    def exhausted(*_: object, **__: object) -> None:
+        assert all(one() is None for one in held)
+        computed = torch.ones(4)
+        computed.of_itself = computed  # type: ignore[attr-defined]
+        held.append(weakref.ref(computed))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("beft.adaptation.fit_weights", exhausted)
+    settings = plain_settings().model_copy(update={"learning_rates": (1e-3, 1e-2)})
+    own = Settings.from_mapping({"datasets": {"films": {}}})
+    with pytest.raises(TrainingError, match="out of memory"):
+        train_weights(classifier, Sample(TRAIN, DEV, "accuracy"), own, settings, Lora(2, 4), start={}, progress=quiet)
+    assert len(held) == 2
 
 
 def lost_rows():

@@ -76,6 +76,22 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_the_only_copy_is_kept_where_it_cannot_get_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / ".report.old-12ab" / "a", "old")
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        files.recover_folder(tmp_path / "report")
+    assert contents(tmp_path / ".report.old-12ab") == {"a": "old"}
+    files.recover_folder(tmp_path / "report")
+    assert contents(tmp_path / "report") == {"a": "old"}
+
+
 def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     write_text(tmp_path / "report", "a file")
     with pytest.raises(NotADirectoryError), whole_folder(tmp_path / "report"):

@@ -1,6 +1,7 @@
 """The head that a base brings: its outputs go by the names of its configuration, never by their position."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,31 @@ def test_where_its_names_are_others_a_new_one_is_drawn_and_it_is_said(
     assert torch.equal(first.model.classifier.dense.weight, model.classifier.dense.weight)  # what is below it stays
 
 
+def test_accents_may_be_written_in_either_form(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    labels = ("Caf\u00e9", "th\u00e9", "\u0130zmir")
+    folder = with_head(tmp_path / "base", tiny("bert"), tuple(unicodedata.normalize("NFD", label) for label in labels))
+    compute = Compute("cpu", "fp32", 1)
+    assert load_classifier(resolve_base(str(folder)), labels, compute=compute).drawn == ()
+    decomposed = [unicodedata.normalize("NFD", label).upper() for label in labels]
+    assert load_classifier(resolve_base(str(folder)), decomposed[::-1], compute=compute).drawn == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (LABELS, "own head is used, its outputs (bad, so-so, good) as they are"),
+        (LABELS[::-1], "own head is used, its outputs (good, so-so, bad) put into the order of the labels"),
+        (("a", "b"), "own head has 2 outputs, not 3: a new one is drawn (classifier."),
+    ],
+)
+def test_what_becomes_of_it_is_always_said(
+    names: tuple[str, ...], said: str, tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="beft.base")
+    load(with_head(tmp_path / "base", tiny("bert", num_labels=len(names)), names))
+    assert said in caplog.text
+
+
 def test_the_advice_helps(tiny: Callable[..., Any], tmp_path: Path) -> None:
     folder = with_head(tmp_path / "base", tiny("bert"), None)
     assert load(folder).drawn
@@ -98,9 +124,10 @@ def test_an_adapter_over_such_a_base_gives_its_own_logits(tiny: Callable[..., An
         assert torch.equal(again(batch), expected)
 
 
-def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from beft.shapes import Regression
 
+    caplog.set_level("INFO", logger="beft.base")
     model = tiny("bert", num_labels=1)
     folder = with_head(tmp_path / "base", model, None)
     found = load_classifier(
@@ -108,8 +135,10 @@ def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path) -> N
     )
     assert found.drawn == ()
     assert torch.equal(found.output_layer.weight, model.classifier.weight)
+    assert "the base's own head is used: its one output" in caplog.text
 
 
 def test_a_bare_base_is_as_it_was(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="beft.base")
     assert load(save_base(tmp_path / "base", tiny("bert"))).drawn == ("classifier.bias", "classifier.weight")
     assert "head" not in caplog.text

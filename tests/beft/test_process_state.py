@@ -20,6 +20,7 @@ from beft.base import load_classifier, resolve_base
 from beft.baselines import Lora
 from beft.device import Compute
 from beft.inspection import inspect_base
+from beft.measuring import measure_runs, sequence_outputs
 from beft.methods import measure_many
 from beft.opened import Opened, open_classifier
 from beft.prediction import Predictor
@@ -152,6 +153,21 @@ def test_everything_is_computed_with_the_threads_of_the_settings(opened: Opened)
     finally:
         handle.remove()
     assert seen == {THREADS}
+
+
+def test_arguments_may_all_be_named() -> None:
+    """Those of functions that compute with the classifier's own threads, too."""
+    classifier = tiny_classifier("bert")
+    classifier.threads = THREADS
+    seen: list[int] = []
+    classifier.model.base_model.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    rows = random_rows(16)
+    run, quietly = run_of_value(classifier), {"metric": accuracy, "progress": quiet}
+    fit(classifier=classifier, train=rows, dev=rows, runs=[run], **quietly)
+    measure_runs(classifier=classifier, rows=rows, metric=accuracy)
+    assert set(seen) == {THREADS}
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'classifier'"):
+        sequence_outputs(encoded=rows.encoded)
 
 
 def test_a_predictor_of_a_container_uses_no_more_threads_than_its_quota(

@@ -332,6 +332,7 @@ def test_a_base_that_is_quantised_already_is_taken_as_it_is(
         loaded = [Adapter.load(tmp_path / "adapter"), Adapter.load(as_format_1(tmp_path / "adapter", compute=noted))]
         for one in loaded:
             one.bank(classifier)
+        merge("mean", {"new": adapter, "old": loaded[1]})
         Predictor(tmp_path / "adapter", base=stored, device="cpu").predict(TEXTS)
     path = quantized_layers(classifier.model)[0]
     with pytest.raises(InputError, match=r"head bert\..*: it is quantised"):
