@@ -279,13 +279,18 @@ class Settings(Section):
             raise SettingsError(list(problems(cls, error))) from None
 
     @classmethod
-    def read(cls, path: Path, changes: Mapping[str, Any] | None = None) -> Self:
+    def read(cls, path: Path | None, changes: Mapping[str, Any] | None = None) -> Self:
         """Read settings from YAML and lay ``changes`` (dotted names to values) over them.
+
+        Args:
+            path: None: the defaults.
 
         Raises:
             SettingsError: A wrong setting in the file or the changes.
             InputError: The file is missing or is no YAML mapping.
         """
+        if path is None:
+            return cls.from_mapping(_changed({}, changes or {}))
         try:
             values = parse_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -300,10 +305,10 @@ class Settings(Section):
             raise InputError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
-        return cls.from_mapping(changed(values, changes or {}))
+        return cls.from_mapping(_changed(values, changes or {}))
 
 
-def changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The values of settings, in which dotted names have new ones."""
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")

@@ -22,6 +22,7 @@ from beft.commands import own_command
 from tasks.environment import settle
 
 if TYPE_CHECKING:
+    from beft.datasets import Description
     from beft.settings import Settings
     from tasks.settings import PipelineSettings
 
@@ -304,7 +305,7 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _read_settings(path: Path, changes: Mapping[str, Any]) -> "PipelineSettings":
+def _read_settings(path: Path | None, changes: Mapping[str, Any]) -> "PipelineSettings":
     from tasks.settings import PipelineSettings
 
     return PipelineSettings.read(path, changes)
@@ -321,15 +322,15 @@ def _open_adapter(adapter: str) -> AbstractContextManager[Path]:
     return registered_adapter(adapter, settings, Path.cwd())
 
 
-def _check_data(settings: "Settings", dataset: str, step: str, folder: Path, results: Path) -> None:
+def _check_data(settings: "Settings", dataset: "Description", step: str, folder: Path, results: Path) -> None:
     from tasks.facts import check_data_settings
     from tasks.settings import PipelineSettings
     from tasks.steps import find_step
 
-    of_run = settings if isinstance(settings, PipelineSettings) else PipelineSettings()
-    check_data_settings(of_run, dataset, Path.cwd())
+    assert isinstance(settings, PipelineSettings)  # as _read_settings gave them
+    check_data_settings(settings, dataset, Path.cwd())
     declared = find_step(step)
-    declared.function(of_run, dict.fromkeys(declared.reads, folder), results, dataset=dataset)
+    declared.function(settings, dict.fromkeys(declared.reads, folder), results, dataset=dataset.name)
 
 
 if __name__ == "__main__":

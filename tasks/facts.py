@@ -8,11 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beft.datasets import dataset_problems, find_dataset
+from beft.datasets import Description, dataset_problems, find_dataset
 from beft.datasets.loaders import whereabouts
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
 from beft.names import unknown_name
+from beft.settings import DatasetSettings
 from tasks.environment import environment_without_secrets, stay_offline
 from tasks.fingerprint import LIBRARIES, circumstances, contents_sha256, installed
 from tasks.flat_settings import ELSEWHERE
@@ -42,7 +43,12 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
     Raises:
         SettingsError: They are not; every problem is named.
     """
-    problems = _problems(settings, root)
+    problems = [
+        *dataset_problems(settings, root),
+        *_split_problems(settings),
+        *_slice_problems(settings, root),
+        *name_problems(settings),
+    ]
     if is_local(settings, root):
         stay_offline()
     try:
@@ -53,26 +59,23 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         raise SettingsError(problems)
 
 
-def check_data_settings(settings: PipelineSettings, dataset: str, root: Path) -> None:
-    """Find out whether a run would refuse the settings of one of their datasets, or those that all of them share.
+def check_data_settings(settings: PipelineSettings, dataset: Description, root: Path) -> None:
+    """Find out whether a run would refuse the settings of a dataset, or those that all datasets share.
+
+    Args:
+        dataset: Its description, which need not be where a run looks for it, nor named by the settings.
 
     Raises:
         SettingsError: It would; every problem is named.
     """
-    found = _problems(settings, root)
-    problems = [one for one in found if not one.startswith("datasets.") or one.startswith(f"datasets.{dataset}:")]
-    if problems and dataset in settings.datasets:
-        raise SettingsError(problems)
-
-
-def _problems(settings: PipelineSettings, root: Path) -> list[str]:
-    """What is wrong with the settings, but for the base."""
-    return [
-        *dataset_problems(settings, root),
+    chosen = {dataset.name: settings.datasets.get(dataset.name, DatasetSettings())}
+    problems = [
         *_split_problems(settings),
-        *_slice_problems(settings, root),
-        *name_problems(settings),
+        *_slice_problems(settings, root, dataset),
+        *name_problems(settings.model_copy(update={"datasets": chosen})),
     ]
+    if problems:
+        raise SettingsError(problems)
 
 
 def _split_problems(settings: PipelineSettings) -> Iterator[str]:
@@ -85,10 +88,12 @@ def _split_problems(settings: PipelineSettings) -> Iterator[str]:
         )
 
 
-def _slice_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
-    """Slices that no dataset of the settings can be divided by."""
-    known: dict[str, None] = {}
+def _slice_problems(settings: PipelineSettings, root: Path, given: Description | None = None) -> Iterator[str]:
+    """Slices that no dataset of the settings can be divided by, nor the one that is given."""
+    known = dict.fromkeys(given.columns.sliced_by if given else ())
     for name in settings.datasets:
+        if given and name == given.name:
+            continue
         try:
             known |= dict.fromkeys(find_dataset(name, root).columns.sliced_by)
         except InputError:

@@ -70,8 +70,10 @@ def test_what_train_and_probe_print_works_in_a_shell(
         arguments = ["train", f"{name} rows", "--term", "value", "--out", f"my {name}'s adapter", *params]
         assert status_of(arguments) == 0, capsys.readouterr().err
         commands.append(printed(capsys.readouterr().out))
-    assert status_of(["probe", "single rows", "--out", "-probe of $HOME", *params]) == 0
+    only = ["--set", "score.candidates=[value, query]"]
+    assert status_of(["probe", "single rows", "--out", "-probe of $HOME", *params, *only]) == 0
     commands.append(printed(capsys.readouterr().out))
+    assert shlex.split(commands[-1])[-4:] == [*params, *only]
     assert [command for command in commands if "predict" in command] == commands[:2]
     for command in commands:
         done = subprocess.run(["sh", "-c", command], cwd=project, capture_output=True, text=True, timeout=300)
@@ -91,6 +93,15 @@ def test_what_an_adapter_of_choices_needs_is_in_the_command(
     assert status_of(shlex.split(command)[1:]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.split("\t")[0] in ("one choice", "another choice")
     assert command.endswith("-- '-5 & more'")
+
+
+def test_the_example_of_a_prediction_without_a_text_keeps_the_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert status_of(["predict", "adapter", "--base", "my base", "--choice", "one", "--choice", "two"]) == 2
+    options = "adapter --base 'my base' --choice one --choice two 'some text'"
+    assert f"beft predict {options}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_text_that_begins_with_a_dash(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,8 +38,10 @@ def predict(
     from beft.prediction import Predictor
 
     if not texts and sys.stdin.isatty():
+        own = [*(["--base", base] if base else []), *(part for one in choice or () for part in ("--choice", one))]
         raise InputError(
-            f"there is no text: give some ({own_command('beft', 'predict', adapter, 'some text')}), or pipe lines in"
+            f"there is no text: give some ({own_command('beft', 'predict', adapter, *own, 'some text')}), or pipe "
+            "lines in"
         )
     given = given_texts(texts)
     choices = [utf8_argument(one, f"--choice {number}") for number, one in enumerate(choice or (), 1)]

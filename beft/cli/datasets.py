@@ -1,12 +1,14 @@
 """datasets: list, show, check and draft them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beft.cli.options import PARAMS, AsJson, Changes, Params, read_settings
+from beft.cli.options import PARAMS, AsJson, Changes, Params, read_settings, settings_options, without_file
 from beft.cli.output import print_json, print_table
+from beft.commands import own_command
 
 if TYPE_CHECKING:
     from beft.datasets import Description
@@ -80,22 +82,17 @@ def check(
     """
     from beft.cli.dataset_facts import show_facts
     from beft.datasets import Description, find_dataset
-    from beft.promotion import decision_certainty
 
     settings = read_settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
-    chosen = settings.datasets.get(description.name)
-    asked = size or (chosen.size if chosen else "auto")
-    rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
-    # Generation needs another base than that of the other datasets.
-    with_base = bool(chosen) or description.shape != "generation"
-    facts = _prepared(context, settings, description, rows, with_base=with_base)
+    facts = _prepared(context, settings, description, size)
     if as_json:
         print_json(facts)
         return
     show_facts(facts)
-    typer.echo(f"The decision: {decision_certainty(facts, settings.evaluate.confidence)}.")
+    for sentence in _decisions(facts, settings):
+        typer.echo(f"{sentence[0].upper()}{sentence[1:]}.")
 
 
 @app.command("draft")
@@ -118,7 +115,6 @@ def draft(
     from beft.datasets.registry import OWN, known_datasets
     from beft.errors import InputError
     from beft.files import write_text
-    from beft.promotion import decision_certainty
 
     settings = read_settings(context, params, changes)
     found = draft_description(file, Path.cwd(), name=name, text=text, text_pair=text_pair, label=label)
@@ -128,23 +124,41 @@ def draft(
         raise InputError(f"there is a dataset {name!r} already ({there}): give another --name, or --replace it")
     if there is not None and there.suffix == ".yml":
         raise InputError(f"{there} describes the dataset {name!r}: rename it to {name}.yaml to have it replaced")
-    facts = _prepared(context, settings, found.description, "auto", with_base=False)
+    facts = _prepared(context, settings, found.description, None)
     rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
-    decision = decision_certainty(facts, settings.evaluate.confidence)
-    written = found.to_yaml([f"divided by the settings of today: {rows}", f"the decision: {decision}"])
+    written = found.to_yaml([f"divided by the settings of today: {rows}", *_decisions(facts, settings)])
     path = OWN / f"{name}.yaml"
     write_text(path, written)
     typer.echo(f"{written}\nWritten to {path}. Look at it; then")
-    typer.echo(f"  beft datasets check {name}\n  beft run --set 'datasets={{{name}: {{}}}}'")
+    own = settings_options(params, changes)
+    if without_file(params):
+        typer.echo(f"  {own_command('beft', 'init')}")
+    typer.echo(f"  {own_command('beft', 'datasets', 'check', name, *own)}")
+    typer.echo(f"  {own_command('beft', 'run', '--set', f'datasets={{{name}: {{}}}}', *own)}")
+
+
+def _decisions(facts: Mapping[str, Any], settings: "Settings") -> list[str]:
+    """What a decision can tell: on a first champion, which a run takes, and on a promotion, where that is another."""
+    from beft.promotion import PromotionRules, decision_certainty
+
+    rules = getattr(settings, "promotion", PromotionRules())
+    first = decision_certainty(facts, settings.evaluate.confidence)
+    later = decision_certainty(facts, rules.confidence)
+    if first == later:
+        return [f"the decision: {first}"]
+    return [
+        f"the decision on a first champion (evaluate.confidence): {first}",
+        f"that on a promotion (promotion.confidence): {later}",
+    ]
 
 
 def _prepared(
-    context: typer.Context, settings: "Settings", description: "Description", size: int | str, *, with_base: bool
+    context: typer.Context, settings: "Settings", description: "Description", size: str | None
 ) -> dict[str, Any]:
     """The ``data.json`` of a dataset that is read, checked and prepared in a temporary folder.
 
     Args:
-        with_base: Whether the base is checked against it, too.
+        size: None: that of the settings.
     """
     import tempfile
 
@@ -152,16 +166,19 @@ def _prepared(
     from beft.datasets.preparation import prepare_source
     from beft.opened import check_base
 
+    chosen = settings.datasets.get(description.name)
+    asked = size or (chosen.size if chosen else "auto")
+    rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
     with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
-        raw, prepared, results = (Path(folder, name) for name in ("raw", "prepared", "results"))
-        for path in (raw, prepared, results):
+        raw, of_raw, prepared, of_prepared = (Path(folder, name) for name in ("raw", "raw-docs", "prepared", "docs"))
+        for path in (raw, of_raw, prepared, of_prepared):
             path.mkdir()
         fetch_source(description, raw, Path.cwd())
         if context.obj:
-            context.obj.check_data(settings, description.name, "validate_raw", raw, results)
-        facts = prepare_source(raw, prepared, size=size, settings=settings.split)
+            context.obj.check_data(settings, description, "validate_raw", raw, of_raw)
+        facts = prepare_source(raw, prepared, size=rows, settings=settings.split)
         if context.obj:
-            context.obj.check_data(settings, description.name, "validate", prepared, results)
-        if with_base:
+            context.obj.check_data(settings, description, "validate", prepared, of_prepared)
+        if chosen or description.shape != "generation":  # which needs another base than that of the other datasets
             check_base(settings, prepared, description.name)
     return facts

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared, read_settings, refuse_existing
+from beft.cli.options import (
+    PARAMS,
+    AsJson,
+    Changes,
+    Params,
+    Prepared,
+    read_settings,
+    refuse_existing,
+    settings_options,
+)
 from beft.cli.output import print_json, print_table, progress
 from beft.commands import own_command, predict_command
 
@@ -36,8 +45,8 @@ def probe(
     with whole_folder(out) as folder:
         found.evidence.save(folder)
         write_json(folder / "history.json", found.result.history)
-    own: list[str | Path] = ["--params", params] if params != PARAMS else []
-    typer.echo(f"best epoch {found.result.best_epoch}; now: {own_command('beft', 'score', out, *own)}")
+    score_it = own_command("beft", "score", out, *settings_options(params, changes))
+    typer.echo(f"best epoch {found.result.best_epoch}; now: {score_it}")
 
 
 def score(

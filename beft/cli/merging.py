@@ -113,7 +113,7 @@ def _opener(
     def open_dataset(name: str) -> "Opened":
         adapter, facts = adapters[name], load_summary(prepared[name])
         dataset = str(facts["dataset"])
-        check_inputs(adapter, pairs=bool(facts.get("text_pairs")), choices=adapter.takes_choices)
+        check_inputs(adapter, pairs=bool(facts.get("text_pairs")), choices="choices" in facts)
         computed = {"source": find_base(adapter, base).source, "quantization": adapter.quantization or "none"}
         own = settings.model_copy(
             update={

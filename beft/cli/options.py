@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from beft.datasets import Description
     from beft.settings import Settings
 
 
@@ -17,17 +18,16 @@ class Surroundings:
     """What those who mount these commands bring to them.
 
     Attributes:
-        read_settings: Reads the settings of a command, from a file, with changes by dotted name; it may know more
-            sections.
+        read_settings: Reads the settings of a command, from a file (None: the defaults), with changes by dotted name;
+            it may know more sections.
         open_adapter: The folder of an adapter by what the user calls it, which need not be a path.
         check_data: Does what a run does to check its data: of some settings, for a dataset, the step validate_raw or
-            validate, on the folder that it reads, with an empty folder for the results. Data that a run refuses is an
-            error.
+            validate, on the folder that it reads, with an empty folder for the results. What a run refuses is an error.
     """
 
-    read_settings: Callable[[Path, Mapping[str, Any]], "Settings"]
+    read_settings: Callable[[Path | None, Mapping[str, Any]], "Settings"]
     open_adapter: Callable[[str], AbstractContextManager[Path]]
-    check_data: Callable[["Settings", str, str, Path, Path], None]
+    check_data: Callable[["Settings", "Description", str, Path, Path], None]
 
 
 PARAMS = Path("params.yaml")
@@ -41,13 +41,21 @@ BaseFolder = Annotated[str | None, typer.Option("--base", help="Where the base i
 
 def read_settings(context: typer.Context, params: Path, changes: Sequence[str] | None) -> "Settings":
     """The settings of a command."""
-    from beft.settings import Settings, changed
+    from beft.settings import Settings
 
     read = context.obj.read_settings if context.obj else Settings.read
-    values = parse_changes(changes or ())
-    if params == PARAMS and not params.exists() and not params.with_suffix(".yml").exists():
-        return Settings.from_mapping(changed({}, values))
-    return read(params, values)
+    return read(None if without_file(params) else params, parse_changes(changes or ()))
+
+
+def without_file(params: Path) -> bool:
+    """Whether the settings of a command are the defaults, since nobody named a file and the usual one is missing."""
+    return params == PARAMS and not params.exists() and not params.with_suffix(".yml").exists()
+
+
+def settings_options(params: Path, changes: Sequence[str] | None) -> list[str | Path]:
+    """The options that a command's settings came from, for the next command."""
+    named: list[str | Path] = ["--params", params] if params != PARAMS else []
+    return [*named, *(part for change in changes or () for part in ("--set", change))]
 
 
 def open_adapter(context: typer.Context, adapter: str) -> AbstractContextManager[Path]:

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,17 +13,17 @@ import yaml
 
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.draft_reading import find_reading
-from beft.datasets.normalisation import text_key
 from beft.datasets.reading import Values
 from beft.datasets.shares import in_one_line, measured_shares
 from beft.datasets.sources import Reading
-from beft.datasets.splitting import MOST_AUTO_ROWS, SplitSizes
 from beft.datasets.targets import number_of
 from beft.errors import InputError
 from beft.names import known_name
-from beft.settings import SplitSettings
+from beft.yaml_text import parse_yaml
 
-_MOST_LABELS = 200
+_LEAST_ROWS = 20
+"""As ``data/expectations/raw.yaml`` has it."""
+_MOST_LABELS, _FEW_LABELS = 200, 20
 _LARGE, _LOW = 2500, 1000
 """Data of more rows gets a size ``low``, so that the first run is no long one."""
 _RARE = 2
@@ -49,6 +49,9 @@ class Draft:
 
         Args:
             divided: How the rows are divided, one sentence each.
+
+        Raises:
+            InputError: It would not be read as what it is.
         """
         values = self.description.model_dump(mode="json", exclude_defaults=True, exclude={"name", "labels", "shares"})
         values.pop("metrics", None)
@@ -58,8 +61,15 @@ class Draft:
             lines = [f"  - {in_one_line(name)}  # {_rows(count)}" for name, count in self.labels.items()]
             shares = f"shares: {in_one_line(dict(self.description.shares))}"
             parts.append("\n".join(["labels:", *lines, shares]))
-        parts += [f"# {note}" for note in (*self.notes, *divided)]
-        return "\n".join(parts) + "\n"
+        parts += [f"# {_printable(note)}" for note in (*self.notes, *divided)]
+        text = "\n".join(parts) + "\n"
+        try:
+            read = Description.from_mapping({**parse_yaml(text), "name": self.description.name}, "the draft")
+        except (ValueError, InputError):
+            read = None
+        if read != self.description:
+            raise InputError("a name or a value in this file cannot be written as YAML: describe the dataset by hand")
+        return text
 
 
 def draft_description(
@@ -87,8 +97,9 @@ def draft_description(
     found = find_reading(file)
     columns = found.columns
     rows = max(map(len, columns.values()), default=0)
-    if rows == 0:
-        raise InputError(f"{file.name} has no rows")
+    if rows < _LEAST_ROWS:
+        found_rows = f"{file.name} has no rows" if rows == 0 else f"{file.name}: {_rows(rows)} are too few"
+        raise InputError(f"{found_rows}: bring {_LEAST_ROWS} or more")
     for given in (text, text_pair, label):
         if given is not None:
             known_name(given, columns, "column")
@@ -102,25 +113,16 @@ def draft_description(
         "source": _source(file, root, found.reading),
         "columns": {"text": text, **({"text_pair": text_pair} if text_pair else {}), "label": label},
     }
-    target, labels = _target(label, columns[label])
+    target, labels, of_label = _target(label, columns[label])
     if rows > _LARGE:
         values["sizes"] = {"low": _LOW}
-    values |= _split(columns[text], columns[text_pair] if text_pair else None)
-    notes = list(found.notes)
+    notes = [*found.notes, *of_label]
     if further:
         notes.append(f"columns that are not used: {', '.join(further)}")
     rare = [name for name, count in labels.items() if count <= _RARE]
     if rare:
         notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
     return Draft(Description.from_mapping(values | target, file.name), labels, notes)
-
-
-def _split(texts: Sequence[Any], pairs: Sequence[Any] | None) -> dict[str, int]:
-    """The rows of test and gate, where the data is too small for the thousand that other settings ask for."""
-    pairs = [None] * len(texts) if pairs is None else [str(pair) for pair in pairs]
-    different = {text_key(str(text), pair) for text, pair in zip(texts, pairs, strict=True)}
-    sizes = SplitSizes.of(SplitSettings(), len(texts), len(different))
-    return {name: rows for name, rows in asdict(sizes).items() if rows < MOST_AUTO_ROWS}
 
 
 def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
@@ -131,23 +133,24 @@ def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
 
 def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
     """The column that holds labels: by its name, else the one with the fewest different values."""
-    most = min(_MOST_LABELS, max(2, rows // 4))
-    candidates = {
-        name: len(distinct)
+    different = {
+        name: {canonical(value) for value in values if value not in (None, "")}
         for name, values in columns.items()
-        if name not in texts
-        and not any(isinstance(value, list | dict) for value in values)
-        and 2 <= len(distinct := {canonical(value) for value in values if value not in (None, "")}) <= most
+        if name not in texts and not any(isinstance(value, list | dict) for value in values)
     }
+    known = _LABEL_NAMES.split()
+    named = [name for name in different if name.strip().lower() in known]
+    for name in sorted(named, key=lambda name: known.index(name.strip().lower())):
+        numbers = all(number_of(value) is not None for value in different[name])
+        if len(different[name]) >= 2 and (numbers or len(different[name]) <= rows // 2):
+            return name
+    most = min(_MOST_LABELS, max(2, rows // 4))
+    candidates = {name: len(values) for name, values in different.items() if 2 <= len(values) <= most}
     if not candidates:
         raise InputError(
             f"no column has between 2 and {most} different values, as labels do: name the one that holds them with "
             f"--label; the columns are {', '.join(map(repr, columns))}"
         )
-    known = _LABEL_NAMES.split()
-    named = [name for name in candidates if name.strip().lower() in known]
-    if named:
-        return min(named, key=lambda name: known.index(name.strip().lower()))
     return min(candidates, key=lambda name: (candidates[name], _words(columns[name])))
 
 
@@ -184,14 +187,19 @@ def _characters(values: Sequence[Any]) -> float:
     return fmean(len(str(value or "")) for value in values)
 
 
-def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Labels, shares and metric of a classification, or the range of a regression; and the rows of each label."""
+def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[str, int], list[str]]:
+    """Labels, shares and metric of a classification, or the range of a regression; the rows of each label; notes."""
     counts = Counter(canonical(value) for value in values if value not in (None, ""))
     numbers = [number_of(name) for name in counts]
     scale = [number for number in numbers if number is not None]
-    if len(scale) == len(numbers) and (len(scale) > 20 or any(not number.is_integer() for number in scale)):
+    whole = all(number.is_integer() for number in scale)
+    many = len(scale) > _FEW_LABELS
+    # Classes are numbered from 0 on, and none of them is left out.
+    classes = sorted(scale) == list(range(min(len(scale), _MOST_LABELS))) and min(counts.values(), default=0) > 1
+    if len(scale) == len(numbers) and (not whole or (many and not classes)):
         least, most = math.floor(min(scale)), math.ceil(max(scale))
-        return {"shape": "regression", "label_range": [least, most]}, {}
+        note = f"the whole numbers in {column!r} are taken for values on a scale: of classes, list the labels instead"
+        return {"shape": "regression", "label_range": [least, most]}, {}, [note] if whole else []
     if len(counts) < 2:
         raise InputError(f"the column {column!r} has but one value: there is nothing to tell apart")
     if len(counts) > _MOST_LABELS:
@@ -203,7 +211,14 @@ def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[st
     labels = {name: counts[name] for name in order}
     shares = measured_shares(labels)
     metric = "macro_f1" if max(shares.values()) > 0.8 else "accuracy"
-    return {"labels": list(labels), "shares": shares, "metric": metric}, labels
+    note = f"the numbers in {column!r} are taken for classes: of values on a scale, say 'shape: regression' instead"
+    numbered = [note] if many and len(scale) == len(numbers) else []
+    return {"labels": list(labels), "shares": shares, "metric": metric}, labels, numbered
+
+
+def _printable(note: str) -> str:
+    """A note in one line, without characters that YAML refuses."""
+    return " ".join("".join(character if character.isprintable() else " " for character in note).split())
 
 
 def _rows(count: int) -> str:

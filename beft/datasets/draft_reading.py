@@ -8,7 +8,7 @@ from beft.datasets.description import canonical
 from beft.datasets.reading import Values, read_columns
 from beft.datasets.separated import SEPARATORS, declared_dialect, suggested_dialect
 from beft.datasets.sources import Reading
-from beft.datasets.text_files import require_format, text_lines
+from beft.datasets.text_files import ZeroBytesError, require_format, text_lines
 from beft.errors import InputError
 
 _ENCODINGS = ("utf-8", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "cp1252", "latin-1")
@@ -40,7 +40,8 @@ def find_reading(path: Path) -> FoundReading:
     if form == "parquet":
         return FoundReading(Reading(), read_columns(path, Reading()), [])
     encoding = _encoding(path)
-    notes = [] if encoding.startswith("utf") else [f"encoding: no UTF-8; {encoding} reads every byte as something"]
+    guessed = f"encoding: no UTF-8; taken for {encoding}: look at accented letters"
+    notes = [] if encoding.startswith("utf") else [guessed]
     first: InputError | None = None
     for values in _ways(path, form, encoding):
         reading = Reading.model_validate(values if encoding == "utf-8" else {"encoding": encoding, **values})
@@ -54,6 +55,9 @@ def find_reading(path: Path) -> FoundReading:
             reading = reading.model_copy(update={"header": names})
             columns = read_columns(path, reading)
             notes.append("header: the first line of the file is data already, so the columns are numbered")
+        elif form in ("csv", "tsv") and (again := _headers(columns)):
+            rows = ", ".join(map(str, again[:5]))
+            raise InputError(f"{path.name}: the header stands again in row {rows} below it: remove what is no data")
         if reading.ragged:
             notes.append("ragged: some lines have fewer or more fields than the header; 'check' counts them")
         return FoundReading(reading, {name: of for name, of in columns.items() if name.strip()}, notes)
@@ -75,7 +79,7 @@ def _encoding(path: Path) -> str:
         if "\0" not in text and (text.isascii() or not encoding.startswith("utf-16-") or _is_mostly_letters(text)):
             return encoding
     assert first is not None
-    raise first
+    raise InputError(f"{path.name} holds zero bytes: remove them") if isinstance(first, ZeroBytesError) else first
 
 
 def _is_mostly_letters(text: str) -> bool:
@@ -103,9 +107,18 @@ def _ways(path: Path, form: str, encoding: str) -> Iterator[dict[str, Any]]:
 
 
 def _is_data(columns: Values) -> bool:
-    """Whether a name of a column is one of the few values that it holds: then the first line is no header."""
-    for name, values in columns.items():
+    """Whether a name of a column is one of the few values that it holds: then the first line is no header.
+
+    Lines that are the first one again do not count: a header stands again in files that were joined.
+    """
+    others = [row for row in zip(*columns.values(), strict=True) if row != tuple(columns)]
+    for name, values in zip(columns, zip(*others, strict=True), strict=False):
         distinct = {canonical(value) for value in values}
-        if 0 < len(distinct) <= len(values) // 2 and canonical(name) in distinct:
+        if name.strip() and len(distinct) <= len(values) // 2 and canonical(name) in distinct:
             return True
     return False
+
+
+def _headers(columns: Values) -> list[int]:
+    """The rows, from 1 on, that are the header again."""
+    return [number for number, row in enumerate(zip(*columns.values(), strict=True), 1) if row == tuple(columns)]

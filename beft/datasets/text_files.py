@@ -34,6 +34,10 @@ _FOREIGN = (
 )
 
 
+class ZeroBytesError(InputError):
+    """A file holds zero bytes, and nothing says that it is a text of UTF-16 or UTF-32."""
+
+
 def require_format(path: Path, form: Format) -> None:
     """Refuse a file whose first bytes show that it is something else than what it is read as.
 
@@ -142,7 +146,7 @@ def _require_encoding(path: Path, encoding: str) -> None:
         return
     width = 4 if b"\0\0" in head else 2  # most text has one byte that is not zero in each unit of two, or of four
     likely = f"utf-{8 * width}-{'be' if head.startswith(bytes(1)) else 'le'}"
-    raise InputError(
+    raise ZeroBytesError(
         f"{path.name} holds zero bytes and no byte order mark, as {likely} does: say 'encoding: {likely}' in the "
         "source of the description, or remove the bytes where it is no such text"
     )

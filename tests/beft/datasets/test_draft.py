@@ -85,6 +85,24 @@ CASES: dict[str, tuple[str, bytes, dict[str, Any]]] = {
         {},
     ),
     "no header": ("a.csv", separated((), sentences()).encode(), {"header": ["column_1", "column_2"]}),
+    "a separator at the end of each line": (
+        "a.csv",
+        separated(("text", "label", ""), [(*row, "") for row in sentences()]).encode(),
+        {},
+    ),
+    "no header, and its first row twice": (
+        "a.csv",
+        separated((), [*sentences(), sentences()[0]]).encode(),
+        {"header": ["column_1", "column_2"]},
+    ),
+    "names and notes of several lines": (
+        "a.csv",
+        separated(
+            ("text", "label", "a comment\nof: [the user", "a\u2028b\x07c"),
+            [(text, f"{label}\nor: {{so", "x", "y") for text, label in sentences()],
+        ).encode(),
+        {},
+    ),
     "words of YAML": ("a.csv", separated(NAMES, sentences(120, ("yes", "no", "null", "1"))).encode(), {}),
 }  # fmt: skip
 
@@ -126,9 +144,56 @@ def test_pairs_numbers_and_large_data(tmp_path: Path) -> None:
     drafted = draft_description(tmp_path / "scored.parquet", tmp_path)
     found = drafted.description
     assert (found.shape, found.label_range, found.sizes) == ("regression", (0, 3), {"low": 1000})
-    assert (found.test_rows, found.gate_rows) == (600, 600)
+    assert (found.test_rows, found.gate_rows) == (None, None)
     assert drafted.notes == ["columns that are not used: id"]
     assert Description.from_mapping({**_yaml(drafted.to_yaml([])), "name": "scored"}, "x") == found
+
+
+def test_a_column_called_label_holds_the_labels(tmp_path: Path) -> None:
+    rows = [(text, f"topic {n % 40}", "web") for n, (text, _) in enumerate(sentences(100))]
+    rows = [(text, topic, "mail" if n % 2 else source) for n, (text, topic, source) in enumerate(rows)]
+    (tmp_path / "a.csv").write_text(separated(("text", "Label", "source"), rows))
+    assert draft_description(tmp_path / "a.csv", tmp_path).description.columns.label == "Label"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shape", "note"),
+    [
+        ([n % 77 for n in range(231)], "classification", "taken for classes: of values on a scale, say"),
+        ([n % 77 + (n % 77 > 70) for n in range(231)], "regression", "taken for values on a scale: of classes, list"),
+        ([*(n % 77 for n in range(231)), 77], "regression", "taken for values on a scale: of classes, list"),
+        ([n % 250 for n in range(1000)], "regression", "taken for values on a scale: of classes, list"),
+        ([n % 77 / 2 for n in range(231)], "regression", None),
+        ([n % 5 for n in range(231)], "classification", None),
+    ],
+)
+def test_numbers_of_classes_and_on_a_scale(numbers: list[float], shape: str, note: str | None, tmp_path: Path) -> None:
+    rows = [(f"text number {n} of many", str(number)) for n, number in enumerate(numbers)]
+    (tmp_path / "a.csv").write_text(separated(NAMES, rows))
+    found = draft_description(tmp_path / "a.csv", tmp_path)
+    assert found.description.shape == shape
+    assert [note in said for said in found.notes if note] == ([True] if note else []), found.notes
+    assert bool(found.notes) == bool(note)
+    assert len(found.labels) == (len(set(numbers)) if shape == "classification" else 0)
+
+
+def test_a_draft_that_would_be_read_as_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text(separated(NAMES, sentences()))
+    found = draft_description(tmp_path / "a.csv", tmp_path)
+    for wrong in ("'", "other"):
+        monkeypatch.setattr("beft.datasets.draft.in_one_line", lambda _value, wrong=wrong: wrong)
+        with pytest.raises(InputError, match="cannot be written as YAML: describe the dataset by hand"):
+            found.to_yaml([])
+
+
+def test_what_is_no_utf_8_is_to_be_looked_at(tmp_path: Path) -> None:
+    for encoding, letter in (("cp1252", "\u2013"), ("latin-1", "\x81")):
+        rows = [(f"{text} {letter}", label) for text, label in sentences()]
+        (tmp_path / "a.csv").write_bytes(separated(NAMES, rows).encode(encoding))
+        [note] = draft_description(tmp_path / "a.csv", tmp_path).notes
+        assert note == f"encoding: no UTF-8; taken for {encoding}: look at accented letters"
 
 
 def _yaml(text: str) -> dict[str, Any]:
@@ -138,12 +203,19 @@ def _yaml(text: str) -> dict[str, Any]:
     return values
 
 
+MANY = [(f"text {n}", f"topic {n % 210}", "ab"[n % 2]) for n in range(900)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "told"),
     [
         ("a.xlsx", b"PK\x03\x04", {}, "Excel"),
         ("a.csv", b"", {}, "empty"),
         ("a.csv", b"text,label\n", {}, "has no rows"),
+        ("a.csv", separated(NAMES, sentences(12)).encode(), {}, "12 rows are too few: bring 20 or more"),
+        ("a.csv", (separated(NAMES, sentences(60)) * 2).encode(), {}, "the header stands again in row 61 below it"),
+        ("a.csv", separated(NAMES, sentences(60)).encode() + b"a\0b,pos\n", {}, "a.csv holds zero bytes: remove them"),
+        ("a.csv", separated((*NAMES, "source"), MANY).encode(), {}, "the column 'label' has 210 different values"),
         ("a.csv", b"text\none\ntwo\n", {}, "makes two columns"),
         ("a.csv", separated(NAMES, [(f"text {n}", f"{n}x") for n in range(40)]).encode(), {}, "with --label"),
         ("a.csv", separated(NAMES, sentences(40)).encode(), {"label": "lable"}, "Did you mean 'label'"),
@@ -168,14 +240,15 @@ def beft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_the_command_writes_what_can_be_used_and_replaces_nothing_unasked(
     beft: Callable[..., Any], tmp_path: Path
 ) -> None:
-    # The project's own settings keep a thousand rows for test and for gate; the description says how many there are.
-    (tmp_path / "params.yaml").write_text("split: {test_rows: 1000, gate_rows: 1000}")
     (tmp_path / "mine.csv").write_text(separated(NAMES, sentences(300)))
-    done = beft("draft", "mine.csv")
+    settings = ("--set", "split.test_rows=1000", "--set", "split.gate_rows=1000")
+    with pytest.raises(DatasetError, match=r"set split.gate_rows to auto and split.test_rows to auto$"):
+        raise beft("draft", "mine.csv", *settings).exception
+    done = beft("draft", "mine.csv", *settings, "--set", "split.test_rows=auto", "--set", "split.gate_rows=auto")
     assert done.exit_code == 0, done.output
     written = tmp_path / "data" / "datasets" / "mine.yaml"
     assert "# divided by the settings of today: train 144, dev 36, gate 60, test 60" in written.read_text()
-    assert "beft run --set 'datasets={mine: {}}'" in done.output
+    assert not {"test_rows", "gate_rows"} & set(_yaml(written.read_text()))
     written.write_text("corrected by hand")
     with pytest.raises(InputError, match=r"a dataset 'mine' already .*give another --name, or --replace it"):
         raise beft("draft", "mine.csv").exception
