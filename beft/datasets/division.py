@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 from beft.datasets.description import DatasetError, Description
 from beft.datasets.prepared import SPLITS
-from beft.datasets.splitting import LEAST_ROWS_FOR_GATE, Splits, TooFewRows, deciles, split_rows
+from beft.datasets.splitting import LEAST_ROWS_FOR_GATE, MOST_AUTO_ROWS, Splits, TooFewRows, deciles, split_rows
 from beft.settings import SplitSettings
 
-_SHOWN = 5
-_ROWS_TRIED = 2_000_000
-"""How many rows all trials together divide: some seconds."""
+_SHOWN, _TRIED_LABELS = 5, 3
+_LEAST_ROWS = 20
+"""Of test, and of a gate that there is."""
+_ROWS_TRIED, _LEAST_TRIALS = 250_000, 6
+"""How many rows all trials together divide, which takes some seconds; and how many trials there are of larger data."""
 _Number = Literal["size", "dev_fraction", "gate_rows", "test_rows"]
 _NUMBERS: tuple[_Number, ...] = ("size", "dev_fraction", "gate_rows", "test_rows")
 _LARGER = {"train": "size", "dev": "dev_fraction", "gate": "gate_rows", "test": "test_rows"}
 """The setting that makes each split larger."""
-_FACTORS = (1.25, 1.5, 2, 3, 5, 8)
+_FACTORS, _SMALLER = (1.25, 1.5, 2, 3, 5, 8), (0.5, 0.25, 0.1)
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,16 @@ class _Asked:
 class _Unfit(ValueError):
     """The rows cannot be divided so.
 
-    Attributes:
-        split: The split that is not as it must be; None: there are too few rows.
+    Args:
+        problems: The split that is not as it must be (None: there are too few rows), a sentence, and the numbers of the
+            labels that the split lacks.
     """
 
-    def __init__(self, problems: Sequence[tuple[str | None, str]]) -> None:
-        super().__init__("; ".join(sentence for _, sentence in problems))
-        self.problems = list(problems)
+    def __init__(self, problems: Sequence[tuple[str | None, str, Sequence[int]]]) -> None:
+        super().__init__("; ".join(sentence for _, sentence, _ in problems))
+        self.sentences = [sentence for _, sentence, _ in problems]
+        self.splits = {split for split, _, _ in problems if split is not None}
+        self.absent = {split: list(absent) for split, _, absent in problems if absent}
 
 
 def divide(description: Description, rows: Divisible, *, size: int | None, settings: SplitSettings) -> Splits:
@@ -82,9 +87,8 @@ def divide(description: Description, rows: Divisible, *, size: int | None, setti
     try:
         return _divided(description, rows, asked)
     except _Unfit as error:
-        problems = [sentence for _, sentence in error.problems]
-        problems[-1] += f": {_advice(description, rows, asked, error)}"
-        raise DatasetError(description.name, problems) from None
+        advice = _advice(description, rows, asked, error)
+        raise DatasetError(description.name, [*error.sentences[:-1], f"{error.sentences[-1]}: {advice}"]) from None
 
 
 def strata_of(description: Description, labels: Sequence[int | float]) -> list[int]:
@@ -108,14 +112,16 @@ def _divided(description: Description, rows: Divisible, asked: _Asked) -> Splits
             most_gate_rows=description.gate_rows,
         )
     except TooFewRows as error:
-        raise _Unfit([(error.split, str(error))]) from None
+        raise _Unfit([(error.split, str(error), ())]) from None
     problems = list(_without_differences(description, rows, splits))
     if problems:
         raise _Unfit(problems)
     return splits
 
 
-def _without_differences(description: Description, rows: Divisible, splits: Splits) -> Iterator[tuple[str, str]]:
+def _without_differences(
+    description: Description, rows: Divisible, splits: Splits
+) -> Iterator[tuple[str, str, Sequence[int]]]:
     """Each split that does not show two labels, train all of them; or two values of a regression."""
     names = list(description.labels)
     for split in SPLITS:
@@ -124,53 +130,72 @@ def _without_differences(description: Description, rows: Divisible, splits: Spli
             continue
         found = {rows.labels[at] for at in places}
         if not places:
-            yield split, f"{split} is empty"
+            yield split, f"{split} is empty", ()
         elif description.shape == "regression" and len(found) < 2:
-            yield split, f"{split} ({len(places):,} rows) has but one value"
+            yield split, f"{split} ({len(places):,} rows) has but one value", ()
         elif len(found) < (len(names) if split == "train" else min(2, len(names))):
-            absent = [name for number, name in enumerate(names) if number not in found]
-            shown = ", ".join(map(repr, absent[:_SHOWN])) + (" and others" if len(absent) > _SHOWN else "")
-            yield split, f"{split} ({len(places):,} rows) has no row with the label {shown}"
+            absent = [number for number in range(len(names)) if number not in found]
+            shown = ", ".join(repr(names[number]) for number in absent[:_SHOWN])
+            others = " and others" if len(absent) > _SHOWN else ""
+            yield split, f"{split} ({len(places):,} rows) has no row with the label {shown}{others}", absent
 
 
 def _advice(description: Description, rows: Divisible, asked: _Asked, error: _Unfit) -> str:
     """What helps, each tried before it is said: other settings, a source without its test data, or further rows."""
-    unused = [name for number, name in enumerate(description.labels) if number not in set(rows.labels)]
+    used = set(rows.labels)
+    unused = [name for number, name in enumerate(description.labels) if number not in used]
     if unused:
         return (
             f"no row has the label {', '.join(map(repr, unused[:_SHOWN]))}: take it out of labels, or bring such rows"
         )
-    trials = max(10, _ROWS_TRIED // max(1, len(rows.keys)))
-    for changes in itertools.islice(_changes(description, rows, asked, error), trials):
-        if _works(description, rows, asked.change(changes)):
+    trials = _Trials(description, max(_ROWS_TRIED, _LEAST_TRIALS * len(rows.keys)))
+    for changes in _changes(rows, asked, error):
+        if trials.left < trials.rows // 2:
+            break  # the rest is for further rows
+        if trials.works(rows, asked.change(changes)):
             return f"set {' and '.join(_said(description, name, value) for name, value in changes.items())}"
     own = [at for at, own in enumerate(rows.own_test) if not own]
-    if len(own) < len(rows.keys) and _works(description, rows.select(own), replace(asked, size=None)):
+    if len(own) < len(rows.keys) and trials.works(rows.select(own), replace(asked, size=None)):
         return (
             f"bring other rows, or leave 'test' out of its source (then test is taken from its train data) and set "
             f"{_said(description, 'size', None)}"
         )
-    return _further_rows(description, rows, asked)
+    return _further_rows(trials, rows, asked, error)
 
 
-def _works(description: Description, rows: Divisible, asked: _Asked) -> bool:
-    try:
-        _divided(description, rows, asked)
-    except _Unfit:
-        return False
-    return True
+class _Trials:
+    """Tries whether rows can be divided, until so many rows have been.
+
+    Attributes:
+        left: How many rows are left of those that may be.
+    """
+
+    def __init__(self, description: Description, rows: int) -> None:
+        self.description, self.rows, self.left = description, rows, rows
+
+    def works(self, rows: Divisible, asked: _Asked) -> bool:
+        """Whether the rows can be divided so; False, too, when no trial is left."""
+        if self.left <= 0:
+            return False
+        self.left -= len(rows.keys)
+        try:
+            _divided(self.description, rows, asked)
+        except _Unfit:
+            return False
+        return True
 
 
-def _changes(description: Description, rows: Divisible, asked: _Asked, error: _Unfit) -> Iterator[dict[_Number, Any]]:
+def _changes(rows: Divisible, asked: _Asked, error: _Unfit) -> Iterator[dict[_Number, Any]]:
     """Changes of the settings: few before many, those of the splits that failed before others."""
-    failed = {split for split, _ in error.problems if split is not None}
-    first = {_LARGER[split] for split in failed} or {"size", "gate_rows", "test_rows"}
-    options = {name: [None, *_options(name, asked, len(rows.keys))] for name in _NUMBERS}
+    first = {_LARGER[split] for split in error.splits} or {"size", "gate_rows", "test_rows"}
+    smaller = {name: [(value,) for value in _smaller(name, asked, len(rows.keys))] for name in _NUMBERS}
+    options = {name: [None, *_options(name, asked, len(rows.keys)), *smaller[name]] for name in _NUMBERS}
     ways = itertools.product(*(range(len(options[name])) for name in _NUMBERS))
 
     def effort(way: tuple[int, ...]) -> tuple[int, ...]:
         changed = [name for name, at in zip(_NUMBERS, way, strict=True) if at]
-        return len(changed), sum(name not in first for name in changed), *way
+        less = sum(options[name][at] in smaller[name] for name, at in zip(_NUMBERS, way, strict=True))
+        return len(changed), sum(name not in first for name in changed), less, *way
 
     for way in sorted((way for way in ways if any(way)), key=effort):
         yield {name: options[name][at][0] for name, at in zip(_NUMBERS, way, strict=True) if at}  # type: ignore[index]
@@ -181,7 +206,7 @@ def _options(name: _Number, asked: _Asked, rows: int) -> list[tuple[Any]]:
     now: Any = asked.size if name == "size" else getattr(asked.split, name)
     if name == "dev_fraction":
         return [(fraction,) for fraction in (0.25, 0.3, 0.4, 0.5) if fraction > now]
-    least = {"size": 2, "gate_rows": 20, "test_rows": 20}[name]
+    least = 2 if name == "size" else _LEAST_ROWS
     found: list[tuple[Any]] = []
     if name == "size":
         if now is None:
@@ -195,6 +220,15 @@ def _options(name: _Number, asked: _Asked, rows: int) -> list[tuple[Any]]:
     return [*found, (0,)] if name == "gate_rows" and now != 0 else found
 
 
+def _smaller(name: _Number, asked: _Asked, rows: int) -> list[int]:
+    """Fewer rows of test or gate, which leave more groups for the other splits."""
+    if name not in ("gate_rows", "test_rows"):
+        return []
+    now = getattr(asked.split, name)
+    base = min(MOST_AUTO_ROWS, rows // 5) if now == "auto" else min(now, rows)
+    return [value for value in (round(base * factor) for factor in _SMALLER) if value >= _LEAST_ROWS]
+
+
 def _said(description: Description, name: _Number, value: Any) -> str:
     """A setting as a user writes it."""
     if name == "size":
@@ -203,20 +237,23 @@ def _said(description: Description, name: _Number, value: Any) -> str:
     return f"split.{name} to {value}{note}"
 
 
-def _further_rows(description: Description, rows: Divisible, asked: _Asked) -> str:
+def _further_rows(trials: _Trials, rows: Divisible, asked: _Asked, error: _Unfit) -> str:
     """How many rows of which label help, with other texts than those that are there."""
     copies = len(rows.keys) - len(set(rows.keys))
     cause = f" ({copies:,} of the {len(rows.keys):,} rows are copies of a text)" if copies else ""
-    names = list(description.labels)
+    names = list(trials.description.labels)
     counts = Counter(rows.labels)
-    few = sorted(range(len(names)), key=lambda number: counts[number])[: len(names) // 2] if names else []
+    # Train needs all labels, each of the others any two.
+    absent = error.absent.get("train") or list(itertools.chain(*error.absent.values()))
+    few = sorted(set(absent), key=lambda number: (counts[number], number))[:_TRIED_LABELS]
+    few = [] if len(error.absent.get("train", ())) > 1 else few
     for more in (1, 2, 3, 5, 10, 20):
         for number in few:
-            if _works(description, _with_rows(rows, [number] * more), asked):
+            if trials.works(_with_rows(rows, [number] * more), asked):
                 return f"bring {more} more rows with the label {names[number]!r}{cause}"
     for more in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000):
         labels = [range(len(names))[at % len(names)] if names else at for at in range(more)]
-        if _works(description, _with_rows(rows, labels), asked):
+        if trials.works(_with_rows(rows, labels), asked):
             each = f", {-(-more // len(names)):,} of each label" if names else ""
             alone = ", each in a group of its own" if rows.groups is not None else ""
             return f"bring {more:,} more rows with other texts{each}{alone}{cause}"

@@ -24,7 +24,7 @@ class TooFewRows(ValueError):
     """There are fewer rows than the splits ask for; the message counts them.
 
     Attributes:
-        split: The split that no group fits into; None where rows are missing.
+        split: The split that no group is left for; None where rows are missing.
     """
 
     def __init__(self, message: str, split: str | None = None) -> None:
@@ -197,7 +197,7 @@ def split_rows(
     wanted_splits = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
     empty = [name for name in wanted_splits if not getattr(splits, name)]
     if groups is not None and empty:
-        raise TooFewRows(f"no group is small enough for {empty[0]}: rows of one group stay together", empty[0])
+        raise TooFewRows(f"too few groups are left for {empty[0]}: rows of one group stay together", empty[0])
     return splits
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from beft.datasets import DatasetError
+from beft.datasets import DatasetError, division
+from beft.datasets.division import Divisible
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
-from beft.settings import Settings
+from beft.settings import Settings, SplitSettings
 from tests.beft.datasets.small import describe, texts, write_jsonl
 from tests.beft.datasets.test_shapes import GROUPED, REGRESSION, scored
 
@@ -79,6 +80,7 @@ class Project:
             ]
 
 
+ONE_LARGE_GROUP = [row | {"question": max(0, number - 899)} for number, row in enumerate(texts(1000))]
 LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(texts(400))]
 
 
@@ -105,7 +107,8 @@ LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(te
         (rows_of(2, 2, copies=50), [], {}, labels_of(2), "(196 of the 200 rows are copies of a text)"),
         (rows_of(*[2] * 25), [], {}, labels_of(25), None),
         (LARGE_GROUPS, [], {"size": 120}, GROUPED | {"labels": ["bad", "good"]}, None),
-        (LARGE_GROUPS[:80], [], {}, GROUPED | {"labels": ["bad", "good"]}, "no group is small enough for dev"),
+        (ONE_LARGE_GROUP, [], {}, GROUPED | {"labels": ["bad", "good"]}, "set split.gate_rows to "),
+        (LARGE_GROUPS[:80], [], {}, GROUPED | {"labels": ["bad", "good"]}, "too few groups are left for dev"),
     ],
 )  # fmt: skip
 def test_what_is_said_helps(
@@ -136,3 +139,20 @@ def test_values_that_are_too_much_alike(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has but one value: bring \d+ more rows with other texts") as raised:
         project.prepare()
     assert "label" not in str(raised.value)
+
+
+def test_the_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    divide = division._divided
+
+    def counted(description: Any, rows: Any, asked: Any) -> Any:
+        tried.append(len(rows.keys))
+        return divide(description, rows, asked)
+
+    monkeypatch.setattr(division, "_divided", counted)
+    labels = [number % 20 for number in range(10_000)]  # each of them is one group, so that no two splits share a label
+    rows = Divisible([f"text {n}" for n in range(10_000)], labels, [False] * 10_000, [f"group {n}" for n in labels])
+    described = describe(tmp_path, sizes={}, **labels_of(20))
+    with pytest.raises(DatasetError, match=r"bring [\d,]+ more rows with other texts, \d+ of each label, each in"):
+        division.divide(described, rows, size=None, settings=SplitSettings())
+    assert sum(tried) <= 300_000

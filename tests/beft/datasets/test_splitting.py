@@ -284,7 +284,7 @@ def test_a_group_larger_than_a_split_is_taken_alone() -> None:
 
 def test_a_group_larger_than_a_split_is_said() -> None:
     keys, groups = [f"text {n}" for n in range(300)], [f"group {n // 100}" for n in range(300)]
-    with pytest.raises(TooFewRows, match="no group is small enough for dev: rows of one group stay together"):
+    with pytest.raises(TooFewRows, match="too few groups are left for dev: rows of one group stay together"):
         own = [n < 100 for n in range(300)]
         split_rows(keys, [0] * 300, own, size=100, settings=SplitSettings(gate_rows=30), groups=groups)
 
