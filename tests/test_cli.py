@@ -284,6 +284,21 @@ def test_predict_reads_stdin_and_keeps_its_order(beft: Beft) -> None:
     assert label in LABELS and 1 / 3 < float(probability) <= 1 and text == TEXTS[1]
 
 
+def test_predict_numbers_rows_over_all_parts(beft: Beft, monkeypatch: pytest.MonkeyPatch) -> None:
+    from beft.prediction import Predictor
+
+    plain, firsts = Predictor.answer, []
+
+    def answer(self: Predictor, *texts: Any, first_row: int = 0) -> Any:
+        firsts.append(first_row)
+        return plain(self, *texts, first_row=first_row)
+
+    monkeypatch.setattr(Predictor, "answer", answer)
+    monkeypatch.setattr("beft.cli.adapters._PREDICTED_AT_ONCE", 2)
+    assert beft("predict", "first/adapter", "--base", "base", stdin="a\nb\nc\nd\ne\n").status == 0
+    assert firsts == [0, 2, 4]
+
+
 def test_predict_pairs(beft: Beft) -> None:
     answer = beft("predict", "first/adapter", "--base", "base", "--pairs", "--json", stdin="a film\tgood\n")
     assert answer.status == 0
