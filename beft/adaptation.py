@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from beft.bank import Bank
-from beft.baselines import WeightMethod, WeightsResult, fit_weights, linear_head
+from beft.baselines.by_shape import linear_head
+from beft.baselines.weight_method import WeightMethod
+from beft.baselines.weights import WeightsResult, fit_weights
 from beft.classifier import Classifier
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.encoding import Encoded, sorted_batches
 from beft.errors import TrainingError
 from beft.evidence import Evidence
 from beft.examples import Predictions
 from beft.features import extract_features
-from beft.importance import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows

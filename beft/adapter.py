@@ -46,7 +46,10 @@ from beft.peft_format import (
 )
 from beft.quantized import quantization_of
 from beft.settings import TERMS, Quantization
-from beft.shapes import Classification, MultipleChoice, Shape, read_shape
+from beft.shapes.classification import Classification
+from beft.shapes.multiple_choice import MultipleChoice
+from beft.shapes.registry import read_shape
+from beft.shapes.shape import Shape
 from beft.sites import BiasSite, find_sites
 from beft.tokenizer_facts import tokenizer_facts
 

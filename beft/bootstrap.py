@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beft.errors import InputError
-from beft.metrics import MetricKind
+from beft.metrics.kinds import MetricKind
 from beft.metrics.weighed import Weighed
 
 Floats = NDArray[np.float64]

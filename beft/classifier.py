@@ -11,7 +11,8 @@ from beft.examples import AnyRows, LabelledRows
 from beft.placement import attached_forward, input_device
 from beft.pooling import pool
 from beft.row_axes import Batch as Batch
-from beft.shapes import Classification, Shape
+from beft.shapes.classification import Classification
+from beft.shapes.shape import Shape
 from beft.tokenizer_loading import check_end_tokens, check_token_ids
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from beft.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval, single_units
 from beft.errors import InputError
-from beft.metrics import MetricKind, Truth, combined, known_metric
+from beft.metrics.kinds import MetricKind
+from beft.metrics.registry import combined, known_metric
 from beft.metrics.texts import checked_texts
+from beft.metrics.truth import Truth
 from beft.names import known_name
 from beft.settings import EvaluateSettings
 

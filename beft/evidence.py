@@ -16,8 +16,9 @@ from torch import Tensor
 
 from beft.errors import InputError
 from beft.files import read_json, write_bytes, write_json
-from beft.importance import Importance, Selection, choose_target
-from beft.importance import score as score_by
+from beft.importance.registry import score as score_by
+from beft.importance.result import Importance
+from beft.importance.selection import Selection, choose_target
 from beft.inertness import inert_terms
 from beft.settings import Settings
 from beft.sites import BiasSite

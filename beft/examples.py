@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beft.encoding import Encoded
-from beft.metrics import Truth
+from beft.metrics.truth import Truth
 from beft.row_axes import Batch
 
 Predictions = NDArray[np.float64] | list[str]

@@ -10,7 +10,7 @@ from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.placement import input_device
 from beft.row_axes import Batch
-from beft.shapes import Shape
+from beft.shapes.shape import Shape
 
 if TYPE_CHECKING:
     from beft.base import BaseReference

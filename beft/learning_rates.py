@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from beft.baselines import WeightsResult
+from beft.baselines.weights import WeightsResult
 from beft.errors import InputError, TrainingError
-from beft.metrics import rank_on_dev
+from beft.metrics.registry import rank_on_dev
 from beft.runs import FailedRun, Run, RunResult
 
 log = logging.getLogger("beft.training")

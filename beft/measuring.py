@@ -10,7 +10,7 @@ from beft.classifier import Classifier
 from beft.encoding import Encoded, sorted_batches
 from beft.examples import LabelledRows, Predictions
 from beft.generation import Choose, generate_answers
-from beft.metrics import known_metric, score_predictions
+from beft.metrics.registry import known_metric, score_predictions
 from beft.process_state import with_own_threads
 from beft.runs import Metric
 

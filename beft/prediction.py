@@ -24,7 +24,7 @@ from beft.limits import usable_cores
 from beft.measuring import predict_rows
 from beft.names import known_name
 from beft.settings import NO_UNICODE, BaseSettings
-from beft.shapes import LanguageModeling
+from beft.shapes.language_model import LanguageModeling
 from beft.tokenizer_loading import check_token_ids
 
 

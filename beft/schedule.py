@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from beft.metrics import rank_on_dev
+from beft.metrics.registry import rank_on_dev
 
 
 class Scheduled(Protocol):

@@ -20,8 +20,8 @@ from beft.adaptation import DevMetric, labelled, make_sample, settings_of
 from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
-from beft.datasets import load_split, load_summary
 from beft.datasets.local import VARIABLE
+from beft.datasets.prepared import load_split, load_summary
 from beft.device import resolve_compute, set_threads
 from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text

@@ -24,7 +24,7 @@ from beft.classifier import Classifier
 from beft.device import Compute, resolve_compute, set_threads
 from beft.encoding import sorted_batches
 from beft.files import write_json, write_text
-from beft.importance import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings
 from beft.sites import find_sites, site_module

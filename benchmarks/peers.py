@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from beft.baselines import FullFineTuning, fit_weights
+from beft.baselines.full import FullFineTuning
+from beft.baselines.weights import fit_weights
 from beft.classifier import Classifier
 from beft.runs import LabelledRows, Run
 from beft.settings import TrainingSettings

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from beft.datasets import Description, find_dataset
+from beft.datasets.description import Description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
+from beft.datasets.registry import find_dataset
 from beft.settings import Settings, SplitSettings
 
 ROOT = Path(__file__).parent.parent

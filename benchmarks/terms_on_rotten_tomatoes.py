@@ -15,8 +15,9 @@ import numpy as np
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
-from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
-from beft.datasets import load_split, load_summary
+from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.datasets.prepared import load_split, load_summary
 from beft.device import resolve_compute, set_threads
 from beft.evaluation import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities

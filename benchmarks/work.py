@@ -5,7 +5,7 @@ from typing import Any
 
 from beft.adaptation import labelled
 from beft.classifier import Classifier
-from beft.datasets import load_split
+from beft.datasets.prepared import load_split
 from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites import find_sites

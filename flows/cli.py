@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beft.cli import app as science
+from beft.cli.app import app as science
 from beft.cli.options import PARAMS, Changes, Surroundings, parse_changes
 from beft.commands import own_command
 from tasks.environment import settle
 
 if TYPE_CHECKING:
-    from beft.datasets import Description
+    from beft.datasets.description import Description
     from beft.settings import Settings
     from tasks.settings import PipelineSettings
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from beft.evaluation import Evaluation
-from beft.metrics import METRICS
+from beft.metrics.registry import METRICS
 from tasks.entries import shown
 from tasks.formatting import percent, points, small
 from tasks.mlflow_limits import REGISTRY_TEXT

@@ -13,14 +13,17 @@ from beft.adaptation import labelled
 from beft.adapter import Adapter
 from beft.adapter_checks import check_inputs
 from beft.commands import own_command
-from beft.datasets import Rows, load_split
+from beft.datasets.prepared import Rows, load_split
 from beft.errors import InputError
 from beft.evaluation import NO_GATE, Method, evaluate_methods
 from beft.examples import Predictions
 from beft.files import read_json, write_json
-from beft.metrics import Truth, known_metric, score_predictions
+from beft.metrics.registry import known_metric, score_predictions
+from beft.metrics.truth import Truth
 from beft.opened import Opened, open_classifier
-from beft.promotion import Side, SliceGain, flip_rate, perturb, row_slices, slice_gain, too_many_labels
+from beft.promotion.behaviour import flip_rate, perturb
+from beft.promotion.slices import row_slices, too_many_labels
+from beft.promotion.verdict import Side, SliceGain, slice_gain
 from tasks.package import SEEN
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -8,17 +8,20 @@ import numpy as np
 import torch
 
 from beft.adapter import Adapter
-from beft.baselines import LINEAR_BASELINES, HeadSearch, LinearClassifier, fit_head_only, fit_linear_baseline
-from beft.datasets import load_split
+from beft.baselines.by_shape import LINEAR_BASELINES, fit_linear_baseline
+from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.baselines.linear import LinearClassifier
+from beft.datasets.prepared import load_split
 from beft.evaluation import Cost, Evaluation, Method, evaluate_methods
 from beft.examples import Predictions
 from beft.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.files import read_json, write_json
 from beft.measuring import as_metric_takes
-from beft.metrics import known_metric
+from beft.metrics.registry import known_metric
 from beft.opened import Opened, open_classifier
 from beft.runs import LabelledRows
-from beft.shapes import Classification, Shape
+from beft.shapes.classification import Classification
+from beft.shapes.shape import Shape
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from beft.datasets import DatasetError
+from beft.datasets.description import DatasetError
 from beft.errors import InputError
 from beft.files import is_unicode, sha256_file
 from beft.names import known_name

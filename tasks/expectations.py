@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beft.datasets import DatasetError
+from beft.datasets.description import DatasetError
 from beft.errors import InputError
 from beft.files import whole_folder, write_json
 from beft.names import unknown_name

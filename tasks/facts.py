@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beft.datasets import Description, dataset_problems, find_dataset
+from beft.datasets.description import Description
 from beft.datasets.loaders import whereabouts
+from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_file, sha256_json
 from beft.names import unknown_name

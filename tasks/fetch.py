@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.datasets import find_dataset
 from beft.datasets.loaders import fetch_source, source_identity
+from beft.datasets.registry import find_dataset
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from beft.adaptation import labelled_batches, learnt_rows
 from beft.adapter import Adapter
 from beft.bank import Bank
-from beft.datasets import load_split
+from beft.datasets.prepared import load_split
 from beft.errors import BeftError, InputError, TrainingError
 from beft.evidence import Evidence, Scores
 from beft.files import write_json
-from beft.importance import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.measuring import score_rows
-from beft.methods import METHODS, Kind, MethodOptions, MethodResult, MethodRun, NotAvailable, measure_many
 from beft.methods.common import Common
+from beft.methods.measuring import measure_many
+from beft.methods.registry import METHODS, Kind, MethodOptions
+from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.opened import Opened, open_classifier
 from beft.settings import TERMS
 from beft.sites import read_bias

@@ -15,9 +15,10 @@ from beft.adapter import Adapter
 from beft.evaluation import Method, SplitEvaluation, evaluate_methods
 from beft.examples import LabelledRows, Predictions
 from beft.files import read_json, write_json
-from beft.merging import Merged, compare_all
 from beft.merging.choice import choose_merges
+from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
+from beft.merging.merged import Merged
 from beft.opened import Opened, open_classifier
 from beft.sites import read_bias
 from tasks.predictions import read_predictions

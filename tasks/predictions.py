@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from beft.errors import InputError
 from beft.files import write_bytes
-from beft.metrics import Truth
+from beft.metrics.truth import Truth
 
 Predictions = NDArray[np.float64] | Sequence[str]
 

@@ -10,8 +10,8 @@ import beft
 from beft.evaluation import Cost, Gain, Score
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
-from beft.metrics import METRICS
-from beft.promotion import decision_certainty
+from beft.metrics.registry import METRICS
+from beft.promotion.certainty import decision_certainty
 from tasks.card import licence_of, short
 from tasks.flat_settings import ELSEWHERE, flat
 from tasks.formatting import duration, percent, points, quantity, small, title

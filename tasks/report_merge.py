@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import read_json
-from beft.metrics import METRICS
+from beft.metrics.registry import METRICS
 from tasks.formatting import percent, points
 
 

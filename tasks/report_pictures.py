@@ -4,7 +4,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from beft.metrics import METRICS
+from beft.metrics.registry import METRICS
 from tasks.drawing import Curve, Interval, curves, intervals
 from tasks.formatting import TITLES, percent, points, title
 from tasks.results import DatasetResults

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from beft.published import AVERAGE, Published
-from beft.selection_analysis import TermRecord
+from beft.published.table import AVERAGE, Published
 from beft.selection_analysis.jackknife import jackknife
+from beft.selection_analysis.records import TermRecord
 from beft.settings import TERMS
 from beft.tables import Estimate
 from tasks.measured import Failed, Measured, Measurement, Scored

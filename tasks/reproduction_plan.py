@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beft.datasets import find_dataset
 from beft.datasets.description import Description
 from beft.datasets.loaders import source_files
 from beft.datasets.paper import Paper
-from beft.datasets.registry import known_datasets
+from beft.datasets.registry import find_dataset, known_datasets
 from beft.errors import InputError
-from beft.methods import METHODS, Kind
+from beft.methods.registry import METHODS, Kind
 from beft.names import known_name, unknown_name
 from beft.settings import DatasetSettings
 from tasks.reproductions import Reproduction, ReproductionRequest, find_reproduction

@@ -8,7 +8,7 @@ from typing import Self
 
 from beft.adaptation import learnt_rows, settings_of
 from beft.estimate import readable_seconds
-from beft.methods import METHODS, Kind
+from beft.methods.registry import METHODS, Kind
 from beft.tables import Cell, Column, Table
 from tasks.forecast import Forecast
 from tasks.reproduction_plan import Planned

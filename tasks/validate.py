@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beft.datasets import SPLITS, load_summary
 from beft.datasets.normalisation import text_key
 from beft.datasets.parquet import read_table
 from beft.datasets.preparation import COPIES_COST
+from beft.datasets.prepared import SPLITS, load_summary
 from tasks.expectation_files import ANY_NUMBER, SPLIT, Subject, as_texts, watched_files
 from tasks.expectations import check
 from tasks.settings import PipelineSettings

@@ -176,7 +176,7 @@ def test_the_science_alone_checks_without_expectations(check: Check, tmp_path: P
     """``beft.cli`` by itself has no Great Expectations; it reads and divides the rows."""
     from typer.testing import CliRunner
 
-    from beft.cli import app
+    from beft.cli.app import app
 
     check("fine.csv", fields(ROWS))
     done = CliRunner().invoke(

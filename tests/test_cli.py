@@ -92,9 +92,9 @@ def describe(root: Path, name: str, **changes: Any) -> Path:
 
 
 def prepare(root: Path, name: str, out: Path, *, rows: int = 40) -> None:
-    from beft.datasets import find_dataset
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.datasets.registry import find_dataset
     from beft.settings import SplitSettings
 
     raw = root / "raw"

@@ -110,7 +110,7 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
     with pytest.raises(BeftError):
         PipelineSettings.from_mapping({"tracking": {"model_prefix": name}})
     from beft.base import resolve_base
-    from beft.datasets import find_dataset
+    from beft.datasets.registry import find_dataset
     from tasks.facts import check_settings
 
     with pytest.raises(BeftError, match="unknown dataset"):

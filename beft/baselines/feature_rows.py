@@ -11,8 +11,9 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.examples import LabelledRows, Predictions
 from beft.measuring import score_rows
-from beft.metrics import Truth, score_predictions
-from beft.shapes import Shape
+from beft.metrics.registry import score_predictions
+from beft.metrics.truth import Truth
+from beft.shapes.shape import Shape
 
 Floats = NDArray[np.float64]
 Features = NDArray[Any] | Tensor

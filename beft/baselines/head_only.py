@@ -23,11 +23,12 @@ from beft.baselines.feature_rows import FeatureRows, Features, Floats
 from beft.baselines.linear import LinearClassifier, Quality, checked
 from beft.errors import InputError
 from beft.examples import LabelledRows
-from beft.metrics import known_metric
+from beft.metrics.registry import known_metric
 from beft.optimizer import StackedAdamW
 from beft.schedule import rate_factor
 from beft.settings import TrainingSettings
-from beft.shapes import Classification, Shape
+from beft.shapes.classification import Classification
+from beft.shapes.shape import Shape
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from scipy.special import softmax
 from beft.baselines.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.errors import InputError
 from beft.evaluation import Cost
-from beft.metrics import rank_on_dev
-from beft.shapes import Classification
+from beft.metrics.registry import rank_on_dev
+from beft.shapes.classification import Classification
 
 Integers = NDArray[np.int64]
 

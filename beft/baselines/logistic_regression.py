@@ -11,7 +11,7 @@ import torch
 from beft.baselines.feature_rows import Features, Floats
 from beft.baselines.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.errors import BeftError, InputError
-from beft.metrics import known_metric
+from beft.metrics.registry import known_metric
 
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
 """The inverse regularisation strengths C that are tried: 1e-3 to 1e2, three to a factor of ten."""

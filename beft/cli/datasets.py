@@ -11,7 +11,7 @@ from beft.cli.output import print_json, print_table
 from beft.commands import own_command
 
 if TYPE_CHECKING:
-    from beft.datasets import Description
+    from beft.datasets.description import Description
     from beft.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -23,8 +23,8 @@ def ls(as_json: AsJson = False) -> None:
 
     The embedded ones, and those described in data/datasets/.
     """
-    from beft.datasets import find_dataset, known_datasets
     from beft.datasets.loaders import whereabouts
+    from beft.datasets.registry import find_dataset, known_datasets
 
     found = [find_dataset(name) for name in known_datasets()]
     source = {description.name: whereabouts(description, Path.cwd()) for description in found}
@@ -57,7 +57,7 @@ def show(dataset: Annotated[str, typer.Argument(help="Its name.")]) -> None:
     """Show a dataset's description as YAML."""
     import yaml
 
-    from beft.datasets import find_dataset
+    from beft.datasets.registry import find_dataset
 
     described = find_dataset(dataset).model_dump(mode="json", exclude_defaults=True)
     typer.echo(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110).rstrip())
@@ -81,7 +81,8 @@ def check(
     not read.
     """
     from beft.cli.dataset_facts import show_facts
-    from beft.datasets import Description, find_dataset
+    from beft.datasets.description import Description
+    from beft.datasets.registry import find_dataset
 
     settings = read_settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
@@ -139,7 +140,8 @@ def draft(
 
 def _decisions(facts: Mapping[str, Any], settings: "Settings") -> list[str]:
     """What a decision can tell: on a first champion, which a run takes, and on a promotion, where that is another."""
-    from beft.promotion import PromotionRules, decision_certainty
+    from beft.promotion.certainty import decision_certainty
+    from beft.promotion.rules import PromotionRules
 
     rules = getattr(settings, "promotion", PromotionRules())
     first = decision_certainty(facts, settings.evaluate.confidence)

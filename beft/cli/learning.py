@@ -114,7 +114,7 @@ def settings_for(
     context: typer.Context, prepared: Path, params: Path, changes: list[str] | None
 ) -> "tuple[Settings, str]":
     """The settings, with a section for the dataset of the prepared data; and that dataset's name."""
-    from beft.datasets import load_summary
+    from beft.datasets.prepared import load_summary
     from beft.settings import DatasetSettings
 
     settings = read_settings(context, params, changes)

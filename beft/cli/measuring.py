@@ -10,7 +10,8 @@ from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared
 from beft.cli.output import print_json, progress
 
 if TYPE_CHECKING:
-    from beft.methods import MethodResult, MethodRow, NotAvailable
+    from beft.methods.result import MethodResult, NotAvailable
+    from beft.methods.table import MethodRow
     from beft.opened import Opened
 
 _WIDE = 160
@@ -49,7 +50,10 @@ def measure(
     On the rows and with the settings of train (all_biases: of probe), weights at a learning rate of their own; what
     is chosen is chosen on dev. Biases share passes over the base. Nothing is saved.
     """
-    from beft.methods import MethodOptions, MethodRun, NotAvailable, known_method, measure_many, method_rows
+    from beft.methods.measuring import measure_many
+    from beft.methods.registry import MethodOptions, known_method
+    from beft.methods.result import MethodRun, NotAvailable
+    from beft.methods.table import method_rows
     from beft.opened import open_classifier
 
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
@@ -101,7 +105,7 @@ def _facts(
 
 
 def _print(opened: "Opened", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
-    from beft.methods import side_by_side
+    from beft.methods.table import side_by_side
 
     reference = opened.classifier.reference
     base = opened.settings.base.source if reference is None else reference.portable_id

@@ -43,10 +43,11 @@ def merge(
     from beft.adapter import Adapter
     from beft.errors import InputError
     from beft.files import whole_folder, write_json
-    from beft.merging import compare_all, known_methods
-    from beft.merging import merge as merge_adapters
     from beft.merging.choice import SEARCHED, Choice, choose_merges
+    from beft.merging.comparison import compare_all
     from beft.merging.dev import with_merged
+    from beft.merging.merged import merge as merge_adapters
+    from beft.merging.registry import known_methods
     from beft.names import known_name
 
     if len(adapters) < 2:
@@ -105,7 +106,7 @@ def _opener(
 ) -> "Callable[[str], Opened]":
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
     from beft.adapter_checks import check_inputs
-    from beft.datasets import load_summary
+    from beft.datasets.prepared import load_summary
     from beft.opened import open_classifier
     from beft.prediction import find_base
     from beft.settings import DatasetSettings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from beft.datasets import Description
+    from beft.datasets.description import Description
     from beft.settings import Settings
 
 

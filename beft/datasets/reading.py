@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
-from beft.datasets.layouts import LayoutError, flattened
+from beft.datasets.layouts.registry import LayoutError, flattened
 from beft.datasets.loaders import RECORD
 from beft.datasets.parquet import column_values, read_table
 from beft.datasets.raw_columns import column_positions

@@ -2,8 +2,10 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from beft.discovery import import_methods
 from beft.errors import InputError
 from beft.importance.result import Importance
 from beft.names import known_name
@@ -28,9 +30,20 @@ def importance_method(name: str) -> Callable[[Score], Score]:
     return register
 
 
+@cache
+def _import_methods() -> None:
+    import_methods("importance/methods", lambda: _METHODS)
+
+
+def _methods() -> dict[str, Score]:
+    """All of them: each file of ``importance/methods`` registers its own."""
+    _import_methods()
+    return _METHODS
+
+
 def known_methods() -> tuple[str, ...]:
     """The names of all importance methods."""
-    return tuple(_METHODS)
+    return tuple(sorted(_methods()))
 
 
 def score(name: str, **evidence: Any) -> Importance:
@@ -39,7 +52,7 @@ def score(name: str, **evidence: Any) -> Importance:
     Raises:
         InputError: The method is unknown (the message names the nearest), or its evidence is missing.
     """
-    function = _METHODS[known_name(name, _METHODS, "importance method")]
+    function = _methods()[known_name(name, _methods(), "importance method")]
     needed = list(inspect.signature(function).parameters)
     missing = [parameter for parameter in needed if evidence.get(parameter) is None]
     if missing:

@@ -12,7 +12,7 @@ from beft.adapter import Adapter
 from beft.examples import LabelledRows
 from beft.measuring import measure_runs
 from beft.merging.merged import Merged
-from beft.metrics import rank_on_dev
+from beft.metrics.registry import rank_on_dev
 from beft.opened import Opened
 
 

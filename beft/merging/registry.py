@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
+from beft.discovery import import_methods
 from beft.errors import InputError
 from beft.merging.deltas import Weighted
 from beft.names import known_name, unknown_name
@@ -30,9 +32,20 @@ def merge_method(name: str) -> Callable[[Merge], Merge]:
     return register
 
 
+@cache
+def _import_methods() -> None:
+    import_methods("merging/methods", lambda: _METHODS)
+
+
+def _methods() -> dict[str, Merge]:
+    """All of them: each file of ``merging/methods`` registers its own."""
+    _import_methods()
+    return _METHODS
+
+
 def known_methods() -> tuple[str, ...]:
     """The names of all merge methods."""
-    return tuple(_METHODS)
+    return tuple(sorted(_methods()))
 
 
 def options(name: str) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def options(name: str) -> dict[str, Any]:
     Raises:
         InputError: The method is unknown; the message names the nearest.
     """
-    parameters = inspect.signature(_METHODS[known_name(name, _METHODS, "merge method")]).parameters.values()
+    parameters = inspect.signature(_methods()[known_name(name, _methods(), "merge method")]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -61,4 +74,4 @@ def merge_deltas(name: str, adapters: Sequence[Weighted], **given: Any) -> dict[
         if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
             kind = "a whole number" if kinds == (int,) else "a number"
             raise InputError(f"the option {option} of the merge method {name!r} must be {kind}, not {value!r}")
-    return _METHODS[name](adapters, **given)
+    return _methods()[name](adapters, **given)

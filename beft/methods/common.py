@@ -10,7 +10,7 @@ from torch import Tensor
 from beft.adaptation import Sample, head_start, inert_components
 from beft.base import load_classifier
 from beft.classifier import Classifier
-from beft.datasets import Split
+from beft.datasets.prepared import Split
 from beft.device import resolve_compute
 from beft.evaluation import Method, Score, evaluate_methods
 from beft.examples import LabelledRows, Predictions

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from beft.encoding import TOKENIZING, token_limit
 from beft.errors import InputError
 from beft.examples import AnyRows, LabelledRows
-from beft.shapes import Candidates
+from beft.shapes.candidates import Candidates
 from beft.shapes.prompted import encode_prompted, encode_prompts
 
 BETWEEN = "\n\n"

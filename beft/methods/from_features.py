@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from beft.baselines import LINEAR_BASELINES, HeadSearch, LinearClassifier, fit_head_only, fit_linear_baseline
+from beft.baselines.by_shape import LINEAR_BASELINES, fit_linear_baseline
+from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.baselines.linear import LinearClassifier
 from beft.errors import InputError
 from beft.examples import LabelledRows
 from beft.features import Floats

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from beft.datasets import Split
+from beft.datasets.prepared import Split
 from beft.errors import InputError, TrainingError
 from beft.methods.attempt import attempt
 from beft.methods.common import Common

@@ -1,7 +1,9 @@
 """Methods that train weights: each run is a training of its own."""
 
 from beft.adaptation import train_weights
-from beft.baselines import LowRankValue, WeightMethod, attached_weights
+from beft.baselines.low_rank_value import LowRankValue
+from beft.baselines.weight_method import WeightMethod
+from beft.baselines.weights import attached_weights
 from beft.methods.common import Common
 from beft.methods.memory import PeakMemory
 from beft.methods.registry import weight_method

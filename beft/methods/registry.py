@@ -5,7 +5,12 @@ from enum import Enum
 
 from torch import nn
 
-from beft.baselines import FullFineTuning, Lora, LowRankValue, Prefix, RandUniform, WeightMethod
+from beft.baselines.full import FullFineTuning
+from beft.baselines.lora import Lora
+from beft.baselines.low_rank_value import LowRankValue
+from beft.baselines.prefix import Prefix
+from beft.baselines.rand_uniform import RandUniform
+from beft.baselines.weight_method import WeightMethod
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from beft.baselines import WeightsState
+from beft.baselines.weight_method import WeightsState
 from beft.evaluation import Score
 from beft.examples import Predictions
 from beft.methods.registry import MethodOptions

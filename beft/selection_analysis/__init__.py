@@ -15,34 +15,3 @@ its tables and pictures::
 
     figure4(records).write(Path("reports/figure4"))
 """
-
-from beft.selection_analysis.agreement import Agreement, agreement
-from beft.selection_analysis.carry_over import CarryOver, carry_over
-from beft.selection_analysis.gaps import Gaps, gaps
-from beft.selection_analysis.ranks import Ranks, ranks
-from beft.selection_analysis.records import CANDIDATES, REGIMES, TermRecord
-from beft.selection_analysis.regret import Regret, regret
-from beft.selection_analysis.reports import SelectionReport, extension, figure1, figure4
-from beft.selection_analysis.stability import Stability, stability
-
-__all__ = [
-    "CANDIDATES",
-    "REGIMES",
-    "Agreement",
-    "CarryOver",
-    "Gaps",
-    "Ranks",
-    "Regret",
-    "SelectionReport",
-    "Stability",
-    "TermRecord",
-    "agreement",
-    "carry_over",
-    "extension",
-    "figure1",
-    "figure4",
-    "gaps",
-    "ranks",
-    "regret",
-    "stability",
-]

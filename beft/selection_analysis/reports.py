@@ -11,15 +11,10 @@ from beft.files import write_json
 from beft.selection_analysis.agreement import agreement
 from beft.selection_analysis.carry_over import carry_over
 from beft.selection_analysis.cells import cell_of
-from beft.selection_analysis.figures import (
-    draw_agreement,
-    draw_carry_over,
-    draw_extension,
-    draw_figure1,
-    draw_figure4,
-    draw_regret,
-    draw_stability,
-)
+from beft.selection_analysis.figures.carry_over import draw_carry_over
+from beft.selection_analysis.figures.extension import draw_extension
+from beft.selection_analysis.figures.intervals import draw_agreement, draw_regret, draw_stability
+from beft.selection_analysis.figures.ranking import draw_figure1, draw_figure4
 from beft.selection_analysis.gaps import Gaps, gaps
 from beft.selection_analysis.ranks import Ranks, ranks
 from beft.selection_analysis.records import CANDIDATES, TermRecord, check_records

@@ -7,10 +7,11 @@ from torch.nn import functional
 
 from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank import Bank
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
-from beft.shapes import Classification, Regression
+from beft.shapes.classification import Classification
+from beft.shapes.regression import Regression
 from beft.sites import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
 

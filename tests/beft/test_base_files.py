@@ -15,7 +15,8 @@ from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.errors import InputError
 from beft.inspection import inspect_base
-from beft.shapes import Candidates, Prompt
+from beft.shapes.candidates import Candidates
+from beft.shapes.prompt import Prompt
 from tests.beft.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)

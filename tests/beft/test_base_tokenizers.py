@@ -15,13 +15,13 @@ from transformers import AutoTokenizer, CanineConfig, CanineForSequenceClassific
 from beft.adaptation import labelled
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.device import Compute
 from beft.encoding import encode, row_of
 from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.prediction import Predictor
-from beft.shapes import MultipleChoice
+from beft.shapes.multiple_choice import MultipleChoice
 from beft.tokenizer_loading import check_known, known_tokens, model_positions
 from tests.beft.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.beft.test_threads import SHAPES, opened, save_adapter

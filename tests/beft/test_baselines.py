@@ -13,8 +13,8 @@ from sklearn.metrics import f1_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from beft.baselines import HeadSearch, fit_head_only, fit_logistic_regression, logistic_regression_head
-from beft.baselines.logistic_regression import COSTS, TOLERANCE
+from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.baselines.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.errors import InputError
 from beft.features import extract_features
 from beft.runs import Run

@@ -7,15 +7,18 @@ from sklearn.linear_model import LogisticRegression
 
 from beft.adaptation import Sample, head_start
 from beft.bank import Bank
-from beft.baselines import HeadSearch, fit_head_only, fit_linear_baseline
+from beft.baselines.by_shape import fit_linear_baseline
 from beft.baselines.conditional_logit import fit_conditional_logit
+from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.ridge_regression import fit_ridge_regression
 from beft.encoding import Encoded
 from beft.errors import InputError
 from beft.measuring import sequence_outputs
 from beft.runs import LabelledRows
 from beft.settings import Settings
-from beft.shapes import LanguageModeling, MultipleChoice, Regression
+from beft.shapes.language_model import LanguageModeling
+from beft.shapes.multiple_choice import MultipleChoice
+from beft.shapes.regression import Regression
 from tests.support.shapes import PROMPT, task
 
 

@@ -16,7 +16,7 @@ from beft.bootstrap import (
     percentile_interval,
 )
 from beft.errors import InputError
-from beft.metrics import METRICS
+from beft.metrics.registry import METRICS
 
 NAMES = ("accuracy", "f1", "macro_f1", "matthews")
 KINDS = [METRICS[name] for name in NAMES]

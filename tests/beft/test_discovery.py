@@ -27,8 +27,8 @@ def first_alone(adapters):
 """
 USE = """
 import torch
-from beft.importance import score
-from beft.merging import merge_deltas
+from beft.importance.registry import score
+from beft.merging.registry import merge_deltas
 from beft.settings import MergeSettings, ScoreSettings, Settings
 from beft.sites import BiasSite
 
@@ -67,5 +67,5 @@ def test_a_file_that_is_dropped_in_is_known_everywhere(copy: Path) -> None:
 
 def test_a_file_must_have_the_name_of_its_method(copy: Path) -> None:
     (copy / "beft" / "importance" / "methods" / "biggest.py").write_text(LARGEST)
-    done = python(copy, "import beft.importance")
+    done = python(copy, "from beft.importance.registry import known_methods; known_methods()")
     assert "must have one name; not so: biggest, largest_change" in done.stderr

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.encoding import TOKENIZING, Encoded, parts_of_like_length, sorted_batches, training_batches
 from beft.methods.demonstrations import with_demonstrations
-from beft.shapes import Candidates
+from beft.shapes.candidates import Candidates
 from beft.tokenizer_facts import tokenizer_facts
 from tests.support.shapes import PROMPT, letter_tokenizer
 

@@ -10,7 +10,8 @@ from scipy.stats import binom, binomtest, kstest, pearsonr, spearmanr
 from beft.bootstrap import bootstrap, exchange_test, percentile_interval, single_units
 from beft.errors import InputError
 from beft.evaluation import Evaluation, Method, SplitEvaluation, evaluate_methods
-from beft.metrics import Truth, known_metric
+from beft.metrics.registry import known_metric
+from beft.metrics.truth import Truth
 from beft.settings import EvaluateSettings
 
 CORRELATIONS = ["pearson", "spearman"]

@@ -10,7 +10,7 @@ import torch
 
 import beft.passes
 from beft.adaptation import train_weights
-from beft.baselines import Lora
+from beft.baselines.lora import Lora
 from beft.errors import TrainingError
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.passes import TrainingPass

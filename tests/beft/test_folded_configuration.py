@@ -13,7 +13,11 @@ from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.prediction import Predictor
-from beft.shapes import Classification, LanguageModeling, MultipleChoice, Regression, Shape
+from beft.shapes.classification import Classification
+from beft.shapes.language_model import LanguageModeling
+from beft.shapes.multiple_choice import MultipleChoice
+from beft.shapes.regression import Regression
+from beft.shapes.shape import Shape
 from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 from tests.support.shapes import PROMPT, letter_tokenizer
 

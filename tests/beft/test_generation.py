@@ -12,7 +12,7 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute
 from beft.generation import generate_answers
-from beft.shapes import LanguageModeling
+from beft.shapes.language_model import LanguageModeling
 from beft.shapes.prompted import encode_prompts
 from tests.support.shapes import PROMPT, letter_tokenizer
 

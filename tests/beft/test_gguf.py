@@ -15,7 +15,8 @@ from beft.encoding import encode
 from beft.errors import InputError
 from beft.files import sha256_file
 from beft.inspection import inspect_base
-from beft.shapes import Candidates, Prompt
+from beft.shapes.candidates import Candidates
+from beft.shapes.prompt import Prompt
 from beft.sites import find_sites
 from tests.beft.tiny_bases import LABELS, make_adapter
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from beft.adaptation import Sample, run_probe, settings_of, train_terms, train_weights
-from beft.baselines import HeadSearch, Lora
+from beft.baselines.head_only import HeadSearch
+from beft.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.runs import Run, RunResult

@@ -10,24 +10,18 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft.adaptation import train_terms, train_weights
-from beft.baselines import Lora, attached_weights, fit_logistic_regression
+from beft.baselines.logistic_regression import fit_logistic_regression
+from beft.baselines.lora import Lora
+from beft.baselines.weights import attached_weights
 from beft.classifier import Classifier
 from beft.errors import InputError, TrainingError
 from beft.features import frozen_features, predict_probabilities
-from beft.methods import (
-    METHODS,
-    Kind,
-    MethodOptions,
-    MethodResult,
-    MethodRun,
-    NotAvailable,
-    measure,
-    measure_many,
-    method_rows,
-    side_by_side,
-)
 from beft.methods.attempt import attempt
+from beft.methods.measuring import measure, measure_many
 from beft.methods.memory import PeakMemory
+from beft.methods.registry import METHODS, Kind, MethodOptions
+from beft.methods.result import MethodResult, MethodRun, NotAvailable
+from beft.methods.table import method_rows, side_by_side
 from beft.opened import Opened, open_classifier
 from beft.settings import Settings
 from beft.sites import find_sites

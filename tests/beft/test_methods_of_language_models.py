@@ -7,12 +7,14 @@ import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 
-from beft.baselines import Prefix
+from beft.baselines.prefix import Prefix
 from beft.datasets.prepared import save_split
 from beft.errors import InputError
 from beft.generation import generate_answers
-from beft.methods import MethodOptions, MethodRun, NotAvailable, measure, measure_many
 from beft.methods.demonstrations import BETWEEN, draw_demonstrations, with_demonstrations
+from beft.methods.measuring import measure, measure_many
+from beft.methods.registry import MethodOptions
+from beft.methods.result import MethodRun, NotAvailable
 from beft.opened import Opened
 from beft.settings import Settings
 from tests.support.rows import tiny_classifier

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.metrics import Truth, metric, score_predictions
 from beft.metrics.drop import drop_exact_match, drop_f1
+from beft.metrics.registry import metric, score_predictions
 from beft.metrics.texts import squad_exact_match, squad_f1
+from beft.metrics.truth import Truth
 
 WORDS = ["the", "a", "An", "Broncos", "denver.", "10", "10.0", "1,000", "yard-line", "U.S.", "", "7-yard", "é"]
 texts = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)

@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score
 
 from beft.datasets.shape import METRIC_NAMES
 from beft.errors import InputError
-from beft.metrics import METRICS, Truth, combined, known_metric, metric, score, score_predictions
+from beft.metrics.registry import METRICS, combined, known_metric, metric, score, score_predictions
+from beft.metrics.truth import Truth
 from beft.metrics.weighed import Weighed
 
 BY_SCIPY = {"pearson": pearsonr, "spearman": spearmanr}

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from beft.errors import InputError
-from beft.metrics import METRICS, combined, known_metric, metric, score
 from beft.metrics.counts import label_counts
 from beft.metrics.kinds import LabelKind
+from beft.metrics.registry import METRICS, combined, known_metric, metric, score
 
 ROOT = Path(__file__).parents[2]
 TRUTH = [0, 1, 1, 0, 1, 2, 2, 0]
@@ -190,14 +190,14 @@ import socket, sys
 def refuse(*_, **__):
     raise OSError("a connection was tried")
 socket.socket.connect = socket.getaddrinfo = refuse
-import beft.metrics, beft.bootstrap, beft.evaluation, beft.metrics.counts
+import beft.metrics.registry, beft.bootstrap, beft.evaluation, beft.metrics.counts
 assert not {"evaluate", "sklearn", "datasets"} & set(sys.modules), "slow imports at the start"
-values = beft.metrics.combined(["accuracy", "f1", "macro_f1", "matthews"]).compute(
+values = beft.metrics.registry.combined(["accuracy", "f1", "macro_f1", "matthews"]).compute(
     predictions=[0, 1, 1, 0], references=[0, 1, 0, 0])
 assert values["accuracy"] == 0.75, values
-values = beft.metrics.combined(["pearson", "spearman"]).compute(predictions=[0.1, 0.2], references=[1.0, 3.0])
+values = beft.metrics.registry.combined(["pearson", "spearman"]).compute(predictions=[0.1, 0.2], references=[1.0, 3.0])
 assert min(values.values()) > 0.999, values
-assert beft.metrics.metric("drop_f1").compute(predictions=["7"], references=[["7.0", "x"]]) == {"drop_f1": 1.0}
+assert beft.metrics.registry.metric("drop_f1").compute(predictions=["7"], references=[["7.0", "x"]]) == {"drop_f1": 1.0}
 """
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from beft.baselines import HeadSearch, fit_head_only
 from beft.baselines.feature_rows import FeatureRows
+from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import Quality
 from beft.encoding import Encoded
 from beft.errors import BeftError
@@ -20,11 +20,12 @@ from beft.learning_rates import best_tried
 from beft.measuring import as_metric_takes
 from beft.merging.dev import DevScore
 from beft.merging.methods.searched_weights import Score, best
-from beft.metrics import METRICS, Truth, rank_on_dev, score_predictions
+from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
+from beft.metrics.truth import Truth
 from beft.prediction import Predictor
-from beft.promotion import flip_rate
+from beft.promotion.behaviour import flip_rate
 from beft.schedule import chosen_epoch
-from beft.shapes import Classification
+from beft.shapes.classification import Classification
 from tests.beft.test_threads import SHAPES, save_adapter
 from tests.beft.tiny_bases import load, make_adapter, save_base
 from tests.conftest import build_tiny

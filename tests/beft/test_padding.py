@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.device import Compute
 from beft.encoding import encode
 from beft.features import extract_features
@@ -18,7 +18,8 @@ from beft.files import read_json, write_json
 from beft.opened import Opened
 from beft.runs import LabelledRows
 from beft.settings import Settings
-from beft.shapes import Candidates, Prompt
+from beft.shapes.candidates import Candidates
+from beft.shapes.prompt import Prompt
 from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)

@@ -8,8 +8,9 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch.func import functional_call
 
 from beft.bank import Bank
-from beft.baselines import LowRankValue, Prefix, attached_weights
-from beft.baselines.low_rank_value import near_square
+from beft.baselines.low_rank_value import LowRankValue, near_square
+from beft.baselines.prefix import Prefix
+from beft.baselines.weights import attached_weights
 from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.features import predict_probabilities

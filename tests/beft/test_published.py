@@ -3,7 +3,7 @@
 import pytest
 
 from beft.errors import InputError
-from beft.published import AVERAGE, published, published_names
+from beft.published.table import AVERAGE, published, published_names
 from beft.settings import TERMS
 
 

@@ -26,8 +26,9 @@ from beft.files import read_json, write_json
 from beft.folding import fold
 from beft.importance.methods.fisher import fisher_information
 from beft.inertness import inert_terms, measure_inertness
-from beft.merging import compare_all, merge
+from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
+from beft.merging.merged import merge
 from beft.prediction import Predictor
 from beft.quantized import quantized_layers
 from beft.row_axes import measure_row_axes, one_axis

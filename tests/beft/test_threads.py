@@ -19,8 +19,11 @@ from beft.device import Compute
 from beft.encoding import encode
 from beft.prediction import Predictor
 from beft.settings import Quantization
-from beft.shapes import Candidates, Classification, LanguageModeling, Shape
+from beft.shapes.candidates import Candidates
+from beft.shapes.classification import Classification
+from beft.shapes.language_model import LanguageModeling
 from beft.shapes.prompted import encode_prompted
+from beft.shapes.shape import Shape
 from tasks.package import save_model
 from tests.beft.tiny_bases import LABELS, WORDS, make_adapter, save_base
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer

@@ -11,17 +11,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from beft.baselines import (
-    FullFineTuning,
-    Lora,
-    LowRankValue,
-    Prefix,
-    RandUniform,
-    WeightMethod,
-    WeightsState,
-    attached_weights,
-)
-from beft.baselines.weight_method import used_parameters
+from beft.baselines.full import FullFineTuning
+from beft.baselines.lora import Lora
+from beft.baselines.low_rank_value import LowRankValue
+from beft.baselines.prefix import Prefix
+from beft.baselines.rand_uniform import RandUniform
+from beft.baselines.weight_method import WeightMethod, WeightsState, used_parameters
+from beft.baselines.weights import attached_weights
 from beft.errors import BeftError, InputError
 from beft.features import predict_probabilities
 from beft.sites import find_sites

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from beft.cli.options import parse_changes
-from beft.datasets import DatasetError, Description
+from beft.datasets.description import DatasetError, Description
 from beft.errors import InputError
 from beft.settings import Settings
 from beft.yaml_text import parse_yaml

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beft.datasets import SPLITS, load_split
+from beft.datasets.prepared import SPLITS, load_split
 from beft.settings import SplitSettings
 from benchmarks.prepared import prepared_data
 from benchmarks.recipe_studies import CHOSEN, STUDIES

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import yaml
 
-from beft.datasets import find_dataset
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
+from beft.datasets.registry import find_dataset
 from beft.settings import SplitSettings
 from tests.beft.tiny_bases import WORDS
 

@@ -13,11 +13,16 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from beft.classifier import Classifier
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.encoding import Encoded
 from beft.language_model import LanguageModel
 from beft.runs import LabelledRows
-from beft.shapes import Candidates, LanguageModeling, MultipleChoice, Prompt, Regression, Shape
+from beft.shapes.candidates import Candidates
+from beft.shapes.language_model import LanguageModeling
+from beft.shapes.multiple_choice import MultipleChoice
+from beft.shapes.prompt import Prompt
+from beft.shapes.regression import Regression
+from beft.shapes.shape import Shape
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
 TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")

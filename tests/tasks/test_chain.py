@@ -14,8 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
-from beft.datasets import load_split
-from beft.datasets.prepared import save_split
+from beft.datasets.prepared import load_split, save_split
 from beft.device import Compute
 from beft.files import read_json
 from beft.prediction import Predictor

@@ -11,9 +11,9 @@ import yaml
 from scipy.stats import pearsonr
 
 from beft.adapter import Adapter
-from beft.datasets import load_split, load_summary
+from beft.datasets.prepared import load_split, load_summary
 from beft.files import read_json
-from beft.methods import measure_many
+from beft.methods.measuring import measure_many
 from beft.opened import open_classifier
 from beft.prediction import Predictor
 from tasks.predictions import read_predictions

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from beft.datasets import DatasetError
+from beft.datasets.description import DatasetError
 from beft.errors import InputError
 from tasks.expectation_files import EMBEDDED, SPLIT, Subject, expectation_files, expectations_of, watched_files
 

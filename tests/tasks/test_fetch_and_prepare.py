@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from beft.datasets import load_split
+from beft.datasets.prepared import load_split
 from beft.errors import InputError
 from tasks.fetch import fetch, fetch_step
 from tasks.prepare import prepare, prepare_step

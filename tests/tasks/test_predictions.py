@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from beft.errors import InputError
-from beft.metrics import Truth
+from beft.metrics.truth import Truth
 from tasks.predictions import read_predictions, write_predictions
 
 IDS = {"test": ["a", "b", "c"], "gate": ["d"]}

@@ -17,7 +17,7 @@ import yaml
 
 from beft.adapter import Adapter
 from beft.adapter_record import RECORD_FILE
-from beft.datasets import load_summary
+from beft.datasets.prepared import load_summary
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_file, write_text
 from flows.cli import status_of

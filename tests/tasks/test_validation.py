@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from beft.datasets import DatasetError
+from beft.datasets.description import DatasetError
 from beft.datasets.loaders import fetch_source
 from beft.datasets.parquet import read_table, write_table
 from beft.datasets.preparation import prepare_source

@@ -31,7 +31,8 @@ from beft.row_axes import (
     output_hooks,
     sum_tokens,
 )
-from beft.shapes import Classification, Shape
+from beft.shapes.classification import Classification
+from beft.shapes.shape import Shape
 from beft.sites import BiasSite, site_module
 
 

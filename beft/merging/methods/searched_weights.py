@@ -16,7 +16,7 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.merging.deltas import Weighted, weighted_sum
 from beft.merging.registry import merge_method
-from beft.metrics import rank_on_dev
+from beft.metrics.registry import rank_on_dev
 
 Weights = tuple[float, ...]
 

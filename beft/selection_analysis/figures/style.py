@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from beft.errors import InputError
 from beft.files import write_bytes
 from beft.importance.heatmap import METHOD_NAMES, SYMBOLS
-from beft.metrics import METRICS
+from beft.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from beft.datasets import Description
+from beft.datasets.description import Description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
 from beft.settings import SplitSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beft.datasets import DatasetError, Description, dataset_problems, find_dataset, known_datasets
-from beft.datasets.description import canonical
+from beft.datasets.description import DatasetError, Description, canonical
+from beft.datasets.registry import dataset_problems, find_dataset, known_datasets
 from beft.datasets.sources import HubSource, PackageSource
 from beft.errors import InputError
 from beft.settings import Settings

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from beft.datasets import DatasetError, Description
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.reading import RawFile, read_columns, read_raw
 from beft.datasets.separated import Dialect, read_separated, suggested_dialect

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from beft.datasets import DatasetError, division
+from beft.datasets import division
+from beft.datasets.description import DatasetError
 from beft.datasets.division import Divisible
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from beft.cli import app
-from beft.datasets import DatasetError, Description
+from beft.cli.app import app
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.draft import draft_description
 from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source

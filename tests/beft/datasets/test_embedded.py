@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from beft.datasets import Description, Rows, find_dataset, load_split, load_summary
+from beft.datasets.description import Description
 from beft.datasets.loaders import fetch_source, whereabouts
 from beft.datasets.local import VARIABLE, data_folder
 from beft.datasets.preparation import prepare_source
+from beft.datasets.prepared import Rows, load_split, load_summary
+from beft.datasets.registry import find_dataset
 from beft.datasets.sources import HubSource
 from beft.settings import SplitSettings
 from tests.beft.datasets.test_description import EMBEDDED, GLUE, SUPERGLUE

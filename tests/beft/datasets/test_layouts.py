@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from beft.datasets.layouts import LAYOUTS, LayoutError, flattened
 from beft.datasets.layouts.drop import answer_text
+from beft.datasets.layouts.registry import LAYOUTS, LayoutError, flattened
 from beft.datasets.layouts.wsc import marked
 from beft.datasets.sources import LayoutName
 

@@ -9,9 +9,10 @@ import datasets as hub_datasets
 import pyarrow.parquet as pq
 import pytest
 
-from beft.datasets import DatasetError, Description, find_dataset
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.loaders import fetch_source, source_files, source_identity
 from beft.datasets.reading import read_raw
+from beft.datasets.registry import find_dataset
 from beft.files import read_json, sha256_file
 from tests.beft.datasets.small import describe, texts, write_jsonl
 
@@ -148,7 +149,7 @@ def test_a_data_set_of_the_hub_becomes_parquet(tmp_path: Path, monkeypatch: pyte
 def test_a_hub_out_of_reach_gives_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     describe(tmp_path, source=HUB)
     program = (
-        "import sys; from pathlib import Path; from beft.datasets import find_dataset;"
+        "import sys; from pathlib import Path; from beft.datasets.registry import find_dataset;"
         "from beft.datasets.loaders import fetch_source; from beft.errors import InputError\n"
         "root = Path(sys.argv[1])\n"
         "try: fetch_source(find_dataset('own', root), root / 'raw', root)\n"

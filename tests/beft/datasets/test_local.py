@@ -9,10 +9,12 @@ from typing import Any
 import datasets as hub_datasets
 import pytest
 
-from beft.datasets import DatasetError, Rows, find_dataset, load_split, load_summary
+from beft.datasets.description import DatasetError
 from beft.datasets.loaders import fetch_source, source_identity, whereabouts
 from beft.datasets.local import VARIABLE
 from beft.datasets.preparation import prepare_source
+from beft.datasets.prepared import Rows, load_split, load_summary
+from beft.datasets.registry import find_dataset
 from beft.settings import SplitSettings
 from tests.beft.datasets.small import describe, texts
 from tests.beft.datasets.test_loaders import HUB

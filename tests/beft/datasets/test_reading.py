@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beft.datasets import DatasetError
+from beft.datasets.description import DatasetError
 from beft.datasets.loaders import fetch_source
 from beft.datasets.reading import RawFile, read_raw
 from tests.beft.datasets.small import describe

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from beft.datasets import DatasetError, Description, Rows, load_split, load_summary
+from beft.datasets.description import DatasetError, Description
 from beft.datasets.normalisation import text_key
-from beft.datasets.prepared import save_split
+from beft.datasets.prepared import Rows, load_split, load_summary, save_split
 from beft.datasets.prompt import fill
 from beft.files import read_json, sha256_file, write_json
 from tests.beft.datasets.small import describe, prepared, texts

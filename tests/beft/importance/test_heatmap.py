@@ -9,8 +9,9 @@ import matplotlib
 import pytest
 
 from beft.errors import InputError
-from beft.importance import Importance, choose_target
 from beft.importance.heatmap import draw_heatmap
+from beft.importance.result import Importance
+from beft.importance.selection import choose_target
 
 RATIO = Importance(
     "projection_ratio", {"query": [0.25, 0.35], "key": [0.97, 0.99], "value": [0.61, 0.43], "final_norm": [0.11]}

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from beft.errors import InputError
-from beft.importance import Importance, importance_method, known_methods, registry, score
+from beft.importance import registry
+from beft.importance.registry import importance_method, known_methods, score
+from beft.importance.result import Importance
 from beft.sites import BiasSite
 
 SITE = BiasSite("value", 0, "m", "bias", 0, 2, False)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.importance import Importance, score
+from beft.importance.registry import score
+from beft.importance.result import Importance
 from beft.settings import TERMS
 from beft.sites import find_sites
 

@@ -9,7 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beft.errors import BeftError, InputError
-from beft.importance import Importance, Selection, choose_target, score
+from beft.importance.registry import score
+from beft.importance.result import Importance
+from beft.importance.selection import Selection, choose_target
 from beft.settings import TERMS
 from beft.sites import BiasSite
 

@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from beft.bank import Bank
-from beft.importance import choose_target, score
+from beft.importance.registry import score
+from beft.importance.selection import choose_target
 from beft.inertness import inert_terms, measure_inertness
 from beft.sites import find_sites, read_bias
 

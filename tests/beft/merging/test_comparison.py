@@ -13,7 +13,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging import compare, compare_all
+from beft.merging.comparison import compare, compare_all
 from beft.settings import Quantization
 from beft.sites import BiasSite
 

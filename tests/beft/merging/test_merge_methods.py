@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging import content_hash, known_methods, merge_deltas, merge_method, options, registry
+from beft.merging import registry
+from beft.merging.deltas import content_hash
 from beft.merging.methods.dare import dare
 from beft.merging.methods.mean import mean
 from beft.merging.methods.searched_weights import searched_weights
 from beft.merging.methods.task_arithmetic import task_arithmetic
 from beft.merging.methods.ties import ties
+from beft.merging.registry import known_methods, merge_deltas, merge_method, options
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging import MergeWarning, content_hash, known_methods, merge
+from beft.merging.deltas import content_hash
+from beft.merging.merged import MergeWarning, merge
+from beft.merging.registry import known_methods
 from beft.settings import Quantization
 from beft.sites import BiasSite
 

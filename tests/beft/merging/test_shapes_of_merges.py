@@ -11,8 +11,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from beft.adapter import Adapter
-from beft.datasets import Rows, load_split
-from beft.datasets.prepared import save_split
+from beft.datasets.prepared import Rows, load_split, save_split
 from beft.files import write_json
 from beft.merging.choice import choose_merges
 from beft.merging.dev import with_merged

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import binomtest
 
 from beft.evaluation import Gain, Method, evaluate_methods
-from beft.promotion import Evidence, PromotionRules, Side, SliceGain, Verdict, judge, slice_gain
+from beft.promotion.rules import PromotionRules
+from beft.promotion.verdict import Evidence, Side, SliceGain, Verdict, judge, slice_gain
 from beft.settings import EvaluateSettings
 
 RULES = PromotionRules()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from beft.selection_analysis import TermRecord
+from beft.selection_analysis.records import TermRecord
 
 TERMS = ("query", "key", "value")
 

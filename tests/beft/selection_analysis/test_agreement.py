@@ -9,7 +9,8 @@ from scipy import stats
 from scipy.stats import kendalltau
 
 from beft.errors import InputError
-from beft.selection_analysis import TermRecord, agreement
+from beft.selection_analysis.agreement import agreement
+from beft.selection_analysis.records import TermRecord
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records, experiments
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from beft.errors import InputError
-from beft.selection_analysis import carry_over, regret
+from beft.selection_analysis.carry_over import carry_over
+from beft.selection_analysis.regret import regret
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records
 
 

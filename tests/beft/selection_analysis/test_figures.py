@@ -13,27 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from beft.errors import InputError
-from beft.selection_analysis import (
-    TermRecord,
-    agreement,
-    carry_over,
-    extension,
-    figure1,
-    figure4,
-    gaps,
-    ranks,
-    regret,
-    stability,
-)
-from beft.selection_analysis.figures import (
-    draw_agreement,
-    draw_carry_over,
-    draw_extension,
-    draw_figure1,
-    draw_figure4,
-    draw_regret,
-    draw_stability,
-)
+from beft.selection_analysis.agreement import agreement
+from beft.selection_analysis.carry_over import carry_over
+from beft.selection_analysis.figures.carry_over import draw_carry_over
+from beft.selection_analysis.figures.extension import draw_extension
+from beft.selection_analysis.figures.intervals import draw_agreement, draw_regret, draw_stability
+from beft.selection_analysis.figures.ranking import draw_figure1, draw_figure4
+from beft.selection_analysis.gaps import gaps
+from beft.selection_analysis.ranks import ranks
+from beft.selection_analysis.records import TermRecord
+from beft.selection_analysis.regret import regret
+from beft.selection_analysis.reports import extension, figure1, figure4
+from beft.selection_analysis.stability import stability
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records
 
 RATES = (1e-4, 1e-3)

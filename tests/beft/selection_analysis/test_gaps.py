@@ -8,7 +8,8 @@ from scipy import stats
 from scipy.stats import kendalltau
 
 from beft.errors import InputError
-from beft.selection_analysis import TermRecord, gaps
+from beft.selection_analysis.gaps import gaps
+from beft.selection_analysis.records import TermRecord
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records
 
 RATES = (1e-4, 1e-3, 4e-3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from beft.selection_analysis import ranks
+from beft.selection_analysis.ranks import ranks
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records
 
 

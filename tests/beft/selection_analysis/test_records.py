@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from beft.errors import InputError
-from beft.selection_analysis import TermRecord
 from beft.selection_analysis.cells import Cell, arrange, varying
+from beft.selection_analysis.records import TermRecord
 from tests.beft.selection_analysis.experiments import cell_records
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from beft.errors import InputError
-from beft.selection_analysis import TermRecord, regret
-from beft.selection_analysis.regret import DEV, RANDOM, VALUE, Regret
+from beft.selection_analysis.records import TermRecord
+from beft.selection_analysis.regret import DEV, RANDOM, VALUE, Regret, regret
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records, experiments
 
 

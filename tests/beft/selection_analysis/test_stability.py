@@ -12,7 +12,8 @@ from scipy import stats
 from scipy.stats import kendalltau
 
 from beft.errors import InputError
-from beft.selection_analysis import TermRecord, stability
+from beft.selection_analysis.records import TermRecord
+from beft.selection_analysis.stability import stability
 from tests.beft.selection_analysis.experiments import cell_records, drawn_records, experiments
 
 

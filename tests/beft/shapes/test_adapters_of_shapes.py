@@ -13,16 +13,14 @@ from beft.device import Compute
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.prediction import Predictor
-from beft.shapes import (
-    Candidates,
-    Classification,
-    LanguageModeling,
-    MultipleChoice,
-    Regression,
-    choose_shape,
-    read_shape,
-)
+from beft.shapes.candidates import Candidates
+from beft.shapes.choosing import choose_shape
+from beft.shapes.classification import Classification
+from beft.shapes.language_model import LanguageModeling
+from beft.shapes.multiple_choice import MultipleChoice
 from beft.shapes.prompted import encode_prompted
+from beft.shapes.registry import read_shape
+from beft.shapes.regression import Regression
 from tests.beft.tiny_bases import load, make_adapter, save_base
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, letter_tokenizer

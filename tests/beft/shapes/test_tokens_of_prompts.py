@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from beft.bank import Bank
-from beft.datasets import Rows
+from beft.datasets.prepared import Rows
 from beft.errors import InputError
 from beft.folding import fold
 from beft.generation import generate_answers
 from beft.language_model import LanguageModel
 from beft.measuring import sequence_outputs
-from beft.shapes import Candidates, LanguageModeling, Prompt
+from beft.shapes.candidates import Candidates
+from beft.shapes.language_model import LanguageModeling
+from beft.shapes.prompt import Prompt
 from beft.shapes.prompted import encode_prompted, encode_prompts
 from beft.sites import find_sites
 from tests.conftest import build_tiny

@@ -8,7 +8,7 @@ import torch
 
 from beft.bank import Bank
 from beft.encoding import sorted_batches, training_batches
-from beft.importance import fisher_information
+from beft.importance.methods.fisher import fisher_information
 from beft.measuring import predict_rows
 from beft.passes import TrainingPass
 from beft.runs import Run

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.importance import score
 from beft.importance.methods.magnitude import magnitude
+from beft.importance.registry import score
 from beft.sites import BiasSite
 
 torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beft.errors import BeftError, InputError
-from beft.importance import score
 from beft.importance.methods.projection_ratio import projection_ratio, projection_ratio_of
+from beft.importance.registry import score
 from beft.sites import BiasSite
 
 torch.set_num_threads(1)
