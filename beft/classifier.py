@@ -42,7 +42,8 @@ class Classifier(nn.Module):
         reference: Where the base came from; None for a model made in memory.
         labels: Names of the classes, in the order of the logits.
         pooling: ``model`` (the model's own head), or what the head's output layer alone then sees of the last hidden
-            states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of ``beft.pooling``.
+            states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of
+            ``beft.pooling``.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
         shape: What its outputs mean; none: classification.
 

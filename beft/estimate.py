@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from beft.classifier import Batch, Classifier
-from beft.limits import free_memory
 from beft.row_axes import evaluating
 from beft.runs import LabelledRows
 
@@ -95,19 +94,6 @@ def _gradients_below(embeddings: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def available_bytes(device: torch.device) -> int:
-    """The free memory of the GPU, or of the machine (below the memory limit of its container).
-
-    Args:
-        device: Of the base's inputs. Where the base is spread over several GPUs, the least free of them counts.
-    """
-    if device.type == "cuda":
-        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-        used = [gpu for gpu in gpus if torch.cuda.memory_allocated(gpu)]
-        return int(min(torch.cuda.mem_get_info(gpu)[0] for gpu in used or [device]))
-    return free_memory()
 
 
 def readable_bytes(size: float) -> str:

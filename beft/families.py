@@ -1,4 +1,6 @@
-"""Where the transformer families keep their bias terms: one entry a family; ``beft.structure`` finds the one that fits.
+"""Where the transformer families keep their bias terms, one entry a family.
+
+``beft.structure`` finds the one that fits.
 
 A model with an encoder and a decoder has two layer lists. Their layers are numbered through, those of the decoder
 after those of the encoder, and the biases of both attentions of a decoder's layer (over its own tokens, and over the

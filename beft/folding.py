@@ -126,8 +126,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
 
     Raises:
         InputError: The adapter does not fit or was trained over a quantised base, its head sees another pooling than
-            the model's own, a plain model has no place for an added bias (see ``beft.materialise``), or the folder is
-            there already.
+            the model's own, a plain model has no place for an added bias, or the folder is there already.
         BeftError: The folder cannot be written, or what was written does not give the adapter's logits.
     """
     if adapter.pooling != "model":
@@ -207,7 +206,7 @@ def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
 
 
 def _as_encoded(classifier: Classifier) -> Any:
-    """The tokenizer of an exported model: under a head it pads on the right, as in training (``beft.encoding``)."""
+    """The tokenizer of an exported model: under a head it pads on the right, as it does in training."""
     tokenizer: Any = classifier.tokenizer
     if classifier.shape.has_head and tokenizer.padding_side != "right":
         tokenizer = copy.deepcopy(tokenizer)

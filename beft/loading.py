@@ -13,8 +13,8 @@ from beft.base_files import MASKS, read_mapping
 from beft.classifier import HEADS
 from beft.device import Compute
 from beft.errors import BeftError, InputError
-from beft.estimate import available_bytes
 from beft.gguf import forget_gguf, gguf_file, gguf_options
+from beft.methods.memory import available_bytes
 from beft.out_of_memory import is_out_of_memory
 from beft.process_state import seeded
 from beft.quantized import freeze_quantized, quantization_options

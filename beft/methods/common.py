@@ -59,7 +59,7 @@ class Common:
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
 
     def head_start(self, seed: int) -> dict[str, Tensor]:
-        """Where the head starts under a seed: as it is drawn, but for what ``beft.adaptation.head_start`` names."""
+        """Where the head starts under a seed: as it is drawn, but for what ``head_start`` of the training names."""
         if seed not in self._starts:
             named = head_start(self.classifier, self.sample, self.settings.model_copy(update={"seed": seed}))
             self._starts[seed] = self.drawn_head(seed) | named

@@ -1,8 +1,10 @@
-"""The memory that something takes above what was taken before it."""
+"""The memory that is free, and that which something takes above what was taken before it."""
 
 from pathlib import Path
 
 import torch
+
+from beft.limits import free_memory
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -35,6 +37,19 @@ class PeakMemory:
         if self._gpus is not None:
             return sum(torch.cuda.max_memory_allocated(gpu) for gpu in self._gpus) - self._before
         return max(0, _resident("VmHWM") - self._before)
+
+
+def available_bytes(device: torch.device) -> int:
+    """The free memory of the GPU, or of the machine (below the memory limit of its container).
+
+    Args:
+        device: Of the base's inputs. Where the base is spread over several GPUs, the least free of them counts.
+    """
+    if device.type == "cuda":
+        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        used = [gpu for gpu in gpus if torch.cuda.memory_allocated(gpu)]
+        return int(min(torch.cuda.mem_get_info(gpu)[0] for gpu in used or [device]))
+    return free_memory()
 
 
 def _resident(name: str) -> int:
