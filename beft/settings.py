@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from beft.commands import own_command
-from beft.discovery import OneOf, method_names
 from beft.errors import InputError, SettingsError
 from beft.files import expanded, is_unicode
 from beft.names import unknown_name
+from beft.registry import OneOf, method_names
 from beft.yaml_text import parse_yaml
 
 Term = Literal[

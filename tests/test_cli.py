@@ -23,7 +23,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from flows.cli import app, status_of
-from tests.beft.tiny_bases import LABELS, TEXTS, WORDS, load, make_adapter, save_base
+from tests.support.tiny_bases import LABELS, TEXTS, WORDS, load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

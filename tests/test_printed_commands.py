@@ -21,7 +21,7 @@ from flows.cli import status_of
 from tasks.connection import connect, tracking_uri
 from tasks.environment import settle, sqlite_uri
 from tasks.settings import PipelineSettings
-from tests.beft.tiny_bases import make_adapter, save_base
+from tests.support.tiny_bases import make_adapter, save_base
 from tests.test_cli import describe, prepare
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flows.cli import status_of
-from tests.beft.tiny_bases import make_adapter, save_base
+from tests.support.tiny_bases import make_adapter, save_base
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

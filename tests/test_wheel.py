@@ -12,9 +12,9 @@ import yaml
 
 from beft.files import read_json
 from tasks.kept_source import source_sha256_of
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.installed import ROOT, Installed, build_wheel, install
+from tests.support.tiny_bases import save_base
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="these sources are no git repository")
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from beft.discovery import import_methods
 from beft.errors import InputError
 from beft.importance.result import Importance
 from beft.names import known_name
+from beft.registry import import_methods
 
 Score = Callable[..., Importance]
 _METHODS: dict[str, Score] = {}

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from beft.discovery import import_methods
 from beft.errors import InputError
 from beft.merging.deltas import Weighted
 from beft.names import known_name, unknown_name
+from beft.registry import import_methods
 
 Merge = Callable[..., dict[str, Tensor]]
 _METHODS: dict[str, Merge] = {}

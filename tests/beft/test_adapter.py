@@ -24,8 +24,8 @@ from beft.classifier import Classifier
 from beft.encoding import encode
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, sha256_json
-from tests.beft.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
 from tests.conftest import BIAS_FREE
+from tests.support.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

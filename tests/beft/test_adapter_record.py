@@ -19,7 +19,7 @@ from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.prediction import Predictor
 from beft.shapes.multiple_choice import MultipleChoice
-from tests.beft.tiny_bases import LABELS, load, make_adapter, save_base
+from tests.support.tiny_bases import LABELS, load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

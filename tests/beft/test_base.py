@@ -13,7 +13,7 @@ from beft.encoding import encode
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, write_json
 from beft.settings import Settings
-from tests.beft.tiny_bases import LABELS, load, save_base
+from tests.support.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)
 

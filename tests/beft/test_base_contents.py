@@ -18,7 +18,7 @@ from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.prediction import Predictor
 from tests.beft.test_base_files import Change, entries, write
-from tests.beft.tiny_bases import load, make_adapter, save_base
+from tests.support.tiny_bases import load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
-from tests.beft.tiny_bases import LABELS, load, save_base
+from tests.support.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)
 

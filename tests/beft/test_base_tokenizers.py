@@ -25,7 +25,7 @@ from beft.shapes.multiple_choice import MultipleChoice
 from beft.tokenizer_loading import check_known, known_tokens, model_positions
 from tests.beft.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.beft.test_threads import SHAPES, opened, save_adapter
-from tests.beft.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer
+from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
 

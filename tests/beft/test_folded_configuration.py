@@ -18,8 +18,8 @@ from beft.shapes.language_model import LanguageModeling
 from beft.shapes.multiple_choice import MultipleChoice
 from beft.shapes.regression import Regression
 from beft.shapes.shape import Shape
-from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 from tests.support.shapes import PROMPT, letter_tokenizer
+from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from beft.inspection import inspect_base
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
 from beft.sites import find_sites
-from tests.beft.tiny_bases import LABELS, make_adapter
+from tests.support.tiny_bases import LABELS, make_adapter
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the package gguf")
 torch.set_num_threads(1)

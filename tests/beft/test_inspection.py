@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from beft.inspection import inspect_base
-from tests.beft.tiny_bases import save_base
 from tests.conftest import FAMILIES
+from tests.support.tiny_bases import save_base
 
 # Family: sites of the term, width of a site, module.
 VALUES = {

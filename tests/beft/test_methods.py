@@ -25,9 +25,9 @@ from beft.methods.table import method_rows, side_by_side
 from beft.opened import Opened, open_classifier
 from beft.settings import Settings
 from beft.sites import find_sites
-from tests.beft.tiny_bases import save_base
 from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.opened import prepare_films
+from tests.support.tiny_bases import save_base
 
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
 

@@ -27,9 +27,9 @@ from beft.promotion.behaviour import flip_rate
 from beft.schedule import chosen_epoch
 from beft.shapes.classification import Classification
 from tests.beft.test_threads import SHAPES, save_adapter
-from tests.beft.tiny_bases import load, make_adapter, save_base
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows
+from tests.support.tiny_bases import load, make_adapter, save_base
 
 NAN, INF = float("nan"), float("inf")
 LABELS = np.array([0, 0, 0, 1])

@@ -14,7 +14,7 @@ from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.settings import Settings
-from tests.beft.tiny_bases import LABELS, TEXTS, load, make_adapter, save_base, tiny_tokenizer
+from tests.support.tiny_bases import LABELS, TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
 

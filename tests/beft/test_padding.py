@@ -20,7 +20,7 @@ from beft.runs import LabelledRows
 from beft.settings import Settings
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
-from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
+from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
 

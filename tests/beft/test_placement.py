@@ -29,8 +29,8 @@ from beft.settings import DeviceMap, TrainingSettings
 from beft.sites import find_sites, read_bias
 from beft.training import fit
 from tests.beft.test_quantized import batch_of_texts, draw
-from tests.beft.tiny_bases import LABELS, make_adapter, save_base
 from tests.support.rows import random_rows
+from tests.support.tiny_bases import LABELS, make_adapter, save_base
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from beft.adapter import Adapter
 from beft.base import base_pooling
 from beft.errors import InputError
 from beft.files import write_json
-from tests.beft.tiny_bases import TEXTS, load, make_adapter, save_base
+from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.errors import InputError
 from beft.prediction import Predictor
-from tests.beft.tiny_bases import LABELS, TEXTS, WORDS, draw_deltas, draw_head, load, make_adapter, save_base
+from tests.support.tiny_bases import LABELS, TEXTS, WORDS, draw_deltas, draw_head, load, make_adapter, save_base
 
 torch.set_num_threads(1)
 

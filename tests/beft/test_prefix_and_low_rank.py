@@ -15,9 +15,9 @@ from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.features import predict_probabilities
 from beft.sites import find_sites
-from tests.beft.tiny_bases import tiny_tokenizer
 from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier
+from tests.support.tiny_bases import tiny_tokenizer
 from tests.support.weights import assert_close, plain_loop, run_of, train
 
 WITH_PREFIX = ("bert", "roberta", "electra", "opt", "gpt2", "qwen2", "llama", "phi")

@@ -28,10 +28,10 @@ from beft.runs import Run
 from beft.settings import Settings
 from beft.sites import find_sites
 from beft.training import fit
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.opened import prepare_films
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
+from tests.support.tiny_bases import save_base
 from tests.support.weights import accuracy, quiet
 from tests.support.weights import run_of as run_of_weights
 from tests.support.weights import train as train_weights_of_rows

@@ -37,8 +37,8 @@ from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites import BiasSite, find_sites
 from beft.training import fit
 from tests.beft.test_adapter_record import as_format_1
-from tests.beft.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 from tests.support.rows import random_rows
+from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
 

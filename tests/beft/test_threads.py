@@ -25,8 +25,8 @@ from beft.shapes.language_model import LanguageModeling
 from beft.shapes.prompted import encode_prompted
 from beft.shapes.shape import Shape
 from tasks.package import save_model
-from tests.beft.tiny_bases import LABELS, WORDS, make_adapter, save_base
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer
+from tests.support.tiny_bases import LABELS, WORDS, make_adapter, save_base
 
 torch.set_num_threads(1)
 

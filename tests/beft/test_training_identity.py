@@ -15,9 +15,9 @@ from beft.runs import LabelledRows, Run, finished
 from beft.settings import Quantization
 from beft.sites import find_sites
 from beft.training import fit
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.rows import plain_settings, random_rows
+from tests.support.tiny_bases import save_base
 from tests.support.weights import quiet
 
 LABELS = ("a", "b", "c")

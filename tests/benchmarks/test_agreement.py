@@ -16,9 +16,9 @@ from beft.training import fit
 from benchmarks import agreement, machine
 from benchmarks.glue import glue_data, glue_rows
 from benchmarks.plain_loop import train_plainly
-from tests.beft.tiny_bases import WORDS, load, save_base
 from tests.conftest import build_tiny
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
+from tests.support.tiny_bases import WORDS, load, save_base
 
 ROWS = {"train": 70, "dev": 30}
 

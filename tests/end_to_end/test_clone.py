@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from beft.files import read_json
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
+from tests.support.tiny_bases import save_base
 
 ROOT = Path(__file__).parent.parent.parent
 CHANGES = {

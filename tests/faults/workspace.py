@@ -14,10 +14,10 @@ from typing import Any
 from beft.files import read_json, sha256_tree
 from flows.prefect_server import server_address
 from tasks.step import step_key
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.faults.driver import GO, PAUSED
 from tests.support.small_data import small_workspace
+from tests.support.tiny_bases import save_base
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 STEPS = ("probe/mine", "score/mine", "train/mine", "evaluate/mine", "merge", "report", "register")

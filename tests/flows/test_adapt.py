@@ -23,9 +23,9 @@ from tasks.settings import PipelineSettings
 from tasks.step import Call, run_step
 from tasks.steps import find_step
 from tasks.workspace import Workspace, WorkspaceBusyError
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews, small_workspace, write_reviews
+from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent

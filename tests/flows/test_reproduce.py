@@ -15,9 +15,9 @@ from beft.errors import BeftError, InputError
 from beft.files import read_json, write_text
 from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace
+from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent

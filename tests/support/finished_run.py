@@ -13,8 +13,8 @@ import yaml
 from beft.files import sha256_tree, write_json
 from tasks.settings import PipelineSettings
 from tasks.step import StepRecord, find_declared, step_key
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
+from tests.support.tiny_bases import save_base
 
 FINGERPRINT = "ab" * 32
 FINISHED = "2026-01-02T03:04:05+00:00"

@@ -8,7 +8,7 @@ from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
 from beft.datasets.registry import find_dataset
 from beft.settings import SplitSettings
-from tests.beft.tiny_bases import WORDS
+from tests.support.tiny_bases import WORDS
 
 
 def prepare_films(root: Path, out: Path, *, size: int = 80, rows: int = 400) -> None:

@@ -21,9 +21,9 @@ from beft.prediction import Predictor
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step, input_keys
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import DESCRIPTION, small_workspace
+from tests.support.tiny_bases import save_base
 
 STEPS = ("fetch", "validate_raw", "prepare", "validate", "probe", "score", "train", "evaluate", "merge")
 TRAINING = {"epochs": 2, "learning_rate": 0.02, "batch_size": 8}

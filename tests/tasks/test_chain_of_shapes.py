@@ -19,9 +19,9 @@ from beft.prediction import Predictor
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step, input_keys
-from tests.beft.tiny_bases import WORDS, save_base
 from tests.conftest import build_tiny
 from tests.support.shapes import LETTERS, letter_tokenizer
+from tests.support.tiny_bases import WORDS, save_base
 
 STEPS = ("fetch", "prepare", "probe", "score", "train", "evaluate", "merge")
 TRAINING = {"epochs": 1, "learning_rate": 0.02, "batch_size": 8}

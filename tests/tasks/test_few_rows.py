@@ -20,10 +20,10 @@ from tasks.register import register
 from tasks.report import report
 from tasks.settings import PipelineSettings
 from tasks.tracking import open_run
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.support.small_data import reviews, write_reviews
+from tests.support.tiny_bases import save_base
 from tests.tasks.test_chain import run_steps
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")

@@ -23,8 +23,8 @@ from tasks.package import requirements
 from tasks.settings import PipelineSettings
 from tasks.step import Call, Step
 from tasks.steps import STEPS, find_step
-from tests.beft.tiny_bases import save_base
 from tests.support.small_steps import count, count_step
+from tests.support.tiny_bases import save_base
 from tests.test_dependencies import foreign, plain
 
 

@@ -17,11 +17,11 @@ from tasks.reproductions import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tasks.step import StepRecord
 from tasks.workspace import Workspace
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.measured import measured
 from tests.support.opened import prepare_films
 from tests.support.small_data import small_workspace
+from tests.support.tiny_bases import save_base
 
 LOST = 1e300
 """A learning rate that no settings allow: after its first step the loss is NaN."""

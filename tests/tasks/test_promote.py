@@ -31,9 +31,9 @@ from tasks.promote import Candidates, candidates, evidence_of, fetch_candidates,
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step
 from tests.beft.datasets.small import fetched
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
+from tests.support.tiny_bases import save_base
 from tests.tasks.test_register import registered, with_evaluation
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")

@@ -13,10 +13,10 @@ from beft.files import read_json, sha256_file, write_json, write_text
 from tasks.settings import PipelineSettings
 from tasks.step import Call, StepRecord, run_step, verified
 from tasks.steps import find_step
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace
 from tests.support.small_steps import count_step, double_step, meddle_step, train_on_step
+from tests.support.tiny_bases import save_base
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from flows.task_runner import DASK, task_runner
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step
 from tasks.train import train_step
-from tests.beft.tiny_bases import save_base
 from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
 from tests.support.small_data import small_workspace
 from tests.support.small_steps import look_around_step
+from tests.support.tiny_bases import save_base
 
 
 @pytest.mark.server

@@ -18,7 +18,7 @@ from beft.merging.dev import with_merged
 from beft.opened import Opened, open_classifier
 from beft.prediction import Predictor
 from beft.settings import Settings
-from tests.beft.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
+from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
 

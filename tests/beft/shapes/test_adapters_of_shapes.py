@@ -21,9 +21,9 @@ from beft.shapes.multiple_choice import MultipleChoice
 from beft.shapes.prompted import encode_prompted
 from beft.shapes.registry import read_shape
 from beft.shapes.regression import Regression
-from tests.beft.tiny_bases import load, make_adapter, save_base
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, letter_tokenizer
+from tests.support.tiny_bases import load, make_adapter, save_base
 
 SHAPES = [
     Classification(),

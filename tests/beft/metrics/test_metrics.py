@@ -19,7 +19,7 @@ from beft.metrics.counts import label_counts
 from beft.metrics.kinds import LabelKind
 from beft.metrics.registry import METRICS, combined, known_metric, metric, score
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRUTH = [0, 1, 1, 0, 1, 2, 2, 0]
 LABEL_METRICS = ["accuracy", "f1", "macro_f1", "matthews"]
 PREDICTED = [0, 1, 0, 0, 2, 2, 1, 0]
