@@ -31,11 +31,11 @@ from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
 from beft.out_of_memory import is_out_of_memory, out_of_memory_reason
-from beft.placement import module_device
 from beft.process_state import with_own_threads
 from beft.runs import FailedRun, LabelledRows, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
-from beft.sites import BiasSite, find_sites, read_bias
+from beft.sites.offloading import module_device
+from beft.sites.site import BiasSite, find_sites, read_bias
 from beft.training import fit
 
 log = logging.getLogger("beft.adaptation")

@@ -50,7 +50,7 @@ from beft.shapes.classification import Classification
 from beft.shapes.multiple_choice import MultipleChoice
 from beft.shapes.registry import read_shape
 from beft.shapes.shape import Shape
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 from beft.tokenizer_facts import tokenizer_facts
 
 

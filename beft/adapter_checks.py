@@ -11,7 +11,7 @@ from beft.errors import InputError
 from beft.peft_format import pack
 from beft.quantized import quantization_of, stored_quantization
 from beft.settings import Quantization
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.tokenizer_facts import tokenizer_facts
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from beft.errors import InputError
 from beft.files import sha256_json
 from beft.peft_format import ModuleFacts, Opens
 from beft.settings import Pooling, Quantization
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 FORMAT: Final = "beft adapter"
 FORMAT_VERSION: Final = 2

@@ -19,12 +19,12 @@ from beft.errors import InputError
 from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
 from beft.frozen_forwards import ONE_VECTOR, rows_forward
 from beft.frozen_linear import FrozenLinear
-from beft.layout import submodule
 from beft.moved import MovedBias, MovedChoice, MovedHead
 from beft.names import known_name
-from beft.placement import attach_forward, attached_forward, detach_forward, input_device, module_device
-from beft.row_axes import RowAxis
-from beft.sites import BiasSite, site_module
+from beft.sites.batch_axis import RowAxis
+from beft.sites.layout import submodule
+from beft.sites.offloading import attach_forward, attached_forward, detach_forward, input_device, module_device
+from beft.sites.site import BiasSite, site_module
 
 
 class Bank:
@@ -40,7 +40,7 @@ class Bank:
         head: Full parameter names of the model to the tensors that stand in for them, each of the parameter's shape,
             or with an axis for the vectors before it.
         axes: With more than one vector: where the rows of a batch are in the output of each module that a site is
-            in (``beft.row_axes``).
+            in (``beft.sites.batch_axis``).
 
     Raises:
         InputError: A site, a name, a shape or a type does not fit the model, a module is of a class that the bank

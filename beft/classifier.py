@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.examples import AnyRows, LabelledRows
-from beft.placement import attached_forward, input_device
 from beft.pooling import pool
-from beft.row_axes import Batch as Batch
 from beft.shapes.classification import Classification
 from beft.shapes.shape import Shape
+from beft.sites.batch_axis import Batch as Batch
+from beft.sites.offloading import attached_forward, input_device
 from beft.tokenizer_loading import check_end_tokens, check_token_ids
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from beft.errors import InputError, RowError
-from beft.row_axes import Batch
+from beft.sites.batch_axis import Batch
 
 # Rows are sorted by length within blocks of this many batches: enough to keep padding under 10 % of the tokens,
 # few enough that the order of training stays random.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.classifier import Batch, Classifier
-from beft.row_axes import evaluating
 from beft.runs import LabelledRows
+from beft.sites.batch_axis import evaluating
 
 _MEASURED = 4  # rows
 

@@ -21,7 +21,7 @@ from beft.importance.result import Importance
 from beft.importance.selection import Selection, choose_target
 from beft.inertness import inert_terms
 from beft.settings import Settings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 _FILES = {"before": "before.safetensors", "after": "after.safetensors", "information": "fisher.safetensors"}
 _SITES = "sites.json"

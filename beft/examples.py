@@ -12,7 +12,7 @@ from torch import Tensor
 
 from beft.encoding import Encoded
 from beft.metrics.truth import Truth
-from beft.row_axes import Batch
+from beft.sites.batch_axis import Batch
 
 Predictions = NDArray[np.float64] | list[str]
 """Probabilities [examples, labels or choices], values [examples], or texts: as the metrics take them."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.row_axes import AnyClassifier, Batch, evaluating
-from beft.structure import match_layout
+from beft.sites.batch_axis import AnyClassifier, Batch, evaluating
+from beft.sites.matching import match_layout
 
 _ROWS = 2  # two rows tell as much as a whole batch
 

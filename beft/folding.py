@@ -16,9 +16,9 @@ from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from beft.forwards import outputs_of, widened_sum
 from beft.materialise import Materialised, difference, materialise
-from beft.placement import is_spread
 from beft.quantized import quantized_layers
-from beft.sites import BiasSite, read_bias, site_module
+from beft.sites.offloading import is_spread
+from beft.sites.site import BiasSite, read_bias, site_module
 
 if TYPE_CHECKING:
     from beft.adapter import Adapter

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
-from beft.placement import module_device, parameter_value
-from beft.row_axes import FLAT, RowAxis, spread_rows
-from beft.sites import BiasSite
+from beft.sites.batch_axis import FLAT, RowAxis, spread_rows
+from beft.sites.offloading import module_device, parameter_value
+from beft.sites.site import BiasSite
 
 Piece = tuple[Tensor | None, Tensor | None]
 """Some components of a module's own bias (widened), and their delta; either may be missing, not both."""

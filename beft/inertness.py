@@ -18,8 +18,8 @@ from beft.bank import Bank
 from beft.classifier import HEADS
 from beft.errors import BeftError, InputError
 from beft.frozen_linear import WidenedLinear, become
-from beft.placement import attached_forward, input_device, load_outside_of_modes, shared_by_hooks
-from beft.sites import BiasSite, find_sites
+from beft.sites.offloading import attached_forward, input_device, load_outside_of_modes, shared_by_hooks
+from beft.sites.site import BiasSite, find_sites
 
 DRAWS = 4
 """Points, drawn at random, at which the gradients are taken that find the components that could be inert."""

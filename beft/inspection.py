@@ -13,11 +13,11 @@ from beft.classifier import Classifier
 from beft.device import Compute
 from beft.encoding import encode
 from beft.errors import InputError
-from beft.layout import Match, join
 from beft.limits import usable_cores
 from beft.pooling import base_pooling
-from beft.sites import BiasSite, find_sites
-from beft.structure import match_layout
+from beft.sites.layout import Match, join
+from beft.sites.matching import match_layout
+from beft.sites.site import BiasSite, find_sites
 
 log = logging.getLogger("beft.base")
 

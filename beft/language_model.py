@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from beft.classifier import Classifier
 from beft.errors import InputError
-from beft.placement import input_device
-from beft.row_axes import Batch
 from beft.shapes.shape import Shape
+from beft.sites.batch_axis import Batch
+from beft.sites.offloading import input_device
 
 if TYPE_CHECKING:
     from beft.base import BaseReference

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from beft.adapter_checks import listed
 from beft.errors import InputError
 from beft.forwards import outputs_of
-from beft.sites import BiasSite, find_sites
-from beft.structure import is_projection
+from beft.sites.matching import is_projection
+from beft.sites.site import BiasSite, find_sites
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_TOLERANCE = 0.05

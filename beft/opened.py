@@ -22,7 +22,7 @@ from beft.shapes.candidates import Candidates
 from beft.shapes.choosing import choose_shape
 from beft.shapes.prompted import encode_prompts
 from beft.shapes.shape import Shape
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 from beft.tokenizer_loading import check_known, check_token_ids
 
 log = logging.getLogger("beft.opened")

@@ -22,9 +22,9 @@ from beft.optimizer import StackedAdamW
 from beft.process_state import seeded
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
-from beft.row_axes import RowAxis
 from beft.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.schedule import chosen_epoch, rate_factor
+from beft.sites.batch_axis import RowAxis
 from beft.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0

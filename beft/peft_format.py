@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 Opens = Literal["whole", "bias", "no"]
 

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from beft.structure import match_layout
+from beft.sites.matching import match_layout
 
 
 @contextmanager

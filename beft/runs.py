@@ -12,7 +12,7 @@ from torch import Tensor
 from beft.errors import TrainingError
 from beft.examples import LabelledRows as LabelledRows
 from beft.settings import TrainingSettings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 Metric = Callable[[Any, Any], float]
 """From predictions (``beft.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better.

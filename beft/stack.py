@@ -10,8 +10,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from beft.placement import input_device
-from beft.sites import BiasSite
+from beft.sites.offloading import input_device
+from beft.sites.site import BiasSite
 
 
 class ParameterStack:

@@ -25,9 +25,9 @@ from beft.passes import TrainingPass
 from beft.process_state import with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
-from beft.row_axes import RowAxis, measure_row_axes, one_axis
 from beft.runs import FailedRun, LabelledRows, Metric, Run, RunResult
-from beft.sites import site_module
+from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
+from beft.sites.site import site_module
 from beft.training_identity import run_identity, training_identity
 
 log = logging.getLogger("beft.training")

@@ -27,7 +27,7 @@ from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.runs import LabelledRows, Run, finished
 from beft.settings import DatasetSettings, Settings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from benchmarks import machine
 from benchmarks.glue import GLUE, glue_data, glue_identity, is_here

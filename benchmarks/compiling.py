@@ -10,7 +10,7 @@ import torch
 from beft.classifier import Classifier
 from beft.encoding import training_batches
 from beft.runs import LabelledRows
-from beft.sites import find_sites, site_module
+from beft.sites.site import find_sites, site_module
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from beft.files import write_json, write_text
 from beft.importance.methods.fisher import fisher_information
 from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings
-from beft.sites import find_sites, site_module
+from beft.sites.site import find_sites, site_module
 from beft.training import fit
 from benchmarks import compiling, machine, peers, step_profile
 from benchmarks.glue import glue_rows, is_here

@@ -10,7 +10,7 @@ from beft.device import resolve_compute, set_threads
 from beft.estimate import estimate
 from beft.runs import Run, finished
 from beft.settings import BaseSettings, TrainingSettings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from benchmarks.peak import ResidentPeak
 from benchmarks.random_models import Shape, random_classifier, random_rows

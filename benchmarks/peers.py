@@ -16,7 +16,7 @@ from beft.baselines.weights import fit_weights
 from beft.classifier import Classifier
 from beft.runs import LabelledRows, Run
 from beft.settings import TrainingSettings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 PADDED_TO = 128
 

@@ -8,7 +8,7 @@ from beft.classifier import Classifier
 from beft.datasets.prepared import load_split
 from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from benchmarks.prepared import prepared_data
 
 SOURCE = BaseSettings().source

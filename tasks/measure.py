@@ -23,7 +23,7 @@ from beft.methods.registry import METHODS, Kind, MethodOptions
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.opened import Opened, open_classifier
 from beft.settings import TERMS
-from beft.sites import read_bias
+from beft.sites.site import read_bias
 from tasks.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings

@@ -75,7 +75,7 @@ def test_an_import_upwards_is_found(source: str) -> None:
 
 
 def test_an_import_downwards_is_none_of_them() -> None:
-    assert not violations("tasks", "import beft.sites\nfrom . import step\nimport prefect", "tasks")
+    assert not violations("tasks", "import beft.sites.site\nfrom . import step\nimport prefect", "tasks")
 
 
 def test_the_science_imports_without_the_tools() -> None:

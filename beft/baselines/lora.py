@@ -10,10 +10,10 @@ from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsSt
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.names import known_name
-from beft.placement import input_device
 from beft.process_state import seeded
 from beft.settings import TERMS
-from beft.structure import match_layout
+from beft.sites.matching import match_layout
+from beft.sites.offloading import input_device
 
 ADAPTED = ("query", "value")
 """The projections that are adapted, by the terms of their biases."""

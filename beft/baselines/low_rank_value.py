@@ -19,7 +19,7 @@ from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS
-from beft.sites import BiasSite, find_sites, site_module
+from beft.sites.site import BiasSite, find_sites, site_module
 
 
 class LowRankValue(WeightMethod):

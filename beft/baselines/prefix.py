@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
-from beft.placement import input_device
 from beft.process_state import seeded
-from beft.row_axes import evaluating
+from beft.sites.batch_axis import evaluating
+from beft.sites.offloading import input_device
 
 _NAME = "prefix"
 

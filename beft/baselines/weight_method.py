@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.gradients import taking_gradients
-from beft.structure import match_layout
+from beft.sites.matching import match_layout
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from beft.errors import BeftError, InputError
 from beft.names import known_name
 from beft.settings import TERMS
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 Vectors = Mapping[BiasSite, Tensor]
 

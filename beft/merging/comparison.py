@@ -12,7 +12,7 @@ from beft.adapter_checks import check_one_base
 from beft.errors import InputError
 from beft.merging.merged import Mergeable
 from beft.settings import TERMS
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 Changes = Mapping[BiasSite, Tensor]
 

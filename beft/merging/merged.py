@@ -13,7 +13,7 @@ from beft.merging.deltas import content_hash
 from beft.merging.registry import merge_deltas, options
 from beft.names import unknown_name
 from beft.settings import TERMS
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 
 class Mergeable(OverBase, Protocol):

@@ -17,7 +17,7 @@ from beft.examples import LabelledRows, Predictions
 from beft.features import Floats, extract_features
 from beft.measuring import as_metric_takes, predict_rows
 from beft.opened import Opened
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 
 class Common:

@@ -14,7 +14,7 @@ from beft.baselines.weight_method import WeightMethod
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 
 ALL_BIASES = "all_biases"
 

@@ -11,7 +11,7 @@ from beft.evaluation import Score
 from beft.examples import Predictions
 from beft.methods.registry import MethodOptions
 from beft.settings import TrainingSettings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from beft.methods.registry import ALL_BIASES
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.runs import FailedRun, Run, RunResult
 from beft.settings import TERMS
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 from beft.training import fit
 
 

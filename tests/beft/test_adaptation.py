@@ -12,7 +12,7 @@ from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.shapes.classification import Classification
 from beft.shapes.regression import Regression
-from beft.sites import find_sites, read_bias
+from beft.sites.site import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
 
 TRAINING = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from beft.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.folding import fold
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 from tests.conftest import FAMILIES
 from tests.support.components import components
 

@@ -15,7 +15,7 @@ from beft.errors import TrainingError
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.passes import TrainingPass
 from beft.runs import FailedRun, Run, RunResult, finished
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.weights import accuracy, quiet

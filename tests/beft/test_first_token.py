@@ -8,7 +8,7 @@ import torch
 
 from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.settings import Pooling
-from beft.sites import find_sites, site_module
+from beft.sites.site import find_sites, site_module
 from beft.training import fit
 from tests.beft.test_passes import accuracy, mixed_runs
 from tests.support.rows import random_rows, tiny_classifier

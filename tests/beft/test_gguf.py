@@ -17,7 +17,7 @@ from beft.files import sha256_file
 from beft.inspection import inspect_base
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from tests.support.tiny_bases import LABELS, make_adapter
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the package gguf")

@@ -10,7 +10,7 @@ from beft import inertness
 from beft.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.inertness import inert_terms, measure_inertness
-from beft.sites import find_sites, read_bias
+from beft.sites.site import find_sites, read_bias
 from tests.conftest import FAMILIES
 from tests.support.components import components
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from beft.encoding import encode
 from beft.errors import BeftError, InputError
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base
 
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.table import method_rows, side_by_side
 from beft.opened import Opened, open_classifier
 from beft.settings import Settings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.opened import prepare_films
 from tests.support.tiny_bases import save_base

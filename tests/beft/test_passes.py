@@ -14,9 +14,9 @@ from beft.estimate import estimate
 from beft.files import read_json
 from beft.passes import TrainingPass
 from beft.recompute import recomputed_layers
-from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
-from beft.sites import BiasSite, find_sites, site_module
+from beft.sites.batch_axis import measure_row_axes, one_axis
+from beft.sites.site import BiasSite, find_sites, site_module
 from beft.training import fit
 from tests.conftest import FAMILIES, from_config
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

@@ -20,7 +20,7 @@ from beft.classifier import Classifier
 from beft.encoding import encode
 from beft.errors import InputError
 from beft.peft_format import ModuleFacts, adapter_config, describe_modules, pack, plan_peft, unpack_delta
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 from tests.support.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from beft.baselines.weights import attached_weights
 from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.features import predict_probabilities
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.tiny_bases import tiny_tokenizer

@@ -26,7 +26,7 @@ from beft.opened import Opened, open_classifier
 from beft.prediction import Predictor
 from beft.runs import Run
 from beft.settings import Settings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from tests.conftest import build_tiny
 from tests.support.opened import prepare_films

@@ -31,10 +31,10 @@ from beft.merging.dev import with_merged
 from beft.merging.merged import merge
 from beft.prediction import Predictor
 from beft.quantized import quantized_layers
-from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
 from beft.settings import BaseSettings, Quantization, TrainingSettings
-from beft.sites import BiasSite, find_sites
+from beft.sites.batch_axis import measure_row_axes, one_axis
+from beft.sites.site import BiasSite, find_sites
 from beft.training import fit
 from tests.beft.test_adapter_record import as_format_1
 from tests.support.rows import random_rows

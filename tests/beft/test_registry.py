@@ -30,7 +30,7 @@ import torch
 from beft.importance.registry import score
 from beft.merging.registry import merge_deltas
 from beft.settings import MergeSettings, ScoreSettings, Settings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 asked = {"score": {"methods": ["largest_change"], "select_by": "largest_change"}, "merge": {"methods": ["first_alone"]}}
 settings = Settings.from_mapping(asked)

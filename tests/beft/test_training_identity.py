@@ -13,7 +13,7 @@ from beft.device import Compute
 from beft.files import write_text
 from beft.runs import LabelledRows, Run, finished
 from beft.settings import Quantization
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from tests.conftest import build_tiny
 from tests.support.rows import plain_settings, random_rows

@@ -20,7 +20,7 @@ from beft.baselines.weight_method import WeightMethod, WeightsState, used_parame
 from beft.baselines.weights import attached_weights
 from beft.errors import BeftError, InputError
 from beft.features import predict_probabilities
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.weights import accuracy, assert_close, plain_loop, quiet, run_of, train

@@ -11,7 +11,7 @@ from beft.device import Compute
 from beft.errors import InputError
 from beft.runs import Run
 from beft.settings import Settings
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from beft.training import fit
 from benchmarks import agreement, machine
 from benchmarks.glue import glue_data, glue_rows

@@ -1,6 +1,6 @@
 """Which components of its module's bias a site has, counted one by one."""
 
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 
 def components(site: BiasSite) -> list[int]:

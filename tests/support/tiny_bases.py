@@ -14,7 +14,7 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute
 from beft.files import write_json
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 
 LABELS = ("bad", "so-so", "good")
 WORDS = ("a", "film", "good", "not", "touching", "fine", "dull", "story", "the", "was")

@@ -236,7 +236,7 @@ class TestSource:
 
     @pytest.mark.parametrize(
         "path",
-        ["beft/sites.py", "beft/datasets/imdb.yaml", "tasks/count.py", "tasks/helper.py", "tasks/deeper.py"],
+        ["beft/sites/site.py", "beft/datasets/imdb.yaml", "tasks/count.py", "tasks/helper.py", "tasks/deeper.py"],
     )
     def test_it_changes_with(self, project: Path, path: str) -> None:
         before = source_now(Step(count))

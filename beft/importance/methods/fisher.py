@@ -21,7 +21,9 @@ from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.gradients import taking_gradients
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
-from beft.row_axes import (
+from beft.shapes.classification import Classification
+from beft.shapes.shape import Shape
+from beft.sites.batch_axis import (
     AnyClassifier,
     Batch,
     RowAxis,
@@ -31,9 +33,7 @@ from beft.row_axes import (
     output_hooks,
     sum_tokens,
 )
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
-from beft.sites import BiasSite, site_module
+from beft.sites.site import BiasSite, site_module
 
 
 @importance_method("fisher")

@@ -20,7 +20,7 @@ from beft.importance.methods.projection_ratio import projection_ratio_of
 from beft.importance.registry import score
 from beft.inertness import inert_terms, measure_inertness
 from beft.settings import Settings
-from beft.sites import find_sites, read_bias
+from beft.sites.site import find_sites, read_bias
 from tests.beft.importance.methods.test_fisher import Plain
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from beft.errors import InputError
 from beft.importance import registry
 from beft.importance.registry import importance_method, known_methods, score
 from beft.importance.result import Importance
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 SITE = BiasSite("value", 0, "m", "bias", 0, 2, False)
 

@@ -14,7 +14,7 @@ from beft.errors import InputError
 from beft.importance.registry import score
 from beft.importance.result import Importance
 from beft.settings import TERMS
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 
 scores = st.none() | st.floats(0, 2)
 tables = st.dictionaries(st.sampled_from(TERMS), st.lists(scores, min_size=1, max_size=6), min_size=1).map(

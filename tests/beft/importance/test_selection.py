@@ -13,7 +13,7 @@ from beft.importance.registry import score
 from beft.importance.result import Importance
 from beft.importance.selection import Selection, choose_target
 from beft.settings import TERMS
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ from beft.bank import Bank
 from beft.importance.registry import score
 from beft.importance.selection import choose_target
 from beft.inertness import inert_terms, measure_inertness
-from beft.sites import find_sites, read_bias
+from beft.sites.site import find_sites, read_bias
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from beft.errors import InputError
 from beft.merging.choice import choose_merges
 from beft.merging.dev import relative_to
 from beft.settings import MergeSettings
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

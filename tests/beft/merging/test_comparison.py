@@ -15,7 +15,7 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.merging.comparison import compare, compare_all
 from beft.settings import Quantization
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ from beft.merging.deltas import content_hash
 from beft.merging.merged import MergeWarning, merge
 from beft.merging.registry import known_methods
 from beft.settings import Quantization
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

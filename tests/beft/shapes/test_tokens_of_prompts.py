@@ -17,7 +17,7 @@ from beft.shapes.candidates import Candidates
 from beft.shapes.language_model import LanguageModeling
 from beft.shapes.prompt import Prompt
 from beft.shapes.prompted import encode_prompted, encode_prompts
-from beft.sites import find_sites
+from beft.sites.site import find_sites
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, answer_score, letter_tokenizer, sequences_of, task, text_rows
 

@@ -12,7 +12,7 @@ from beft.importance.methods.fisher import fisher_information
 from beft.measuring import predict_rows
 from beft.passes import TrainingPass
 from beft.runs import Run
-from beft.sites import find_sites, site_module
+from beft.sites.site import find_sites, site_module
 from beft.training import fit
 from tests.support.rows import plain_settings
 from tests.support.shapes import TASKS, task

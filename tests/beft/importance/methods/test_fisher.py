@@ -16,7 +16,7 @@ from torch.nn import functional
 from beft.errors import BeftError, InputError
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.registry import score
-from beft.sites import BiasSite, find_sites
+from beft.sites.site import BiasSite, find_sites
 from tests.conftest import BIAS_FREE, END, FAMILIES, from_config
 from tests.support.components import components
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from beft.importance.methods.magnitude import magnitude
 from beft.importance.registry import score
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

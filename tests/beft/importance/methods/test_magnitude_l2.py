@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beft.importance.methods.magnitude import magnitude
 from beft.importance.methods.magnitude_l2 import magnitude_l2
 from beft.importance.registry import score
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from beft.errors import BeftError, InputError
 from beft.importance.methods.projection_ratio import projection_ratio, projection_ratio_of
 from beft.importance.registry import score
-from beft.sites import BiasSite
+from beft.sites.site import BiasSite
 
 torch.set_num_threads(1)
 

@@ -1,13 +1,13 @@
 """Where the transformer families keep their bias terms, one entry a family.
 
-``beft.structure`` finds the one that fits.
+``beft.sites.matching`` finds the one that fits.
 
 A model with an encoder and a decoder has two layer lists. Their layers are numbered through, those of the decoder
 after those of the encoder, and the biases of both attentions of a decoder's layer (over its own tokens, and over the
 encoder's: cross-attention) are biases of the same terms.
 """
 
-from beft.layout import Layout, Place
+from beft.sites.layout import Layout, Place
 
 # The bias that widens the embeddings of ELECTRA is no bias term of ours.
 BERT = Layout(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
-from beft.layout import Found, Match, submodule
 from beft.names import known_name
-from beft.placement import module_device, parameter_value
 from beft.settings import TERMS
-from beft.structure import is_projection, match_layout, width
+from beft.sites.layout import Found, Match, submodule
+from beft.sites.matching import is_projection, match_layout, width
+from beft.sites.offloading import module_device, parameter_value
 
 CAN_BE_ADDED = ("query", "key", "value", "attention_output", "intermediate", "output")
 """The terms of projections: where a projection has no bias, one can be added."""

@@ -12,8 +12,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
-from beft.families import LAYOUTS
-from beft.layout import Layout, Match, join, submodule
+from beft.sites.families import LAYOUTS
+from beft.sites.layout import Layout, Match, join, submodule
 
 
 def match_layout(model: nn.Module) -> Match:

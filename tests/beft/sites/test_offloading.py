@@ -21,12 +21,12 @@ from beft.errors import InputError
 from beft.estimate import estimate
 from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness
-from beft.placement import attached_forward, parameter_value
 from beft.recompute import recomputed_layers
-from beft.row_axes import measure_row_axes, one_axis
 from beft.runs import Run
 from beft.settings import DeviceMap, TrainingSettings
-from beft.sites import find_sites, read_bias
+from beft.sites.batch_axis import measure_row_axes, one_axis
+from beft.sites.offloading import attached_forward, parameter_value
+from beft.sites.site import find_sites, read_bias
 from beft.training import fit
 from tests.beft.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows

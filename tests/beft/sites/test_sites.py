@@ -11,7 +11,7 @@ from torch import nn
 
 from beft.errors import InputError
 from beft.settings import TERMS
-from beft.sites import BiasSite, find_sites, read_bias
+from beft.sites.site import BiasSite, find_sites, read_bias
 from tests.conftest import ENCODER_DECODER, FAMILIES
 from tests.support.components import components
 

@@ -1,0 +1,1 @@
+"""Where the biases of a model are."""
