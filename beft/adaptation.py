@@ -21,10 +21,10 @@ from beft.baselines.weight_method import WeightMethod
 from beft.baselines.weights import WeightsResult, fit_weights
 from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
-from beft.encoding import Encoded, sorted_batches
+from beft.encoding.examples import Predictions
+from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.errors import TrainingError
 from beft.evidence import Evidence
-from beft.examples import Predictions
 from beft.features import extract_features
 from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from beft.encoding.examples import AnyRows, LabelledRows
 from beft.errors import InputError
-from beft.examples import AnyRows, LabelledRows
 from beft.pooling import pool
 from beft.shapes.classification import Classification
 from beft.shapes.shape import Shape

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from beft.classifier import Classifier
-from beft.encoding import TOKENIZING, Encoded, sorted_batches
+from beft.encoding.tokenization import TOKENIZING, Encoded, sorted_batches
 from beft.process_state import with_own_threads
 from beft.shapes.shape import BETWEEN_SPANS
 

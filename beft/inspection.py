@@ -11,7 +11,7 @@ from torch import Tensor
 from beft.base import BaseReference, load_parts, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.limits import usable_cores
 from beft.pooling import base_pooling

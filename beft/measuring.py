@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from beft.classifier import Classifier
-from beft.encoding import Encoded, sorted_batches
-from beft.examples import LabelledRows, Predictions
+from beft.encoding.examples import LabelledRows, Predictions
+from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.generation import Choose, generate_answers
 from beft.metrics.registry import known_metric, score_predictions
 from beft.process_state import with_own_threads

@@ -14,13 +14,13 @@ from beft.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.classifier import Classifier
 from beft.datasets.prepared import Split, load_split, load_summary
 from beft.device import resolve_compute
-from beft.examples import Predictions
+from beft.encoding.examples import Predictions
+from beft.encoding.prompted import encode_prompts
 from beft.measuring import as_metric_takes, predict_rows
 from beft.runs import LabelledRows, RunResult
 from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.shapes.candidates import Candidates
 from beft.shapes.choosing import choose_shape
-from beft.shapes.prompted import encode_prompts
 from beft.shapes.shape import Shape
 from beft.sites.site import BiasSite
 from beft.tokenizer_loading import check_known, check_token_ids

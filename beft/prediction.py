@@ -17,8 +17,8 @@ from beft.adapter import Adapter
 from beft.adapter_checks import check_contents, check_inputs
 from beft.base import BaseReference, load_classifier, resolve_base
 from beft.device import Compute, resolve_compute
+from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
-from beft.examples import Predictions
 from beft.generation import generate_answers
 from beft.limits import usable_cores
 from beft.measuring import predict_rows

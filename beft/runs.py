@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from beft.encoding.examples import LabelledRows as LabelledRows
 from beft.errors import TrainingError
-from beft.examples import LabelledRows as LabelledRows
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 
 Metric = Callable[[Any, Any], float]
-"""From predictions (``beft.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better.
+"""From predictions (``beft.encoding.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better.
 
 A checkpoint knows it by its attribute ``name`` where it has one, else by its own qualified name.
 """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from beft.encoding import TOKENIZING, token_limit
+from beft.encoding.tokenization import TOKENIZING, token_limit
 from beft.files import sha256_json
 
 # Case, accents, punctuation, numbers, white space, another script: what tokenizers' settings differ in.

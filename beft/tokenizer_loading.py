@@ -12,7 +12,7 @@ from torch import nn
 
 from beft.base_files import read_mapping, vocabulary_files
 from beft.commands import pip_install
-from beft.encoding import Encoded, row_of
+from beft.encoding.tokenization import Encoded, row_of
 from beft.errors import InputError, RowError
 from beft.gguf import gguf_file, gguf_options
 

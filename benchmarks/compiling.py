@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from beft.classifier import Classifier
-from beft.encoding import training_batches
+from beft.encoding.tokenization import training_batches
 from beft.runs import LabelledRows
 from beft.sites.site import find_sites, site_module
 

@@ -22,7 +22,7 @@ from torch import nn
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute, resolve_compute, set_threads
-from beft.encoding import sorted_batches
+from beft.encoding.tokenization import sorted_batches
 from beft.files import write_json, write_text
 from beft.importance.methods.fisher import fisher_information
 from beft.runs import LabelledRows, Run

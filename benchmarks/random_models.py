@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from beft.classifier import Classifier
-from beft.encoding import Encoded
+from beft.encoding.tokenization import Encoded
 from beft.runs import LabelledRows
 
 LABELS = ("negative", "positive")

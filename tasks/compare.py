@@ -14,9 +14,9 @@ from beft.adapter import Adapter
 from beft.adapter_checks import check_inputs
 from beft.commands import own_command
 from beft.datasets.prepared import Rows, load_split
+from beft.encoding.examples import Predictions
 from beft.errors import InputError
 from beft.evaluation import NO_GATE, Method, evaluate_methods
-from beft.examples import Predictions
 from beft.files import read_json, write_json
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth

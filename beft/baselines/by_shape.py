@@ -9,8 +9,8 @@ from beft.baselines.feature_rows import Features
 from beft.baselines.linear import LinearClassifier
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.baselines.ridge_regression import fit_ridge_regression, ridge_regression_head
+from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.examples import LabelledRows
 from beft.names import known_name
 from beft.shapes.shape import Shape
 

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
-from beft.examples import LabelledRows, Predictions
 from beft.measuring import score_rows
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth

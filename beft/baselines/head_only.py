@@ -21,8 +21,8 @@ import torch
 
 from beft.baselines.feature_rows import FeatureRows, Features, Floats
 from beft.baselines.linear import LinearClassifier, Quality, checked
+from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.examples import LabelledRows
 from beft.metrics.registry import known_metric
 from beft.optimizer import StackedAdamW
 from beft.schedule import rate_factor

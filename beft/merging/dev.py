@@ -9,7 +9,7 @@ from typing import Any
 
 from beft.adaptation import DevMetric
 from beft.adapter import Adapter
-from beft.examples import LabelledRows
+from beft.encoding.examples import LabelledRows
 from beft.measuring import measure_runs
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev

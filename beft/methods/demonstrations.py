@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beft.encoding import TOKENIZING, token_limit
+from beft.encoding.examples import AnyRows, LabelledRows
+from beft.encoding.prompted import encode_prompted, encode_prompts
+from beft.encoding.tokenization import TOKENIZING, token_limit
 from beft.errors import InputError
-from beft.examples import AnyRows, LabelledRows
 from beft.shapes.candidates import Candidates
-from beft.shapes.prompted import encode_prompted, encode_prompts
 
 BETWEEN = "\n\n"
 """What stands between two demonstrations, and between the last one and the prompt."""

@@ -9,8 +9,8 @@ import torch
 from beft.baselines.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier
+from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.examples import LabelledRows
 from beft.features import Floats
 from beft.methods.common import Common
 from beft.methods.memory import PeakMemory

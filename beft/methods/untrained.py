@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from beft.bank import Bank
+from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
-from beft.examples import LabelledRows, Predictions
 from beft.measuring import predict_rows, score_rows
 from beft.methods.common import Common
 from beft.methods.demonstrations import draw_demonstrations, with_demonstrations

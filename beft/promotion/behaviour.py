@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from beft.examples import Predictions
+from beft.encoding.examples import Predictions
 
 Perturbation = Callable[[str], str]
 """From a text to one that means the same for the task; the same text where there is nothing to change."""

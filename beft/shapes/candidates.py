@@ -5,11 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from beft.encoding.examples import AnyRows, LabelledRows
+from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
-from beft.examples import AnyRows, LabelledRows
 from beft.shapes.multiple_choice import MultipleChoice
 from beft.shapes.prompt import Prompt
-from beft.shapes.prompted import encode_prompted
 from beft.shapes.shape import choices_of, labels_or_zeros
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from beft.encoding import encode
+from beft.encoding.examples import AnyRows, LabelledRows, Predictions
+from beft.encoding.tokenization import encode
 from beft.errors import InputError
-from beft.examples import AnyRows, LabelledRows, Predictions
 from beft.shapes.shape import Shape, as_array, labels_or_zeros
 
 

@@ -6,12 +6,12 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from beft.encoding import Encoded
+from beft.encoding.examples import AnyRows, LabelledRows, side_by_side
+from beft.encoding.prompted import encode_prompted, encode_prompts
+from beft.encoding.tokenization import Encoded
 from beft.errors import InputError, RowError
-from beft.examples import AnyRows, LabelledRows, side_by_side
 from beft.shapes.candidates import Candidates
 from beft.shapes.prompt import Prompt
-from beft.shapes.prompted import encode_prompted, encode_prompts
 from beft.shapes.shape import BETWEEN_SPANS, labels_or_zeros
 
 NEW_TOKENS = 32

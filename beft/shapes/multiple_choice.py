@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from beft.encoding import encode
-from beft.examples import AnyRows, LabelledRows, Predictions, side_by_side
+from beft.encoding.examples import AnyRows, LabelledRows, Predictions, side_by_side
+from beft.encoding.tokenization import encode
 from beft.shapes.shape import Shape, as_array, choices_of, labels_or_zeros
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.encoding import encode
-from beft.examples import AnyRows, LabelledRows, Predictions
+from beft.encoding.examples import AnyRows, LabelledRows, Predictions
+from beft.encoding.tokenization import encode
 from beft.shapes.shape import Shape, as_array, labels_or_zeros
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.errors import InputError, RowError
-from beft.examples import AnyRows, LabelledRows, Predictions
 
 BETWEEN_SPANS = " | "
 """What stands between the spans of one answer where they are written in a line; in data each has its own line."""

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.classifier import Classifier
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, sha256_json
 from tests.conftest import BIAS_FREE
@@ -68,7 +68,7 @@ torch.set_num_threads(1)
 from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.device import Compute
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.prediction import Predictor
 
 root = Path(sys.argv[1])

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beft.base import resolve_base
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, write_json
 from beft.settings import Settings

@@ -17,7 +17,7 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
 from beft.device import Compute
-from beft.encoding import encode, row_of
+from beft.encoding.tokenization import encode, row_of
 from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.prediction import Predictor

@@ -11,7 +11,7 @@ from beft.baselines.by_shape import fit_linear_baseline
 from beft.baselines.conditional_logit import fit_conditional_logit
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.ridge_regression import fit_ridge_regression
-from beft.encoding import Encoded
+from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.measuring import sequence_outputs
 from beft.runs import LabelledRows

@@ -11,9 +11,9 @@ import torch
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute
+from beft.encoding.prompted import encode_prompts
 from beft.generation import generate_answers
 from beft.shapes.language_model import LanguageModeling
-from beft.shapes.prompted import encode_prompts
 from tests.support.shapes import PROMPT, letter_tokenizer
 
 torch.set_num_threads(1)

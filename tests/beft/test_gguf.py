@@ -11,7 +11,7 @@ import torch
 
 from beft.base import is_decoder, load_classifier, resolve_base
 from beft.device import Compute
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import sha256_file
 from beft.inspection import inspect_base

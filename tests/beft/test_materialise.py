@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import BeftError, InputError
 from beft.sites.site import find_sites
 from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base

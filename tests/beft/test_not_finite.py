@@ -11,9 +11,9 @@ import torch
 from beft.baselines.feature_rows import FeatureRows
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import Quality
-from beft.encoding import Encoded
+from beft.encoding.examples import LabelledRows
+from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError
-from beft.examples import LabelledRows
 from beft.generation import generate_answers
 from beft.language_model import LanguageModel
 from beft.learning_rates import best_tried

@@ -12,7 +12,7 @@ from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
 from beft.device import Compute
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.features import extract_features
 from beft.files import read_json, write_json
 from beft.opened import Opened

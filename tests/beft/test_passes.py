@@ -8,7 +8,7 @@ import torch
 
 from beft.bank import Bank
 from beft.classifier import Classifier
-from beft.encoding import parts_of_like_length, training_batches
+from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.files import read_json

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from beft.adapter import Adapter
 from beft.bank import Bank
 from beft.classifier import Classifier
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.peft_format import ModuleFacts, adapter_config, describe_modules, pack, plan_peft, unpack_delta
 from beft.sites.site import BiasSite, find_sites

@@ -18,7 +18,7 @@ from beft.bank import Bank
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute, resolve_compute
-from beft.encoding import encode
+from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.features import predict_probabilities

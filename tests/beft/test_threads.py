@@ -16,13 +16,13 @@ from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.classifier import Classifier
 from beft.device import Compute
-from beft.encoding import encode
+from beft.encoding.prompted import encode_prompted
+from beft.encoding.tokenization import encode
 from beft.prediction import Predictor
 from beft.settings import Quantization
 from beft.shapes.candidates import Candidates
 from beft.shapes.classification import Classification
 from beft.shapes.language_model import LanguageModeling
-from beft.shapes.prompted import encode_prompted
 from beft.shapes.shape import Shape
 from tasks.package import save_model
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer

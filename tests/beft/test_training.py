@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beft.encoding import training_batches
+from beft.encoding.tokenization import training_batches
 from beft.errors import InputError, TrainingError
 from beft.runs import Run, finished
 from beft.sites.site import find_sites

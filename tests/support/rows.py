@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from beft.classifier import Classifier
-from beft.encoding import Encoded
+from beft.encoding.tokenization import Encoded
 from beft.runs import LabelledRows
 from beft.settings import TrainingSettings
 from tests.conftest import END, LABELS, PAD, VOCABULARY, build_tiny

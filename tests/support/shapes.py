@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
-from beft.encoding import Encoded
+from beft.encoding.tokenization import Encoded
 from beft.language_model import LanguageModel
 from beft.runs import LabelledRows
 from beft.shapes.candidates import Candidates

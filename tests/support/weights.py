@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from beft.baselines.weights import fit_weights
-from beft.encoding import training_batches
+from beft.encoding.tokenization import training_batches
 from beft.runs import Run
 from tests.support.rows import plain_settings, random_rows
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from beft.adapter import Adapter
 from beft.base import is_decoder, load_classifier, resolve_base
 from beft.device import Compute
+from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.prediction import Predictor
@@ -18,7 +19,6 @@ from beft.shapes.choosing import choose_shape
 from beft.shapes.classification import Classification
 from beft.shapes.language_model import LanguageModeling
 from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.prompted import encode_prompted
 from beft.shapes.registry import read_shape
 from beft.shapes.regression import Regression
 from tests.conftest import build_tiny

@@ -8,6 +8,7 @@ import torch
 
 from beft.bank import Bank
 from beft.datasets.prepared import Rows
+from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.errors import InputError
 from beft.folding import fold
 from beft.generation import generate_answers
@@ -16,7 +17,6 @@ from beft.measuring import sequence_outputs
 from beft.shapes.candidates import Candidates
 from beft.shapes.language_model import LanguageModeling
 from beft.shapes.prompt import Prompt
-from beft.shapes.prompted import encode_prompted, encode_prompts
 from beft.sites.site import find_sites
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, answer_score, letter_tokenizer, sequences_of, task, text_rows

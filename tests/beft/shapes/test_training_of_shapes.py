@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from beft.bank import Bank
-from beft.encoding import sorted_batches, training_batches
+from beft.encoding.tokenization import sorted_batches, training_batches
 from beft.importance.methods.fisher import fisher_information
 from beft.measuring import predict_rows
 from beft.passes import TrainingPass

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from beft.encoding import TOKENIZING, Encoded, token_limit
+from beft.encoding.tokenization import TOKENIZING, Encoded, token_limit
 from beft.errors import InputError, RowError
 
 

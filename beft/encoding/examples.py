@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beft.encoding import Encoded
+from beft.encoding.tokenization import Encoded
 from beft.metrics.truth import Truth
 from beft.sites.batch_axis import Batch
 
