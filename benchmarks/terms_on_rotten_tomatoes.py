@@ -19,7 +19,7 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.datasets.prepared import load_split, load_summary
 from beft.device import resolve_compute, set_threads
-from beft.evaluation import Cost, Method, evaluate_methods
+from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.runs import RunResult

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from beft.evaluation import Evaluation
+from beft.evaluation.scores import Evaluation
 from beft.metrics.registry import METRICS
 from tasks.entries import shown
 from tasks.formatting import percent, points, small

@@ -16,14 +16,14 @@ from beft.commands import own_command
 from beft.datasets.prepared import Rows, load_split
 from beft.encoding.examples import Predictions
 from beft.errors import InputError
-from beft.evaluation import NO_GATE, Method, evaluate_methods
+from beft.evaluation.promotion.behaviour import flip_rate, perturb
+from beft.evaluation.promotion.slices import row_slices, too_many_labels
+from beft.evaluation.promotion.verdict import Side, SliceGain, slice_gain
+from beft.evaluation.scores import NO_GATE, Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
 from beft.opened import Opened, open_classifier
-from beft.promotion.behaviour import flip_rate, perturb
-from beft.promotion.slices import row_slices, too_many_labels
-from beft.promotion.verdict import Side, SliceGain, slice_gain
 from tasks.package import SEEN
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beft.evaluation import Evaluation
+from beft.evaluation.scores import Evaluation
 from beft.files import read_json
 from tasks.flat_settings import flat
 from tasks.settings import PipelineSettings

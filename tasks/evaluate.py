@@ -13,7 +13,7 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier
 from beft.datasets.prepared import load_split
 from beft.encoding.examples import Predictions
-from beft.evaluation import Cost, Evaluation, Method, evaluate_methods
+from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods
 from beft.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.files import read_json, write_json
 from beft.measuring import as_metric_takes

@@ -13,7 +13,7 @@ import torch
 
 from beft.adapter import Adapter
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation import Method, SplitEvaluation, evaluate_methods
+from beft.evaluation.scores import Method, SplitEvaluation, evaluate_methods
 from beft.files import read_json, write_json
 from beft.merging.choice import choose_merges
 from beft.merging.comparison import compare_all

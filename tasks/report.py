@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import beft
-from beft.evaluation import Cost, Gain, Score
+from beft.evaluation.promotion.certainty import decision_certainty
+from beft.evaluation.scores import Cost, Gain, Score
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
 from beft.metrics.registry import METRICS
-from beft.promotion.certainty import decision_certainty
 from tasks.card import licence_of, short
 from tasks.flat_settings import ELSEWHERE, flat
 from tasks.formatting import duration, percent, points, quantity, small, title

@@ -6,7 +6,7 @@ watches them, MLflow logs them.
 
 from pydantic import Field, field_validator
 
-from beft.promotion.rules import PromotionRules
+from beft.evaluation.promotion.rules import PromotionRules
 from beft.settings import Section, Settings
 from tasks.passwords import INSTEAD, holds_password
 

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from beft.baselines.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.errors import InputError
-from beft.evaluation import Cost
+from beft.evaluation.scores import Cost
 from beft.metrics.registry import rank_on_dev
 from beft.shapes.classification import Classification
 

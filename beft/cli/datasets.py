@@ -140,8 +140,8 @@ def draft(
 
 def _decisions(facts: Mapping[str, Any], settings: "Settings") -> list[str]:
     """What a decision can tell: on a first champion, which a run takes, and on a promotion, where that is another."""
-    from beft.promotion.certainty import decision_certainty
-    from beft.promotion.rules import PromotionRules
+    from beft.evaluation.promotion.certainty import decision_certainty
+    from beft.evaluation.promotion.rules import PromotionRules
 
     rules = getattr(settings, "promotion", PromotionRules())
     first = decision_certainty(facts, settings.evaluate.confidence)

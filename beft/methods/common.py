@@ -13,7 +13,7 @@ from beft.classifier import Classifier
 from beft.datasets.prepared import Split
 from beft.device import resolve_compute
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation import Method, Score, evaluate_methods
+from beft.evaluation.scores import Method, Score, evaluate_methods
 from beft.features import Floats, extract_features
 from beft.measuring import as_metric_takes, predict_rows
 from beft.opened import Opened

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beft.baselines.weight_method import WeightsState
 from beft.encoding.examples import Predictions
-from beft.evaluation import Score
+from beft.evaluation.scores import Score
 from beft.methods.registry import MethodOptions
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite

@@ -14,6 +14,7 @@ from beft.baselines.linear import Quality
 from beft.encoding.examples import LabelledRows
 from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError
+from beft.evaluation.promotion.behaviour import flip_rate
 from beft.generation import generate_answers
 from beft.language_model import LanguageModel
 from beft.learning_rates import best_tried
@@ -23,7 +24,6 @@ from beft.merging.methods.searched_weights import Score, best
 from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.prediction import Predictor
-from beft.promotion.behaviour import flip_rate
 from beft.schedule import chosen_epoch
 from beft.shapes.classification import Classification
 from tests.beft.test_threads import SHAPES, save_adapter

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from beft.evaluation import Cost, Method, evaluate_methods
+from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.files import write_json
 from beft.settings import EvaluateSettings
 from flows.outcome import rows, show

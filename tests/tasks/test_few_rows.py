@@ -8,9 +8,9 @@ import pytest
 from beft.datasets.draft import draft_description
 from beft.datasets.prepared import load_split, load_summary
 from beft.errors import InputError
-from beft.evaluation import NO_GATE
+from beft.evaluation.promotion.certainty import decision_certainty
+from beft.evaluation.scores import NO_GATE
 from beft.files import read_json
-from beft.promotion.certainty import decision_certainty
 from flows.outcome import rows as outcome_rows
 from tasks.compare import compare
 from tasks.connection import connect

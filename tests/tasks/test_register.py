@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from beft.errors import InputError
-from beft.evaluation import Evaluation, Method, evaluate_methods
+from beft.evaluation.scores import Evaluation, Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.prediction import Predictor
 from beft.settings import EvaluateSettings

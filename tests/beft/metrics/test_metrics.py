@@ -190,7 +190,7 @@ import socket, sys
 def refuse(*_, **__):
     raise OSError("a connection was tried")
 socket.socket.connect = socket.getaddrinfo = refuse
-import beft.metrics.registry, beft.bootstrap, beft.evaluation, beft.metrics.counts
+import beft.metrics.registry, beft.evaluation.bootstrap, beft.evaluation.scores, beft.metrics.counts
 assert not {"evaluate", "sklearn", "datasets"} & set(sys.modules), "slow imports at the start"
 values = beft.metrics.registry.combined(["accuracy", "f1", "macro_f1", "matthews"]).compute(
     predictions=[0, 1, 1, 0], references=[0, 1, 0, 0])

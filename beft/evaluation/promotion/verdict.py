@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beft.bootstrap import percentile_interval
-from beft.evaluation import Gain
-from beft.promotion.rules import PromotionRules
-from beft.promotion.slices import MOST_VALUES
+from beft.evaluation.bootstrap import percentile_interval
+from beft.evaluation.promotion.rules import PromotionRules
+from beft.evaluation.promotion.slices import MOST_VALUES
+from beft.evaluation.scores import Gain
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from beft.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval, single_units
 from beft.errors import InputError
+from beft.evaluation.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval, single_units
 from beft.metrics.kinds import MetricKind
 from beft.metrics.registry import combined, known_metric
 from beft.metrics.texts import checked_texts

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from beft.evaluation import Gain, Method, evaluate_methods
-from beft.promotion.rules import PromotionRules
-from beft.promotion.verdict import Evidence, Side, SliceGain, Verdict, judge, slice_gain
+from beft.evaluation.promotion.rules import PromotionRules
+from beft.evaluation.promotion.verdict import Evidence, Side, SliceGain, Verdict, judge, slice_gain
+from beft.evaluation.scores import Gain, Method, evaluate_methods
 from beft.settings import EvaluateSettings
 
 RULES = PromotionRules()

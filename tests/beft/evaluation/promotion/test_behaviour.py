@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.errors import InputError
-from beft.promotion.behaviour import change_punctuation, flip_rate, perturb, swap_case, swap_names
-from beft.promotion.slices import row_slices, too_many_labels
+from beft.evaluation.promotion.behaviour import change_punctuation, flip_rate, perturb, swap_case, swap_names
+from beft.evaluation.promotion.slices import row_slices, too_many_labels
 
 
 def test_case() -> None:

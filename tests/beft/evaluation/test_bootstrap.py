@@ -8,14 +8,14 @@ import pytest
 from scipy.stats import binom, binomtest, kstest
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from beft.bootstrap import (
+from beft.errors import InputError
+from beft.evaluation.bootstrap import (
     bootstrap,
     exchange_test,
     group_rows,
     metric_values,
     percentile_interval,
 )
-from beft.errors import InputError
 from beft.metrics.registry import METRICS
 
 NAMES = ("accuracy", "f1", "macro_f1", "matthews")
@@ -83,7 +83,7 @@ def test_the_interval_is_seeded_and_does_not_depend_on_portions(monkeypatch: pyt
         draw(7),
         exchange_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
     )
-    monkeypatch.setattr("beft.bootstrap._NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr("beft.evaluation.bootstrap._NUMBERS_AT_ONCE", 100)
     portions, p_portions = (
         draw(7),
         exchange_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
