@@ -44,12 +44,12 @@ from beft.peft_format import (
     site_tensor_name,
     unpack_delta,
 )
+from beft.problems.classification import Classification
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.registry import read_shape
+from beft.problems.shape import Shape
 from beft.quantized import quantization_of
 from beft.settings import TERMS, Quantization
-from beft.shapes.classification import Classification
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.registry import read_shape
-from beft.shapes.shape import Shape
 from beft.sites.site import BiasSite, find_sites
 from beft.tokenizer_facts import tokenizer_facts
 

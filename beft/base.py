@@ -22,8 +22,8 @@ from beft.language_model import LanguageModel
 from beft.loading import load_model
 from beft.own_head import fit_own_head
 from beft.pooling import base_pooling, pooling_files, unused_modules
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
 from beft.tokenizer_loading import load_tokenizer
 
 log = logging.getLogger("beft.base")

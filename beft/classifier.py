@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from beft.encoding.examples import AnyRows, LabelledRows
 from beft.errors import InputError
 from beft.pooling import pool
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
 from beft.sites.batch_axis import Batch as Batch
 from beft.sites.offloading import attached_forward, input_device
 from beft.tokenizer_loading import check_end_tokens, check_token_ids

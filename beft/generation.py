@@ -9,8 +9,8 @@ import torch
 
 from beft.classifier import Classifier
 from beft.encoding.tokenization import TOKENIZING, Encoded, sorted_batches
+from beft.problems.shape import BETWEEN_SPANS
 from beft.process_state import with_own_threads
-from beft.shapes.shape import BETWEEN_SPANS
 
 Choose = Callable[[torch.Tensor], Any]
 """Says which vector of a bank each sequence of the batches to come is computed with."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from beft.classifier import Classifier
 from beft.errors import InputError
-from beft.shapes.shape import Shape
+from beft.problems.shape import Shape
 from beft.sites.batch_axis import Batch
 from beft.sites.offloading import input_device
 

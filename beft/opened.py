@@ -17,11 +17,11 @@ from beft.device import resolve_compute
 from beft.encoding.examples import Predictions
 from beft.encoding.prompted import encode_prompts
 from beft.measuring import as_metric_takes, predict_rows
+from beft.problems.candidates import Candidates
+from beft.problems.choosing import choose_shape
+from beft.problems.shape import Shape
 from beft.runs import LabelledRows, RunResult
 from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
-from beft.shapes.candidates import Candidates
-from beft.shapes.choosing import choose_shape
-from beft.shapes.shape import Shape
 from beft.sites.site import BiasSite
 from beft.tokenizer_loading import check_known, check_token_ids
 

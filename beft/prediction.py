@@ -23,8 +23,8 @@ from beft.generation import generate_answers
 from beft.limits import usable_cores
 from beft.measuring import predict_rows
 from beft.names import known_name
+from beft.problems.language_model import LanguageModeling
 from beft.settings import NO_UNICODE, BaseSettings
-from beft.shapes.language_model import LanguageModeling
 from beft.tokenizer_loading import check_token_ids
 
 

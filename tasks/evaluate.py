@@ -19,9 +19,9 @@ from beft.files import read_json, write_json
 from beft.measuring import as_metric_takes
 from beft.metrics.registry import known_metric
 from beft.opened import Opened, open_classifier
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
 from beft.runs import LabelledRows
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -12,7 +12,7 @@ from beft.baselines.ridge_regression import fit_ridge_regression, ridge_regressi
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
 from beft.names import known_name
-from beft.shapes.shape import Shape
+from beft.problems.shape import Shape
 
 LINEAR_BASELINES: Mapping[str, str] = {
     "classification": "logistic_regression",

@@ -15,7 +15,7 @@ from beft.baselines.feature_rows import FeatureRows, Features, Floats
 from beft.baselines.linear import LinearClassifier, best_on_dev, standardisation
 from beft.baselines.logistic_regression import COSTS, TOLERANCE
 from beft.errors import BeftError
-from beft.shapes.multiple_choice import MultipleChoice
+from beft.problems.multiple_choice import MultipleChoice
 
 
 def fit_conditional_logit(

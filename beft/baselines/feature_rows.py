@@ -13,7 +13,7 @@ from beft.errors import InputError
 from beft.measuring import score_rows
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth
-from beft.shapes.shape import Shape
+from beft.problems.shape import Shape
 
 Floats = NDArray[np.float64]
 Features = NDArray[Any] | Tensor

@@ -25,10 +25,10 @@ from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
 from beft.metrics.registry import known_metric
 from beft.optimizer import StackedAdamW
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
 from beft.schedule import rate_factor
 from beft.settings import TrainingSettings
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
 
 
 @dataclass(frozen=True)

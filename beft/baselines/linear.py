@@ -14,7 +14,7 @@ from beft.baselines.feature_rows import FeatureRows, Features, Floats, feature_a
 from beft.errors import InputError
 from beft.evaluation.scores import Cost
 from beft.metrics.registry import rank_on_dev
-from beft.shapes.classification import Classification
+from beft.problems.classification import Classification
 
 Integers = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import torch
 
 from beft.baselines.feature_rows import FeatureRows, Features, Floats
 from beft.baselines.linear import LinearClassifier, best_on_dev, standardisation
-from beft.shapes.regression import Regression
+from beft.problems.regression import Regression
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(-2, 6, 17))
 """The penalties (scikit-learn's alpha) that are tried: 1e-2 to 1e6, two to a factor of ten."""

@@ -11,7 +11,7 @@ from beft.encoding.examples import AnyRows, LabelledRows
 from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.encoding.tokenization import TOKENIZING, token_limit
 from beft.errors import InputError
-from beft.shapes.candidates import Candidates
+from beft.problems.candidates import Candidates
 
 BETWEEN = "\n\n"
 """What stands between two demonstrations, and between the last one and the prompt."""

@@ -14,7 +14,7 @@ from beft.methods.common import Common
 from beft.methods.demonstrations import draw_demonstrations, with_demonstrations
 from beft.methods.memory import PeakMemory
 from beft.methods.result import MethodResult, MethodRun
-from beft.shapes.candidates import Candidates
+from beft.problems.candidates import Candidates
 
 
 def predict_untouched(common: Common, asked: MethodRun) -> MethodResult:

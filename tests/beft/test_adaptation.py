@@ -8,10 +8,10 @@ from torch.nn import functional
 from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank import Bank
 from beft.datasets.prepared import Rows
+from beft.problems.classification import Classification
+from beft.problems.regression import Regression
 from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
-from beft.shapes.classification import Classification
-from beft.shapes.regression import Regression
 from beft.sites.site import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier
 

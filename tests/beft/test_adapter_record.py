@@ -18,7 +18,7 @@ from beft.device import Compute
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.prediction import Predictor
-from beft.shapes.multiple_choice import MultipleChoice
+from beft.problems.multiple_choice import MultipleChoice
 from tests.support.tiny_bases import LABELS, load, make_adapter, save_base
 
 torch.set_num_threads(1)

@@ -15,8 +15,8 @@ from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.errors import InputError
 from beft.inspection import inspect_base
-from beft.shapes.candidates import Candidates
-from beft.shapes.prompt import Prompt
+from beft.problems.candidates import Candidates
+from beft.problems.prompt import Prompt
 from tests.support.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from beft.encoding.tokenization import encode, row_of
 from beft.errors import InputError
 from beft.inspection import inspect_base
 from beft.prediction import Predictor
-from beft.shapes.multiple_choice import MultipleChoice
+from beft.problems.multiple_choice import MultipleChoice
 from beft.tokenizer_loading import check_known, known_tokens, model_positions
 from tests.beft.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.beft.test_threads import SHAPES, opened, save_adapter

@@ -14,11 +14,11 @@ from beft.baselines.ridge_regression import fit_ridge_regression
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.measuring import sequence_outputs
+from beft.problems.language_model import LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.regression import Regression
 from beft.runs import LabelledRows
 from beft.settings import Settings
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.regression import Regression
 from tests.support.shapes import PROMPT, task
 
 

@@ -13,11 +13,11 @@ from beft.adapter import Adapter
 from beft.base import load_classifier, resolve_base
 from beft.device import Compute
 from beft.prediction import Predictor
-from beft.shapes.classification import Classification
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.regression import Regression
-from beft.shapes.shape import Shape
+from beft.problems.classification import Classification
+from beft.problems.language_model import LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.regression import Regression
+from beft.problems.shape import Shape
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 

@@ -13,7 +13,7 @@ from beft.classifier import Classifier
 from beft.device import Compute
 from beft.encoding.prompted import encode_prompts
 from beft.generation import generate_answers
-from beft.shapes.language_model import LanguageModeling
+from beft.problems.language_model import LanguageModeling
 from tests.support.shapes import PROMPT, letter_tokenizer
 
 torch.set_num_threads(1)

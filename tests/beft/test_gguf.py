@@ -15,8 +15,8 @@ from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import sha256_file
 from beft.inspection import inspect_base
-from beft.shapes.candidates import Candidates
-from beft.shapes.prompt import Prompt
+from beft.problems.candidates import Candidates
+from beft.problems.prompt import Prompt
 from beft.sites.site import find_sites
 from tests.support.tiny_bases import LABELS, make_adapter
 

@@ -24,8 +24,8 @@ from beft.merging.methods.searched_weights import Score, best
 from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.prediction import Predictor
+from beft.problems.classification import Classification
 from beft.schedule import chosen_epoch
-from beft.shapes.classification import Classification
 from tests.beft.test_threads import SHAPES, save_adapter
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows

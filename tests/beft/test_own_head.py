@@ -125,7 +125,7 @@ def test_an_adapter_over_such_a_base_gives_its_own_logits(tiny: Callable[..., An
 
 
 def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from beft.shapes.regression import Regression
+    from beft.problems.regression import Regression
 
     caplog.set_level("INFO", logger="beft.base")
     model = tiny("bert", num_labels=1)

@@ -16,10 +16,10 @@ from beft.encoding.tokenization import encode
 from beft.features import extract_features
 from beft.files import read_json, write_json
 from beft.opened import Opened
+from beft.problems.candidates import Candidates
+from beft.problems.prompt import Prompt
 from beft.runs import LabelledRows
 from beft.settings import Settings
-from beft.shapes.candidates import Candidates
-from beft.shapes.prompt import Prompt
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)

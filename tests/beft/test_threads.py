@@ -19,11 +19,11 @@ from beft.device import Compute
 from beft.encoding.prompted import encode_prompted
 from beft.encoding.tokenization import encode
 from beft.prediction import Predictor
+from beft.problems.candidates import Candidates
+from beft.problems.classification import Classification
+from beft.problems.language_model import LanguageModeling
+from beft.problems.shape import Shape
 from beft.settings import Quantization
-from beft.shapes.candidates import Candidates
-from beft.shapes.classification import Classification
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.shape import Shape
 from tasks.package import save_model
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer
 from tests.support.tiny_bases import LABELS, WORDS, make_adapter, save_base

@@ -16,13 +16,13 @@ from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import Encoded
 from beft.language_model import LanguageModel
+from beft.problems.candidates import Candidates
+from beft.problems.language_model import LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.prompt import Prompt
+from beft.problems.regression import Regression
+from beft.problems.shape import Shape
 from beft.runs import LabelledRows
-from beft.shapes.candidates import Candidates
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.prompt import Prompt
-from beft.shapes.regression import Regression
-from beft.shapes.shape import Shape
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
 TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")

@@ -21,8 +21,8 @@ from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.gradients import taking_gradients
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
-from beft.shapes.classification import Classification
-from beft.shapes.shape import Shape
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
 from beft.sites.batch_axis import (
     AnyClassifier,
     Batch,

@@ -14,13 +14,13 @@ from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.prediction import Predictor
-from beft.shapes.candidates import Candidates
-from beft.shapes.choosing import choose_shape
-from beft.shapes.classification import Classification
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.registry import read_shape
-from beft.shapes.regression import Regression
+from beft.problems.candidates import Candidates
+from beft.problems.choosing import choose_shape
+from beft.problems.classification import Classification
+from beft.problems.language_model import LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.registry import read_shape
+from beft.problems.regression import Regression
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import load, make_adapter, save_base

@@ -86,7 +86,7 @@ class Shape(ABC):
         return float(self.losses(outputs, targets, sizes).mean())
 
     def to_json(self) -> dict[str, Any]:
-        """Its name, and what else predicting needs; ``beft.shapes.read_shape`` reads it."""
+        """Its name, and what else predicting needs; ``beft.problems.read_shape`` reads it."""
         return {"name": self.name}
 
     @classmethod

@@ -14,9 +14,9 @@ from beft.folding import fold
 from beft.generation import generate_answers
 from beft.language_model import LanguageModel
 from beft.measuring import sequence_outputs
-from beft.shapes.candidates import Candidates
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.prompt import Prompt
+from beft.problems.candidates import Candidates
+from beft.problems.language_model import LanguageModeling
+from beft.problems.prompt import Prompt
 from beft.sites.site import find_sites
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, answer_score, letter_tokenizer, sequences_of, task, text_rows

@@ -8,9 +8,9 @@ import numpy as np
 from beft.encoding.examples import AnyRows, LabelledRows
 from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.prompt import Prompt
-from beft.shapes.shape import choices_of, labels_or_zeros
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.prompt import Prompt
+from beft.problems.shape import choices_of, labels_or_zeros
 
 
 class Candidates(MultipleChoice):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions, side_by_side
 from beft.encoding.tokenization import encode
-from beft.shapes.shape import Shape, as_array, choices_of, labels_or_zeros
+from beft.problems.shape import Shape, as_array, choices_of, labels_or_zeros
 
 
 class MultipleChoice(Shape):

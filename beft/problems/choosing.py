@@ -5,13 +5,13 @@ from typing import Any
 
 from beft.errors import InputError
 from beft.names import known_name
-from beft.shapes.candidates import Candidates
-from beft.shapes.classification import Classification
-from beft.shapes.language_model import NEW_TOKENS, LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.prompt import Prompt
-from beft.shapes.regression import Regression
-from beft.shapes.shape import Shape
+from beft.problems.candidates import Candidates
+from beft.problems.classification import Classification
+from beft.problems.language_model import NEW_TOKENS, LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.prompt import Prompt
+from beft.problems.regression import Regression
+from beft.problems.shape import Shape
 
 _UNDER_A_HEAD: dict[str, type[Shape]] = {
     "classification": Classification,

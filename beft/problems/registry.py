@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from beft.names import known_name
-from beft.shapes.candidates import Candidates
-from beft.shapes.classification import Classification
-from beft.shapes.language_model import LanguageModeling
-from beft.shapes.multiple_choice import MultipleChoice
-from beft.shapes.regression import Regression
-from beft.shapes.shape import Shape
+from beft.problems.candidates import Candidates
+from beft.problems.classification import Classification
+from beft.problems.language_model import LanguageModeling
+from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.regression import Regression
+from beft.problems.shape import Shape
 
 SHAPES: dict[str, type[Shape]] = {
     shape.name: shape for shape in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
