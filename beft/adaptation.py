@@ -19,7 +19,6 @@ from beft.bank import Bank
 from beft.baselines.by_shape import linear_head
 from beft.baselines.weight_method import WeightMethod
 from beft.baselines.weights import WeightsResult, fit_weights
-from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
 from beft.encoding.examples import Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
@@ -30,7 +29,8 @@ from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
-from beft.out_of_memory import is_out_of_memory, out_of_memory_reason
+from beft.models.classifier import Classifier
+from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.runs import FailedRun, LabelledRows, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings

@@ -29,10 +29,12 @@ from beft.adapter_record import (
     SitePart,
 )
 from beft.bank import Bank
-from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import recover_folder, whole_folder, write_bytes, write_json
 from beft.folding import FoldReport, fold_adapter
+from beft.models.classifier import Classifier
+from beft.models.quantized import quantization_of
+from beft.models.tokenizer_facts import tokenizer_facts
 from beft.peft_format import (
     ModuleFacts,
     PeftPlan,
@@ -48,10 +50,8 @@ from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.registry import read_shape
 from beft.problems.shape import Shape
-from beft.quantized import quantization_of
 from beft.settings import TERMS, Quantization
 from beft.sites.site import BiasSite, find_sites
-from beft.tokenizer_facts import tokenizer_facts
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ModelFacts:
         modules: The modules that the adapter touches.
         sites: Names of all sites that the adapter's terms have in the model; saving without one is refused.
         head: Names of all parameters that the head needs; saving without one is refused.
-        tokenizer: What the tokenizer does, see ``beft.tokenizer_facts``.
+        tokenizer: What the tokenizer does, see ``beft.models.tokenizer_facts``.
     """
 
     model: str
@@ -83,7 +83,7 @@ class Adapter:
             pooling every other one that the base's files do not hold.
         terms: The bias terms that were trained.
         base_id: The base's portable id.
-        base_sha256: The first hash of the base's files, see ``beft.base.base_sha256``.
+        base_sha256: The first hash of the base's files, see ``beft.models.base.base_sha256``.
         labels: Names of the classes, in the order of the logits; none for a shape without classes.
         pooling: What the head sees, as ``head.pooling`` names it.
         max_length: Tokens that a text is cut to.
@@ -93,7 +93,7 @@ class Adapter:
             machine, since it is part of the adapter's bytes.
         shape: What the outputs mean, with the prompt where there is one.
         quantization: How the base's linear layers were quantised in the training; None: not recorded.
-        base_contents: The second hash of the base's files, see ``beft.base.base_contents``; None: not recorded.
+        base_contents: The second hash of the base's files, see ``beft.models.base.base_contents``; None: not recorded.
         pairs: Whether it reads pairs of texts; None: not recorded.
         facts: What is known of the model; None for an adapter made without it, which PEFT then cannot open.
     """

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from beft.classifier import Classifier
 from beft.errors import InputError
+from beft.models.classifier import Classifier
+from beft.models.quantized import quantization_of, stored_quantization
+from beft.models.tokenizer_facts import tokenizer_facts
 from beft.peft_format import pack
-from beft.quantized import quantization_of, stored_quantization
 from beft.settings import Quantization
 from beft.sites.site import find_sites
-from beft.tokenizer_facts import tokenizer_facts
 
 if TYPE_CHECKING:
     from beft.adapter import Adapter
-    from beft.base import BaseReference
+    from beft.models.base import BaseReference
 
 _ONCE = ("embedding_norm", "final_norm")
 _DTYPES = (torch.float32, torch.float64)

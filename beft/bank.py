@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from beft.errors import InputError
 from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
 from beft.frozen_forwards import ONE_VECTOR, rows_forward
-from beft.frozen_linear import FrozenLinear
+from beft.models.frozen_linear import FrozenLinear
 from beft.moved import MovedBias, MovedChoice, MovedHead
 from beft.names import known_name
 from beft.sites.batch_axis import RowAxis

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beft.classifier import Batch, Classifier
+from beft.models.classifier import Batch, Classifier
 from beft.runs import LabelledRows
 from beft.sites.batch_axis import evaluating
 

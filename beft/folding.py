@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from beft.adapter_checks import check_fits
 from beft.bank import Bank
-from beft.classifier import Classifier
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from beft.forwards import outputs_of, widened_sum
 from beft.materialise import Materialised, difference, materialise
-from beft.quantized import quantized_layers
+from beft.models.classifier import Classifier
+from beft.models.quantized import quantized_layers
 from beft.sites.offloading import is_spread
 from beft.sites.site import BiasSite, read_bias, site_module
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.forwards import FORWARDS, BankedBias, LinearForward, RowsForward
-from beft.frozen_linear import FrozenLinear, QuantizedLinear, WidenedLinear, frozen_product
+from beft.models.frozen_linear import FrozenLinear, QuantizedLinear, WidenedLinear, frozen_product
 from beft.sites.batch_axis import FLAT, spread_rows
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.classifier import Classifier
 from beft.encoding.tokenization import TOKENIZING, Encoded, sorted_batches
+from beft.models.classifier import Classifier
 from beft.problems.shape import BETWEEN_SPANS
 from beft.process_state import with_own_threads
 

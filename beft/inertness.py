@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from beft.bank import Bank
-from beft.classifier import HEADS
 from beft.errors import BeftError, InputError
-from beft.frozen_linear import WidenedLinear, become
+from beft.models.classifier import HEADS
+from beft.models.frozen_linear import WidenedLinear, become
 from beft.sites.offloading import attached_forward, input_device, load_outside_of_modes, shared_by_hooks
 from beft.sites.site import BiasSite, find_sites
 

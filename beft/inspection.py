@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.base import BaseReference, load_parts, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.limits import usable_cores
-from beft.pooling import base_pooling
+from beft.models.base import BaseReference, load_parts, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
+from beft.models.pooling import base_pooling
 from beft.sites.layout import Match, join
 from beft.sites.matching import match_layout
 from beft.sites.site import BiasSite, find_sites
 
-log = logging.getLogger("beft.base")
+log = logging.getLogger("beft.models.base")
 
 _LABELS = ("first", "second")
 _TEXTS = ("A short sentence to look at.", "Another one, which is somewhat longer than the first.", "A third, at last.")

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.classifier import Classifier
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.generation import Choose, generate_answers
 from beft.metrics.registry import known_metric, score_predictions
+from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
 from beft.runs import Metric
 

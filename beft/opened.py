@@ -10,20 +10,20 @@ from torch import Tensor
 
 from beft.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
 from beft.adapter import Adapter
-from beft.base import is_decoder, load_classifier, resolve_base, usual_length
-from beft.classifier import Classifier
 from beft.datasets.prepared import Split, load_split, load_summary
-from beft.device import resolve_compute
 from beft.encoding.examples import Predictions
 from beft.encoding.prompted import encode_prompts
 from beft.measuring import as_metric_takes, predict_rows
+from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
+from beft.models.classifier import Classifier
+from beft.models.device import resolve_compute
+from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_shape
 from beft.problems.shape import Shape
 from beft.runs import LabelledRows, RunResult
 from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
-from beft.tokenizer_loading import check_known, check_token_ids
 
 log = logging.getLogger("beft.opened")
 

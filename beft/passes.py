@@ -15,9 +15,9 @@ import torch
 
 from beft.bank import Bank
 from beft.checkpoint import Checkpoint, Position, random_state, read_checkpoint, set_random_state, write_checkpoint
-from beft.classifier import Classifier
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.measuring import measure_runs
+from beft.models.classifier import Classifier
 from beft.optimizer import StackedAdamW
 from beft.process_state import seeded
 from beft.progress import Progress

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from beft.adapter import Adapter
 from beft.adapter_checks import check_contents, check_inputs
-from beft.base import BaseReference, load_classifier, resolve_base
-from beft.device import Compute, resolve_compute
 from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
 from beft.generation import generate_answers
 from beft.limits import usable_cores
 from beft.measuring import predict_rows
+from beft.models.base import BaseReference, load_classifier, resolve_base
+from beft.models.device import Compute, resolve_compute
+from beft.models.tokenizer_loading import check_token_ids
 from beft.names import known_name
 from beft.problems.language_model import LanguageModeling
 from beft.settings import NO_UNICODE, BaseSettings
-from beft.tokenizer_loading import check_token_ids
 
 
 @dataclass(frozen=True)

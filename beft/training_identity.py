@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.classifier import Classifier
 from beft.files import sha256_json
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows, Metric, Run
 
 _FORMAT = 2

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from beft.classifier import Classifier
+from beft.models.classifier import Classifier
 from beft.passes import TrainingPass
 from beft.progress import Progress
 from beft.runs import LabelledRows, Run

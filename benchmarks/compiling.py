@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from beft.classifier import Classifier
 from beft.encoding.tokenization import training_batches
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows
 from beft.sites.site import find_sites, site_module
 

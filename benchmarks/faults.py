@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from beft.device import resolve_compute
 from beft.files import read_json, write_json, write_text
+from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
 from benchmarks import machine
 from benchmarks.fault_matrix import MATRIX, Case

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beft.adaptation import joined, labelled
-from beft.classifier import Classifier
 from beft.datasets.description import Description
 from beft.datasets.loaders import source_identity, whereabouts
 from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
+from beft.models.classifier import Classifier
 from beft.names import known_name
 from beft.runs import LabelledRows
 from beft.settings import SplitSettings

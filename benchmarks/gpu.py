@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.device import Compute
 from beft.files import write_json
+from beft.models.device import Compute
 from beft.runs import finished
 from beft.training import fit
 from benchmarks import compiled_steps, machine, peers

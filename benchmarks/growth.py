@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from beft.device import resolve_compute
 from beft.files import write_json, write_text
+from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
 from benchmarks import machine
 from benchmarks.growth_picture import draw_growth

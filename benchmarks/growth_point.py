@@ -6,8 +6,8 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass
 
-from beft.device import resolve_compute, set_threads
 from beft.estimate import estimate
+from beft.models.device import resolve_compute, set_threads
 from beft.runs import Run, finished
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from beft.device import Compute
+from beft.models.device import Compute
 
 
 def describe(compute: Compute) -> dict[str, Any]:

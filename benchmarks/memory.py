@@ -6,8 +6,8 @@ KIND is value or full, without dropout, or with it: value+dropout, full+dropout.
 import sys
 from dataclasses import replace
 
-from beft.base import load_classifier, resolve_base
-from beft.device import resolve_compute, set_threads
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.training import fit
 from benchmarks import peers

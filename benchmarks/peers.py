@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from beft.baselines.full import FullFineTuning
 from beft.baselines.weights import fit_weights
-from beft.classifier import Classifier
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows, Run
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from beft.classifier import Classifier
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows
 from beft.settings import TrainingSettings
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from beft.bank import Bank
-from beft.base import load_classifier, resolve_base
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.datasets.prepared import load_split, load_summary
-from beft.device import resolve_compute, set_threads
 from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import resolve_compute, set_threads
 from beft.runs import RunResult
 from beft.settings import Settings
 from benchmarks import machine

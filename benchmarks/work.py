@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from beft.adaptation import labelled
-from beft.classifier import Classifier
 from beft.datasets.prepared import load_split
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites.site import find_sites

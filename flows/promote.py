@@ -12,8 +12,8 @@ from prefect import Task, flow  # noqa: E402
 from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
-from beft.base import resolve_base  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
+from beft.models.base import resolve_base  # noqa: E402
 from flows.deployed import patience  # noqa: E402
 from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402

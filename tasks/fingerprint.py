@@ -93,8 +93,8 @@ def circumstances(base: BaseSettings) -> Circumstances:
     Raises:
         InputError: The base cannot be reached, or the device is not there.
     """
-    from beft.base import resolve_base
-    from beft.device import resolve_compute
+    from beft.models.base import resolve_base
+    from beft.models.device import resolve_compute
 
     found = resolve_base(base.source)
     compute = dict(resolve_compute(base).to_json())
@@ -112,8 +112,8 @@ def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:
     Raises:
         InputError: Its files are quantised by a library that is not known.
     """
-    from beft.gguf import gguf_file
-    from beft.quantized import stored_quantization
+    from beft.models.gguf import gguf_file
+    from beft.models.quantized import stored_quantization
 
     if gguf_file(folder) is not None:
         return (*LIBRARIES, "gguf")

@@ -7,7 +7,7 @@ from typing import Any
 
 from beft.adapter import Adapter
 from beft.files import write_json
-from beft.gguf import gguf_file
+from beft.models.gguf import gguf_file
 from tasks.project_files import PROJECT, project_file
 from tasks.step import JSON
 

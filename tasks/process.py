@@ -190,7 +190,7 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
         raise BeftError("the source of beft was changed since this run began; start it again")
     settings = PipelineSettings.from_mapping(request["settings"])
     if step.computes:
-        from beft.device import resolve_compute, set_threads
+        from beft.models.device import resolve_compute, set_threads
 
         set_threads(resolve_compute(settings.base))  # this process is the step's own
         from tasks.facts import process_facts

@@ -19,10 +19,10 @@ import yaml
 from beft.adapter import Adapter
 from beft.adapter_checks import check_contents
 from beft.adapter_record import RECORD_FILE
-from beft.base import resolve_base
 from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, whole_folder, write_json, write_text
+from beft.models.base import resolve_base
 from tasks.child import run_command
 from tasks.connection import Connection, connect, require_registry
 from tasks.entry import Entry, Version, read_entry, versions_named

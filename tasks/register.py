@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapter import Adapter
-from beft.base import resolve_base
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError
 from beft.evaluation.promotion.certainty import decision_certainty
 from beft.evaluation.scores import NO_GATE
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
+from beft.models.base import resolve_base
 from tasks.aliases import CHALLENGER, CHAMPION, Turn, deciding
 from tasks.card import model_card
 from tasks.connection import Connection, as_default, connect, every, explained, versions_of

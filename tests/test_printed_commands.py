@@ -13,9 +13,9 @@ import torch
 import yaml
 from sqlalchemy import create_engine, text
 
-from beft.base import load_classifier, resolve_base
 from beft.commands import own_command, pip_install, predict_command
-from beft.device import Compute
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.problems.multiple_choice import MultipleChoice
 from flows.cli import status_of
 from tasks.connection import connect, tracking_uri

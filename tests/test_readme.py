@@ -117,11 +117,11 @@ def test_inspect_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's commands find what they name: small, and quick to train."""
-    from beft.base import load_classifier, resolve_base
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
     from beft.datasets.registry import find_dataset
-    from beft.device import Compute
+    from beft.models.base import load_classifier, resolve_base
+    from beft.models.device import Compute
     from beft.settings import SplitSettings
 
     root = tmp_path_factory.mktemp("readme")

@@ -109,8 +109,8 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
     monkeypatch.chdir(work)
     with pytest.raises(BeftError):
         PipelineSettings.from_mapping({"tracking": {"model_prefix": name}})
-    from beft.base import resolve_base
     from beft.datasets.registry import find_dataset
+    from beft.models.base import resolve_base
     from tasks.facts import check_settings
 
     with pytest.raises(BeftError, match="unknown dataset"):

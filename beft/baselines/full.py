@@ -11,7 +11,7 @@ from beft.baselines.weight_method import (
     used_parameters,
     wide,
 )
-from beft.classifier import Batch, Classifier
+from beft.models.classifier import Batch, Classifier
 
 
 class FullFineTuning(WeightMethod):

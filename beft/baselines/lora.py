@@ -7,8 +7,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState
-from beft.classifier import Batch, Classifier
 from beft.errors import InputError
+from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.process_state import seeded
 from beft.settings import TERMS

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
-from beft.classifier import Batch, Classifier
 from beft.errors import InputError
+from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites, site_module

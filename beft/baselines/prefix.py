@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
-from beft.classifier import Batch, Classifier
 from beft.errors import InputError
+from beft.models.classifier import Batch, Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import evaluating
 from beft.sites.offloading import input_device

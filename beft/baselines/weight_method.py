@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from beft.classifier import Batch, Classifier
 from beft.errors import InputError
 from beft.gradients import taking_gradients
+from beft.models.classifier import Batch, Classifier
 from beft.sites.matching import match_layout
 
 

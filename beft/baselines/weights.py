@@ -17,11 +17,11 @@ from torch import Tensor
 
 from beft.bank import Bank
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
-from beft.classifier import Classifier
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError, TrainingError
 from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.measuring import measure_runs
+from beft.models.classifier import Classifier
 from beft.optimizer import BETAS
 from beft.process_state import seeded, with_own_threads
 from beft.progress import Progress

@@ -74,8 +74,8 @@ def export(
     takes it over; where neither gives the same logits, it is refused.
     """
     from beft.adapter import Adapter
-    from beft.base import load_classifier
-    from beft.device import Compute
+    from beft.models.base import load_classifier
+    from beft.models.device import Compute
     from beft.prediction import find_base
 
     loaded = Adapter.load(adapter)

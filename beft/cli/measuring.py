@@ -85,7 +85,7 @@ def _refuse_nothing(missing: "list[NotAvailable]", results: "list[MethodResult]"
 def _facts(
     opened: "Opened", results: "list[MethodResult]", rows: "list[MethodRow]", missing: "list[NotAvailable]"
 ) -> dict[str, Any]:
-    from beft.device import resolve_compute
+    from beft.models.device import resolve_compute
 
     reference, settings = opened.classifier.reference, opened.settings
     return {

@@ -8,14 +8,14 @@ from typing import Literal
 from torch import Tensor
 
 from beft.adaptation import Sample, head_start, inert_components
-from beft.base import load_classifier
-from beft.classifier import Classifier
 from beft.datasets.prepared import Split
-from beft.device import resolve_compute
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.scores import Method, Score, evaluate_methods
 from beft.features import Floats, extract_features
 from beft.measuring import as_metric_takes, predict_rows
+from beft.models.base import load_classifier
+from beft.models.classifier import Classifier
+from beft.models.device import resolve_compute
 from beft.opened import Opened
 from beft.sites.site import BiasSite
 

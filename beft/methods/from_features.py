@@ -13,8 +13,8 @@ from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
 from beft.features import Floats
 from beft.methods.common import Common
-from beft.methods.memory import PeakMemory
 from beft.methods.result import MethodResult, MethodRun
+from beft.models.memory import PeakMemory
 
 
 def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:

@@ -5,9 +5,9 @@ from beft.baselines.low_rank_value import LowRankValue
 from beft.baselines.weight_method import WeightMethod
 from beft.baselines.weights import attached_weights
 from beft.methods.common import Common
-from beft.methods.memory import PeakMemory
 from beft.methods.registry import weight_method
 from beft.methods.result import MethodResult, MethodRun
+from beft.models.memory import PeakMemory
 from beft.settings import TrainingSettings
 
 

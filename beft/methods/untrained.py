@@ -12,8 +12,8 @@ from beft.errors import InputError
 from beft.measuring import predict_rows, score_rows
 from beft.methods.common import Common
 from beft.methods.demonstrations import draw_demonstrations, with_demonstrations
-from beft.methods.memory import PeakMemory
 from beft.methods.result import MethodResult, MethodRun
+from beft.models.memory import PeakMemory
 from beft.problems.candidates import Candidates
 
 

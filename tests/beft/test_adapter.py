@@ -20,10 +20,10 @@ from transformers import AutoModelForSequenceClassification
 
 from beft.adapter import Adapter
 from beft.bank import Bank
-from beft.classifier import Classifier
 from beft.encoding.tokenization import encode
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, sha256_json
+from beft.models.classifier import Classifier
 from tests.conftest import BIAS_FREE
 from tests.support.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
 
@@ -66,8 +66,8 @@ import torch
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.encoding.tokenization import encode
 from beft.prediction import Predictor
 

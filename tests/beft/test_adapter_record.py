@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from beft.problems.multiple_choice import MultipleChoice
 from tests.support.tiny_bases import LABELS, load, make_adapter, save_base

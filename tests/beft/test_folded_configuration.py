@@ -10,8 +10,8 @@ import torch
 from transformers import pipeline
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling

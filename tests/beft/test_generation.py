@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.encoding.prompted import encode_prompts
 from beft.generation import generate_answers
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.problems.language_model import LanguageModeling
 from tests.support.shapes import PROMPT, letter_tokenizer
 

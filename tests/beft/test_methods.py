@@ -13,15 +13,15 @@ from beft.adaptation import train_terms, train_weights
 from beft.baselines.logistic_regression import fit_logistic_regression
 from beft.baselines.lora import Lora
 from beft.baselines.weights import attached_weights
-from beft.classifier import Classifier
 from beft.errors import InputError, TrainingError
 from beft.features import frozen_features, predict_probabilities
 from beft.methods.attempt import attempt
 from beft.methods.measuring import measure, measure_many
-from beft.methods.memory import PeakMemory
 from beft.methods.registry import METHODS, Kind, MethodOptions
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.table import method_rows, side_by_side
+from beft.models.classifier import Classifier
+from beft.models.memory import PeakMemory
 from beft.opened import Opened, open_classifier
 from beft.settings import Settings
 from beft.sites.site import find_sites

@@ -16,13 +16,13 @@ from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError
 from beft.evaluation.promotion.behaviour import flip_rate
 from beft.generation import generate_answers
-from beft.language_model import LanguageModel
 from beft.learning_rates import best_tried
 from beft.measuring import as_metric_takes
 from beft.merging.dev import DevScore
 from beft.merging.methods.searched_weights import Score, best
 from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
+from beft.models.language_model import LanguageModel
 from beft.prediction import Predictor
 from beft.problems.classification import Classification
 from beft.schedule import chosen_epoch

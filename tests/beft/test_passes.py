@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from beft.bank import Bank
-from beft.classifier import Classifier
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.files import read_json
+from beft.models.classifier import Classifier
 from beft.passes import TrainingPass
 from beft.recompute import recomputed_layers
 from beft.runs import Run

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from beft.adapter import Adapter
 from beft.bank import Bank
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
 from beft.errors import InputError
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from tests.support.tiny_bases import LABELS, TEXTS, WORDS, draw_deltas, draw_head, load, make_adapter, save_base
 

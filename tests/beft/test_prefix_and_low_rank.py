@@ -11,9 +11,9 @@ from beft.bank import Bank
 from beft.baselines.low_rank_value import LowRankValue, near_square
 from beft.baselines.prefix import Prefix
 from beft.baselines.weights import attached_weights
-from beft.classifier import Classifier
 from beft.errors import InputError
 from beft.features import predict_probabilities
+from beft.models.classifier import Classifier
 from beft.sites.site import find_sites
 from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier

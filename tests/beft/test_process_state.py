@@ -16,12 +16,12 @@ import torch._dynamo
 import transformers
 
 from beft.adaptation import run_probe, train_terms, train_weights
-from beft.base import load_classifier, resolve_base
 from beft.baselines.lora import Lora
-from beft.device import Compute
 from beft.inspection import inspect_base
 from beft.measuring import measure_runs, sequence_outputs
 from beft.methods.measuring import measure_many
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.opened import Opened, open_classifier
 from beft.prediction import Predictor
 from beft.runs import Run

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.encoding.prompted import encode_prompted
 from beft.encoding.tokenization import encode
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification

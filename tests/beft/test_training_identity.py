@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.files import write_text
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.runs import LabelledRows, Run, finished
 from beft.settings import Quantization
 from beft.sites.site import find_sites

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from beft.datasets.local import VARIABLE
-from beft.device import Compute
 from beft.errors import InputError
+from beft.models.device import Compute
 from beft.runs import Run
 from beft.settings import Settings
 from beft.sites.site import find_sites

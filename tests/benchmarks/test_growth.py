@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from beft.device import Compute
+from beft.models.device import Compute
 from benchmarks import machine
 from benchmarks.growth import LAYERS, RUNS, TOKENS, WIDTHS, measure, series, write
 from benchmarks.growth_point import Cost, Point

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.classifier import Classifier
 from beft.encoding.tokenization import Encoded
+from beft.models.classifier import Classifier
 from beft.runs import LabelledRows
 from beft.settings import TrainingSettings
 from tests.conftest import END, LABELS, PAD, VOCABULARY, build_tiny

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import Encoded
-from beft.language_model import LanguageModel
+from beft.models.classifier import Classifier
+from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice

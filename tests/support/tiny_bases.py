@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.files import write_json
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.sites.site import BiasSite, find_sites
 
 LABELS = ("bad", "so-so", "good")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
 from beft.datasets.prepared import load_split, save_split
-from beft.device import Compute
 from beft.files import read_json
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings

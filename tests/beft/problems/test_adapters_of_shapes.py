@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from beft.adapter import Adapter
-from beft.base import is_decoder, load_classifier, resolve_base
-from beft.device import Compute
 from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json
+from beft.models.base import is_decoder, load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.prediction import Predictor
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_shape

@@ -12,8 +12,8 @@ from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.errors import InputError
 from beft.folding import fold
 from beft.generation import generate_answers
-from beft.language_model import LanguageModel
 from beft.measuring import sequence_outputs
+from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling
 from beft.problems.prompt import Prompt

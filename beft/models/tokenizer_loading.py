@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from beft.base_files import read_mapping, vocabulary_files
 from beft.commands import pip_install
 from beft.encoding.tokenization import Encoded, row_of
 from beft.errors import InputError, RowError
-from beft.gguf import gguf_file, gguf_options
+from beft.models.base_files import read_mapping, vocabulary_files
+from beft.models.gguf import gguf_file, gguf_options
 
-log = logging.getLogger("beft.base")
+log = logging.getLogger("beft.models.base")
 
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe")
 _NO_LIMIT = 10**6

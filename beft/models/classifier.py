@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from beft.encoding.examples import AnyRows, LabelledRows
 from beft.errors import InputError
-from beft.pooling import pool
+from beft.models.pooling import pool
+from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
 from beft.sites.batch_axis import Batch as Batch
 from beft.sites.offloading import attached_forward, input_device
-from beft.tokenizer_loading import check_end_tokens, check_token_ids
 
 if TYPE_CHECKING:
-    from beft.base import BaseReference
+    from beft.models.base import BaseReference
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head")
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         labels: Names of the classes, in the order of the logits.
         pooling: ``model`` (the model's own head), or what the head's output layer alone then sees of the last hidden
             states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of
-            ``beft.pooling``.
+            ``beft.models.pooling``.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
         shape: What its outputs mean; none: classification.
 

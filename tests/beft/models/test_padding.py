@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from beft.base import load_classifier, resolve_base
-from beft.classifier import Classifier
 from beft.datasets.prepared import Rows
-from beft.device import Compute
 from beft.encoding.tokenization import encode
 from beft.features import extract_features
 from beft.files import read_json, write_json
+from beft.models.base import load_classifier, resolve_base
+from beft.models.classifier import Classifier
+from beft.models.device import Compute
 from beft.opened import Opened
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt

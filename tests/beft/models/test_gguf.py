@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from beft.base import is_decoder, load_classifier, resolve_base
-from beft.device import Compute
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import sha256_file
 from beft.inspection import inspect_base
+from beft.models.base import is_decoder, load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.sites.site import find_sites

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.base_files import read_list, read_mapping
 from beft.errors import InputError
+from beft.models.base_files import read_list, read_mapping
 
 # Modes of sentence-transformers, as it names them since 5.4, and the flags of before, in its own order.
 _MODES = {

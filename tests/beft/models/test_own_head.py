@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from beft.adapter import Adapter
-from beft.base import load_classifier, resolve_base
-from beft.device import Compute
+from beft.models.base import load_classifier, resolve_base
+from beft.models.device import Compute
 from beft.settings import Settings
 from tests.support.tiny_bases import LABELS, TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
@@ -86,7 +86,7 @@ def test_accents_may_be_written_in_either_form(tiny: Callable[..., Any], tmp_pat
 def test_what_becomes_of_it_is_always_said(
     names: tuple[str, ...], said: str, tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="beft.base")
+    caplog.set_level("INFO", logger="beft.models.base")
     load(with_head(tmp_path / "base", tiny("bert", num_labels=len(names)), names))
     assert said in caplog.text
 
@@ -127,7 +127,7 @@ def test_an_adapter_over_such_a_base_gives_its_own_logits(tiny: Callable[..., An
 def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from beft.problems.regression import Regression
 
-    caplog.set_level("INFO", logger="beft.base")
+    caplog.set_level("INFO", logger="beft.models.base")
     model = tiny("bert", num_labels=1)
     folder = with_head(tmp_path / "base", model, None)
     found = load_classifier(
@@ -139,6 +139,6 @@ def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path, capl
 
 
 def test_a_bare_base_is_as_it_was(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="beft.base")
+    caplog.set_level("INFO", logger="beft.models.base")
     assert load(save_base(tmp_path / "base", tiny("bert"))).drawn == ("classifier.bias", "classifier.weight")
     assert "head" not in caplog.text

@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from beft.base_files import read_mapping
-from beft.classifier import HEADS
 from beft.commands import pip_install
 from beft.errors import InputError
-from beft.frozen_linear import QuantizedLinear, become
-from beft.gguf import gguf_file
+from beft.models.base_files import read_mapping
+from beft.models.classifier import HEADS
+from beft.models.frozen_linear import QuantizedLinear, become
+from beft.models.gguf import gguf_file
 from beft.settings import Quantization
 
 # Regular expressions of paths, as transformers takes them: what is trained or drawn at random is not quantised.

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from beft.classifier import Classifier
 from beft.errors import InputError
+from beft.models.classifier import Classifier
 from beft.problems.shape import Shape
 from beft.sites.batch_axis import Batch
 from beft.sites.offloading import input_device
 
 if TYPE_CHECKING:
-    from beft.base import BaseReference
+    from beft.models.base import BaseReference
 
 
 _WANTED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("rows and positions with logits", default=None)

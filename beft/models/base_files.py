@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from beft.commands import own_command, predict_command
 from beft.errors import InputError
-from beft.gguf import gguf_file
+from beft.models.gguf import gguf_file
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-log = logging.getLogger("beft.base")
+log = logging.getLogger("beft.models.base")
 
 
 @torch.no_grad()

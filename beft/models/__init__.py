@@ -1,0 +1,1 @@
+"""A frozen base on this machine: its files, how it is loaded, and what it computes."""
