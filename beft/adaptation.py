@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.inertness import measure_inertness
 from beft.baselines.by_shape import linear_head
 from beft.baselines.weight_method import WeightMethod
 from beft.baselines.weights import WeightsResult, fit_weights
@@ -26,7 +27,6 @@ from beft.errors import TrainingError
 from beft.evidence import Evidence
 from beft.features import extract_features
 from beft.importance.methods.fisher import fisher_information
-from beft.inertness import measure_inertness
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
 from beft.models.classifier import Classifier

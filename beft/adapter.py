@@ -28,7 +28,7 @@ from beft.adapter_record import (
     PeftPart,
     SitePart,
 )
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.files import recover_folder, whole_folder, write_bytes, write_json
 from beft.folding import FoldReport, fold_adapter

@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from beft.bank.inertness import inert_terms
 from beft.errors import InputError
 from beft.files import read_json, write_bytes, write_json
 from beft.importance.registry import score as score_by
 from beft.importance.result import Importance
 from beft.importance.selection import Selection, choose_target
-from beft.inertness import inert_terms
 from beft.settings import Settings
 from beft.sites.site import BiasSite
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from beft.adapter_checks import check_fits
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.forwards import outputs_of, widened_sum
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
-from beft.forwards import outputs_of, widened_sum
 from beft.materialise import Materialised, difference, materialise
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantized_layers

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from beft.adapter_checks import listed
+from beft.bank.forwards import outputs_of
 from beft.errors import InputError
-from beft.forwards import outputs_of
 from beft.sites.matching import is_projection
 from beft.sites.site import BiasSite, find_sites
 

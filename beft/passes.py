@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.checkpoint import Checkpoint, Position, random_state, read_checkpoint, set_random_state, write_checkpoint
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.measuring import measure_runs

@@ -13,11 +13,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.checkpoint import Checkpoint
 from beft.errors import InputError, TrainingError
 from beft.estimate import Estimate, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
-from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.models.classifier import Classifier
 from beft.models.memory import available_bytes
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from beft.adaptation import DevMetric, labelled, make_sample, settings_of
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split, load_summary
 from beft.features import predict_probabilities

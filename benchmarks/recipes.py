@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.adaptation import joined, labelled, train_terms
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.datasets.prepared import SPLITS, Rows, load_split
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.learning_rates import best_tried

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.datasets.prepared import load_split, load_summary

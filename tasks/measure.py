@@ -10,7 +10,7 @@ from pathlib import Path
 
 from beft.adaptation import labelled_batches, learnt_rows
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError, InputError, TrainingError
 from beft.evidence import Evidence, Scores

@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from beft.bank.gradients import taking_gradients
 from beft.errors import InputError
-from beft.gradients import taking_gradients
 from beft.models.classifier import Batch, Classifier
 from beft.sites.matching import match_layout
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError, TrainingError
-from beft.first_token import first_token_alone, reads_first_token_alone
 from beft.measuring import measure_runs
 from beft.models.classifier import Classifier
 from beft.optimizer import BETAS

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from beft.adaptation import DevMetric, with_frozen
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.errors import InputError
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.methods.attempt import attempt, attempt_together

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
 from beft.measuring import predict_rows, score_rows

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
 from beft.problems.classification import Classification
 from beft.problems.regression import Regression

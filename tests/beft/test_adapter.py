@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.encoding.tokenization import encode
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, sha256_json

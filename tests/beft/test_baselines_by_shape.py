@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from beft.adaptation import Sample, head_start
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.baselines.by_shape import fit_linear_baseline
 from beft.baselines.conditional_logit import fit_conditional_logit
 from beft.baselines.head_only import HeadSearch, fit_head_only

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate

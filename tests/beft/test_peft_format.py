@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.models.classifier import Classifier

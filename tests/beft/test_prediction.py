@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.errors import InputError
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute

@@ -7,7 +7,7 @@ import torch
 from peft import PrefixTuningConfig, get_peft_model
 from torch.func import functional_call
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.baselines.low_rank_value import LowRankValue, near_square
 from beft.baselines.prefix import Prefix
 from beft.baselines.weights import attached_weights

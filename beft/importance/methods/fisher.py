@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from beft.bank.first_token import first_token_alone, reads_first_token_alone
+from beft.bank.gradients import taking_gradients
 from beft.errors import BeftError, InputError
-from beft.first_token import first_token_alone, reads_first_token_alone
-from beft.gradients import taking_gradients
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
 from beft.problems.classification import Classification

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.inertness import inert_terms, measure_inertness
 from beft.importance.registry import score
 from beft.importance.selection import choose_target
-from beft.inertness import inert_terms, measure_inertness
 from beft.sites.site import find_sites, read_bias
 
 torch.set_num_threads(1)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import beft.inertness
+import beft.bank.inertness
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.inertness import inert_terms, measure_inertness
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.estimate import estimate
@@ -22,7 +23,6 @@ from beft.features import predict_probabilities
 from beft.files import read_json, write_json
 from beft.folding import fold
 from beft.importance.methods.fisher import fisher_information
-from beft.inertness import inert_terms, measure_inertness
 from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
 from beft.merging.merged import merge
@@ -217,7 +217,7 @@ def test_inertness_is_measured_on_a_narrow_base_without_a_wide_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not exact:
-        monkeypatch.setattr(beft.inertness, "FP64_PARAMETERS", 0)
+        monkeypatch.setattr(beft.bank.inertness, "FP64_PARAMETERS", 0)
     classifier = load(save_base(tmp_path / "base", tiny(family)), quantization, "bf16")
     model = classifier.model
     before = classifier(batch_of_texts())
@@ -227,7 +227,7 @@ def test_inertness_is_measured_on_a_narrow_base_without_a_wide_copy(
     )
     assert inert_terms(measured) == {"query": False, "key": inert, "value": False}
     assert torch.equal(classifier(batch_of_texts()), before)
-    twin = beft.inertness._copy_as(model, torch.float64 if exact else torch.float32)
+    twin = beft.bank.inertness._copy_as(model, torch.float64 if exact else torch.float32)
     shared = [a is b for a, b in zip(model.parameters(), twin.parameters(), strict=True)]
     assert any(shared) == (quantization != "none" or not exact)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
 from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.errors import InputError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.encoding.tokenization import sorted_batches, training_batches
 from beft.importance.methods.fisher import fisher_information
 from beft.measuring import predict_rows

@@ -13,11 +13,11 @@ from torch import Tensor
 
 import beft.models.loading
 from beft.adapter import Adapter
-from beft.bank import Bank
+from beft.bank.bank import Bank
+from beft.bank.inertness import measure_inertness
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.importance.methods.fisher import fisher_information
-from beft.inertness import measure_inertness
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute

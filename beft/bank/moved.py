@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from beft.forwards import BankedBias, Choice, Piece
+from beft.bank.forwards import BankedBias, Choice, Piece
 
 
 class MovedBias(BankedBias):

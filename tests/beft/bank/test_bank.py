@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.folding import fold
 from beft.sites.site import BiasSite, find_sites

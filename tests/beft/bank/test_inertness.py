@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from beft import inertness
-from beft.bank import Bank
+from beft.bank import inertness
+from beft.bank.bank import Bank
+from beft.bank.inertness import inert_terms, measure_inertness
 from beft.errors import BeftError, InputError
-from beft.inertness import inert_terms, measure_inertness
 from beft.sites.site import find_sites, read_bias
 from tests.conftest import FAMILIES
 from tests.support.components import components

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.first_token import first_token_alone, reads_first_token_alone
+from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.settings import Pooling
 from beft.sites.site import find_sites, site_module
 from beft.training import fit

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from beft.bank import Bank
+from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.models.classifier import HEADS
 from beft.models.frozen_linear import WidenedLinear, become

@@ -15,11 +15,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from beft.bank.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
+from beft.bank.frozen_forwards import ONE_VECTOR, rows_forward
+from beft.bank.moved import MovedBias, MovedChoice, MovedHead
 from beft.errors import InputError
-from beft.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
-from beft.frozen_forwards import ONE_VECTOR, rows_forward
 from beft.models.frozen_linear import FrozenLinear
-from beft.moved import MovedBias, MovedChoice, MovedHead
 from beft.names import known_name
 from beft.sites.batch_axis import RowAxis
 from beft.sites.layout import submodule

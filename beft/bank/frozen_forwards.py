@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from beft.bank.forwards import FORWARDS, BankedBias, LinearForward, RowsForward
 from beft.errors import InputError
-from beft.forwards import FORWARDS, BankedBias, LinearForward, RowsForward
 from beft.models.frozen_linear import FrozenLinear, QuantizedLinear, WidenedLinear, frozen_product
 from beft.sites.batch_axis import FLAT, spread_rows
 

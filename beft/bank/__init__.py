@@ -1,0 +1,1 @@
+"""Vectors behind frozen modules, many runs at once, and what is measured through them."""
