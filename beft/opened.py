@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from beft.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import Split, load_split, load_summary
 from beft.encoding.examples import Predictions
 from beft.encoding.prompted import encode_prompts

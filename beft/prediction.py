@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.adapter import Adapter
-from beft.adapter_checks import check_contents, check_inputs
+from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_contents, check_inputs
 from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
 from beft.generation import generate_answers

@@ -26,7 +26,7 @@ class Case:
     then: str = ""
 
 
-_ADAPTER = "tests/beft/test_adapter.py"
+_ADAPTER = "tests/beft/adapters/test_adapter.py"
 _WORKSPACE = "tests/tasks/test_workspace.py"
 _KILLED = "tests/faults/cases_killed.py"
 _MLFLOW = "tests/faults/cases_mlflow.py"

@@ -15,7 +15,7 @@ from tasks.settings import PipelineSettings
 from tasks.step import JSON
 
 if TYPE_CHECKING:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
 
 
 def model_card(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from beft.adaptation import labelled
-from beft.adapter import Adapter
-from beft.adapter_checks import check_inputs
+from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_inputs
 from beft.commands import own_command
 from beft.datasets.prepared import Rows, load_split
 from beft.encoding.examples import Predictions

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from beft.adapter import Adapter
-from beft.adapter_record import RECORD_FILE
+from beft.adapters.adapter import Adapter
+from beft.adapters.record import RECORD_FILE
 from beft.commands import own_command
 from beft.errors import InputError
 from beft.files import sha256_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.baselines.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from beft.adaptation import labelled_batches, learnt_rows
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError, InputError, TrainingError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.scores import Method, SplitEvaluation, evaluate_methods
 from beft.files import read_json, write_json

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.files import write_json
 from beft.models.gguf import gguf_file
 from tasks.project_files import PROJECT, project_file

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import yaml
 
-from beft.adapter import Adapter
-from beft.adapter_checks import check_contents
-from beft.adapter_record import RECORD_FILE
+from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_contents
+from beft.adapters.record import RECORD_FILE
 from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, whole_folder, write_json, write_text

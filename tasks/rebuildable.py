@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from tasks.kept_source import source_sha256_of
 from tasks.step import JSON
 

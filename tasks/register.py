@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError
 from beft.evaluation.promotion.certainty import decision_certainty

@@ -405,7 +405,7 @@ def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:
 
 
 def test_merge_keeps_heads_and_averages_biases(beft: Beft, made: Path, tmp_path: Path) -> None:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
 
     answer = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged")
     assert answer.status == 0, answer.err
@@ -421,7 +421,7 @@ def test_merge_keeps_heads_and_averages_biases(beft: Beft, made: Path, tmp_path:
 
 
 def test_merge_with_weights_and_scale(beft: Beft, made: Path, tmp_path: Path) -> None:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
 
     arguments = ("--method", "task_arithmetic", "--scale", 0.5, "--weight", 1, "--weight", -2)
     assert beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged", *arguments).status == 0
@@ -435,7 +435,7 @@ def test_merge_by_ties_with_options(beft: Beft, made: Path, tmp_path: Path) -> N
     """Each adapter is trimmed by itself; PEFT elects and averages what is left."""
     from peft.utils.merge_utils import ties
 
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
 
     arguments = ("--method", "ties", "--option", "density=0.25", "--option", "scale=0.5")
     assert beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "merged", *arguments).status == 0

@@ -73,7 +73,7 @@ def export(
     transformers loads it without beft. Where the base has no bias, the model's configuration gets one, or another bias
     takes it over; where neither gives the same logits, it is refused.
     """
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
     from beft.models.base import load_classifier
     from beft.models.device import Compute
     from beft.prediction import find_base

@@ -10,7 +10,7 @@ from beft.cli.options import PARAMS, BaseFolder, Params, parse_changes, read_set
 from beft.cli.output import print_table, progress
 
 if TYPE_CHECKING:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
     from beft.opened import Opened
     from beft.settings import Settings
 
@@ -40,7 +40,7 @@ def merge(
     """
     import warnings
 
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
     from beft.errors import InputError
     from beft.files import whole_folder, write_json
     from beft.merging.choice import SEARCHED, Choice, choose_merges
@@ -105,7 +105,7 @@ def _opener(
     settings: "Settings", adapters: "Mapping[str, Adapter]", prepared: Mapping[str, Path], base: str | None
 ) -> "Callable[[str], Opened]":
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
-    from beft.adapter_checks import check_inputs
+    from beft.adapters.checks import check_inputs
     from beft.datasets.prepared import load_summary
     from beft.opened import open_classifier
     from beft.prediction import find_base

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beft.adapter import Adapter
-from beft.adapter_checks import check_one_base
+from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_one_base
 from beft.errors import InputError
 from beft.merging.dev import DevRows, DevScore
 from beft.merging.merged import Merged, merge

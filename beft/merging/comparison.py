@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.adapter_checks import check_one_base
+from beft.adapters.checks import check_one_base
 from beft.errors import InputError
 from beft.merging.merged import Mergeable
 from beft.settings import TERMS

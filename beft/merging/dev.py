@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from beft.adaptation import DevMetric
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
 from beft.measuring import measure_runs
 from beft.merging.merged import Merged

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from beft.adapter_checks import OverBase, check_one_base
+from beft.adapters.checks import OverBase, check_one_base
 from beft.errors import InputError
 from beft.merging.deltas import content_hash
 from beft.merging.registry import merge_deltas, options

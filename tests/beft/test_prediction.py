@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.errors import InputError
 from beft.models.base import load_classifier, resolve_base

@@ -12,7 +12,7 @@ import pandas
 import pytest
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.encoding.prompted import encode_prompted
 from beft.encoding.tokenization import encode
 from beft.models.base import load_classifier, resolve_base

@@ -9,7 +9,7 @@ from tokenizers.models import WordPiece
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.files import write_json
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier

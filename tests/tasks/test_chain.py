@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split, save_split
 from beft.files import read_json
 from beft.models.base import load_classifier, resolve_base

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy.stats import pearsonr
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split, load_summary
 from beft.files import read_json
 from beft.methods.measuring import measure_many

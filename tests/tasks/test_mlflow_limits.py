@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.errors import SettingsError
 from beft.files import read_json, write_json
 from tasks.connection import connect

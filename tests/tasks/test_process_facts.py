@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import beft.models.device
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.files import read_json
 from tasks.connection import connect
 from tasks.entries import entries

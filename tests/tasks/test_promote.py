@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import load_split, save_split
 from beft.errors import InputError

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from beft.adapter import Adapter
-from beft.adapter_record import RECORD_FILE
+from beft.adapters.adapter import Adapter
+from beft.adapters.record import RECORD_FILE
 from beft.datasets.prepared import load_summary
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_file, write_text

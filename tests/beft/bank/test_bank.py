@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from beft.adapters.folding import fold
 from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
-from beft.folding import fold
 from beft.sites.site import BiasSite, find_sites
 from tests.conftest import FAMILIES
 from tests.support.components import components

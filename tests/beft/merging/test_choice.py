@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.merging.choice import choose_merges
 from beft.merging.dev import relative_to

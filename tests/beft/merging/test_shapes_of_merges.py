@@ -10,7 +10,7 @@ import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import Rows, load_split, save_split
 from beft.files import write_json
 from beft.merging.choice import choose_merges

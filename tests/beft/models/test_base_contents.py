@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from beft.adapter import Adapter
-from beft.adapter_checks import check_one_base
+from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_one_base
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.models.base import base_contents, base_sha256, resolve_base

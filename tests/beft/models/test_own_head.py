@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.settings import Settings

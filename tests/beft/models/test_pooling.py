@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.files import write_json
 from beft.models.base import base_pooling

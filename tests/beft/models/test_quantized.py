@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import beft.bank.inertness
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
+from beft.adapters.folding import fold
 from beft.bank.bank import Bank
 from beft.bank.inertness import inert_terms, measure_inertness
 from beft.encoding.tokenization import encode
@@ -21,7 +22,6 @@ from beft.errors import InputError
 from beft.estimate import estimate
 from beft.features import predict_probabilities
 from beft.files import read_json, write_json
-from beft.folding import fold
 from beft.importance.methods.fisher import fisher_information
 from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
@@ -36,7 +36,7 @@ from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites
 from beft.training import fit
-from tests.beft.test_adapter_record import as_format_1
+from tests.beft.adapters.test_record import as_format_1
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json

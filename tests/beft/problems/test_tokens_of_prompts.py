@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from beft.adapters.folding import fold
 from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
 from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.errors import InputError
-from beft.folding import fold
 from beft.generation import generate_answers
 from beft.measuring import sequence_outputs
 from beft.models.language_model import LanguageModel

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import beft.models.loading
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.bank.inertness import measure_inertness
 from beft.errors import InputError

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from beft.adapter_checks import check_fits
+from beft.adapters.checks import check_fits
+from beft.adapters.materialise import Materialised, difference, materialise
 from beft.bank.bank import Bank
 from beft.bank.forwards import outputs_of, widened_sum
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
-from beft.materialise import Materialised, difference, materialise
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantized_layers
 from beft.sites.offloading import is_spread
 from beft.sites.site import BiasSite, read_bias, site_module
 
 if TYPE_CHECKING:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
 
 FOLD_FILE = "beft_fold.json"
 

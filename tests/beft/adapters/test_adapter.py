@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.encoding.tokenization import encode
 from beft.errors import BeftError, InputError
@@ -29,7 +29,7 @@ from tests.support.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load
 
 torch.set_num_threads(1)
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # family, pooling, precision, head.train, terms: among them heads that the base's files do not hold (RoBERTa's inner
 # layer, DistilBERT's), added biases (Llama, T5), slices of a Conv1D (GPT-2) and interleaved ones (GPT-NeoX), layer
@@ -65,7 +65,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 torch.set_num_threads(1)
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.encoding.tokenization import encode

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
+from beft.adapters.peft_format import ModuleFacts, adapter_config, describe_modules, pack, plan_peft, unpack_delta
 from beft.bank.bank import Bank
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.models.classifier import Classifier
-from beft.peft_format import ModuleFacts, adapter_config, describe_modules, pack, plan_peft, unpack_delta
 from beft.sites.site import BiasSite, find_sites
 from tests.support.tiny_bases import LABELS, TEXTS, draw_deltas, draw_head, load, make_adapter, save_base
 

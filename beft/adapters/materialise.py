@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beft.adapter_checks import listed
+from beft.adapters.checks import listed
 from beft.bank.forwards import outputs_of
 from beft.errors import InputError
 from beft.sites.matching import is_projection

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from beft.adapters.peft_format import pack
 from beft.errors import InputError
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of, stored_quantization
 from beft.models.tokenizer_facts import tokenizer_facts
-from beft.peft_format import pack
 from beft.settings import Quantization
 from beft.sites.site import find_sites
 
 if TYPE_CHECKING:
-    from beft.adapter import Adapter
+    from beft.adapters.adapter import Adapter
     from beft.models.base import BaseReference
 
 _ONCE = ("embedding_norm", "final_norm")

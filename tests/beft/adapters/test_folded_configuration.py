@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.prediction import Predictor

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from beft.adapters.peft_format import ModuleFacts, Opens
 from beft.errors import InputError
 from beft.files import sha256_json
-from beft.peft_format import ModuleFacts, Opens
 from beft.settings import Pooling, Quantization
 from beft.sites.site import BiasSite
 
@@ -70,7 +70,7 @@ class HeadPart(_Part):
 
 
 class ModulePart(_Part):
-    """The facts of a touched module, as in ``beft.peft_format.ModuleFacts``."""
+    """The facts of a touched module, as in ``beft.adapters.peft_format.ModuleFacts``."""
 
     kind: str
     width: int = Field(ge=0)

@@ -12,8 +12,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from beft.adapter_checks import check_complete, check_fits, check_one_base, check_tensors, listed
-from beft.adapter_record import (
+from beft.adapters.checks import check_complete, check_fits, check_one_base, check_tensors, listed
+from beft.adapters.folding import FoldReport, fold_adapter
+from beft.adapters.peft_format import (
+    ModuleFacts,
+    PeftPlan,
+    adapter_config,
+    describe_modules,
+    head_tensor_name,
+    pack,
+    plan_peft,
+    site_tensor_name,
+    unpack_delta,
+)
+from beft.adapters.record import (
     FORMAT,
     FORMAT_VERSION,
     PEFT_FILE,
@@ -31,21 +43,9 @@ from beft.adapter_record import (
 from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.files import recover_folder, whole_folder, write_bytes, write_json
-from beft.folding import FoldReport, fold_adapter
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of
 from beft.models.tokenizer_facts import tokenizer_facts
-from beft.peft_format import (
-    ModuleFacts,
-    PeftPlan,
-    adapter_config,
-    describe_modules,
-    head_tensor_name,
-    pack,
-    plan_peft,
-    site_tensor_name,
-    unpack_delta,
-)
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.registry import read_shape

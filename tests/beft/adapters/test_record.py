@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from beft.adapter import Adapter
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.models.base import load_classifier, resolve_base

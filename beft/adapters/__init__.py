@@ -1,0 +1,1 @@
+"""An adapter as data: its record, its files, its checks, and plain models made of it."""
