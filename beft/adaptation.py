@@ -24,9 +24,9 @@ from beft.datasets.prepared import Rows
 from beft.encoding.examples import Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.errors import TrainingError
-from beft.evidence import Evidence
 from beft.features import extract_features
 from beft.importance.methods.fisher import fisher_information
+from beft.importance.probe_result import Evidence
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.measuring import score_rows
 from beft.models.classifier import Classifier

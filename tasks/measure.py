@@ -13,9 +13,9 @@ from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError, InputError, TrainingError
-from beft.evidence import Evidence, Scores
 from beft.files import write_json
 from beft.importance.methods.fisher import fisher_information
+from beft.importance.probe_result import Evidence, Scores
 from beft.measuring import score_rows
 from beft.methods.common import Common
 from beft.methods.measuring import measure_many

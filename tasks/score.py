@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.evidence import Evidence
 from beft.files import write_json
+from beft.importance.probe_result import Evidence
 from tasks.settings import PipelineSettings
 from tasks.step import JSON, Step
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.adaptation import train_terms
-from beft.evidence import Evidence
 from beft.files import read_json, write_json
+from beft.importance.probe_result import Evidence
 from beft.opened import open_classifier, training_cost, training_facts
 from beft.runs import RunResult
 from tasks.settings import PipelineSettings

@@ -60,7 +60,7 @@ def score(
 
     From the evidence that a probe left.
     """
-    from beft.evidence import Evidence
+    from beft.importance.probe_result import Evidence
 
     found = Evidence.load(folder).scores(read_settings(context, params, changes))
     if as_json:
