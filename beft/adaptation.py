@@ -24,15 +24,15 @@ from beft.datasets.prepared import Rows
 from beft.encoding.examples import Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.errors import TrainingError
-from beft.features import extract_features
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.probe_result import Evidence
+from beft.inference.features import extract_features
+from beft.inference.predictions import score_rows
+from beft.inference.runs import FailedRun, LabelledRows, Run, RunResult
 from beft.learning_rates import at_each_rate, best_on_dev
-from beft.measuring import score_rows
 from beft.models.classifier import Classifier
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
-from beft.runs import FailedRun, LabelledRows, Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites, read_bias

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Batch, Classifier
-from beft.runs import LabelledRows
 from beft.sites.batch_axis import evaluating
 
 _MEASURED = 4  # rows

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from beft.baselines.weights import WeightsResult
 from beft.errors import InputError, TrainingError
+from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
-from beft.runs import FailedRun, Run, RunResult
 
 log = logging.getLogger("beft.training")
 

@@ -13,7 +13,8 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import Split, load_split, load_summary
 from beft.encoding.examples import Predictions
 from beft.encoding.prompted import encode_prompts
-from beft.measuring import as_metric_takes, predict_rows
+from beft.inference.predictions import as_metric_takes, predict_rows
+from beft.inference.runs import LabelledRows, RunResult
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
@@ -21,7 +22,6 @@ from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_shape
 from beft.problems.shape import Shape
-from beft.runs import LabelledRows, RunResult
 from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
 

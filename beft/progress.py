@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from beft.runs import Run
+from beft.inference.runs import Run
 
 LINE_SECONDS = 10.0
 """The time between two lines where there is no terminal."""

@@ -18,6 +18,7 @@ from beft.checkpoint import Checkpoint
 from beft.errors import InputError, TrainingError
 from beft.estimate import Estimate, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
+from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.models.classifier import Classifier
 from beft.models.memory import available_bytes
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
@@ -25,7 +26,6 @@ from beft.passes import TrainingPass
 from beft.process_state import with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
-from beft.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
 from beft.sites.site import site_module
 from beft.training_identity import run_identity, training_identity
@@ -63,7 +63,7 @@ def fit(
             and told, with one of the time.
 
     Returns:
-        The results in the order of the runs, or why a run has none; see ``beft.runs.finished``.
+        The results in the order of the runs, or why a run has none; see ``beft.inference.runs.finished``.
 
     Raises:
         InputError: Two runs of one name, a run that trains nothing, or ``best`` without a dev split.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from beft.files import sha256_json
+from beft.inference.runs import LabelledRows, Metric, Run
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows, Metric, Run
 
 _FORMAT = 2
 """Changed with whatever makes a checkpoint of before mean something else."""

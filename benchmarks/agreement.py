@@ -20,12 +20,12 @@ from beft.adaptation import DevMetric, labelled, make_sample, settings_of
 from beft.bank.bank import Bank
 from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split, load_summary
-from beft.features import predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.inference.features import predict_probabilities
+from beft.inference.runs import LabelledRows, Run, finished
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
-from beft.runs import LabelledRows, Run, finished
 from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
 from beft.training import fit

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.passes import TrainingPass
 from beft.progress import Progress
-from beft.runs import LabelledRows, Run
 
 AS_IT_IS = "as it is"
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from beft.encoding.tokenization import training_batches
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows
 from beft.sites.site import find_sites, site_module
 
 

@@ -22,10 +22,10 @@ from torch import nn
 from beft.encoding.tokenization import sorted_batches
 from beft.files import write_json, write_text
 from beft.importance.methods.fisher import fisher_information
+from beft.inference.runs import LabelledRows, Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute, set_threads
-from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
 from beft.training import fit

@@ -15,9 +15,9 @@ from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
 from beft.names import known_name
-from beft.runs import LabelledRows
 from beft.settings import SplitSettings
 from benchmarks.prepared import ROOT, prepared_data
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from beft.files import write_json
+from beft.inference.runs import finished
 from beft.models.device import Compute
-from beft.runs import finished
 from beft.training import fit
 from benchmarks import compiled_steps, machine, peers
 from benchmarks.gpu_table import RUNS, write_table

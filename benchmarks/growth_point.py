@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict, dataclass
 
 from beft.estimate import estimate
+from beft.inference.runs import Run, finished
 from beft.models.device import resolve_compute, set_threads
-from beft.runs import Run, finished
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites
 from beft.training import fit

@@ -13,8 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 from beft.baselines.full import FullFineTuning
 from beft.baselines.weights import fit_weights
+from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows, Run
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 

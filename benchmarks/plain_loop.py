@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows
 from beft.settings import TrainingSettings
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from beft.encoding.tokenization import Encoded
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows
 
 LABELS = ("negative", "positive")
 _PAD = 1

@@ -18,11 +18,11 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.datasets.prepared import load_split, load_summary
 from beft.evaluation.scores import Cost, Method, evaluate_methods
-from beft.features import Floats, frozen_features, predict_probabilities
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.inference.features import Floats, frozen_features, predict_probabilities
+from beft.inference.runs import RunResult
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import resolve_compute, set_threads
-from beft.runs import RunResult
 from beft.settings import Settings
 from benchmarks import machine
 from benchmarks.prepared import prepared_data, settings_on_disk

@@ -5,8 +5,8 @@ from typing import Any
 
 from beft.adaptation import labelled
 from beft.datasets.prepared import load_split
+from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows, Run
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites.site import find_sites
 from benchmarks.prepared import prepared_data

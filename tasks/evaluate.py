@@ -14,14 +14,14 @@ from beft.baselines.linear import LinearClassifier
 from beft.datasets.prepared import load_split
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods
-from beft.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.files import read_json, write_json
-from beft.measuring import as_metric_takes
+from beft.inference.features import Floats, FrozenFeatures, extract_features, frozen_features
+from beft.inference.predictions import as_metric_takes
+from beft.inference.runs import LabelledRows
 from beft.metrics.registry import known_metric
 from beft.opened import Opened, open_classifier
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
-from beft.runs import LabelledRows
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -16,7 +16,7 @@ from beft.errors import BeftError, InputError, TrainingError
 from beft.files import write_json
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.probe_result import Evidence, Scores
-from beft.measuring import score_rows
+from beft.inference.predictions import score_rows
 from beft.methods.common import Common
 from beft.methods.measuring import measure_many
 from beft.methods.registry import METHODS, Kind, MethodOptions

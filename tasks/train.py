@@ -6,8 +6,8 @@ from pathlib import Path
 from beft.adaptation import train_terms
 from beft.files import read_json, write_json
 from beft.importance.probe_result import Evidence
+from beft.inference.runs import RunResult
 from beft.opened import open_classifier, training_cost, training_facts
-from beft.runs import RunResult
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 

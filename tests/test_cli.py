@@ -264,7 +264,7 @@ def test_settings_called_params_yml_are_not_passed_over(beft: Beft, made: Path) 
 
 
 def test_predict_gives_what_the_library_gives(beft: Beft, made: Path) -> None:
-    from beft.prediction import Predictor
+    from beft.inference.predictor import Predictor
 
     expected = Predictor(made / "first" / "adapter", base=made / "base").predict(TEXTS)
     answer = beft("predict", "first/adapter", "--base", "base", "--json", *TEXTS)
@@ -285,7 +285,7 @@ def test_predict_reads_stdin_and_keeps_its_order(beft: Beft) -> None:
 
 
 def test_predict_numbers_rows_over_all_parts(beft: Beft, monkeypatch: pytest.MonkeyPatch) -> None:
-    from beft.prediction import Predictor
+    from beft.inference.predictor import Predictor
 
     plain, firsts = Predictor.answer, []
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
-from beft.measuring import score_rows
+from beft.inference.predictions import score_rows
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth
 from beft.problems.shape import Shape

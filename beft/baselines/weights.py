@@ -20,13 +20,13 @@ from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError, TrainingError
-from beft.measuring import measure_runs
+from beft.inference.predictions import measure_runs
+from beft.inference.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.models.classifier import Classifier
 from beft.optimizer import BETAS
 from beft.process_state import seeded, with_own_threads
 from beft.progress import Progress
 from beft.recompute import recomputed_layers
-from beft.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.schedule import chosen_epoch, rate_factor
 
 log = logging.getLogger("beft.training")
@@ -46,7 +46,7 @@ class WeightsResult:
         model_parameters: Parameters of the model, head included, without what a method put beside them.
         seconds: Wall time of the training.
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
-        tried: Where the learning rate was chosen on dev: what each one gave, as in ``beft.runs.RunResult``.
+        tried: Where the learning rate was chosen on dev: what each one gave, as in ``beft.inference.runs.RunResult``.
     """
 
     run: Run

@@ -35,7 +35,7 @@ def predict(
     every probability.
     """
     from beft.errors import InputError
-    from beft.prediction import Predictor
+    from beft.inference.predictor import Predictor
 
     if not texts and sys.stdin.isatty():
         own = [*(["--base", base] if base else []), *(part for one in choice or () for part in ("--choice", one))]
@@ -74,9 +74,9 @@ def export(
     takes it over; where neither gives the same logits, it is refused.
     """
     from beft.adapters.adapter import Adapter
+    from beft.inference.predictor import find_base
     from beft.models.base import load_classifier
     from beft.models.device import Compute
-    from beft.prediction import find_base
 
     loaded = Adapter.load(adapter)
     refuse_existing(out)

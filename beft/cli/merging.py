@@ -107,8 +107,8 @@ def _opener(
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
     from beft.adapters.checks import check_inputs
     from beft.datasets.prepared import load_summary
+    from beft.inference.predictor import find_base
     from beft.opened import open_classifier
-    from beft.prediction import find_base
     from beft.settings import DatasetSettings
 
     def open_dataset(name: str) -> "Opened":

@@ -10,7 +10,7 @@ from typing import Any
 from beft.adaptation import DevMetric
 from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
-from beft.measuring import measure_runs
+from beft.inference.predictions import measure_runs
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
 from beft.opened import Opened

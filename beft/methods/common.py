@@ -11,8 +11,8 @@ from beft.adaptation import Sample, head_start, inert_components
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.scores import Method, Score, evaluate_methods
-from beft.features import Floats, extract_features
-from beft.measuring import as_metric_takes, predict_rows
+from beft.inference.features import Floats, extract_features
+from beft.inference.predictions import as_metric_takes, predict_rows
 from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute

@@ -11,7 +11,7 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.linear import LinearClassifier
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.features import Floats
+from beft.inference.features import Floats
 from beft.methods.common import Common
 from beft.methods.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory

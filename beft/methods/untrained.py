@@ -9,7 +9,7 @@ import numpy as np
 from beft.bank.bank import Bank
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
-from beft.measuring import predict_rows, score_rows
+from beft.inference.predictions import predict_rows, score_rows
 from beft.methods.common import Common
 from beft.methods.demonstrations import draw_demonstrations, with_demonstrations
 from beft.methods.result import MethodResult, MethodRun

@@ -8,9 +8,9 @@ from torch.nn import functional
 from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
+from beft.inference.runs import LabelledRows
 from beft.problems.classification import Classification
 from beft.problems.regression import Regression
-from beft.runs import LabelledRows
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import find_sites, read_bias
 from tests.support.rows import random_rows, tiny_classifier

@@ -16,8 +16,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.errors import InputError
-from beft.features import extract_features
-from beft.runs import Run
+from beft.inference.features import extract_features
+from beft.inference.runs import Run
 from beft.settings import TrainingSettings
 from beft.training import fit as train_runs
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

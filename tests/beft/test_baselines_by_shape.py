@@ -13,11 +13,11 @@ from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.baselines.ridge_regression import fit_ridge_regression
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
-from beft.measuring import sequence_outputs
+from beft.inference.predictions import sequence_outputs
+from beft.inference.runs import LabelledRows
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
-from beft.runs import LabelledRows
 from beft.settings import Settings
 from tests.support.shapes import PROMPT, task
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from beft.estimate import estimate, readable_bytes, readable_seconds
-from beft.runs import LabelledRows
+from beft.inference.runs import LabelledRows
 from tests.support.rows import random_rows, tiny_classifier
 
 

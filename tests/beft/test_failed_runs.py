@@ -12,9 +12,9 @@ import beft.passes
 from beft.adaptation import train_weights
 from beft.baselines.lora import Lora
 from beft.errors import TrainingError
+from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.learning_rates import at_each_rate, best_on_dev
 from beft.passes import TrainingPass
-from beft.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
 from beft.training import fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

@@ -9,8 +9,8 @@ from beft.adaptation import Sample, run_probe, settings_of, train_terms, train_w
 from beft.baselines.head_only import HeadSearch
 from beft.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
+from beft.inference.runs import Run, RunResult
 from beft.learning_rates import at_each_rate, best_on_dev
-from beft.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier

@@ -14,7 +14,7 @@ from beft.baselines.logistic_regression import fit_logistic_regression
 from beft.baselines.lora import Lora
 from beft.baselines.weights import attached_weights
 from beft.errors import InputError, TrainingError
-from beft.features import frozen_features, predict_probabilities
+from beft.inference.features import frozen_features, predict_probabilities
 from beft.methods.attempt import attempt
 from beft.methods.measuring import measure, measure_many
 from beft.methods.registry import METHODS, Kind, MethodOptions

@@ -10,7 +10,7 @@ from peft import PrefixTuningConfig, get_peft_model
 from beft.baselines.prefix import Prefix
 from beft.datasets.prepared import save_split
 from beft.errors import InputError
-from beft.generation import generate_answers
+from beft.inference.generation import generate_answers
 from beft.methods.demonstrations import BETWEEN, draw_demonstrations, with_demonstrations
 from beft.methods.measuring import measure, measure_many
 from beft.methods.registry import MethodOptions

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil, torch
 torch.set_num_threads(1)
 from beft.errors import BeftError
-from beft.runs import finished
+from beft.inference.runs import finished
 from beft.training import fit
 from tests.beft.test_training import accuracy, run_of
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

@@ -11,10 +11,10 @@ from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.files import read_json
+from beft.inference.runs import Run
 from beft.models.classifier import Classifier
 from beft.passes import TrainingPass
 from beft.recompute import recomputed_layers
-from beft.runs import Run
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites, site_module
 from beft.training import fit

@@ -12,7 +12,7 @@ from beft.baselines.low_rank_value import LowRankValue, near_square
 from beft.baselines.prefix import Prefix
 from beft.baselines.weights import attached_weights
 from beft.errors import InputError
-from beft.features import predict_probabilities
+from beft.inference.features import predict_probabilities
 from beft.models.classifier import Classifier
 from beft.sites.site import find_sites
 from tests.conftest import build_tiny, from_config

@@ -17,14 +17,14 @@ import transformers
 
 from beft.adaptation import run_probe, train_terms, train_weights
 from beft.baselines.lora import Lora
+from beft.inference.predictions import measure_runs, sequence_outputs
+from beft.inference.predictor import Predictor
+from beft.inference.runs import Run
 from beft.inspection import inspect_base
-from beft.measuring import measure_runs, sequence_outputs
 from beft.methods.measuring import measure_many
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.opened import Opened, open_classifier
-from beft.prediction import Predictor
-from beft.runs import Run
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training import fit
@@ -176,7 +176,7 @@ def test_a_predictor_of_a_container_uses_no_more_threads_than_its_quota(
     settings, sample = opened.settings, opened.sample()
     result = train_terms(opened.classifier, sample, settings, opened.training(settings.train), ["value"])
     opened.adapter(result, ("value",)).save(tmp_path / "adapter")
-    monkeypatch.setattr("beft.prediction.usable_cores", lambda: 1)
+    monkeypatch.setattr("beft.inference.predictor.usable_cores", lambda: 1)
     torch.set_num_threads(THREADS)
     try:
         predictor = Predictor(tmp_path / "adapter", base=settings.base.source, device="cpu")

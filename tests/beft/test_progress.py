@@ -2,8 +2,8 @@
 
 import re
 
+from beft.inference.runs import Run
 from beft.progress import Progress
-from beft.runs import Run
 from tests.support.rows import plain_settings
 
 

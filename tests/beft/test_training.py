@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from beft.encoding.tokenization import training_batches
 from beft.errors import InputError, TrainingError
-from beft.runs import Run, finished
+from beft.inference.runs import Run, finished
 from beft.sites.site import find_sites
 from beft.training import fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from beft.files import write_text
+from beft.inference.runs import LabelledRows, Run, finished
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.runs import LabelledRows, Run, finished
 from beft.settings import Quantization
 from beft.sites.site import find_sites
 from beft.training import fit

@@ -19,7 +19,7 @@ from beft.baselines.rand_uniform import RandUniform
 from beft.baselines.weight_method import WeightMethod, WeightsState, used_parameters
 from beft.baselines.weights import attached_weights
 from beft.errors import BeftError, InputError
-from beft.features import predict_probabilities
+from beft.inference.features import predict_probabilities
 from beft.sites.site import find_sites
 from beft.training import fit
 from tests.support.rows import random_rows, tiny_classifier

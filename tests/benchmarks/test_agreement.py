@@ -8,8 +8,8 @@ import torch
 
 from beft.datasets.local import VARIABLE
 from beft.errors import InputError
+from beft.inference.runs import Run
 from beft.models.device import Compute
-from beft.runs import Run
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training import fit

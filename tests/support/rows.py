@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from beft.encoding.tokenization import Encoded
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.runs import LabelledRows
 from beft.settings import TrainingSettings
 from tests.conftest import END, LABELS, PAD, VOCABULARY, build_tiny
 

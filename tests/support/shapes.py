@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import Encoded
+from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
 from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
@@ -22,7 +23,6 @@ from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
 from beft.problems.shape import Shape
-from beft.runs import LabelledRows
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
 TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from beft.baselines.weights import fit_weights
 from beft.encoding.tokenization import training_batches
-from beft.runs import Run
+from beft.inference.runs import Run
 from tests.support.rows import plain_settings, random_rows
 
 

@@ -15,9 +15,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split, save_split
 from beft.files import read_json
+from beft.inference.predictor import Predictor
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
-from beft.prediction import Predictor
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step, input_keys

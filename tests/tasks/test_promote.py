@@ -16,10 +16,10 @@ from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import load_split, save_split
 from beft.errors import InputError
 from beft.evaluation.promotion.verdict import judge
-from beft.features import extract_features
 from beft.files import read_json, write_json
+from beft.inference.features import extract_features
+from beft.inference.predictor import Predictor
 from beft.opened import open_classifier
-from beft.prediction import Predictor
 from beft.settings import SplitSettings
 from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.compare import compare

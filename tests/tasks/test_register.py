@@ -14,7 +14,7 @@ import pytest
 from beft.errors import InputError
 from beft.evaluation.scores import Evaluation, Method, evaluate_methods
 from beft.files import read_json, write_json
-from beft.prediction import Predictor
+from beft.inference.predictor import Predictor
 from beft.settings import EvaluateSettings
 from flows.cli import status_of
 from tasks.connection import as_default, connect

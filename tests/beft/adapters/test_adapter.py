@@ -69,7 +69,7 @@ from beft.adapters.adapter import Adapter
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.encoding.tokenization import encode
-from beft.prediction import Predictor
+from beft.inference.predictor import Predictor
 
 root = Path(sys.argv[1])
 logits, predictions = {}, {}

@@ -13,10 +13,10 @@ from sklearn.metrics import accuracy_score
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import Rows, load_split, save_split
 from beft.files import write_json
+from beft.inference.predictor import Predictor
 from beft.merging.choice import choose_merges
 from beft.merging.dev import with_merged
 from beft.opened import Opened, open_classifier
-from beft.prediction import Predictor
 from beft.settings import Settings
 from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
 

@@ -10,15 +10,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import encode
-from beft.features import extract_features
 from beft.files import read_json, write_json
+from beft.inference.features import extract_features
+from beft.inference.runs import LabelledRows
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.opened import Opened
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
-from beft.runs import LabelledRows
 from beft.settings import Settings
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 

@@ -20,9 +20,11 @@ from beft.bank.inertness import inert_terms, measure_inertness
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.estimate import estimate
-from beft.features import predict_probabilities
 from beft.files import read_json, write_json
 from beft.importance.methods.fisher import fisher_information
+from beft.inference.features import predict_probabilities
+from beft.inference.predictor import Predictor
+from beft.inference.runs import Run
 from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
 from beft.merging.merged import merge
@@ -30,8 +32,6 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute
 from beft.models.quantized import quantized_layers
-from beft.prediction import Predictor
-from beft.runs import Run
 from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites

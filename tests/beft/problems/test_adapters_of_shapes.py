@@ -11,9 +11,9 @@ from beft.adapters.adapter import Adapter
 from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json
+from beft.inference.predictor import Predictor
 from beft.models.base import is_decoder, load_classifier, resolve_base
 from beft.models.device import Compute
-from beft.prediction import Predictor
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_shape
 from beft.problems.classification import Classification

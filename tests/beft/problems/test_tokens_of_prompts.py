@@ -11,8 +11,8 @@ from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
 from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.errors import InputError
-from beft.generation import generate_answers
-from beft.measuring import sequence_outputs
+from beft.inference.generation import generate_answers
+from beft.inference.predictions import sequence_outputs
 from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling

@@ -9,9 +9,9 @@ import torch
 from beft.bank.bank import Bank
 from beft.encoding.tokenization import sorted_batches, training_batches
 from beft.importance.methods.fisher import fisher_information
-from beft.measuring import predict_rows
+from beft.inference.predictions import predict_rows
+from beft.inference.runs import Run
 from beft.passes import TrainingPass
-from beft.runs import Run
 from beft.sites.site import find_sites, site_module
 from beft.training import fit
 from tests.support.rows import plain_settings

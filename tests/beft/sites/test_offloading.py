@@ -18,11 +18,11 @@ from beft.bank.inertness import measure_inertness
 from beft.errors import InputError
 from beft.estimate import estimate
 from beft.importance.methods.fisher import fisher_information
+from beft.inference.runs import Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.recompute import recomputed_layers
-from beft.runs import Run
 from beft.settings import DeviceMap, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value

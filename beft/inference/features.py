@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beft.encoding.tokenization import Encoded, sorted_batches
-from beft.measuring import sequence_outputs
+from beft.inference.predictions import sequence_outputs
 from beft.models.classifier import Batch, Classifier
 from beft.process_state import with_own_threads
 

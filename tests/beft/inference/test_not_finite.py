@@ -15,18 +15,18 @@ from beft.encoding.examples import LabelledRows
 from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError
 from beft.evaluation.promotion.behaviour import flip_rate
-from beft.generation import generate_answers
+from beft.inference.generation import generate_answers
+from beft.inference.predictions import as_metric_takes
+from beft.inference.predictor import Predictor
 from beft.learning_rates import best_tried
-from beft.measuring import as_metric_takes
 from beft.merging.dev import DevScore
 from beft.merging.methods.searched_weights import Score, best
 from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.models.language_model import LanguageModel
-from beft.prediction import Predictor
 from beft.problems.classification import Classification
 from beft.schedule import chosen_epoch
-from tests.beft.test_threads import SHAPES, save_adapter
+from tests.beft.inference.test_threads import SHAPES, save_adapter
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import load, make_adapter, save_base

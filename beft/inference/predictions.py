@@ -8,11 +8,11 @@ from torch import Tensor
 
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
-from beft.generation import Choose, generate_answers
+from beft.inference.generation import Choose, generate_answers
+from beft.inference.runs import Metric
 from beft.metrics.registry import known_metric, score_predictions
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.runs import Metric
 
 _EVALUATED_AT_ONCE = 64
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from beft.encoding.prompted import encode_prompts
-from beft.generation import generate_answers
+from beft.inference.generation import generate_answers
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute

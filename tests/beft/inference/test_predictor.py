@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.errors import InputError
+from beft.inference.predictor import Predictor
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
-from beft.prediction import Predictor
 from tests.support.tiny_bases import LABELS, TEXTS, WORDS, draw_deltas, draw_head, load, make_adapter, save_base
 
 torch.set_num_threads(1)

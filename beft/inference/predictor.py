@@ -17,9 +17,9 @@ from beft.adapters.adapter import Adapter
 from beft.adapters.checks import check_contents, check_inputs
 from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
-from beft.generation import generate_answers
+from beft.inference.generation import generate_answers
+from beft.inference.predictions import predict_rows
 from beft.limits import usable_cores
-from beft.measuring import predict_rows
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.device import Compute, resolve_compute
 from beft.models.tokenizer_loading import check_token_ids

@@ -1,0 +1,1 @@
+"""Runs over a frozen base and what they predict."""
