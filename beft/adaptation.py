@@ -17,13 +17,13 @@ from torch import Tensor
 
 from beft.bank.bank import Bank
 from beft.bank.inertness import measure_inertness
-from beft.baselines.by_shape import linear_head
 from beft.baselines.weight_method import WeightMethod
 from beft.baselines.weights import WeightsResult, fit_weights
 from beft.datasets.prepared import Rows
 from beft.encoding.examples import Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.errors import TrainingError
+from beft.heads.by_shape import linear_head
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.probe_result import Evidence
 from beft.inference.features import extract_features

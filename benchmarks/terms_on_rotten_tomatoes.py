@@ -15,10 +15,10 @@ import numpy as np
 from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from beft.bank.bank import Bank
 from beft.baselines.head_only import HeadSearch, fit_head_only
-from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.datasets.prepared import load_split, load_summary
 from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.inference.features import Floats, frozen_features, predict_probabilities
 from beft.inference.runs import RunResult
 from beft.models.base import load_classifier, resolve_base

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from beft.adapters.adapter import Adapter
-from beft.baselines.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.baselines.head_only import HeadSearch, fit_head_only
-from beft.baselines.linear import LinearClassifier
 from beft.datasets.prepared import load_split
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods
 from beft.files import read_json, write_json
+from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
+from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats, FrozenFeatures, extract_features, frozen_features
 from beft.inference.predictions import as_metric_takes
 from beft.inference.runs import LabelledRows

@@ -19,10 +19,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from beft.baselines.feature_rows import FeatureRows, Features, Floats
-from beft.baselines.linear import LinearClassifier, Quality, checked
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
+from beft.heads.feature_rows import FeatureRows, Features, Floats
+from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
 from beft.optimizer import StackedAdamW
 from beft.problems.classification import Classification

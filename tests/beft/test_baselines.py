@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from beft.baselines.head_only import HeadSearch, fit_head_only
-from beft.baselines.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.errors import InputError
+from beft.heads.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.inference.features import extract_features
 from beft.inference.runs import Run
 from beft.settings import TrainingSettings

@@ -10,10 +10,10 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft.adaptation import train_terms, train_weights
-from beft.baselines.logistic_regression import fit_logistic_regression
 from beft.baselines.lora import Lora
 from beft.baselines.weights import attached_weights
 from beft.errors import InputError, TrainingError
+from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
 from beft.methods.attempt import attempt
 from beft.methods.measuring import measure, measure_many

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from beft.baselines.feature_rows import FeatureRows
 from beft.baselines.head_only import HeadSearch, fit_head_only
-from beft.baselines.linear import Quality
 from beft.encoding.examples import LabelledRows
 from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError
 from beft.evaluation.promotion.behaviour import flip_rate
+from beft.heads.feature_rows import FeatureRows
+from beft.heads.linear import Quality
 from beft.inference.generation import generate_answers
 from beft.inference.predictions import as_metric_takes
 from beft.inference.predictor import Predictor

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from beft.baselines.feature_rows import FeatureRows, Features, Floats
-from beft.baselines.linear import LinearClassifier, best_on_dev, standardisation
-from beft.baselines.logistic_regression import COSTS, TOLERANCE
 from beft.errors import BeftError
+from beft.heads.feature_rows import FeatureRows, Features, Floats
+from beft.heads.linear import LinearClassifier, best_on_dev, standardisation
+from beft.heads.logistic_regression import COSTS, TOLERANCE
 from beft.problems.multiple_choice import MultipleChoice
 
 

@@ -7,12 +7,12 @@ from sklearn.linear_model import LogisticRegression
 
 from beft.adaptation import Sample, head_start
 from beft.bank.bank import Bank
-from beft.baselines.by_shape import fit_linear_baseline
-from beft.baselines.conditional_logit import fit_conditional_logit
 from beft.baselines.head_only import HeadSearch, fit_head_only
-from beft.baselines.ridge_regression import fit_ridge_regression
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
+from beft.heads.by_shape import fit_linear_baseline
+from beft.heads.conditional_logit import fit_conditional_logit
+from beft.heads.ridge_regression import fit_ridge_regression
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows
 from beft.problems.language_model import LanguageModeling

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import torch
 
-from beft.baselines.conditional_logit import conditional_logit_head, fit_conditional_logit
-from beft.baselines.feature_rows import Features
-from beft.baselines.linear import LinearClassifier
-from beft.baselines.logistic_regression import fit_logistic_regression, logistic_regression_head
-from beft.baselines.ridge_regression import fit_ridge_regression, ridge_regression_head
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
+from beft.heads.conditional_logit import conditional_logit_head, fit_conditional_logit
+from beft.heads.feature_rows import Features
+from beft.heads.linear import LinearClassifier
+from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.heads.ridge_regression import fit_ridge_regression, ridge_regression_head
 from beft.names import known_name
 from beft.problems.shape import Shape
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from beft.baselines.feature_rows import FeatureRows, Features, Floats
-from beft.baselines.linear import LinearClassifier, best_on_dev, standardisation
+from beft.heads.feature_rows import FeatureRows, Features, Floats
+from beft.heads.linear import LinearClassifier, best_on_dev, standardisation
 from beft.problems.regression import Regression
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(-2, 6, 17))

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from beft.baselines.feature_rows import Features, Floats
-from beft.baselines.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.errors import BeftError, InputError
+from beft.heads.feature_rows import Features, Floats
+from beft.heads.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.metrics.registry import known_metric
 
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))

@@ -1,0 +1,1 @@
+"""Heads with a closed form or a convex fit, on frozen features."""
