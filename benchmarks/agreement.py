@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beft.adaptation import DevMetric, labelled, make_sample, settings_of
 from beft.bank.bank import Bank
 from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split, load_summary
@@ -28,7 +27,8 @@ from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
-from beft.training import fit
+from beft.training.adaptation import DevMetric, labelled, make_sample, settings_of
+from beft.training.fit import fit
 from benchmarks import machine
 from benchmarks.glue import GLUE, glue_data, glue_identity, is_here
 from benchmarks.intervals import CONFIDENCE, Interval

@@ -14,8 +14,8 @@ import torch
 
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.passes import TrainingPass
-from beft.progress import Progress
+from beft.training.progress import Progress
+from beft.training.trainer import TrainingPass
 
 AS_IT_IS = "as it is"
 

@@ -28,7 +28,7 @@ from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
-from beft.training import fit
+from beft.training.fit import fit
 from benchmarks import compiling, machine, peers, step_profile
 from benchmarks.glue import glue_rows, is_here
 from benchmarks.timing import Comparison, compare

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from beft.adaptation import joined, labelled
 from beft.datasets.description import Description
 from beft.datasets.loaders import source_identity, whereabouts
 from beft.datasets.local import VARIABLE
@@ -19,6 +18,7 @@ from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
 from beft.names import known_name
 from beft.settings import SplitSettings
+from beft.training.adaptation import joined, labelled
 from benchmarks.prepared import ROOT, prepared_data
 
 GLUE = ("sst2", "rte")

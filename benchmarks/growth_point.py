@@ -6,12 +6,12 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass
 
-from beft.estimate import estimate
 from beft.inference.runs import Run, finished
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites
-from beft.training import fit
+from beft.training.cost import estimate
+from beft.training.fit import fit
 from benchmarks.peak import ResidentPeak
 from benchmarks.random_models import Shape, random_classifier, random_rows
 
@@ -53,7 +53,7 @@ class Cost:
     Attributes:
         seconds: Wall time of a step of all runs.
         bytes: The greatest memory above the loaded base.
-        estimated_seconds: What ``beft.estimate`` says of the same step, without having made it.
+        estimated_seconds: What ``beft.training.cost`` says of the same step, without having made it.
         estimated_bytes: What it says of the activations that are kept.
         steps: Steps of each training that was timed.
     """

@@ -12,11 +12,11 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from beft.baselines.full import FullFineTuning
-from beft.baselines.weights import fit_weights
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training.weights import fit_weights
 
 PADDED_TO = 128
 

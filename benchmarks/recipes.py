@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beft.adaptation import joined, labelled, train_terms
 from beft.bank.bank import Bank
 from beft.datasets.prepared import SPLITS, Rows, load_split
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.inference.predictions import predict_rows, score_rows
-from beft.learning_rates import best_tried
 from beft.models.device import resolve_compute
-from beft.opened import open_classifier
 from beft.settings import DatasetSettings, Settings
+from beft.training.adaptation import joined, labelled, train_terms
+from beft.training.learning_rates import best_tried
+from beft.training.session import open_classifier
 from benchmarks import machine
 from benchmarks.intervals import Interval
 from benchmarks.prepared import ROOT, prepared_data

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from beft.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from beft.bank.bank import Bank
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.datasets.prepared import load_split, load_summary
@@ -24,6 +23,7 @@ from beft.inference.runs import RunResult
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import Settings
+from beft.training.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
 from benchmarks import machine
 from benchmarks.prepared import prepared_data, settings_on_disk
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from beft.adaptation import labelled
 from beft.datasets.prepared import load_split
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites.site import find_sites
+from beft.training.adaptation import labelled
 from benchmarks.prepared import prepared_data
 
 SOURCE = BaseSettings().source

@@ -12,8 +12,8 @@ import yaml
 from prefect.runtime import flow_run
 
 from beft.errors import BeftError
-from beft.estimate import readable_seconds
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
+from beft.training.cost import readable_seconds
 from flows.ending import closing, ending, now
 from flows.fan_out import width, windowed
 from flows.links import link_runs

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from beft.adaptation import labelled
 from beft.adapters.adapter import Adapter
 from beft.adapters.checks import check_inputs
 from beft.commands import own_command
@@ -23,7 +22,8 @@ from beft.evaluation.scores import NO_GATE, Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
-from beft.opened import Opened, open_classifier
+from beft.training.adaptation import labelled
+from beft.training.session import Opened, open_classifier
 from tasks.package import SEEN
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

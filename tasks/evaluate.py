@@ -19,9 +19,9 @@ from beft.inference.features import Floats, FrozenFeatures, extract_features, fr
 from beft.inference.predictions import as_metric_takes
 from beft.inference.runs import LabelledRows
 from beft.metrics.registry import known_metric
-from beft.opened import Opened, open_classifier
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
+from beft.training.session import Opened, open_classifier
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from beft.estimate import estimate
 from beft.files import read_json, write_json
-from beft.opened import open_classifier
+from beft.training.cost import estimate
+from beft.training.session import open_classifier
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
-from beft.adaptation import labelled_batches, learnt_rows
 from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.datasets.prepared import load_split
@@ -21,9 +20,10 @@ from beft.methods.common import Common
 from beft.methods.measuring import measure_many
 from beft.methods.registry import METHODS, Kind, MethodOptions
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
-from beft.opened import Opened, open_classifier
 from beft.settings import TERMS
 from beft.sites.site import read_bias
+from beft.training.adaptation import labelled_batches, learnt_rows
+from beft.training.session import Opened, open_classifier
 from tasks.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.predictions import write_predictions
 from tasks.settings import PipelineSettings

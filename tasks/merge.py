@@ -19,8 +19,8 @@ from beft.merging.choice import choose_merges
 from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
 from beft.merging.merged import Merged
-from beft.opened import Opened, open_classifier
 from beft.sites.site import read_bias
+from beft.training.session import Opened, open_classifier
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.adaptation import run_probe
 from beft.files import write_json
-from beft.opened import open_classifier, training_cost, training_facts
 from beft.settings import TERMS
+from beft.training.adaptation import run_probe
+from beft.training.session import open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 

@@ -6,10 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Self
 
-from beft.adaptation import learnt_rows, settings_of
-from beft.estimate import readable_seconds
 from beft.methods.registry import METHODS, Kind
 from beft.tables import Cell, Column, Table
+from beft.training.adaptation import learnt_rows, settings_of
+from beft.training.cost import readable_seconds
 from tasks.forecast import Forecast
 from tasks.reproduction_plan import Planned
 

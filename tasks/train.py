@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.adaptation import train_terms
 from beft.files import read_json, write_json
 from beft.importance.probe_result import Evidence
 from beft.inference.runs import RunResult
-from beft.opened import open_classifier, training_cost, training_facts
+from beft.training.adaptation import train_terms
+from beft.training.session import open_classifier, training_cost, training_facts
 from tasks.settings import PipelineSettings
 from tasks.step import CLASSIFIER_SECTIONS, JSON, Step
 

@@ -739,7 +739,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[BaseException]
         def fail(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("beft.inspection.inspect_base", fail)
+        monkeypatch.setattr("beft.training.inspection.inspect_base", fail)
 
     yield install
 

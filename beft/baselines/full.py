@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from beft.baselines.weight_method import (
+from beft.models.classifier import Batch, Classifier
+from beft.training.weight_method import (
     TrainedWeights,
     WeightMethod,
     WeightsState,
@@ -11,7 +12,6 @@ from beft.baselines.weight_method import (
     used_parameters,
     wide,
 )
-from beft.models.classifier import Batch, Classifier
 
 
 class FullFineTuning(WeightMethod):

@@ -24,11 +24,11 @@ from beft.errors import InputError
 from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
-from beft.optimizer import StackedAdamW
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
-from beft.schedule import rate_factor
 from beft.settings import TrainingSettings
+from beft.training.optimizer import StackedAdamW
+from beft.training.schedule import rate_factor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState
 from beft.errors import InputError
 from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
@@ -14,6 +13,7 @@ from beft.process_state import seeded
 from beft.settings import TERMS
 from beft.sites.matching import match_layout
 from beft.sites.offloading import input_device
+from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState
 
 ADAPTED = ("query", "value")
 """The projections that are adapted, by the terms of their biases."""

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.errors import InputError
 from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites, site_module
+from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
 
 class LowRankValue(WeightMethod):

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.errors import InputError
 from beft.models.classifier import Batch, Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import evaluating
 from beft.sites.offloading import input_device
+from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
 _NAME = "prefix"
 

@@ -166,7 +166,7 @@ def _prepared(
 
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
-    from beft.opened import check_base
+    from beft.training.session import check_base
 
     chosen = settings.datasets.get(description.name)
     asked = size or (chosen.size if chosen else "auto")

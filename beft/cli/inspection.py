@@ -17,7 +17,7 @@ def inspect(
 
     Where they are, how wide, which could be added; with --inert, which can do nothing.
     """
-    from beft.inspection import inspect_base
+    from beft.training.inspection import inspect_base
 
     found = inspect_base(model, inertness=inert)
     if as_json:

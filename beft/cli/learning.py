@@ -33,9 +33,9 @@ def probe(
 
     On prepared data: every bias before and after, and Fisher information taken before.
     """
-    from beft.adaptation import run_probe
     from beft.files import whole_folder, write_json
-    from beft.opened import open_classifier
+    from beft.training.adaptation import run_probe
+    from beft.training.session import open_classifier
 
     settings, dataset = settings_for(context, prepared, params, changes)
     refuse_existing(out)
@@ -88,10 +88,10 @@ def train(
 
     On prepared data; more than one --term trains them together.
     """
-    from beft.adaptation import train_terms
     from beft.names import known_name
-    from beft.opened import open_classifier
     from beft.settings import TERMS
+    from beft.training.adaptation import train_terms
+    from beft.training.session import open_classifier
 
     terms = tuple(known_name(name, TERMS, "bias term") for name in term)
     settings, dataset = settings_for(context, prepared, params, changes)

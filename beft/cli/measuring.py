@@ -12,7 +12,7 @@ from beft.cli.output import print_json, progress
 if TYPE_CHECKING:
     from beft.methods.result import MethodResult, NotAvailable
     from beft.methods.table import MethodRow
-    from beft.opened import Opened
+    from beft.training.session import Opened
 
 _WIDE = 160
 """Characters of a line where there is no terminal that says how many."""
@@ -54,7 +54,7 @@ def measure(
     from beft.methods.registry import MethodOptions, known_method
     from beft.methods.result import MethodRun, NotAvailable
     from beft.methods.table import method_rows
-    from beft.opened import open_classifier
+    from beft.training.session import open_classifier
 
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     for name in names:

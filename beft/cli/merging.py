@@ -11,8 +11,8 @@ from beft.cli.output import print_table, progress
 
 if TYPE_CHECKING:
     from beft.adapters.adapter import Adapter
-    from beft.opened import Opened
     from beft.settings import Settings
+    from beft.training.session import Opened
 
 
 def merge(
@@ -108,8 +108,8 @@ def _opener(
     from beft.adapters.checks import check_inputs
     from beft.datasets.prepared import load_summary
     from beft.inference.predictor import find_base
-    from beft.opened import open_classifier
     from beft.settings import DatasetSettings
+    from beft.training.session import open_classifier
 
     def open_dataset(name: str) -> "Opened":
         adapter, facts = adapters[name], load_summary(prepared[name])

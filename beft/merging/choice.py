@@ -14,8 +14,8 @@ from beft.merging.dev import DevRows, DevScore
 from beft.merging.merged import Merged, merge
 from beft.merging.methods.searched_weights import Score, Weights, search_weights
 from beft.merging.registry import options
-from beft.opened import Opened
 from beft.settings import MergeMethod, MergeSettings
+from beft.training.session import Opened
 
 log = logging.getLogger("beft.merging")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from beft.adaptation import DevMetric
 from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
 from beft.inference.predictions import measure_runs
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
-from beft.opened import Opened
+from beft.training.adaptation import DevMetric
+from beft.training.session import Opened
 
 
 @dataclass(frozen=True)

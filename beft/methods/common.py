@@ -7,7 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from beft.adaptation import Sample, head_start, inert_components
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.scores import Method, Score, evaluate_methods
@@ -16,8 +15,9 @@ from beft.inference.predictions import as_metric_takes, predict_rows
 from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
-from beft.opened import Opened
 from beft.sites.site import BiasSite
+from beft.training.adaptation import Sample, head_start, inert_components
+from beft.training.session import Opened
 
 
 class Common:

@@ -15,9 +15,9 @@ from beft.methods.registry import Kind, MethodOptions, known_method
 from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.shared_passes import train_together
 from beft.methods.untrained import predict_in_context, predict_untouched
-from beft.opened import Opened
 from beft.process_state import cpu_threads
 from beft.settings import TrainingSettings
+from beft.training.session import Opened
 
 log = logging.getLogger("beft.methods")
 

@@ -1,14 +1,14 @@
 """Methods that train weights: each run is a training of its own."""
 
-from beft.adaptation import train_weights
 from beft.baselines.low_rank_value import LowRankValue
-from beft.baselines.weight_method import WeightMethod
-from beft.baselines.weights import attached_weights
 from beft.methods.common import Common
 from beft.methods.registry import weight_method
 from beft.methods.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 from beft.settings import TrainingSettings
+from beft.training.adaptation import train_weights
+from beft.training.weight_method import WeightMethod
+from beft.training.weights import attached_weights
 
 
 def train_one(common: Common, asked: MethodRun) -> MethodResult:

@@ -10,11 +10,11 @@ from beft.baselines.lora import Lora
 from beft.baselines.low_rank_value import LowRankValue
 from beft.baselines.prefix import Prefix
 from beft.baselines.rand_uniform import RandUniform
-from beft.baselines.weight_method import WeightMethod
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import find_sites
+from beft.training.weight_method import WeightMethod
 
 ALL_BIASES = "all_biases"
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from beft.baselines.weight_method import WeightsState
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Score
 from beft.methods.registry import MethodOptions
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training.weight_method import WeightsState
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from beft.adaptation import DevMetric, with_frozen
 from beft.bank.bank import Bank
 from beft.errors import InputError
 from beft.inference.runs import FailedRun, Run, RunResult
-from beft.learning_rates import at_each_rate, best_on_dev
 from beft.methods.attempt import attempt, attempt_together
 from beft.methods.common import Common
 from beft.methods.registry import ALL_BIASES
@@ -17,7 +15,9 @@ from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
-from beft.training import fit
+from beft.training.adaptation import DevMetric, with_frozen
+from beft.training.fit import fit
+from beft.training.learning_rates import at_each_rate, best_on_dev
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ import scipy.stats
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft.adaptation import train_terms, train_weights
 from beft.baselines.lora import Lora
-from beft.baselines.weights import attached_weights
 from beft.errors import InputError, TrainingError
 from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
@@ -22,9 +20,11 @@ from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.methods.table import method_rows, side_by_side
 from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
-from beft.opened import Opened, open_classifier
 from beft.settings import Settings
 from beft.sites.site import find_sites
+from beft.training.adaptation import train_terms, train_weights
+from beft.training.session import Opened, open_classifier
+from beft.training.weights import attached_weights
 from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.opened import prepare_films
 from tests.support.tiny_bases import save_base

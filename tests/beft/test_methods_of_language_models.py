@@ -15,8 +15,8 @@ from beft.methods.demonstrations import BETWEEN, draw_demonstrations, with_demon
 from beft.methods.measuring import measure, measure_many
 from beft.methods.registry import MethodOptions
 from beft.methods.result import MethodRun, NotAvailable
-from beft.opened import Opened
 from beft.settings import Settings
+from beft.training.session import Opened
 from tests.support.rows import tiny_classifier
 from tests.support.shapes import Task, answer_score, sequences_of, task, text_rows
 

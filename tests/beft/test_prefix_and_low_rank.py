@@ -10,11 +10,11 @@ from torch.func import functional_call
 from beft.bank.bank import Bank
 from beft.baselines.low_rank_value import LowRankValue, near_square
 from beft.baselines.prefix import Prefix
-from beft.baselines.weights import attached_weights
 from beft.errors import InputError
 from beft.inference.features import predict_probabilities
 from beft.models.classifier import Classifier
 from beft.sites.site import find_sites
+from beft.training.weights import attached_weights
 from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.tiny_bases import tiny_tokenizer

@@ -15,19 +15,19 @@ import torch
 import torch._dynamo
 import transformers
 
-from beft.adaptation import run_probe, train_terms, train_weights
 from beft.baselines.lora import Lora
 from beft.inference.predictions import measure_runs, sequence_outputs
 from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
-from beft.inspection import inspect_base
 from beft.methods.measuring import measure_many
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
-from beft.opened import Opened, open_classifier
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training import fit
+from beft.training.adaptation import run_probe, train_terms, train_weights
+from beft.training.fit import fit
+from beft.training.inspection import inspect_base
+from beft.training.session import Opened, open_classifier
 from tests.conftest import build_tiny
 from tests.support.opened import prepare_films
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

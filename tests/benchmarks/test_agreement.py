@@ -12,7 +12,7 @@ from beft.inference.runs import Run
 from beft.models.device import Compute
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training import fit
+from beft.training.fit import fit
 from benchmarks import agreement, machine
 from benchmarks.glue import glue_data, glue_rows
 from benchmarks.plain_loop import train_plainly

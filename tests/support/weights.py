@@ -3,9 +3,9 @@
 import torch
 from torch.nn import functional
 
-from beft.baselines.weights import fit_weights
 from beft.encoding.tokenization import training_batches
 from beft.inference.runs import Run
+from beft.training.weights import fit_weights
 from tests.support.rows import plain_settings, random_rows
 
 

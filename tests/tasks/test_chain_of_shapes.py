@@ -15,7 +15,7 @@ from beft.datasets.prepared import load_split, load_summary
 from beft.files import read_json
 from beft.inference.predictor import Predictor
 from beft.methods.measuring import measure_many
-from beft.opened import open_classifier
+from beft.training.session import open_classifier
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings
 from tasks.steps import find_step, input_keys

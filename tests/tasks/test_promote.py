@@ -19,8 +19,8 @@ from beft.evaluation.promotion.verdict import judge
 from beft.files import read_json, write_json
 from beft.inference.features import extract_features
 from beft.inference.predictor import Predictor
-from beft.opened import open_classifier
 from beft.settings import SplitSettings
+from beft.training.session import open_classifier
 from tasks.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.compare import compare
 from tasks.connection import connect

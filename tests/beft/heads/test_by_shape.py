@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from beft.adaptation import Sample, head_start
 from beft.bank.bank import Bank
 from beft.baselines.head_only import HeadSearch, fit_head_only
 from beft.encoding.tokenization import Encoded
@@ -19,6 +18,7 @@ from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
 from beft.settings import Settings
+from beft.training.adaptation import Sample, head_start
 from tests.support.shapes import PROMPT, task
 
 

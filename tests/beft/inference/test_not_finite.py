@@ -18,14 +18,14 @@ from beft.heads.linear import Quality
 from beft.inference.generation import generate_answers
 from beft.inference.predictions import as_metric_takes
 from beft.inference.predictor import Predictor
-from beft.learning_rates import best_tried
 from beft.merging.dev import DevScore
 from beft.merging.methods.searched_weights import Score, best
 from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.models.language_model import LanguageModel
 from beft.problems.classification import Classification
-from beft.schedule import chosen_epoch
+from beft.training.learning_rates import best_tried
+from beft.training.schedule import chosen_epoch
 from tests.beft.inference.test_threads import SHAPES, save_adapter
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows

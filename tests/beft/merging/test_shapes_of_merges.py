@@ -16,8 +16,8 @@ from beft.files import write_json
 from beft.inference.predictor import Predictor
 from beft.merging.choice import choose_merges
 from beft.merging.dev import with_merged
-from beft.opened import Opened, open_classifier
 from beft.settings import Settings
+from beft.training.session import Opened, open_classifier
 from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)

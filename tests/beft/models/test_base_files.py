@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.inspection import inspect_base
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
+from beft.training.inspection import inspect_base
 from tests.support.tiny_bases import LABELS, load, save_base
 
 torch.set_num_threads(1)

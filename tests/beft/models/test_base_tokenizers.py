@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CanineConfig, CanineForSequenceClassification, PreTrainedTokenizerFast
 
-from beft.adaptation import labelled
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import encode, row_of
 from beft.errors import InputError
 from beft.inference.predictor import Predictor
-from beft.inspection import inspect_base
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.tokenizer_loading import check_known, known_tokens, model_positions
 from beft.problems.multiple_choice import MultipleChoice
+from beft.training.adaptation import labelled
+from beft.training.inspection import inspect_base
 from tests.beft.inference.test_threads import SHAPES, opened, save_adapter
 from tests.beft.models.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer

@@ -12,12 +12,12 @@ import torch
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import sha256_file
-from beft.inspection import inspect_base
 from beft.models.base import is_decoder, load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.sites.site import find_sites
+from beft.training.inspection import inspect_base
 from tests.support.tiny_bases import LABELS, make_adapter
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the package gguf")

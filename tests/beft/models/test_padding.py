@@ -16,10 +16,10 @@ from beft.inference.runs import LabelledRows
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.opened import Opened
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.settings import Settings
+from beft.training.session import Opened
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)

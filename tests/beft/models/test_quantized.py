@@ -19,7 +19,6 @@ from beft.bank.bank import Bank
 from beft.bank.inertness import inert_terms, measure_inertness
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
-from beft.estimate import estimate
 from beft.files import read_json, write_json
 from beft.importance.methods.fisher import fisher_information
 from beft.inference.features import predict_probabilities
@@ -35,7 +34,8 @@ from beft.models.quantized import quantized_layers
 from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites
-from beft.training import fit
+from beft.training.cost import estimate
+from beft.training.fit import fit
 from tests.beft.adapters.test_record import as_format_1
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer

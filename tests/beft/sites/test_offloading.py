@@ -16,18 +16,18 @@ from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.bank.inertness import measure_inertness
 from beft.errors import InputError
-from beft.estimate import estimate
 from beft.importance.methods.fisher import fisher_information
 from beft.inference.runs import Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.recompute import recomputed_layers
 from beft.settings import DeviceMap, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
-from beft.training import fit
+from beft.training.activation_checkpointing import recomputed_layers
+from beft.training.cost import estimate
+from beft.training.fit import fit
 from tests.beft.models.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, make_adapter, save_base

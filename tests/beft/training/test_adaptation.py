@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from beft.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
 from beft.inference.runs import LabelledRows
@@ -13,6 +12,7 @@ from beft.problems.classification import Classification
 from beft.problems.regression import Regression
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import find_sites, read_bias
+from beft.training.adaptation import DevMetric, Sample, head_start, joined, run_probe, settings_of, train_terms
 from tests.support.rows import random_rows, tiny_classifier
 
 TRAINING = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8)

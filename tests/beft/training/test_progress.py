@@ -3,7 +3,7 @@
 import re
 
 from beft.inference.runs import Run
-from beft.progress import Progress
+from beft.training.progress import Progress
 from tests.support.rows import plain_settings
 
 

@@ -16,12 +16,12 @@ from beft.baselines.lora import Lora
 from beft.baselines.low_rank_value import LowRankValue
 from beft.baselines.prefix import Prefix
 from beft.baselines.rand_uniform import RandUniform
-from beft.baselines.weight_method import WeightMethod, WeightsState, used_parameters
-from beft.baselines.weights import attached_weights
 from beft.errors import BeftError, InputError
 from beft.inference.features import predict_probabilities
 from beft.sites.site import find_sites
-from beft.training import fit
+from beft.training.fit import fit
+from beft.training.weight_method import WeightMethod, WeightsState, used_parameters
+from beft.training.weights import attached_weights
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.weights import accuracy, assert_close, plain_loop, quiet, run_of, train
 

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from beft.bank.bank import Bank
 from beft.bank.inertness import measure_inertness
-from beft.baselines.weight_method import WeightMethod
-from beft.baselines.weights import WeightsResult, fit_weights
 from beft.datasets.prepared import Rows
 from beft.encoding.examples import Predictions
 from beft.encoding.tokenization import Encoded, sorted_batches
@@ -29,16 +27,18 @@ from beft.importance.probe_result import Evidence
 from beft.inference.features import extract_features
 from beft.inference.predictions import score_rows
 from beft.inference.runs import FailedRun, LabelledRows, Run, RunResult
-from beft.learning_rates import at_each_rate, best_on_dev
 from beft.models.classifier import Classifier
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites, read_bias
-from beft.training import fit
+from beft.training.fit import fit
+from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.weight_method import WeightMethod
+from beft.training.weights import WeightsResult, fit_weights
 
-log = logging.getLogger("beft.adaptation")
+log = logging.getLogger("beft.training.adaptation")
 
 Progress = Callable[[str], None]
 

@@ -1,7 +1,7 @@
 """Train weights of a base: one run, as the bias runs train.
 
 The order of the rows, the batches, the schedule, clipping, AdamW, dropout, the loss, the dev evaluation and the choice
-of the epoch are those of ``beft.training.fit``, and the head is trained as there: what differs is what is trained.
+of the epoch are those of ``beft.training.fit.fit``, and the head is trained as there: what differs is what is trained.
 """
 
 import logging
@@ -17,19 +17,19 @@ from torch import Tensor
 
 from beft.bank.bank import Bank
 from beft.bank.first_token import first_token_alone, reads_first_token_alone
-from beft.baselines.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.errors import InputError, TrainingError
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.models.classifier import Classifier
-from beft.optimizer import BETAS
 from beft.process_state import seeded, with_own_threads
-from beft.progress import Progress
-from beft.recompute import recomputed_layers
-from beft.schedule import chosen_epoch, rate_factor
+from beft.training.activation_checkpointing import recomputed_layers
+from beft.training.optimizer import BETAS
+from beft.training.progress import Progress
+from beft.training.schedule import chosen_epoch, rate_factor
+from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
-log = logging.getLogger("beft.training")
+log = logging.getLogger("beft.training.fit")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from beft.adaptation import Sample, run_probe, settings_of, train_terms, train_weights
 from beft.baselines.head_only import HeadSearch
 from beft.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
-from beft.learning_rates import at_each_rate, best_on_dev
 from beft.settings import ProbeSettings, Settings, TrainingSettings
-from beft.training import fit
+from beft.training.adaptation import Sample, run_probe, settings_of, train_terms, train_weights
+from beft.training.fit import fit
+from beft.training.learning_rates import at_each_rate, best_on_dev
 from tests.support.rows import random_rows, tiny_classifier
 
 RATES = (3e-4, 3e-2, 0.5)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from beft.estimate import estimate, readable_bytes, readable_seconds
 from beft.inference.runs import LabelledRows
+from beft.training.cost import estimate, readable_bytes, readable_seconds
 from tests.support.rows import random_rows, tiny_classifier
 
 

@@ -14,23 +14,23 @@ import numpy as np
 import torch
 
 from beft.bank.first_token import first_token_alone, reads_first_token_alone
-from beft.checkpoint import Checkpoint
 from beft.errors import InputError, TrainingError
-from beft.estimate import Estimate, estimate, readable_bytes, readable_seconds
 from beft.files import read_json, sha256_json, write_json
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.models.classifier import Classifier
 from beft.models.memory import available_bytes
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
-from beft.passes import TrainingPass
 from beft.process_state import with_own_threads
-from beft.progress import Progress
-from beft.recompute import recomputed_layers
 from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
 from beft.sites.site import site_module
-from beft.training_identity import run_identity, training_identity
+from beft.training.activation_checkpointing import recomputed_layers
+from beft.training.checkpoint import Checkpoint
+from beft.training.cost import Estimate, estimate, readable_bytes, readable_seconds
+from beft.training.identity import run_identity, training_identity
+from beft.training.progress import Progress
+from beft.training.trainer import TrainingPass
 
-log = logging.getLogger("beft.training")
+log = logging.getLogger("beft.training.fit")
 
 _USABLE = 0.5
 """The share of the free memory that the kept activations of a pass may take: with what the backward pass needs beside

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from beft.baselines.weights import WeightsResult
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
+from beft.training.weights import WeightsResult
 
-log = logging.getLogger("beft.training")
+log = logging.getLogger("beft.training.fit")
 
 Result = TypeVar("Result", RunResult, WeightsResult)
 

@@ -14,18 +14,25 @@ import numpy as np
 import torch
 
 from beft.bank.bank import Bank
-from beft.checkpoint import Checkpoint, Position, random_state, read_checkpoint, set_random_state, write_checkpoint
 from beft.encoding.tokenization import parts_of_like_length, training_batches
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.models.classifier import Classifier
-from beft.optimizer import StackedAdamW
 from beft.process_state import seeded
-from beft.progress import Progress
-from beft.recompute import recomputed_layers
-from beft.schedule import chosen_epoch, rate_factor
 from beft.sites.batch_axis import RowAxis
-from beft.stack import ParameterStack
+from beft.training.activation_checkpointing import recomputed_layers
+from beft.training.checkpoint import (
+    Checkpoint,
+    Position,
+    random_state,
+    read_checkpoint,
+    set_random_state,
+    write_checkpoint,
+)
+from beft.training.optimizer import StackedAdamW
+from beft.training.progress import Progress
+from beft.training.schedule import chosen_epoch, rate_factor
+from beft.training.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
 """The longest time that a killed pass has to train again."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beft.inspection import inspect_base
+from beft.training.inspection import inspect_base
 from tests.conftest import FAMILIES
 from tests.support.tiny_bases import save_base
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from beft.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import Split, load_split, load_summary
 from beft.encoding.examples import Predictions
@@ -24,8 +23,9 @@ from beft.problems.choosing import choose_shape
 from beft.problems.shape import Shape
 from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
 
-log = logging.getLogger("beft.opened")
+log = logging.getLogger("beft.training.session")
 
 
 @dataclass(frozen=True)
