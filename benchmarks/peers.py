@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from beft.baselines.full import FullFineTuning
+from beft.comparison.baselines.full import FullFineTuning
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import TrainingSettings

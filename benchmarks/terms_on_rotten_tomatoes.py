@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from beft.bank.bank import Bank
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.datasets.prepared import load_split, load_summary
 from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text

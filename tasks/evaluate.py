@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from beft.adapters.adapter import Adapter
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.datasets.prepared import load_split
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
+from beft.comparison.common import Common
+from beft.comparison.measuring import measure_many
+from beft.comparison.registry import METHODS, Kind, MethodOptions
+from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError, InputError, TrainingError
 from beft.files import write_json
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.probe_result import Evidence, Scores
 from beft.inference.predictions import score_rows
-from beft.methods.common import Common
-from beft.methods.measuring import measure_many
-from beft.methods.registry import METHODS, Kind, MethodOptions
-from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.settings import TERMS
 from beft.sites.site import read_bias
 from beft.training.adaptation import labelled_batches, learnt_rows

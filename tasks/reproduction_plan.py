@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beft.comparison.registry import METHODS, Kind
 from beft.datasets.description import Description
 from beft.datasets.loaders import source_files
 from beft.datasets.paper import Paper
 from beft.datasets.registry import find_dataset, known_datasets
 from beft.errors import InputError
-from beft.methods.registry import METHODS, Kind
 from beft.names import known_name, unknown_name
 from beft.settings import DatasetSettings
 from tasks.reproductions import Reproduction, ReproductionRequest, find_reproduction

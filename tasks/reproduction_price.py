@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Self
 
-from beft.methods.registry import METHODS, Kind
+from beft.comparison.registry import METHODS, Kind
 from beft.tables import Cell, Column, Table
 from beft.training.adaptation import learnt_rows, settings_of
 from beft.training.cost import readable_seconds

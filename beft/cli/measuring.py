@@ -10,8 +10,8 @@ from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared
 from beft.cli.output import print_json, progress
 
 if TYPE_CHECKING:
-    from beft.methods.result import MethodResult, NotAvailable
-    from beft.methods.table import MethodRow
+    from beft.comparison.result import MethodResult, NotAvailable
+    from beft.comparison.table import MethodRow
     from beft.training.session import Opened
 
 _WIDE = 160
@@ -50,10 +50,10 @@ def measure(
     On the rows and with the settings of train (all_biases: of probe), weights at a learning rate of their own; what
     is chosen is chosen on dev. Biases share passes over the base. Nothing is saved.
     """
-    from beft.methods.measuring import measure_many
-    from beft.methods.registry import MethodOptions, known_method
-    from beft.methods.result import MethodRun, NotAvailable
-    from beft.methods.table import method_rows
+    from beft.comparison.measuring import measure_many
+    from beft.comparison.registry import MethodOptions, known_method
+    from beft.comparison.result import MethodRun, NotAvailable
+    from beft.comparison.table import method_rows
     from beft.training.session import open_classifier
 
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
@@ -105,7 +105,7 @@ def _facts(
 
 
 def _print(opened: "Opened", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
-    from beft.methods.table import side_by_side
+    from beft.comparison.table import side_by_side
 
     reference = opened.classifier.reference
     base = opened.settings.base.source if reference is None else reference.portable_id

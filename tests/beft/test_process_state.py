@@ -15,11 +15,11 @@ import torch
 import torch._dynamo
 import transformers
 
-from beft.baselines.lora import Lora
+from beft.comparison.baselines.lora import Lora
+from beft.comparison.measuring import measure_many
 from beft.inference.predictions import measure_runs, sequence_outputs
 from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
-from beft.methods.measuring import measure_many
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.settings import Settings

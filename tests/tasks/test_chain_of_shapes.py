@@ -11,10 +11,10 @@ import yaml
 from scipy.stats import pearsonr
 
 from beft.adapters.adapter import Adapter
+from beft.comparison.measuring import measure_many
 from beft.datasets.prepared import load_split, load_summary
 from beft.files import read_json
 from beft.inference.predictor import Predictor
-from beft.methods.measuring import measure_many
 from beft.training.session import open_classifier
 from tasks.predictions import read_predictions
 from tasks.settings import PipelineSettings

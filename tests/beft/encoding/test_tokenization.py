@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beft.comparison.demonstrations import with_demonstrations
 from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import TOKENIZING, Encoded, parts_of_like_length, sorted_batches, training_batches
-from beft.methods.demonstrations import with_demonstrations
 from beft.models.tokenizer_facts import tokenizer_facts
 from beft.problems.candidates import Candidates
 from tests.support.shapes import PROMPT, letter_tokenizer

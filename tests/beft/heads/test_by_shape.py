@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from beft.bank.bank import Bank
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.heads.by_shape import fit_linear_baseline

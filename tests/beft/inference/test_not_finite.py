@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.encoding.examples import LabelledRows
 from beft.encoding.tokenization import Encoded
 from beft.errors import BeftError

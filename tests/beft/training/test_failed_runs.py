@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import beft.training.trainer
-from beft.baselines.lora import Lora
+from beft.comparison.baselines.lora import Lora
 from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from beft.baselines.head_only import HeadSearch
-from beft.baselines.lora import Lora
+from beft.comparison.baselines.head_only import HeadSearch
+from beft.comparison.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings

@@ -11,11 +11,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from beft.baselines.full import FullFineTuning
-from beft.baselines.lora import Lora
-from beft.baselines.low_rank_value import LowRankValue
-from beft.baselines.prefix import Prefix
-from beft.baselines.rand_uniform import RandUniform
+from beft.comparison.baselines.full import FullFineTuning
+from beft.comparison.baselines.lora import Lora
+from beft.comparison.baselines.low_rank_value import LowRankValue
+from beft.comparison.baselines.prefix import Prefix
+from beft.comparison.baselines.rand_uniform import RandUniform
 from beft.errors import BeftError, InputError
 from beft.inference.features import predict_probabilities
 from beft.sites.site import find_sites

@@ -9,15 +9,15 @@ import scipy.stats
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft.baselines.lora import Lora
+from beft.comparison.attempt import attempt
+from beft.comparison.baselines.lora import Lora
+from beft.comparison.measuring import measure, measure_many
+from beft.comparison.registry import METHODS, Kind, MethodOptions
+from beft.comparison.result import MethodResult, MethodRun, NotAvailable
+from beft.comparison.table import method_rows, side_by_side
 from beft.errors import InputError, TrainingError
 from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
-from beft.methods.attempt import attempt
-from beft.methods.measuring import measure, measure_many
-from beft.methods.registry import METHODS, Kind, MethodOptions
-from beft.methods.result import MethodResult, MethodRun, NotAvailable
-from beft.methods.table import method_rows, side_by_side
 from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
 from beft.settings import Settings
@@ -301,7 +301,7 @@ def test_what_ends_a_shared_pass_ends_no_other_method(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"beft.methods.shared_passes.{part}", fail)
+    monkeypatch.setattr(f"beft.comparison.shared_passes.{part}", fail)
     found = measure_many(opened, [("value", 0), ("untouched", 0), ("query", 0)], progress=quiet)
     assert [isinstance(one, NotAvailable) and one.failed for one in found] == [True, False, True]
     assert str(error) in found[0].reason  # type: ignore[union-attr]

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from beft.bank.bank import Bank
+from beft.comparison.common import Common
+from beft.comparison.demonstrations import draw_demonstrations, with_demonstrations
+from beft.comparison.result import MethodResult, MethodRun
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
 from beft.inference.predictions import predict_rows, score_rows
-from beft.methods.common import Common
-from beft.methods.demonstrations import draw_demonstrations, with_demonstrations
-from beft.methods.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 from beft.problems.candidates import Candidates
 

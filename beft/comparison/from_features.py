@@ -6,14 +6,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.common import Common
+from beft.comparison.result import MethodResult, MethodRun
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
 from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
-from beft.methods.common import Common
-from beft.methods.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 
 

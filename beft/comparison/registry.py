@@ -5,11 +5,11 @@ from enum import Enum
 
 from torch import nn
 
-from beft.baselines.full import FullFineTuning
-from beft.baselines.lora import Lora
-from beft.baselines.low_rank_value import LowRankValue
-from beft.baselines.prefix import Prefix
-from beft.baselines.rand_uniform import RandUniform
+from beft.comparison.baselines.full import FullFineTuning
+from beft.comparison.baselines.lora import Lora
+from beft.comparison.baselines.low_rank_value import LowRankValue
+from beft.comparison.baselines.prefix import Prefix
+from beft.comparison.baselines.rand_uniform import RandUniform
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS

@@ -1,9 +1,9 @@
 """Methods that train weights: each run is a training of its own."""
 
-from beft.baselines.low_rank_value import LowRankValue
-from beft.methods.common import Common
-from beft.methods.registry import weight_method
-from beft.methods.result import MethodResult, MethodRun
+from beft.comparison.baselines.low_rank_value import LowRankValue
+from beft.comparison.common import Common
+from beft.comparison.registry import weight_method
+from beft.comparison.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 from beft.settings import TrainingSettings
 from beft.training.adaptation import train_weights

@@ -5,21 +5,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from beft.comparison.attempt import attempt
+from beft.comparison.common import Common
+from beft.comparison.from_features import fit_on_features
+from beft.comparison.one_by_one import train_one
+from beft.comparison.registry import Kind, MethodOptions, known_method
+from beft.comparison.result import MethodResult, MethodRun, NotAvailable
+from beft.comparison.shared_passes import train_together
+from beft.comparison.untrained import predict_in_context, predict_untouched
 from beft.datasets.prepared import Split
 from beft.errors import InputError, TrainingError
-from beft.methods.attempt import attempt
-from beft.methods.common import Common
-from beft.methods.from_features import fit_on_features
-from beft.methods.one_by_one import train_one
-from beft.methods.registry import Kind, MethodOptions, known_method
-from beft.methods.result import MethodResult, MethodRun, NotAvailable
-from beft.methods.shared_passes import train_together
-from beft.methods.untrained import predict_in_context, predict_untouched
 from beft.process_state import cpu_threads
 from beft.settings import TrainingSettings
 from beft.training.session import Opened
 
-log = logging.getLogger("beft.methods")
+log = logging.getLogger("beft.comparison")
 
 Found = MethodResult | NotAvailable
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from beft.bank.bank import Bank
+from beft.comparison.attempt import attempt, attempt_together
+from beft.comparison.common import Common
+from beft.comparison.registry import ALL_BIASES
+from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.errors import InputError
 from beft.inference.runs import FailedRun, Run, RunResult
-from beft.methods.attempt import attempt, attempt_together
-from beft.methods.common import Common
-from beft.methods.registry import ALL_BIASES
-from beft.methods.result import MethodResult, MethodRun, NotAvailable
 from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from beft.baselines.head_only import HeadSearch, fit_head_only
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.errors import InputError
 from beft.heads.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.inference.features import extract_features

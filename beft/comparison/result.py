@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from beft.comparison.registry import MethodOptions
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Score
-from beft.methods.registry import MethodOptions
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.weight_method import WeightsState

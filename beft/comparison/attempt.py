@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import torch
 
+from beft.comparison.result import MethodRun, NotAvailable
 from beft.errors import BeftError, InputError
-from beft.methods.result import MethodRun, NotAvailable
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 
-log = logging.getLogger("beft.methods")
+log = logging.getLogger("beft.comparison")
 
 
 Made = TypeVar("Made")

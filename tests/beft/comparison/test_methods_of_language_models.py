@@ -7,14 +7,14 @@ import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 
-from beft.baselines.prefix import Prefix
+from beft.comparison.baselines.prefix import Prefix
+from beft.comparison.demonstrations import BETWEEN, draw_demonstrations, with_demonstrations
+from beft.comparison.measuring import measure, measure_many
+from beft.comparison.registry import MethodOptions
+from beft.comparison.result import MethodRun, NotAvailable
 from beft.datasets.prepared import save_split
 from beft.errors import InputError
 from beft.inference.generation import generate_answers
-from beft.methods.demonstrations import BETWEEN, draw_demonstrations, with_demonstrations
-from beft.methods.measuring import measure, measure_many
-from beft.methods.registry import MethodOptions
-from beft.methods.result import MethodRun, NotAvailable
 from beft.settings import Settings
 from beft.training.session import Opened
 from tests.support.rows import tiny_classifier

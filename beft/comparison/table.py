@@ -7,8 +7,8 @@ from typing import Any
 
 from scipy.stats import t
 
-from beft.methods.registry import METHODS
-from beft.methods.result import MethodResult, NotAvailable
+from beft.comparison.registry import METHODS
+from beft.comparison.result import MethodResult, NotAvailable
 from beft.tables import Column, Estimate, Table
 
 

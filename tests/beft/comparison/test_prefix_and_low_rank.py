@@ -8,8 +8,8 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch.func import functional_call
 
 from beft.bank.bank import Bank
-from beft.baselines.low_rank_value import LowRankValue, near_square
-from beft.baselines.prefix import Prefix
+from beft.comparison.baselines.low_rank_value import LowRankValue, near_square
+from beft.comparison.baselines.prefix import Prefix
 from beft.errors import InputError
 from beft.inference.features import predict_probabilities
 from beft.models.classifier import Classifier
