@@ -7,10 +7,10 @@ from typing import Any
 
 from beft.errors import InputError
 from beft.files import read_json, write_json, write_text
-from beft.published.table import Published, published
-from beft.selection_analysis.cells import arrange, cell_of
-from beft.selection_analysis.records import TermRecord
-from beft.selection_analysis.reports import SelectionReport, extension, figure1, figure4
+from beft.studies.published.table import Published, published
+from beft.studies.selection_analysis.cells import arrange, cell_of
+from beft.studies.selection_analysis.records import TermRecord
+from beft.studies.selection_analysis.reports import SelectionReport, extension, figure1, figure4
 from tasks.measured import Measurement
 from tasks.reproduction_cells import Cells, Outline, gather, term_records
 from tasks.reproduction_figures import draw_scores

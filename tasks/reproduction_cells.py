@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from beft.published.table import AVERAGE, Published
-from beft.selection_analysis.jackknife import jackknife
-from beft.selection_analysis.records import TermRecord
 from beft.settings import TERMS
+from beft.studies.published.table import AVERAGE, Published
+from beft.studies.selection_analysis.jackknife import jackknife
+from beft.studies.selection_analysis.records import TermRecord
 from beft.tables import Estimate
 from tasks.measured import Failed, Measured, Measurement, Scored
 from tasks.reproduction_plan import Missing

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beft.files import write_bytes
-from beft.published.table import Published
+from beft.studies.published.table import Published
 from tasks.formatting import title
 from tasks.reproduction_cells import Cells, Place
 

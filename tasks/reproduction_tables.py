@@ -6,7 +6,7 @@ A wide one as papers print it, with a reason where a cell is empty, and a long o
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from beft.published.table import AVERAGE, Published, PublishedScore
+from beft.studies.published.table import AVERAGE, Published, PublishedScore
 from beft.tables import Cell as TableCell
 from beft.tables import Estimate, Table
 from tasks.formatting import title

@@ -18,7 +18,7 @@ def score(
         InputError: A candidate is no term of this base, or all of them are inert.
         BeftError: The probe moved none of the candidates.
     """
-    from beft.importance.heatmap import draw_heatmap
+    from beft.studies.heatmap import draw_heatmap
 
     scores = Evidence.load(inputs["probe"]).scores(settings)
     write_json(out / "importance.json", scores.to_json())

@@ -25,7 +25,7 @@ def train(
     Raises:
         InputError: The base cannot be reached.
     """
-    from beft.curves import draw_curves
+    from beft.studies.curves import draw_curves
 
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])

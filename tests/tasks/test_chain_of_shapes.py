@@ -81,7 +81,7 @@ def run_chain(root, base, rows_of, shapes, prompts):
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for drawn in ("beft.importance.heatmap.draw_heatmap", "beft.curves.draw_curves"):
+        for drawn in ("beft.studies.heatmap.draw_heatmap", "beft.studies.curves.draw_curves"):
             patch.setattr(drawn, lambda *_, **__: None)  # pictures take a third of the time, and are tested elsewhere
         for name in STEPS:
             step = find_step(name)

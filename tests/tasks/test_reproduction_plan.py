@@ -117,7 +117,7 @@ def test_every_problem_of_a_request_is_named() -> None:
 
 
 def test_every_reproduction_has_published_numbers_beside_it() -> None:
-    from beft.published.table import published, published_names
+    from beft.studies.published.table import published, published_names
 
     assert sorted(REPRODUCTIONS) == published_names()
     for name, one in REPRODUCTIONS.items():

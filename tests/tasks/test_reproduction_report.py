@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from beft.files import read_json, write_json
-from beft.published.table import published
-from beft.selection_analysis.records import TermRecord
+from beft.studies.published.table import published
+from beft.studies.selection_analysis.records import TermRecord
 from tasks.measured import Failed, Measurement
 from tasks.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
 from tasks.reproduction_cells import Outline, Place, gather, term_records

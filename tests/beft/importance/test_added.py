@@ -14,13 +14,13 @@ from torch.nn import functional
 from beft.bank.bank import Bank
 from beft.bank.inertness import inert_terms, measure_inertness
 from beft.errors import BeftError
-from beft.importance.heatmap import draw_heatmap
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.methods.projection_ratio import projection_ratio_of
 from beft.importance.probe_result import Evidence
 from beft.importance.registry import score
 from beft.settings import Settings
 from beft.sites.site import find_sites, read_bias
+from beft.studies.heatmap import draw_heatmap
 from tests.beft.importance.methods.test_fisher import Plain
 
 torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""The papers: published numbers, the analysis of the selection, and figures."""

@@ -1,0 +1,202 @@
+"""What it costs to carry a selection over to another data set or model, without a new probe there.
+
+Section 3.4 of arXiv 2509.15974 asks whether the insights of one data set and model hold for others. Here it is a
+number: the regret, on the target, of the term that the source's probe selects.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from beft.errors import InputError
+from beft.names import known_name
+from beft.studies.selection_analysis.cells import FIELDS, CellTable, arrange, mean_over_seeds
+from beft.studies.selection_analysis.jackknife import Jackknifed, Kept, jackknife
+from beft.studies.selection_analysis.notes import common_notes
+from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
+from beft.studies.selection_analysis.regret import scaled
+from beft.tables import Column, Estimate, Table
+
+_BOUNDS = (0.0, math.inf)
+_PLACES = 3
+"""From so many places on, averages over the matrix are computed without each place in turn."""
+
+
+@dataclass(frozen=True)
+class MethodCarryOver:
+    """The regrets of carrying one method's selection from every place to every other.
+
+    Attributes:
+        matrix: Regret by source (outer) and target (inner), in the unit of the metric; on the diagonal the target's
+            own probe selects. None where source and target share no term that can be chosen.
+        own: Mean regret with the target's own probe.
+        carried: Mean regret with the probe of another place.
+        cost: ``carried`` minus ``own``: what saving the probe costs.
+    """
+
+    matrix: tuple[tuple[Estimate | None, ...], ...]
+    own: Estimate
+    carried: Estimate
+    cost: Estimate
+
+
+@dataclass(frozen=True)
+class CarryOver:
+    """The regrets of carried selections, by every method.
+
+    Attributes:
+        across: In which fields source and target may differ.
+        places: The sources and targets.
+        methods: Method -> its regrets.
+        notes: What was left out, and why.
+    """
+
+    across: tuple[str, ...]
+    places: tuple[str, ...]
+    methods: dict[str, MethodCarryOver]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "across": list(self.across),
+            "places": list(self.places),
+            "methods": {method: asdict(found) for method, found in self.methods.items()},
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> Table:
+        """A row a method: regret in points with the own probe, with another's, and the difference."""
+        rows: list[list[Any]] = [
+            [method, *(scaled(one) for one in (found.own, found.carried, found.cost))]
+            for method, found in self.methods.items()
+        ]
+        columns: list[str | Column] = [
+            "method",
+            Column("own probe", 2),
+            Column("carried over", 2),
+            Column("cost", 2, signed=True),
+        ]
+        return Table("Regret of carried selections, points", columns, rows, notes=self.notes)
+
+    def matrix_table(self, method: str) -> Table:
+        """A row a source and a column a target: regret of one method's carried selection in points."""
+        found = self.methods[known_name(method, self.methods, "importance method")]
+        rows: list[list[Any]] = [
+            [source, *(None if cell is None else scaled(cell) for cell in row)]
+            for source, row in zip(self.places, found.matrix, strict=True)
+        ]
+        columns: list[str | Column] = ["selected on", *(Column(place, 2) for place in self.places)]
+        return Table(f"Regret of {method} selections by target, points", columns, rows, notes=self.notes)
+
+
+def carry_over(
+    records: Iterable[TermRecord],
+    terms: Sequence[str] | None = CANDIDATES,
+    *,
+    across: Sequence[str] = ("base", "dataset"),
+    exclude_inert: bool = True,
+    confidence: float = 0.95,
+) -> CarryOver:
+    """Measure the regret, on every target, of what each source's probe selects.
+
+    The term is the source's best-ranked one that can be chosen on the target, where inertness is known without a
+    probe. Where places have several cells (regimes, say), a source's cell is carried to the target's cell of the same
+    regime and settings, and the regrets are averaged.
+
+    Args:
+        terms: The candidates, of those that were scored and trained; None: all.
+        across: In which fields of a cell source and target may differ.
+
+    Raises:
+        InputError: A field is unknown, or there are fewer than two places.
+    """
+    fields = tuple(known_name(field, FIELDS, "field of a cell") for field in across)
+    tables = arrange(records, terms, exclude_inert=exclude_inert)
+    kept_fields = tuple(field for field in FIELDS if field not in fields)
+    by_place: dict[tuple[Any, ...], dict[tuple[Any, ...], CellTable]] = {}
+    for table in tables:
+        place = tuple(getattr(table.cell, field) for field in fields)
+        by_place.setdefault(place, {})[tuple(getattr(table.cell, field) for field in kept_fields)] = table
+    if len(by_place) < 2:
+        raise InputError("carrying a selection over needs two places that differ in " + " or ".join(fields))
+    shown = tuple(
+        field for at, field in enumerate(fields) if len({place[at] for place in by_place}) > 1 or fields == (field,)
+    )
+    names = tuple(_first(of).cell.text(shown) for of in by_place.values())
+    places = list(by_place.values())
+    methods = {
+        method: _method(method, places, confidence)
+        for method in sorted({method for table in tables for method in table.importance})
+    }
+    notes = [
+        "Regret on the target (column) of the term that the source (row) selects, averaged over the source's seeds; "
+        "on the diagonal the target's own probe selects. Points are hundredths of the metric.",
+    ]
+    if len(places) < _PLACES:
+        notes.append("Means over fewer than three places have no interval.")
+    return CarryOver(fields, names, methods, (*notes, *common_notes(tables)))
+
+
+def _method(method: str, places: Sequence[dict[tuple[Any, ...], CellTable]], confidence: float) -> MethodCarryOver:
+    entries = [[_entry(method, source, target) for target in places] for source in places]
+    values = np.array([[np.nan if one is None else one.value for one in row] for row in entries])
+
+    def own(kept: Kept) -> float:
+        return _mean(np.diagonal(values)[kept])
+
+    def carried(kept: Kept) -> float:
+        part = values[np.ix_(kept, kept)]
+        return _mean(part[~np.eye(len(kept), dtype=bool)])
+
+    own_regret, carried_regret = (jackknife(figure, len(places), least=2) for figure in (own, carried))
+    return MethodCarryOver(
+        tuple(tuple(None if one is None else one.estimate(confidence, _BOUNDS) for one in row) for row in entries),
+        own_regret.estimate(confidence, _BOUNDS),
+        carried_regret.estimate(confidence, _BOUNDS),
+        (carried_regret - own_regret).estimate(confidence),
+    )
+
+
+def _entry(
+    method: str, source: dict[tuple[Any, ...], CellTable], target: dict[tuple[Any, ...], CellTable]
+) -> Jackknifed | None:
+    """The regret of one source on one target, averaged over the cells that both have."""
+    found = [_carried(method, source[key], target[key]) for key in target if key in source]
+    known = [one for one in found if one is not None]
+    if not known:
+        return None
+    value = math.fsum(one.value for one in known) / len(known)
+    if not all(one.without for one in known):
+        return Jackknifed(value)
+    # Of an average, each cell's seeds move their share.
+    without = [value + (group - one.value) / len(known) for one in known for group in one.without]
+    return Jackknifed(value, tuple(without))
+
+
+def _carried(method: str, source: CellTable, target: CellTable) -> Jackknifed | None:
+    shared = [term for term in target.terms if term in source.terms]
+    if method not in source.importance or not shared:
+        return None
+    scores = source.importance[method][:, [source.terms.index(term) for term in shared]]
+    chosen = np.array([target.terms.index(shared[choice]) for choice in scores.argmax(axis=1)])
+
+    def regret(from_source: Kept, on_target: Kept) -> float:
+        means = mean_over_seeds(target.values[on_target])
+        return float((means.max() - means[chosen[from_source]]).mean())
+
+    if source is target:
+        return jackknife(lambda kept: regret(kept, kept), len(source.seeds))
+    return jackknife(regret, len(source.seeds), len(target.seeds))
+
+
+def _first(tables: dict[tuple[Any, ...], CellTable]) -> CellTable:
+    return next(iter(tables.values()))
+
+
+def _mean(values: Any) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else 0.0
