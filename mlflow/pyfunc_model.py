@@ -23,7 +23,7 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the base, check its hash, attach the adapter."""
-        from beft.inference.predictor import Predictor
+        from beft.prediction import Predictor
 
         self.predictor = Predictor(context.artifacts["adapter"], **(context.model_config or {}))
 

@@ -35,7 +35,7 @@ PREDICT = """
 import json, os, sys
 uri, model, base, texts, first = sys.argv[1:]
 if first == "beft":
-    import beft.inference.predictor
+    import beft.prediction
 import mlflow, pandas
 mlflow.set_tracking_uri(uri)
 loaded = mlflow.pyfunc.load_model(model, model_config={"base": base})
