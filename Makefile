@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format study recipes bench agreement growth gpu faults lock clean
+.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -65,6 +65,10 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(TESTS)  ## build the reference of every module from its docstrings, into site/ (open site/index.html)
+	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft tasks flows
+	@echo "The reference is site/index.html."
+
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
 	@$(BIN)/python -m benchmarks.terms_on_rotten_tomatoes $(ARGS)
 
@@ -94,7 +98,7 @@ lock:  ## make constraints.txt anew from an installation into an empty environme
 	cp "$$folder/lock" constraints.txt
 
 clean:  ## remove the environment, runs, artifacts and caches; the MLflow registry in mlflow/ stays
-	rm -rf .venv runs artifacts reports build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv runs artifacts reports site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find beft tasks flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output goes to a file, which is shown when it fails. --no-compile and compileall: two cores compile faster

@@ -1,0 +1,37 @@
+"""`make docs` builds the reference of every module, and its pages load nothing from the network."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ("beft", "tasks", "flows")
+
+
+def command(out: Path) -> list[str]:
+    """The command of `make docs`, with another folder for its pages."""
+    [line] = re.findall(r"python -m (pdoc .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    arguments = line.replace("--output-directory site", "--output-directory OUT").split()
+    return [sys.executable, "-m", *(str(out) if word == "OUT" else word for word in arguments)]
+
+
+@pytest.mark.slow
+def test_the_reference_has_every_module_and_needs_no_network(tmp_path: Path) -> None:
+    blocked = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    environment = {**os.environ, **blocked, "PDOC_ALLOW_EXEC": "1"}
+    done = subprocess.run(command(tmp_path), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.html")}
+    for path in (path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
+        module = path.relative_to(ROOT).with_suffix("")
+        page = module.parent if module.name == "__init__" else module
+        if module.name != "__main__":
+            assert f"{page}.html" in pages, path
+    for name, text in pages.items():
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|<link[^>]+href="(https?:[^"]+)', text)
+        assert not loaded, name
+        assert not re.search(r"@import\b|url\(.?http", text), name
