@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from beft.names import known_name
 from beft.studies.selection_analysis.carry_over import CarryOver, MethodCarryOver
-from beft.studies.selection_analysis.figures.style import (
+from beft.studies.style import (
     ACCENT,
     BLANK,
     GREY,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from beft.errors import InputError
 from beft.names import known_name
 from beft.studies.selection_analysis.cells import Cell, varying
-from beft.studies.selection_analysis.figures.style import (
+from beft.studies.selection_analysis.gaps import GapPoint, Gaps
+from beft.studies.style import (
     GREY,
     INK,
     look,
@@ -19,7 +20,6 @@ from beft.studies.selection_analysis.figures.style import (
     plain,
     symbol,
 )
-from beft.studies.selection_analysis.gaps import GapPoint, Gaps
 from beft.tables import Estimate
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beft.studies.selection_analysis.agreement import Agreement
-from beft.studies.selection_analysis.figures.style import (
+from beft.studies.selection_analysis.regret import DEV, RANDOM, VALUE, Regret, scaled
+from beft.studies.selection_analysis.stability import Stability
+from beft.studies.style import (
     FAINT,
     GREY,
     INK,
@@ -15,8 +17,6 @@ from beft.studies.selection_analysis.figures.style import (
     picture,
     plain,
 )
-from beft.studies.selection_analysis.regret import DEV, RANDOM, VALUE, Regret, scaled
-from beft.studies.selection_analysis.stability import Stability
 from beft.tables import Estimate
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 
 from beft.errors import InputError
 from beft.studies.selection_analysis.cells import Cell, varying
-from beft.studies.selection_analysis.figures.style import (
+from beft.studies.selection_analysis.ranks import Ranks, TermRank
+from beft.studies.style import (
     ACCENT,
     BLANK,
     FAINT,
@@ -22,7 +23,6 @@ from beft.studies.selection_analysis.figures.style import (
     plain,
     symbol,
 )
-from beft.studies.selection_analysis.ranks import Ranks, TermRank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

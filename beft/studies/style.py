@@ -1,4 +1,4 @@
-"""What the figures of selections share: colours and marks of the bias terms, axes, and how a picture is written."""
+"""What all figures share: colours, marks and symbols of the bias terms, axes, and how a picture is written."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,11 +9,30 @@ from typing import TYPE_CHECKING
 from beft.errors import InputError
 from beft.files import write_bytes
 from beft.metrics.registry import METRICS
-from beft.studies.heatmap import METHOD_NAMES, SYMBOLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+SYMBOLS = {
+    "query": "$b_q$",
+    "key": "$b_k$",
+    "value": "$b_v$",
+    "attention_output": "$b_{m1}$",
+    "intermediate": "$b_{m2}$",
+    "output": "$b_{m3}$",
+    "attention_norm": "$b_{LN1}$",
+    "output_norm": "$b_{LN2}$",
+}
+"""The symbols that the paper gives the bias terms."""
+
+METHOD_NAMES = {
+    "projection_ratio": "Projection ratio",
+    "magnitude": "Magnitude",
+    "magnitude_l2": r"Magnitude $\ell_2$",
+    "fisher": "Fisher",
+}
+"""The names of the importance methods in pictures; another method is drawn under its own name."""
 
 INK, GREY, FAINT, BLANK, ACCENT = "#1d2433", "#6b7280", "#c3c8d1", "#f1f2f5", "#c2410c"
 
