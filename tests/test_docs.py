@@ -1,7 +1,8 @@
-"""`make docs` builds the reference of every module, and its pages load nothing from the network."""
+"""`make docs` builds the reference of every module without the network; what the pages name is there."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,14 @@ def test_the_reference_has_every_module_and_needs_no_network(tmp_path: Path) -> 
         loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|<link[^>]+href="(https?:[^"]+)', text)
         assert not loaded, name
         assert not re.search(r"@import\b|url\(.?http", text), name
+
+
+def test_the_hook_is_installed(tmp_path: Path) -> None:
+    """Of CONTRIBUTING.md: ``pre-commit install``."""
+    shutil.copy(ROOT / ".pre-commit-config.yaml", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "install"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / ".git" / "hooks" / "pre-commit").is_file()

@@ -125,6 +125,14 @@ def test_the_tests_need_more_and_get_it(make: Make, told: Path) -> None:
     assert len(installs(told)) == 2
 
 
+def test_the_tools_of_development(make: Make, told: Path) -> None:
+    assert make("format").returncode == make("docs").returncode == 0
+    lines = told.read_text().splitlines()
+    assert [line.rpartition("bin/")[2] for line in lines if "ruff" in line] == ["ruff check --fix .", "ruff format ."]
+    [line] = [line for line in lines if "-m pdoc" in line]
+    assert line.endswith(" --output-directory site beft tasks flows")
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_a_change_of_what_is_installed_builds_again(make: Make, project: Path, told: Path, name: str) -> None:
     assert make("run").returncode == 0

@@ -1,4 +1,4 @@
-"""Every command of the README is run: here, word for word, or by the test or by the CI script named here."""
+"""Every command of README, docs/ and CONTRIBUTING is run: here, word for word, or by the test or script named here."""
 
 import ast
 import io
@@ -17,7 +17,9 @@ from flows.cli import status_of
 from tests.support.tiny_bases import make_adapter, save_base
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
+README = PAGES[0]
+GUIDE = ROOT / "docs" / "guide.md"
 
 CLONE = "tests/end_to_end/test_clone.py"
 ADAPT = "tests/flows/test_adapt.py"
@@ -26,6 +28,11 @@ PROMOTE = "tests/flows/test_promote.py"
 ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
+    "make environment": ".ci/run",
+    "make lint": ".ci/run",
+    "make format": "tests/test_makefile.py::test_the_tools_of_development",
+    "make docs": "tests/test_docs.py::test_the_reference_has_every_module_and_needs_no_network",
+    "pre-commit install": "tests/test_docs.py::test_the_hook_is_installed",
     "pip wheel --no-deps --wheel-dir dist .": (
         "tests/test_wheel.py::test_it_holds_every_file_of_the_source_and_those_that_the_code_reads"
     ),
@@ -55,29 +62,36 @@ ELSEWHERE = {
 """Commands that are too long to be run here, and where they are run."""
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, *pages: Path) -> list[str]:
+    """The fenced blocks of a language, of these pages or of all."""
+    texts = [page.read_text() for page in pages or PAGES]
+    return [block for text in texts for block in re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.M | re.S)]
 
 
 def commands() -> list[str]:
-    """Every command of the README, without its comment."""
+    """Every command of the pages once, in their order, without its comment."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
-    return [line.split("  #")[0].rstrip() for line in lines if not line.startswith("#")]
+    return list(dict.fromkeys(line.split("  #")[0].strip() for line in lines if not line.startswith("#")))
 
 
 def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_language_is_known() -> None:
-    """A block that says nothing of itself could hide a command."""
-    assert set(re.findall(r"^```(\w*)$", README, re.MULTILINE)) <= {"sh", "python", "yaml", "text", ""}
-    assert re.findall(r"^```(\w*)\n", README, re.MULTILINE)[::2].count("") == 0
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_language_is_known(page: Path) -> None:
+    """A block without a language could hide a command."""
+    fences = re.findall(r"^ *```(\w*)$", page.read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"sh", "python", "yaml", "text"}
+    assert set(fences[1::2]) <= {""}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 120
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:
-    assert set(ELSEWHERE) <= set(commands()), "a command is listed that the README no longer has"
+    assert set(ELSEWHERE) <= set(commands()), "a command is listed that no page has"
     for command, where in ELSEWHERE.items():
         path, _, name = where.partition("::")
         if name:
@@ -87,13 +101,15 @@ def test_what_is_run_elsewhere_is_run_there() -> None:
 
 
 def test_the_python_block_is_run_by_ci() -> None:
-    [_] = blocks("python")
-    assert re.search(r"^  readme_python$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    [_] = blocks("python", GUIDE)
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"^  guide_python$", script, re.MULTILINE) and "docs/guide.md" in script
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_the_registered_name_is_the_one_of_the_default() -> None:
@@ -104,10 +120,10 @@ def test_the_registered_name_is_the_one_of_the_default() -> None:
     for dataset in settings.datasets:
         name = model_name(settings.tracking.model_prefix, settings.base.source, dataset)
         if dataset == "rotten_tomatoes":
-            assert f'"models:/{name}@champion"' in "".join(blocks("python"))
+            assert f'"models:/{name}@champion"' in "".join(blocks("python", GUIDE))
 
 
-def test_inspect_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_what_the_guide_shows(capsys: pytest.CaptureFixture[str]) -> None:
     [shown] = [block for block in blocks("text") if block.startswith("$ beft inspect")]
     command, _, expected = shown.partition("\n")
     assert status_of(shlex.split(command)[2:]) == 0
@@ -116,7 +132,7 @@ def test_inspect_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's commands find what they name: small, and quick to train."""
+    """A folder in which the pages' commands find what they name: small, and quick to train."""
     from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
     from beft.datasets.registry import find_dataset
@@ -133,7 +149,7 @@ def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
     for dataset in ("rotten_tomatoes", "imdb"):
         make_adapter(default).save(root / "runs" / "latest" / "train" / dataset / "adapter")
 
-    [description] = blocks("yaml")
+    [description] = blocks("yaml", README)
     (root / "data" / "datasets").mkdir(parents=True)
     (root / "data" / "datasets" / "tickets.yaml").write_text(description)
     rows = [f"{'invoice wrong' if number % 2 else 'cannot log in'} {number}" for number in range(400)]
@@ -159,10 +175,10 @@ def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 def test_the_commands_run_as_they_are_written(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the order of the README, in one process: what a shell does with them is done here."""
+    """In the order of the pages, in one process: what a shell does with them is done here."""
     monkeypatch.chdir(workspace)
     here = [command for command in commands() if command not in ELSEWHERE and command != ". .venv/bin/activate"]
-    assert len(here) >= 9
+    assert len(here) >= 14
     for command in here:
         before, pipe, last = command.rpartition(" | ")
         program, *arguments = shlex.split(last)
