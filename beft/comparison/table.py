@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import t
-
 from beft.comparison.registry import METHODS
 from beft.comparison.result import MethodResult, NotAvailable
+from beft.evaluation.t_interval import t_interval
 from beft.tables import Column, Estimate, Table
 
 
@@ -67,7 +66,11 @@ def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, con
     peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
     devs = [run.dev for run in runs if run.dev is not None]
     most = max(runs, key=lambda run: run.trainable_parameters)
-    interval = (scores[0].low, scores[0].high) if len(runs) == 1 else interval_over_seeds(values, confidence)
+    mean = statistics.mean(values)
+    if len(runs) == 1:
+        interval: tuple[float | None, float | None] = scores[0].low, scores[0].high
+    else:
+        interval = t_interval(mean, statistics.stdev(values) / len(values) ** 0.5, len(values) - 1, confidence)
     return MethodRow(
         method=method,
         seeds=tuple(run.run.seed for run in runs),
@@ -78,16 +81,9 @@ def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, con
         together=max(run.together for run in runs),
         dev=statistics.mean(devs) if devs else None,
         values=values,
-        estimate=Estimate(statistics.mean(values), *interval),
+        estimate=Estimate(mean, *interval),
         inert=all(run.inert for run in runs),
     )
-
-
-def interval_over_seeds(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    """The t interval of the mean of two values or more, each of a seed."""
-    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.mean(values)
-    return mean - half, mean + half
 
 
 def side_by_side(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from beft.evaluation.t_interval import t_interval
 from beft.studies.selection_analysis.cells import Cell, Floats
 from beft.tables import Estimate
 
@@ -123,11 +124,9 @@ def _interval(
     bounds: tuple[float, float],
 ) -> Estimate:
     """Student's t-interval of a sum of independent parts, its degrees of freedom by Welch and Satterthwaite."""
-    from scipy.stats import t
-
     variance = math.fsum(variances)
     if variance == 0:
         return Estimate(value, value, value)
     freedom = 1 / math.fsum((part / variance) ** 2 / degree for part, degree in zip(variances, degrees, strict=True))
-    half = float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance)
-    return Estimate(value, max(value - half, bounds[0]), min(value + half, bounds[1]))
+    low, high = t_interval(value, math.sqrt(variance), freedom, confidence)
+    return Estimate(value, max(low, bounds[0]), min(high, bounds[1]))
