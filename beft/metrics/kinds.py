@@ -1,19 +1,18 @@
 """The kinds of metrics: of labels, of groups of labels, of values, of texts.
 
-Each says what it takes of a truth and of predictions, and makes of one run's predictions a ``Weighed`` metric, which is
-computed under many weightings of the rows (or groups of rows) at once.
+Each names what it takes of a truth and of predictions, and computes in two ways: ``value`` is the metric of one run, by
+scikit-learn and SciPy; ``weighed`` is the same metric under many weightings of the rows (or groups of rows) at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from beft.errors import InputError
 from beft.metrics.counts import LabelCounts, label_parts
-from beft.metrics.groups import group_exact_match
 from beft.metrics.texts import RowScore
 from beft.metrics.truth import Truth
 from beft.metrics.weighed import Floats, Integers, Sums, Weighed, added_by_unit, mean_of
@@ -29,7 +28,7 @@ class MetricKind(ABC):
         name: How settings, tables and files call it.
         title: How people read it.
         lowest: The worst value that it can take; the best is 1.
-        labels: How many labels it asks for; none: any number.
+        labels: How many labels it asks for; `None`: any number.
         takes: What it compares: ``labels`` (predictions are probabilities [rows, labels]), ``values`` (numbers [rows])
             or ``texts`` (one text a row).
         grouped: Whether it is not defined without groups of rows.
@@ -43,13 +42,23 @@ class MetricKind(ABC):
     grouped: ClassVar[bool] = False
 
     @abstractmethod
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run.
+
+        Args:
+            truth: True label indices or values [rows], or the accepted answers of each row.
+            predicted: Predicted label indices or values [rows], or texts.
+            groups: What each row belongs to [rows]; only a grouped metric needs it.
+        """
+
+    @abstractmethod
     def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Weighed:
         """The metric of one run, to be computed under weights.
 
         Args:
             truth: True label indices or values [rows], or the accepted answers of each row.
             predicted: Predicted label indices or values [rows], or texts.
-            unit: The number of the unit of each row [rows], all from 0 on; none: every row is a unit.
+            unit: The number of the unit of each row [rows], all from 0 on; `None`: every row is a unit.
             labels: How many labels there are, for a metric of labels.
         """
 
@@ -83,10 +92,28 @@ class MetricKind(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelKind(MetricKind):
-    """A metric of label indices that needs three counts of each label; see ``counts``."""
+    """A metric of label indices that needs three counts of each label; see ``counts``.
+
+    Attributes:
+        from_counts: The metric from weighted counts.
+        scikit_learn: The function of ``sklearn.metrics`` that computes it for one run.
+        options: The options of this function.
+    """
 
     from_counts: Callable[[LabelCounts], Floats]
+    scikit_learn: str
+    options: Mapping[str, Any] = field(default_factory=dict)
     takes = "labels"
+
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run, by the function of ``sklearn.metrics``; a correlation with a constant is 0."""
+        import sklearn.metrics
+
+        if self.labels is not None:
+            self.check_labels(max(self.labels, *(int(label) + 1 for label in (*truth, *predicted))))
+        if self.lowest < 0 and _constant(truth, predicted):
+            return 0.0
+        return float(getattr(sklearn.metrics, self.scikit_learn)(truth, predicted, **self.options))
 
     def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
         """The metric of one run, from weighted counts."""
@@ -98,22 +125,41 @@ class LabelKind(MetricKind):
 
 @dataclass(frozen=True, kw_only=True)
 class GroupExactMatchKind(MetricKind):
-    """The share of groups all of whose rows are right."""
+    """The share of groups all of whose rows are right (MultiRC, Khashabi et al. 2018)."""
 
     takes = "labels"
     grouped = True
 
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run."""
+        import pandas as pd
+
+        return float(pd.Series(np.equal(truth, predicted)).groupby(np.asarray(groups)).all().mean())
+
     def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
         """The metric of one run; the units are the groups."""
-        return group_exact_match(truth, predicted, np.arange(len(truth)) if unit is None else unit)
+        wrong = np.bincount(np.arange(len(truth)) if unit is None else unit, weights=truth != predicted)
+        return mean_of((wrong == 0).astype(np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueKind(MetricKind):
-    """A correlation of predicted and true values; see ``values``."""
+    """A correlation of predicted and true values; see ``values``.
+
+    Attributes:
+        correlation: The correlation under weights.
+        scipy: The function of ``scipy.stats`` that computes it for one run.
+    """
 
     correlation: Callable[[Floats, Floats, Integers | None], Weighed]
+    scipy: str
     takes = "values"
+
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The correlation of one run; 0 where one side is constant."""
+        import scipy.stats
+
+        return 0.0 if _constant(truth, predicted) else float(getattr(scipy.stats, self.scipy)(truth, predicted)[0])
 
     def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Weighed:
         """The metric of one run."""
@@ -127,6 +173,10 @@ class TextKind(MetricKind):
     row_score: RowScore
     takes = "texts"
 
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run."""
+        return float(self.row_scores(truth, predicted).mean())
+
     def row_scores(self, answers: Sequence[Sequence[str]], predicted: Sequence[str]) -> Floats:
         """The score of each row [rows], 0 to 1."""
         return np.array([self.row_score(text, of_row) for text, of_row in zip(predicted, answers, strict=True)])
@@ -135,3 +185,8 @@ class TextKind(MetricKind):
         """The metric of one run."""
         scores = mean_of(self.row_scores(truth, predicted))
         return Sums(added_by_unit(scores.parts, unit), scores.value)
+
+
+def _constant(truth: Any, predicted: Any) -> bool:
+    """Whether one side has one value only: a correlation is not defined there."""
+    return bool(np.ptp(truth) == 0 or np.ptp(predicted) == 0)

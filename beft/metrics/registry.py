@@ -1,4 +1,4 @@
-"""The metrics: their names, their vectorised form, and their form as ``evaluate`` metrics.
+"""The metrics: one record each, with its vectorised form and its form as an ``evaluate`` metric.
 
 A metric compares predictions with a ``Truth``: probabilities with true labels, numbers with true values, or texts with
 accepted answers (``known_metric(name).takes`` says which). It has two forms that must agree (a test compares them on
@@ -44,17 +44,35 @@ __all__ = [
     "score_predictions",
 ]
 
+_F1 = {"zero_division": 0.0}
+_MACRO_F1 = {"average": "macro", **_F1}
+
 METRICS: dict[str, MetricKind] = {
     kind.name: kind
     for kind in (
-        LabelKind(name="accuracy", title="Accuracy", from_counts=accuracy),
-        LabelKind(name="f1", title="F1 of the second label", from_counts=f1, labels=2),
-        LabelKind(name="macro_f1", title="Macro F1", from_counts=macro_f1),
-        LabelKind(name="matthews", title="Matthews correlation", from_counts=matthews, lowest=-1.0),
-        LabelKind(name="multirc_f1", title="F1 over all answers", from_counts=f1, labels=2),
+        LabelKind(name="accuracy", title="Accuracy", from_counts=accuracy, scikit_learn="accuracy_score"),
+        LabelKind(
+            name="f1", title="F1 of the second label", from_counts=f1, labels=2, scikit_learn="f1_score", options=_F1
+        ),
+        LabelKind(name="macro_f1", title="Macro F1", from_counts=macro_f1, scikit_learn="f1_score", options=_MACRO_F1),
+        LabelKind(
+            name="matthews",
+            title="Matthews correlation",
+            from_counts=matthews,
+            lowest=-1.0,
+            scikit_learn="matthews_corrcoef",
+        ),
+        LabelKind(
+            name="multirc_f1",
+            title="F1 over all answers",
+            from_counts=f1,
+            labels=2,
+            scikit_learn="f1_score",
+            options=_F1,
+        ),
         GroupExactMatchKind(name="multirc_exact_match", title="Questions answered wholly right", labels=2),
-        ValueKind(name="pearson", title="Pearson correlation", correlation=Pearson, lowest=-1.0),
-        ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0),
+        ValueKind(name="pearson", title="Pearson correlation", correlation=Pearson, lowest=-1.0, scipy="pearsonr"),
+        ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0, scipy="spearmanr"),
         TextKind(name="squad_exact_match", title="Exact match", row_score=squad_exact_match),
         TextKind(name="squad_f1", title="F1 of words", row_score=squad_f1),
         TextKind(name="record_exact_match", title="Exact match", row_score=squad_exact_match),
@@ -86,10 +104,10 @@ def metric(name: str, **options: Any) -> Any:
     Raises:
         InputError: There is no metric of that name; the message names the nearest.
     """
-    known_metric(name)
-    from beft.metrics.modules import MODULES
+    kind = known_metric(name)
+    from beft.metrics.local_metric import LocalMetric
 
-    return MODULES[name](**options)
+    return LocalMetric(kind, **options)
 
 
 def combined(names: Sequence[str]) -> Any:
