@@ -27,11 +27,11 @@ class Case:
 
 
 _ADAPTER = "tests/beft/adapters/test_adapter.py"
-_WORKSPACE = "tests/tasks/test_workspace.py"
+_WORKSPACE = "tests/tasks/engine/test_workspace.py"
 _KILLED = "tests/faults/cases_killed.py"
 _MLFLOW = "tests/faults/cases_mlflow.py"
 _PREFECT = "tests/faults/cases_prefect.py"
-_REGISTER = "tests/tasks/test_register.py"
+_REGISTER = "tests/tasks/steps/test_register.py"
 _DVC = "tests/faults/cases_dvc.py"
 _AGAIN = "started again, it goes on"
 
@@ -65,21 +65,21 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "after every write of a logging",
-            "tests/tasks/test_tracking.py::test_an_interrupted_logging_is_finished_not_doubled",
+            "tests/tasks/tracking/test_runs.py::test_an_interrupted_logging_is_finished_not_doubled",
             "Killed",
             "what was written",
             "MLflow's database is that of a run left alone, row by row",
         ),
         Case(
             "between two moves of aliases",
-            "tests/tasks/test_aliases.py::test_moves_that_a_crash_cut_short_are_finished",
+            "tests/tasks/registry/test_aliases.py::test_moves_that_a_crash_cut_short_are_finished",
             "Killed",
             "the moves stand in the journal before the first",
             "finished by whoever decides next",
         ),
         Case(
             "of a step's parent",
-            "tests/tasks/test_process.py::test_it_dies_with_its_parent",
+            "tests/tasks/engine/test_isolated_step.py::test_it_dies_with_its_parent",
             "Killed",
             "no process is left behind",
             _AGAIN,
@@ -112,14 +112,14 @@ MATRIX: dict[str, list[Case]] = {
         Case("at the end", f"{_MLFLOW}::test_server_goes_down_at_the_end"),
         Case(
             "in the middle, restarted (PostgreSQL)",
-            "tests/tasks/test_team_server.py::test_a_run_outlives_a_restart_of_the_server",
+            "tests/tasks/tracking/test_team_server.py::test_a_run_outlives_a_restart_of_the_server",
             "the MLflow server at … does not answer (…); waiting for it",
             "every metric, parameter and file",
             "by itself, within 300 s",
         ),
         Case(
             "in the middle of an answer",
-            "tests/tasks/test_tracking_server.py::test_a_call_whose_answer_broke_off_is_made_again",
+            "tests/tasks/tracking/test_server.py::test_a_call_whose_answer_broke_off_is_made_again",
             "an answer of the MLflow server broke off: … is done again",
             "every metric and run, each once",
             "by itself",
@@ -147,14 +147,14 @@ MATRIX: dict[str, list[Case]] = {
         Case("a corrupted object in the remote", f"{_DVC}::test_a_corrupted_object"),
         Case(
             "a corrupted object in a rebuild",
-            "tests/tasks/test_rebuild.py::test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told",
+            "tests/tasks/registry/test_rebuild.py::test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told",
             "the data of … version 1 …: DVC's cache or remote holds damaged files under md5 …",
             "in the cache alone: the remote's are taken",
             "each way that was tried is named",
         ),
         Case(
             "another process holds DVC's lock",
-            "tests/tasks/test_versioning.py::test_a_busy_dvc_is_waited_for",
+            "tests/tasks/versioning/test_versioning.py::test_a_busy_dvc_is_waited_for",
             "DVC is busy: … holds its lock; trying again",
             "all",
             "waits two minutes; then names who holds it",
@@ -167,7 +167,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "the user's own file, between two runs",
-            "tests/tasks/test_data.py::test_a_changed_source_is_noticed",
+            "tests/tasks/versioning/test_data.py::test_a_changed_source_is_noticed",
             "none",
             "the version before, in DVC",
             "fetched again",
@@ -190,7 +190,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "the output of a finished step",
-            "tests/tasks/test_step.py::test_a_damaged_result_is_made_again",
+            "tests/tasks/engine/test_step.py::test_a_damaged_result_is_made_again",
             "… changed or deleted since; it runs again",
             "all else",
             "by itself",
@@ -204,7 +204,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "the last line of the journal",
-            "tests/tasks/test_journal.py::test_a_cut_line_is_left_out_and_hurts_no_other",
+            "tests/tasks/registry/test_journal.py::test_a_cut_line_is_left_out_and_hurts_no_other",
             "none",
             "every other line",
             "by itself",
@@ -237,7 +237,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "promotions of one model",
-            "tests/tasks/test_aliases.py::test_of_two_that_decide_at_once_one_is_refused",
+            "tests/tasks/registry/test_aliases.py::test_of_two_that_decide_at_once_one_is_refused",
             "process … is deciding on the aliases of …",
             "one winner",
             "ask again",
@@ -253,7 +253,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "the process is ended by the system",
-            "tests/tasks/test_process.py::test_any_other_end_is_an_error_in_one_line",
+            "tests/tasks/engine/test_isolated_step.py::test_any_other_end_is_an_error_in_one_line",
             "its process was ended by SIGKILL (out of memory?)",
             "the checkpoint",
             _AGAIN,

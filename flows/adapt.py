@@ -20,10 +20,10 @@ from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
-from tasks.facts import check_settings  # noqa: E402
+from tasks.engine.supervisor import stopping_commands  # noqa: E402
+from tasks.engine.workspace import Workspace  # noqa: E402
+from tasks.run_metadata import check_settings  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
-from tasks.supervisor import stopping_commands  # noqa: E402
-from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

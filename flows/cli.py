@@ -171,7 +171,7 @@ def reproduce(
 
     On the models and data that this machine can reach; what cannot be measured says why. Writes reports/NAME.
     """
-    from tasks.reproductions import ReproductionRequest
+    from tasks.reproduction.catalogue import ReproductionRequest
 
     values: dict[str, Any] = {
         "name": name,
@@ -315,7 +315,7 @@ def _open_adapter(adapter: str) -> AbstractContextManager[Path]:
     if not adapter.startswith("models:/"):
         return nullcontext(Path(adapter))
 
-    from tasks.registered import registered_adapter
+    from tasks.registry.registered import registered_adapter
     from tasks.settings import PipelineSettings
 
     settings = _read_settings(PARAMS, {}) if PARAMS.exists() else PipelineSettings()
@@ -323,9 +323,9 @@ def _open_adapter(adapter: str) -> AbstractContextManager[Path]:
 
 
 def _check_data(settings: "Settings", dataset: "Description", step: str, folder: Path, results: Path) -> None:
-    from tasks.facts import check_data_settings
+    from tasks.pipeline import find_step
+    from tasks.run_metadata import check_data_settings
     from tasks.settings import PipelineSettings
-    from tasks.steps import find_step
 
     assert isinstance(settings, PipelineSettings)  # as _read_settings gave them
     check_data_settings(settings, dataset, Path.cwd())

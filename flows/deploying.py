@@ -12,11 +12,11 @@ import yaml
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from flows.prefect_server import server_address
-from tasks.child import run_command
+from tasks.engine.commands import run_command
+from tasks.engine.compute_slots import places_here
 from tasks.environment import settle
-from tasks.facts import check_settings
-from tasks.places import places_here
 from tasks.project_files import PROJECT
+from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
 
 POOLS = {
@@ -28,7 +28,8 @@ POOLS = {
 LIMIT = "tag:gpu"
 """Prefect's limit on tasks with the tag gpu, on all machines together: the setting ``deployment.gpu_tasks``.
 
-A task that dies gives its place back within a minute. On each machine a place is a lock besides (``tasks.places``).
+A task that dies gives its place back within a minute. On each machine a place is a lock besides
+(``tasks.engine.compute_slots``).
 """
 
 CRASHED = "beft: mark silent runs as crashed"

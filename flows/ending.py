@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 
 from beft.errors import BeftError, writable
-from tasks.connection import hurried
+from tasks.tracking.connection import hurried
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from beft.settings import BaseSettings
 from flows.steps import Submitted
 from flows.task_runner import DASK
-from tasks.places import places_here
+from tasks.engine.compute_slots import places_here
 
 _ON_DASK = 64  # its scheduler keeps the queue
 _LOOK_SECONDS = 0.05

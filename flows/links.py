@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tasks.connection import connect, explained, repeatable, tracking_uri
 from tasks.settings import PipelineSettings
-from tasks.tracking import FLOW_RUN, FLOW_RUN_PAGE, write_batch
-from tasks.tracking_address import pages_of
+from tasks.tracking.address import pages_of
+from tasks.tracking.connection import connect, explained, repeatable, tracking_uri
+from tasks.tracking.runs import FLOW_RUN, FLOW_RUN_PAGE, write_batch
 
 LOCAL_PREFECT = "http://127.0.0.1:4200"  # where ``beft ui`` serves the pages
 _LOCAL_MLFLOW = "http://127.0.0.1:5000/#"

@@ -22,10 +22,10 @@ from beft.commands import own_command, pip_install
 from beft.errors import BeftError, InputError
 from beft.files import write_text
 from flows.commands import server_command
+from tasks.engine.supervisor import end, start
 from tasks.environment import settle, sqlite_uri
 from tasks.passwords import holds_password
-from tasks.supervisor import end, start
-from tasks.tracking_address import POSTGRESQL_DRIVER
+from tasks.tracking.address import POSTGRESQL_DRIVER
 
 LOOPBACK = "127.0.0.1"
 DATABASE = "MLFLOW_BACKEND_STORE_URI"

@@ -9,9 +9,9 @@ from beft.evaluation.scores import Evaluation, Score
 from beft.files import read_json
 from flows.commands import server_command
 from flows.links import LOCAL_PREFECT, flow_run_page, mlflow_page
-from tasks.connection import tracking_uri
 from tasks.settings import PipelineSettings
-from tasks.tracking_address import pages_of
+from tasks.tracking.address import pages_of
+from tasks.tracking.connection import tracking_uri
 
 _METHODS = {
     "untouched": "untouched base",

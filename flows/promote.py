@@ -20,16 +20,16 @@ from flows.quiet import set_up_log  # noqa: E402
 from flows.running import Run  # noqa: E402
 from flows.steps import run_through_prefect  # noqa: E402
 from tasks.artifacts import artifact_key  # noqa: E402
-from tasks.compare import compare_step  # noqa: E402
-from tasks.connection import connect, explained  # noqa: E402
-from tasks.facts import check_settings  # noqa: E402
-from tasks.gate import GateDecisions  # noqa: E402
+from tasks.engine.supervisor import stopping_commands  # noqa: E402
+from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
-from tasks.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
-from tasks.promote import promote as decide  # noqa: E402
+from tasks.registry.gate import GateDecisions  # noqa: E402
+from tasks.registry.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
+from tasks.registry.promote import promote as decide  # noqa: E402
+from tasks.run_metadata import check_settings  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
-from tasks.supervisor import stopping_commands  # noqa: E402
-from tasks.workspace import Workspace  # noqa: E402
+from tasks.steps.compare import compare_step  # noqa: E402
+from tasks.tracking.connection import connect, explained  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

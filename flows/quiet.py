@@ -3,7 +3,7 @@
 import logging
 
 from beft.errors import BeftError
-from tasks.transient import is_transient
+from tasks.engine.transient import is_transient
 
 
 class _WithoutTraceback(logging.Filter):

@@ -6,8 +6,8 @@ from pathlib import Path
 import typer
 
 from beft.errors import InputError
-from tasks.process import log_lines
-from tasks.rebuild import Rebuilt, rebuild
+from tasks.engine.isolated_step import log_lines
+from tasks.registry.rebuild import Rebuilt, rebuild
 from tasks.settings import PipelineSettings
 
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from beft.commands import own_command
 from beft.tables import Column, Table
-from tasks.aliases import MOVES, aliases_of, history, rollback
-from tasks.connection import connect, every, explained, require_registry
-from tasks.gate import DECISION
+from tasks.registry.aliases import MOVES, aliases_of, history, rollback
+from tasks.registry.gate import DECISION
 from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect, every, explained, require_registry
 
 
 def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:

@@ -21,11 +21,11 @@ from flows.prefect_server import at_server  # noqa: E402
 from flows.quiet import set_up_log  # noqa: E402
 from flows.reproducing import Reproducing  # noqa: E402
 from flows.task_runner import task_runner  # noqa: E402
-from tasks.reproduction_plan import make_plan  # noqa: E402
-from tasks.reproductions import ReproductionRequest  # noqa: E402
+from tasks.engine.supervisor import stopping_commands  # noqa: E402
+from tasks.engine.workspace import Workspace  # noqa: E402
+from tasks.reproduction.catalogue import ReproductionRequest  # noqa: E402
+from tasks.reproduction.plan import make_plan  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
-from tasks.supervisor import stopping_commands  # noqa: E402
-from tasks.workspace import Workspace  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

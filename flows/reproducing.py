@@ -18,26 +18,26 @@ from flows.ending import closing, ending, now
 from flows.fan_out import width, windowed
 from flows.links import link_runs
 from flows.steps import Submitted, run_through_prefect, submit
-from tasks import reproduction_tracking as tracking
+from tasks.engine.fingerprint import circumstances, contents_sha256
+from tasks.engine.step import RECORD, Call, StepRecord
+from tasks.engine.workspace import Workspace
 from tasks.environment import stay_offline
-from tasks.facts import code_version, is_local, request_fingerprint, source_sha256
-from tasks.fetch import fetch_step
-from tasks.fingerprint import circumstances, contents_sha256
-from tasks.flat_settings import ELSEWHERE
-from tasks.forecast import forecast_step
-from tasks.measure import measure_step
-from tasks.measured import Measurement, as_trained
-from tasks.merge import merge_step
-from tasks.prepare import prepare_step
-from tasks.reproduce_report import PLAN, reproduce_report_step
-from tasks.reproduction_cells import Outline
-from tasks.reproduction_plan import Missing, Plan, Planned, make_plan, reasons
-from tasks.reproduction_price import Price, price_table
-from tasks.reproductions import ReproductionRequest
+from tasks.reproduction import tracking as tracking
+from tasks.reproduction.catalogue import ReproductionRequest
+from tasks.reproduction.cells import Outline
+from tasks.reproduction.forecast import forecast_step
+from tasks.reproduction.measured import Measurement, as_trained
+from tasks.reproduction.plan import Missing, Plan, Planned, make_plan, reasons
+from tasks.reproduction.price import Price, price_table
+from tasks.reproduction.reproduce_report import PLAN, reproduce_report_step
+from tasks.run_metadata import code_version, is_local, request_fingerprint, source_sha256
 from tasks.settings import PipelineSettings
-from tasks.step import RECORD, Call, StepRecord
-from tasks.tracking import page_of
-from tasks.workspace import Workspace
+from tasks.steps.fetch import fetch_step
+from tasks.steps.measure import measure_step
+from tasks.steps.merge import merge_step
+from tasks.steps.prepare import prepare_step
+from tasks.tracking.flat_settings import ELSEWHERE
+from tasks.tracking.runs import page_of
 
 logger = logging.getLogger(__name__)
 

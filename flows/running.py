@@ -18,17 +18,18 @@ from flows.ending import closing, ending, now
 from flows.fan_out import width, windowed
 from flows.links import link_runs
 from flows.steps import Done, Submitted, run_in_this_thread, submit
-from tasks import tracking, versioning
-from tasks.data import changed_sources, datasets_of_dvc
-from tasks.facts import code_facts, facts_of_training, request_fingerprint, run_facts, run_fingerprint
-from tasks.flat_settings import ELSEWHERE
-from tasks.gate import GateDecisions
+from tasks.engine.step import Call, StepRecord, step_key
+from tasks.engine.workspace import Workspace
+from tasks.pipeline import dvc_folder, find_step, input_keys
 from tasks.prefect_task import dvc_task
+from tasks.registry.gate import GateDecisions
+from tasks.run_metadata import code_facts, facts_of_training, request_fingerprint, run_facts, run_fingerprint
 from tasks.settings import PipelineSettings
-from tasks.step import Call, StepRecord, step_key
-from tasks.steps import dvc_folder, find_step, input_keys
-from tasks.versioning import DataVersion
-from tasks.workspace import Workspace
+from tasks.tracking import runs as tracking
+from tasks.tracking.flat_settings import ELSEWHERE
+from tasks.versioning import dvc as versioning
+from tasks.versioning.data import changed_sources, datasets_of_dvc
+from tasks.versioning.dvc import DataVersion
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 from beft.files import read_json
+from tasks.engine.step import RECORD, Call, Step, StepRecord
 from tasks.environment import carried_to_workers
 from tasks.prefect_task import REUSED
 from tasks.settings import PipelineSettings
-from tasks.step import RECORD, Call, Step, StepRecord
 
 _REUSED = {REUSED, "Cached"}
 

@@ -14,8 +14,8 @@ from typing import Any
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from tasks.process import import_path
-from tasks.supervisor import terminate_with_parent
+from tasks.engine.isolated_step import import_path
+from tasks.engine.supervisor import terminate_with_parent
 
 # As Prefect sets it in the method that is overridden below.
 _ENVIRONMENT = {

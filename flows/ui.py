@@ -17,8 +17,8 @@ import typer
 
 from beft.errors import BeftError
 from flows.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
+from tasks.engine.supervisor import end, start
 from tasks.environment import settle
-from tasks.supervisor import end, start
 
 _START_SECONDS = 180
 _STOP_SECONDS = 15

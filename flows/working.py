@@ -16,8 +16,8 @@ from beft.names import known_name
 from flows.commands import server_command
 from flows.deploying import POOLS
 from flows.prefect_server import server_address
+from tasks.engine.supervisor import end, start
 from tasks.environment import settle
-from tasks.supervisor import end, start
 
 _STOP_SECONDS = 30
 _SETTLED_SECONDS = 60  # a worker that stops sooner would stop again

@@ -12,14 +12,14 @@ from pathlib import Path
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
-from tasks.child import leave_error
+from tasks.engine.commands import leave_error
+from tasks.engine.isolated_step import log_lines
+from tasks.engine.step import call_function, explained_os_errors, step_key
 from tasks.environment import settle, stay_offline
-from tasks.facts import is_local
-from tasks.process import log_lines
+from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys
 from tasks.project_files import SOURCE_RECORD, source_record
+from tasks.run_metadata import is_local
 from tasks.settings import PipelineSettings
-from tasks.step import call_function, explained_os_errors, step_key
-from tasks.steps import STEPS, dvc_folder, find_step, input_keys
 
 logger = logging.getLogger("tasks")
 

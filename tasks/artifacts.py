@@ -12,7 +12,7 @@ from typing import Any
 from beft.evaluation.scores import Evaluation
 from beft.files import read_json
 from beft.importance.result import Importance
-from tasks.step import JSON, StepRecord
+from tasks.engine.step import JSON, StepRecord
 
 logger = logging.getLogger(__name__)
 

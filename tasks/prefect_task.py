@@ -10,12 +10,12 @@ from prefect.states import Completed
 
 from beft.errors import BeftError
 from tasks.artifacts import artifact_key, leave
+from tasks.engine.isolated_step import LISTENER
+from tasks.engine.step import Call, Finished, Step, run_step
+from tasks.engine.transient import is_transient
 from tasks.environment import adopt
-from tasks.process import LISTENER
 from tasks.settings import PipelineSettings
-from tasks.step import Call, Finished, Step, run_step
 from tasks.training_progress import TrainingProgress
-from tasks.transient import is_transient
 
 REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""

@@ -11,7 +11,7 @@ import beft
 from beft.commands import own_command
 from beft.errors import InputError
 from beft.files import sha256_tree, write_text
-from tasks.kept_source import source_sha256_of
+from tasks.source_archive import source_sha256_of
 
 PROJECT = Path(beft.__file__).resolve().parent.parent
 """The folder of the source, that of ``beft/``, ``tasks/`` and ``flows/``: a checkout, or ``site-packages``."""

@@ -13,8 +13,8 @@ import yaml
 
 from beft.errors import InputError
 from flows.cli import status_of
+from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
-from tasks.steps import find_step
 
 ROWS = [
     (f"{text} (no. {number})", label)

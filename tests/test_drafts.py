@@ -12,7 +12,7 @@ import pytest
 from beft.cli.options import PARAMS, parse_changes
 from beft.cli.options import read_settings as settings_of
 from flows.cli import status_of
-from tasks.facts import check_settings
+from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
 
 Beft = Callable[..., tuple[int, str]]

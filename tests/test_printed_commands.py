@@ -18,9 +18,9 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.problems.multiple_choice import MultipleChoice
 from flows.cli import status_of
-from tasks.connection import connect, tracking_uri
 from tasks.environment import settle, sqlite_uri
 from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect, tracking_uri
 from tests.support.tiny_bases import make_adapter, save_base
 from tests.test_cli import describe, prepare
 

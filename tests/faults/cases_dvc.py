@@ -8,7 +8,7 @@ import pytest
 
 from beft.errors import BeftError
 from beft.files import write_text
-from tasks.versioning import data_versions, fetch_by_md5, push, reproduce
+from tasks.versioning.dvc import data_versions, fetch_by_md5, push, reproduce
 from tests.faults.conftest import Seen
 from tests.support.dvc_workspace import dvc_workspace
 

@@ -18,11 +18,11 @@ from beft.files import read_json, sha256_tree
 from flows.deploying import deploy
 from flows.prefect_server import server_address
 from tasks.artifacts import artifact_key
-from tasks.connection import connect
+from tasks.engine.step import Call, run_step
+from tasks.engine.workspace import Workspace, WorkspaceBusyError
+from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
-from tasks.step import Call, run_step
-from tasks.steps import find_step
-from tasks.workspace import Workspace, WorkspaceBusyError
+from tasks.tracking.connection import connect
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews, small_workspace, write_reviews
 from tests.support.tiny_bases import save_base
@@ -104,7 +104,7 @@ class TestBeforeAnythingStarts:
         from flows.adapt import run_adapt
 
         holder = (
-            "import sys\nfrom pathlib import Path\nfrom tasks.workspace import Workspace\n"
+            "import sys\nfrom pathlib import Path\nfrom tasks.engine.workspace import Workspace\n"
             "with Workspace(Path.cwd()).locked():\n"
             "    sys.stdout.write('held\\n'); sys.stdout.flush(); sys.stdin.read()\n"
         )

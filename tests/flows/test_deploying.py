@@ -20,8 +20,8 @@ from beft.errors import BeftError, InputError, SettingsError
 from beft.files import write_text
 from flows.deploying import CRASHED, LIMIT, POOLS, deploy, deployed_settings
 from flows.prefect_server import server_address
-from tasks.places import places_here
-from tasks.reproductions import ReproductionRequest
+from tasks.engine.compute_slots import places_here
+from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tests.faults.cases_prefect import PrefectServer
 from tests.flows.test_adapt import root as root

@@ -11,8 +11,8 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
+from tasks.engine.step import JSON, Call, Step, run_step
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Call, Step, run_step
 from tests.support.small_steps import count_step, double_step, refuse_step
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]

@@ -6,8 +6,8 @@ import pytest
 
 from beft.files import read_json
 from flows.cli import status_of
-from tasks.aliases import CHAMPION, aliases_of
-from tasks.connection import connect
+from tasks.registry.aliases import CHAMPION, aliases_of
+from tasks.tracking.connection import connect
 from tests.flows.test_adapt import root as root
 from tests.flows.test_adapt import settings_of
 

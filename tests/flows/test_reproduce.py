@@ -13,7 +13,7 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_text
-from tasks.reproductions import ReproductionRequest
+from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from beft.files import sha256_tree
-from tasks.connection import connect
 from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect
 
 PROJECT = Path(__file__).parents[2]
 ARCHIVE = Path(__file__).parent / "workspace.tar.xz"

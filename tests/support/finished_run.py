@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from beft.files import sha256_tree, write_json
+from tasks.engine.step import StepRecord, find_declared, step_key
 from tasks.settings import PipelineSettings
-from tasks.step import StepRecord, find_declared, step_key
 from tests.conftest import build_tiny
 from tests.support.tiny_bases import save_base
 

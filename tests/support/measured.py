@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.measured import Cost, Measured
+from tasks.reproduction.measured import Cost, Measured
 
 
 def measured(method: str, seed: int, accuracy: float, **others: Any) -> Measured:

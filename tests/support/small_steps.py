@@ -11,8 +11,8 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, write_json, write_text
+from tasks.engine.step import JSON, Step
 from tasks.settings import PipelineSettings
-from tasks.step import JSON, Step
 
 log = logging.getLogger("tasks.small")
 

@@ -26,7 +26,7 @@ def _no_tracking_address(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def _empty_registry(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose MLflow database was just made, which takes seconds: it is made once."""
-    from tasks.connection import connect
+    from tasks.tracking.connection import connect
 
     before = os.environ.pop("MLFLOW_TRACKING_URI", None)
     root = tmp_path_factory.mktemp("empty_registry")

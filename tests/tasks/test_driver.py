@@ -12,9 +12,9 @@ import yaml
 from beft.errors import InputError
 from beft.files import read_json, sha256_tree, write_text
 from tasks.__main__ import main, run
+from tasks.engine.step import Call, run_step
+from tasks.pipeline import OVER_ALL, STEPS, dvc_folder, find_step, input_keys
 from tasks.settings import PipelineSettings
-from tasks.step import Call, run_step
-from tasks.steps import OVER_ALL, STEPS, dvc_folder, find_step, input_keys
 from tests.support.small_data import small_workspace
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -30,7 +30,7 @@ def test_it_starts_no_prefect_and_no_mlflow(root: Path) -> None:
     program = (
         "import json, sys\n"
         "from tasks.__main__ import main\n"
-        "from tasks.steps import STEPS, find_step\n"
+        "from tasks.pipeline import STEPS, find_step\n"
         "status = [main([step, '--dataset', 'mine']) for step in ('fetch', 'prepare')]\n"
         "declared = [find_step(name) for name in STEPS if name != 'register']\n"
         "sys.stdout.write(json.dumps([status, sorted({name.split('.')[0] for name in sys.modules})]))\n"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from beft.errors import InputError, SettingsError
-from tasks.connection import connect
 from tasks.passwords import holds_password
 from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect
 
 WITH = [
     "http://ann:hidden@127.0.0.1:5000",

@@ -12,7 +12,7 @@ from flows.cli import status_of
 from tasks.__main__ import main
 from tasks.project_files import PROJECT, SOURCE_RECORD, start_workspace
 from tasks.settings import PipelineSettings
-from tasks.versioning import has_stages, reproduce
+from tasks.versioning.dvc import has_stages, reproduce
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -139,7 +139,7 @@ def test_dvc_runs_a_stage_again_when_the_source_changes(tmp_path: Path, monkeypa
     for name in ("beft", "tasks"):
         (other / name).mkdir(parents=True)
         (other / name / "__init__.py").write_text(f"__path__.append({str(PROJECT / name)!r})\n")
-    monkeypatch.setattr("tasks.versioning.PROJECT", other)
+    monkeypatch.setattr("tasks.versioning.dvc.PROJECT", other)
     reproduce(tmp_path, ["fetch"])
     assert read_json(tmp_path / SOURCE_RECORD)["source"] != record["source"]
     assert (tmp_path / "fetched").read_text() == "fetched\nfetched\n"

@@ -12,9 +12,9 @@ from beft.files import read_json, sha256_tree, write_text
 from flows.fan_out import width, windowed
 from flows.steps import Done, Submitted, submit
 from flows.task_runner import DASK, task_runner
+from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
-from tasks.steps import find_step
-from tasks.train import train_step
+from tasks.steps.train import train_step
 from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
 from tests.support.small_data import small_workspace

@@ -24,7 +24,7 @@ from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.shape import Shape
 from beft.settings import Quantization
-from tasks.package import save_model
+from tasks.registry.package import save_model
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer
 from tests.support.tiny_bases import LABELS, WORDS, make_adapter, save_base
 

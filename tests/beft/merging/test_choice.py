@@ -1,4 +1,4 @@
-"""What is tried on dev, and without it; the numbers of a real run are done again in tests/tasks/test_chain.py."""
+"""What is tried on dev, and without it; the numbers of a real run are done again in tests/tasks/steps/test_chain.py."""
 
 import pytest
 import torch

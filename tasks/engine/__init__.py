@@ -1,0 +1,1 @@
+"""How a step is declared, fingerprinted, run and kept."""

@@ -1,0 +1,206 @@
+"""The fingerprint of a step: one hash over everything that its result depends on.
+
+That is: the contents of its inputs, the settings that it may touch, the device, precision and threads it computes with,
+the base and the libraries, and the source of ``beft/`` and of the step. Never a path or a time.
+"""
+
+import ast
+import importlib.metadata
+import inspect
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beft.files import sha256_file, sha256_json, sha256_tree
+from beft.settings import BaseSettings
+from tasks.engine.settings_view import selected
+from tasks.project_files import PROJECT, project_file
+from tasks.settings import PipelineSettings
+
+if TYPE_CHECKING:
+    from tasks.engine.step import Step
+
+COST = "cost.json"
+"""Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "accelerate",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+)
+"""The libraries whose version can change what a step computes."""
+
+BASE_LIBRARIES = ("bitsandbytes", "gguf")
+"""Those that only some bases are computed with: quantised ones, and those in a GGUF file."""
+
+DRIVERS = frozenset(
+    {
+        "artifacts",
+        "child",
+        "connection",
+        "data",
+        "dvc_lock",
+        "environment",
+        "facts",
+        "fingerprint",
+        "places",
+        "prefect_task",
+        "process",
+        "project_files",
+        "settings",
+        "step",
+        "steps",
+        "supervisor",
+        "training_progress",
+        "transient",
+        "versioning",
+        "visible",
+        "workspace",
+    }
+)
+"""Modules of ``tasks`` that decide when and where a step runs, never what it computes."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a computing step computes with.
+
+    Attributes:
+        compute: Resolved device, precision and threads.
+        base_sha256: The first hash of the base's files.
+        base_contents: The second one.
+        versions: Of the libraries.
+    """
+
+    compute: dict[str, Any]
+    base_sha256: str
+    base_contents: str
+    versions: dict[str, str]
+
+
+def circumstances(base: BaseSettings) -> Circumstances:
+    """Resolve device, precision and base, as they are now: a long-lived worker sees a local base that was changed.
+
+    Raises:
+        InputError: The base cannot be reached, or the device is not there.
+    """
+    from beft.models.base import resolve_base
+    from beft.models.device import resolve_compute
+
+    found = resolve_base(base.source)
+    compute = dict(resolve_compute(base).to_json())
+    versions = installed(libraries_of(found.folder, base.quantization))
+    return Circumstances(compute, found.sha256, found.contents, versions)
+
+
+def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:
+    """The libraries that a base is computed with.
+
+    Args:
+        folder: Of the base's files.
+        quantization: ``base.quantization``.
+
+    Raises:
+        InputError: Its files are quantised by a library that is not known.
+    """
+    from beft.models.gguf import gguf_file
+    from beft.models.quantized import stored_quantization
+
+    if gguf_file(folder) is not None:
+        return (*LIBRARIES, "gguf")
+    quantized = quantization != "none" or stored_quantization(folder) is not None
+    return (*LIBRARIES, "bitsandbytes") if quantized else LIBRARIES
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """The version of each distribution; one that is not installed has none, and is named when the base is loaded."""
+    versions = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def located(base: BaseSettings, root: Path) -> BaseSettings:
+    """The settings of a base, with its folder in full where it is relative to the workspace's."""
+    folder = root / Path(base.source).expanduser()
+    is_relative = not Path(base.source).expanduser().is_absolute() and folder.is_dir()
+    return base.model_copy(update={"source": str(folder)}) if is_relative else base
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path to sha256 of every file below a folder, without the record that the driver adds."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path != folder / "step.json"}
+
+
+def contents_sha256(folder: Path) -> str:
+    """One sha256 over the names and contents of every file below a folder, but for what the step took to make it."""
+    return sha256_json({path: sha256 for path, sha256 in contents(folder).items() if path != COST})
+
+
+def step_files(step: "Step") -> set[Path]:
+    """The step's module, and those of ``tasks`` that it imports, directly or not, without the drivers."""
+    own = Path(inspect.getfile(step.function)).resolve()
+    return {own} | _imported(own, set())
+
+
+@lru_cache(maxsize=64)
+def source_sha256(step: "Step") -> str:
+    """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source.
+
+    As it was when the process first asked: that is the source which it has loaded and goes on to use.
+    """
+    files = {path.name: sha256_file(path) for path in step_files(step)}
+    for name in step.source:
+        path = project_file(name)
+        files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)
+    return sha256_json(files | {"beft": sha256_tree(PROJECT / "beft")})
+
+
+def fingerprint_of(
+    step: "Step", settings: PipelineSettings, inputs: Mapping[str, Path], dataset: str | None, root: Path
+) -> str:
+    """The fingerprint of a step on these settings and inputs, as everything is now: 64 hexadecimal digits.
+
+    Raises:
+        InputError: The base or a watched file cannot be found, or the settings have no such dataset.
+    """
+    return sha256_json(
+        {
+            "step": step.name,
+            "datasets": list(settings.datasets) if dataset is None else [dataset],  # their order is that of the tables
+            "settings": selected(settings, step.sections, dataset),
+            "inputs": {name: contents_sha256(folder) for name, folder in inputs.items()},
+            "watched": dict(step.watches(settings, dataset, root)) if step.watches else {},
+            "circumstances": vars(circumstances(located(settings.base, root))) if step.computes else {},
+            "source": source_sha256(step),
+        }
+    )
+
+
+def _imported(module: Path, seen: set[Path]) -> set[Path]:
+    """The files of the modules of ``tasks`` that a module imports, directly or not, without the drivers."""
+    for node in ast.walk(ast.parse(module.read_bytes())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module == "tasks":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
+            names = [str(node.module).split(".")[1]]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tasks.")]
+        for name in names:
+            path = PROJECT / "tasks" / f"{name}.py"
+            if name not in DRIVERS and path.is_file() and path not in seen:
+                seen.add(path)
+                _imported(path, seen)
+    return seen

@@ -1,0 +1,217 @@
+"""Run a step in a process of its own: torch's random generator and threads are those of a process.
+
+The parent gives the call as JSON on standard input; what the child logs comes line by line on its standard error and
+goes on to the parent's log; its result, or the error that the user is to see, comes as JSON on standard output. The
+child and all that it starts end with its parent, also when that is killed (``tasks.engine.supervisor``); Ctrl-C on a
+terminal reaches the parent alone.
+"""
+
+import importlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beft.errors import BeftError, InputError
+from beft.files import write_json
+from tasks.engine.compute_slots import NOWHERE, Place
+from tasks.engine.fingerprint import source_sha256
+from tasks.engine.supervisor import STOPPING, end, lines_of, start
+from tasks.engine.transient import is_transient
+from tasks.environment import environment_without_secrets, settle
+
+if TYPE_CHECKING:
+    from tasks.engine.step import Call
+
+LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", default=None)
+"""Hears every line of the child as well, in the thread that waits for it."""
+
+logger = logging.getLogger(__name__)
+
+
+def import_path() -> str:
+    """The ``PYTHONPATH`` by which a child imports what this process does."""
+    return os.pathsep.join(entry for entry in sys.path if entry)
+
+
+def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
+    """Run a step's function in a child process, and wait for it.
+
+    Args:
+        place: What the child computes on; it holds it as well.
+
+    Raises:
+        InputError: The function raised one; the message is the same.
+        BeftError: The function raised one, or anything else, or the child was killed.
+    """
+    function = call.step.function
+    request = {
+        "module": function.__module__,
+        "step": call.step.name,
+        "source": source_sha256(call.step),
+        "settings": call.settings.model_dump(mode="json"),
+        "inputs": {name: str(path.resolve()) for name, path in call.inputs.items()},
+        "out": str(out.resolve()),
+        "dataset": call.dataset,
+        "root": str(call.root.resolve()),
+        "checkpoints": str(checkpoints.resolve()) if checkpoints else None,
+        "extra": dict(call.extra or {}),
+    }
+    # Files, not pipes: another process that holds a pipe open can be waited for without end.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answer:
+        asked.write(json.dumps(request).encode())
+        asked.seek(0)
+        child = start(
+            [
+                sys.executable,
+                "-m",
+                "tasks.engine.isolated_step",
+                call.key,
+            ],  # the key is for whoever looks at the list of processes
+            stdin=asked,
+            stdout=answer,
+            stderr=subprocess.PIPE,
+            cwd=call.root,
+            env=environment_without_secrets()
+            | {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1"}
+            | place.environment,
+            pass_fds=place.descriptors,
+        )
+        late = threading.Event()
+        last = _listen(child, call.step.time_limit, late)
+        answer.seek(0)
+        said = answer.read().decode(errors="replace")
+    status = child.returncode
+    if STOPPING.is_set() and status:
+        raise BeftError(f"{call.key}: stopped; run it again to resume")
+    if late.is_set():
+        hours = call.step.time_limit / 3600
+        raise BeftError(f"{call.key}: timed out after {hours:g} hours; run it again to resume from the checkpoint")
+    return _answer(call.key, said, status, last)
+
+
+def _listen(child: "subprocess.Popen[bytes]", time_limit: float, late: threading.Event) -> str:
+    """Pass on what a child says until it ends, and end it after some seconds; the last line.
+
+    Args:
+        late: Set where it was ended for that.
+    """
+    timer = threading.Timer(time_limit, _end_late, (child, late))
+    timer.daemon = True
+    timer.start()
+    last = ""
+    listener = LISTENER.get()
+    try:
+        for line in lines_of(child, child.stderr):
+            last = line.rstrip() or last
+            logger.info("%s", line.rstrip())
+            if listener is not None:
+                listener(line.rstrip())
+        child.wait()
+    finally:
+        timer.cancel()
+        end(child)
+        assert child.stderr
+        child.stderr.close()
+    return last
+
+
+def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    if "summary" in answer and status == 0:
+        summary: dict[str, Any] = answer["summary"]
+        return summary
+    if "error" in answer:
+        if answer.get("transient"):
+            raise BeftError(answer["error"]) from ConnectionError(answer["error"])
+        raise (InputError if answer["input"] else BeftError)(answer["error"])
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        raise BeftError(f"{key}: its process was ended by {name}{hint}")
+    raise BeftError(f"{key}: its process ended with status {status}: {last}")
+
+
+def _end_late(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:
+    late.set()
+    child.terminate()
+
+
+def log_lines(level: int = logging.INFO) -> None:
+    """Write the log of the project's modules to standard error, a line a message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("beft", "tasks"):
+        logging.getLogger(name).setLevel(level)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def main() -> int:
+    """The child: read the call, run it, answer."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else writes to standard output is a line of the log, not of the answer
+    request = json.loads(sys.stdin.read())
+    settle()
+    log_lines()
+    try:
+        answer: dict[str, Any] = {"summary": _run(request)}
+    except BeftError as error:
+        answer = {
+            "error": str(error),
+            "input": isinstance(error, InputError),
+            "transient": is_transient(error) and not isinstance(error, InputError),
+        }
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        answer = {"error": f"{request['step']}: {error.strerror or error}{where}", "input": False}
+    except MemoryError:
+        answer = {"error": f"{request['step']}: out of memory", "input": False}
+    except Exception as error:
+        logger.exception("%s failed", request["step"])
+        said = f"{request['step']} failed: {type(error).__name__}: {error}"
+        answer = {"error": said, "input": False, "transient": is_transient(error)}
+    with answers:
+        json.dump(answer, answers)
+    return 0 if "summary" in answer else 1
+
+
+def _run(request: Mapping[str, Any]) -> dict[str, Any]:
+    from tasks.engine.step import RECORD, call_function, find_declared
+    from tasks.settings import PipelineSettings
+
+    step = find_declared(importlib.import_module(request["module"]), request["step"])
+    if source_sha256(step) != request["source"]:
+        raise BeftError("the source of beft was changed since this run began; start it again")
+    settings = PipelineSettings.from_mapping(request["settings"])
+    if step.computes:
+        from beft.models.device import resolve_compute, set_threads
+
+        set_threads(resolve_compute(settings.base))  # this process is the step's own
+        from tasks.run_metadata import process_facts
+
+        write_json(Path(request["out"]) / RECORD, process_facts(settings))  # whoever waits makes the record of it
+    return call_function(
+        step,
+        settings,
+        {name: Path(path) for name, path in request["inputs"].items()},
+        Path(request["out"]),
+        request["dataset"],
+        Path(request["checkpoints"]) if request["checkpoints"] else None,
+        request["extra"],
+        root=Path(request["root"]),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Registered adapters: versions, aliases, decisions, and rebuilds."""

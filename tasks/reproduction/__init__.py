@@ -1,0 +1,1 @@
+"""Tables and figures of the papers: planned, priced, measured and reported."""

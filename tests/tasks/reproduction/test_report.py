@@ -1,0 +1,267 @@
+"""The report of a reproduction from records made by hand: means, intervals, marks, reasons, published rows."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from beft.files import read_json, write_json
+from beft.studies.published.table import published
+from beft.studies.selection_analysis.records import TermRecord
+from tasks.engine.step import Call, run_step
+from tasks.reproduction.cells import Outline, Place, gather, term_records
+from tasks.reproduction.measured import Failed, Measurement
+from tasks.reproduction.plan import Missing
+from tasks.reproduction.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
+from tasks.reproduction.tables import cost_table, long_table, wide_table
+from tasks.settings import PipelineSettings
+from tests.support.measured import measured
+
+VALUE, QUERY = [0.80, 0.84, 0.79], [0.70, 0.74, 0.73]
+SCORES = {"projection_ratio": 0.6, "magnitude": 0.01}
+
+
+def outline(**changes: object) -> Outline:
+    values: dict[str, object] = {
+        "name": "table1",
+        "title": "Bias terms",
+        "protocol": "beft",
+        "seeds": 3,
+        "bases": {"small": "pypi:some-model==1"},
+        "datasets": ("sst2", "rte"),
+        "regimes": ("low",),
+        "methods": ("value", "query", "full"),
+        "measurements": {f"measure/{seed}": ("small", "sst2", "low") for seed in range(3)},
+        "missing": (Missing("small", "rte", "low", ("value", "query", "full"), "there is no file RTE/train.tsv"),),
+    }
+    return Outline.model_validate(values | changes)
+
+
+def measurements() -> dict[str, Measurement]:
+    found = {}
+    for seed in range(3):
+        records = (
+            measured(
+                "value",
+                seed,
+                VALUE[seed],
+                dataset="sst2",
+                importance=SCORES,
+                selected=seed != 1,
+            ),
+            measured(
+                "query",
+                seed,
+                QUERY[seed],
+                dataset="sst2",
+                importance={"projection_ratio": 0.2, "magnitude": 0.02},
+                selected=seed == 1,
+            ),
+        )
+        found[f"measure/{seed}"] = Measurement(records=records, unavailable={"full": "its weights are quantised"})
+    return found
+
+
+def test_a_measurement_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    one = measurements()["measure/0"]
+    one.save(tmp_path)
+    assert Measurement.load(tmp_path) == one
+    assert "seconds" not in (tmp_path / "records.json").read_text()
+
+
+def test_the_interval_is_students_over_seeds() -> None:
+    cells = gather(outline(), measurements(), published("table1"))
+    found = cells.at(Place("small", "sst2", "low", "value")).estimate("accuracy")
+    low, high = stats.t.interval(0.95, 2, loc=sum(VALUE) / 3, scale=stats.sem(VALUE))
+    assert (found.value, found.low, found.high) == pytest.approx((sum(VALUE) / 3, low, high))
+    one = gather(outline(), {"measure/0": measurements()["measure/0"]}, published("table1"))
+    assert one.at(Place("small", "sst2", "low", "value")).estimate("accuracy").low is None
+
+
+def test_the_table_has_measured_and_published_rows_and_a_reason_where_a_cell_is_empty() -> None:
+    table = wide_table(gather(outline(), measurements(), published("table1")), published("table1"))
+    rows = [
+        dict(zip((getattr(column, "name", column) for column in table.columns), row, strict=True)) for row in table.rows
+    ]
+    value, query, full = rows[:3]
+    assert value["from"] == "measured" and str(value["sst2 (accuracy)"]).startswith("81.0 [")
+    assert str(value["sst2 (accuracy)"]).endswith("†") and not str(query["sst2 (accuracy)"]).endswith("†")
+    assert value["rte"] == "not measured (1)" and full["sst2 (accuracy)"] == "not measured (2)"
+    assert value["average"] is None  # one of its datasets is missing
+    assert "(1) there is no file RTE/train.tsv" in table.notes and "(2) its weights are quantised" in table.notes
+    assert value["trained"] == "1 %"  # 64 of 6,400: without the head
+    of_paper = [row for row in rows if row["from"] == "published"]
+    assert [row["model"] for row in of_paper] == ["bert-base"] * 3
+    assert {row["method"]: (row["sst2 (accuracy)"], row["rte"]) for row in of_paper} == {
+        "value": ("85.8†", "59.5†"),
+        "query": ("80.0", "46.9"),
+        "key": ("77.2", "46.5"),
+    }
+    assert (0, 4) in table.bold or (0, 5) in table.bold
+
+
+def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
+    """One seed of several is a note beside the mean; all of a compared setting are a cell of their own."""
+    asked = outline(datasets=("sst2",), methods=("value",), missing=())
+    lost = Failed(method="value", seed=2, learning_rate=0.1, epochs=8, reason="the loss is nan at step 3")
+    found = {
+        "measure/0": Measurement(
+            records=(measured("value", 0, 0.8, dataset="sst2"), measured("value", 1, 0.9, dataset="sst2")),
+            failed=(lost.model_copy(update={"learning_rate": 0.01}),),
+        )
+    }
+    cells = gather(asked, found, published("table1"))
+    assert cells.settings == [(None, None)]  # no method has two rates from one seed
+    assert cells.at(Place("small", "sst2", "low", "value")).failed == (
+        "value, seed 2, failed: the loss is nan at step 3",
+    )
+    table = wide_table(cells, published("table1"))
+    assert str(table.rows[0][-1]).endswith(" (1)")
+    assert "(1) value, seed 2, failed: the loss is nan at step 3" in table.notes
+
+    both = (measured("value", 0, 0.8, dataset="sst2"),)
+    found = {"measure/0": Measurement(records=both, failed=(lost.model_copy(update={"seed": 0}),))}
+    cells = gather(asked, found, published("table1"))
+    assert cells.settings == [(0.01, None), (0.1, None)]
+    empty = cells.at(Place("small", "sst2", "low", "value", 0.1))
+    assert empty.reason == "value, seed 0, failed: the loss is nan at step 3"
+    table = wide_table(cells, published("table1"))
+    assert [row[-1] for row in table.rows[:2]] == ["80.0", "not measured (1)"]
+    assert "(1) value, seed 0, failed: the loss is nan at step 3" in table.notes
+    lines = long_table(cells, published("table1")).rows
+    assert [row[-1] for row in lines if row[0] == "missing"] == [empty.reason]
+
+
+def test_a_cell_without_a_whole_seed_costs_no_other_cell_its_analysis() -> None:
+    """Value failed under the one seed and query under the other."""
+    records = [
+        TermRecord(dataset=dataset, seed=seed, term=term, importance=SCORES, value=0.7 + seed / 10)
+        for dataset, lost in (("sst2", ()), ("rte", (("value", 0), ("query", 1))))
+        for seed in range(2)
+        for term in ("value", "query")
+        if (term, seed) not in lost
+    ]
+    assert {record.dataset for record in _comparable(records, exclude_inert=True)} == {"sst2"}
+
+
+def test_a_measurement_of_before_has_no_failed_runs(tmp_path: Path) -> None:
+    one = measurements()["measure/0"]
+    one.save(tmp_path)
+    stored = read_json(tmp_path / "records.json")
+    del stored["failed"]
+    write_json(tmp_path / "records.json", stored)
+    assert Measurement.load(tmp_path) == one
+
+
+def test_the_published_metric_is_shown_where_it_was_measured() -> None:
+    found = {"measure/0": Measurement(records=(measured("value", 0, 0.8, dataset="mrpc"),))}
+    asked = outline(datasets=("mrpc",), measurements={"measure/0": ("small", "mrpc", "low")}, missing=())
+    cells = gather(asked, found, published("table1"))
+    assert cells.metrics == {"mrpc": "f1"}  # the paper's table has F1 there; the headline is accuracy
+    assert cells.at(Place("small", "mrpc", "low", "value")).estimate("f1").value == pytest.approx(0.4)
+
+
+def test_every_number_is_in_the_long_table(tmp_path: Path) -> None:
+    long_table(gather(outline(), measurements(), published("table1")), published("table1")).write(tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    mine = [row for row in rows if row["from"] == "measured" and row["metric"] == "accuracy"]
+    assert {row["method"]: float(row["value"]) for row in mine} == pytest.approx({"value": 0.81, "query": 2.17 / 3})
+    assert {row["method"]: row["selected in"] for row in mine}["query"].startswith("0.333")
+    assert len([row for row in rows if row["from"] == "published"]) == 90
+    assert {row["reason"] for row in rows if row["from"] == "missing"} == {
+        "there is no file RTE/train.tsv",
+        "its weights are quantised",
+    }
+
+
+def test_times_of_shared_passes_say_so() -> None:
+    table = cost_table(gather(outline(name="table2"), measurements(), published("table2")), published("table2"))
+    texts = [str(cell) for row in table.rows for cell in row]
+    assert any(text == "2.0 s [2.0, 2.0] (shared pass)" for text in texts)
+    untimed = {key: one.model_copy(update={"records": one.records[:1]}) for key, one in measurements().items()}
+    record = untimed["measure/0"].records[0]
+    assert record.cost is not None
+    resumed = record.model_copy(update={"cost": record.cost.model_copy(update={"seconds": None})})
+    alone = {"measure/0": untimed["measure/0"].model_copy(update={"records": (resumed,)})}
+    assert gather(outline(), alone, published("table2")).at(Place("small", "sst2", "low", "value")).seconds is None
+    assert "132.9 s" in texts and "58.53 ± 1.88" in texts and "Published times: NVIDIA T4." in " ".join(table.notes)
+
+
+def test_records_of_terms_are_those_of_the_analysis() -> None:
+    records = term_records(gather(outline(), measurements(), published("table1")))
+    assert len(records) == 6
+    assert {(one.term, one.seed): one.value for one in records}["query", 2] == 0.73
+    assert records[0].importance == SCORES and records[0].base == "small"
+
+
+def test_learning_rates_that_are_compared_are_cells_of_their_own() -> None:
+    records = tuple(measured("value", seed, 0.5 + rate, learning_rate=rate) for seed in range(2) for rate in (0.1, 0.2))
+    asked = outline(
+        name="extension", datasets=("mine",), measurements={"measure/0": ("small", "mine", "low")}, missing=()
+    )
+    cells = gather(asked, {"measure/0": Measurement(records=records)}, published("extension"))
+    assert cells.settings == [(0.1, None), (0.2, None)]
+    assert cells.at(Place("small", "mine", "low", "value", 0.2)).estimate("accuracy").value == pytest.approx(0.7)
+
+
+def test_the_step_writes_the_report(tmp_path: Path) -> None:
+    write_json(tmp_path / "plan" / PLAN, outline().model_dump(mode="json"))
+    inputs = {"plan": tmp_path / "plan"}
+    for key, one in measurements().items():
+        one.save(tmp_path / key)
+        inputs[key] = tmp_path / key
+    done = run_step(Call(reproduce_report_step, PipelineSettings(), inputs, tmp_path / "root"))
+    names = {path.name for path in done.folder.iterdir()}
+    assert names == {
+        *("table.md", "table.csv", "table.tex", "report.json", "analysis"),
+        *("figure.png", "figure.svg", "step.json"),
+    }
+    assert done.record.summary["headline"] == pytest.approx({"sst2/low/value": 0.81, "sst2/low/query": 2.17 / 3})
+    report = read_json(done.folder / "report.json")
+    first = {one["by"]: one["first"] for one in report["choices"]}
+    assert first == {"projection_ratio": ["value"] * 3, "magnitude": ["query"] * 3}
+    assert {"regret", "ranks", "agreement"} <= set(report["analysis"])
+    assert (done.folder / "analysis" / "regret.md").is_file()
+    assert (done.folder / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    again = tmp_path / "again"
+    again.mkdir()
+    reproduce_report(PipelineSettings(), inputs, again)
+    for name in names - {"step.json", "analysis"}:
+        assert (again / name).read_bytes() == (done.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "regimes", "drawn"),
+    [
+        ("figure1", ("low",), "figure1"),
+        ("figure1", ("low", "high"), "figure4"),
+        ("figure4", ("low",), "figure4"),
+        ("figure4", ("low", "high"), "figure4"),
+    ],
+)
+def test_a_figure_is_the_one_that_was_asked_for(
+    tmp_path: Path, name: str, regimes: tuple[str, ...], drawn: str
+) -> None:
+    """Figure 1 shows one dataset and regime; Figure 4 any number of them."""
+    inputs, places = {"plan": tmp_path / "plan"}, {}
+    for regime in regimes:
+        for key, one in measurements().items():
+            records = tuple(record.model_copy(update={"regime": regime}) for record in one.records)
+            inputs[f"{key}/{regime}"] = tmp_path / key / regime
+            one.model_copy(update={"records": records}).save(inputs[f"{key}/{regime}"])
+            places[f"{key}/{regime}"] = ("small", "sst2", regime)
+    asked = outline(name=name, datasets=("sst2",), regimes=regimes, measurements=places, missing=())
+    write_json(tmp_path / "plan" / PLAN, asked.model_dump(mode="json"))
+    out = tmp_path / "out"
+    out.mkdir()
+    reproduce_report(PipelineSettings(), inputs, out)
+    assert (out / "figure.png").read_bytes() == (out / "analysis" / f"{drawn}.png").read_bytes()
+
+
+@pytest.mark.parametrize(("seeds", "counted"), [(1, "mean over 1 seed."), (3, "mean over 3 seeds, with")])
+def test_the_number_of_seeds_is_said(seeds: int, counted: str) -> None:
+    found = dict(list(measurements().items())[:seeds])
+    table = wide_table(gather(outline(), found, published("table1")), published("table1"))
+    assert counted in " ".join(table.notes)

@@ -1,0 +1,235 @@
+"""The steps from raw files to the merge matrix in every shape; what was trained predicts the same alone."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import yaml
+from scipy.stats import pearsonr
+
+from beft.adapters.adapter import Adapter
+from beft.comparison.measuring import measure_many
+from beft.datasets.prepared import load_split, load_summary
+from beft.files import read_json
+from beft.inference.predictor import Predictor
+from beft.training.session import open_classifier
+from tasks.pipeline import find_step, input_keys
+from tasks.settings import PipelineSettings
+from tasks.steps.predictions import read_predictions
+from tests.conftest import build_tiny
+from tests.support.shapes import LETTERS, letter_tokenizer
+from tests.support.tiny_bases import WORDS, save_base
+
+STEPS = ("fetch", "prepare", "probe", "score", "train", "evaluate", "merge")
+TRAINING = {"epochs": 1, "learning_rate": 0.02, "batch_size": 8}
+
+
+def encoder_rows(shape, chooser):
+    text = " ".join(chooser.choices(WORDS, k=5))
+    if shape == "regression":
+        return {"text": text, "label": text.count("good") + chooser.random() / 10}
+    choices = [chooser.choice(WORDS) for _ in range(chooser.randrange(2, 4))]
+    return {"text": text, "choices": choices, "label": chooser.randrange(len(choices))}
+
+
+def decoder_rows(shape, chooser):
+    text = "".join(chooser.choices(LETTERS, k=7))
+    if shape == "classification":
+        return {"text": text, "label": "yes" if text[-1] in "abcd" else "no"}
+    if shape == "multiple_choice":
+        return {"text": text, "choices": [text[-1].upper(), "W", "XY"], "label": 0}
+    return {"text": text, "answers": [text[-1].upper() * 2, "ZZ"]}
+
+
+def described(shape):
+    """A dataset's description, by its shape, in the field's terms."""
+    roles = {"regression": ["label"], "classification": ["label"], "generation": ["answers"]}
+    columns = {"text": "text"} | {role: role for role in roles.get(shape, ["choices", "label"])}
+    found = {"title": shape, "version": 1, "shape": shape, "columns": columns}
+    if shape == "classification":
+        found["labels"] = ["no", "yes"]
+    return found
+
+
+def run_chain(root, base, rows_of, shapes, prompts):
+    for shape in shapes:
+        chooser, rows = random.Random(0), {}
+        while len(rows) < 160:
+            row = rows_of(shape, chooser)
+            rows.setdefault(row["text"], json.dumps(row))
+        files = root / "data" / "datasets"
+        files.mkdir(parents=True, exist_ok=True)
+        (files / f"{shape}.jsonl").write_text("\n".join(rows.values()) + "\n")
+        source = {"kind": "files", "train": f"data/datasets/{shape}.jsonl"}
+        description = described(shape) | {"source": source} | prompts.get(shape, {})
+        (files / f"{shape}.yaml").write_text(yaml.safe_dump(description))
+    settings = PipelineSettings.from_mapping(
+        {
+            "base": {"source": str(base), "threads": 1, "precision": "fp32"},
+            "datasets": {shape: {"size": 60, "max_length": 24} for shape in shapes},
+            "split": {"test_rows": 30, "gate_rows": 30},
+            "probe": TRAINING,
+            "train": TRAINING,
+            "score": {"candidates": ["query", "value"]},
+            "evaluate": {"resamples": 100, "max_new_tokens": 4},
+            "merge": {"methods": ["mean"]},
+        }
+    )
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for drawn in ("beft.studies.heatmap.draw_heatmap", "beft.studies.curves.draw_curves"):
+            patch.setattr(drawn, lambda *_, **__: None)  # pictures take a third of the time, and are tested elsewhere
+        for name in STEPS:
+            step = find_step(name)
+            for dataset in settings.datasets if step.per_dataset else [None]:
+                key = name if dataset is None else f"{name}/{dataset}"
+                inputs = {given: folders[other] for given, other in input_keys(step, settings, dataset).items()}
+                folders[key] = root / "out" / key
+                folders[key].mkdir(parents=True)
+                step.function(settings, inputs, folders[key], dataset=dataset)
+    return folders, settings
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("encoder")
+    base = save_base(root / "base", build_tiny("bert"), pooling="mean")
+    return run_chain(root, base, encoder_rows, ("regression", "multiple_choice"), {})
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("decoder")
+    tokenizer = letter_tokenizer()
+    model = build_tiny("opt", causal=True, vocab_size=len(tokenizer), tie_word_embeddings=False)
+    model.save_pretrained(root / "base")
+    tokenizer.save_pretrained(root / "base")
+    prompts = {
+        "classification": {"prompt": {"template": "{text}=", "answers": {"no": "n!", "yes": "yes"}}},
+        "multiple_choice": {"prompt": {"template": "{text}=", "answer": "{choice}"}},
+        "generation": {"prompt": {"template": "{text}=", "answer": "{answer}"}},
+    }
+    return run_chain(root, root / "base", decoder_rows, ("classification", "multiple_choice", "generation"), prompts)
+
+
+CASES = [
+    ("encoder", "regression", ("head_only", "ridge_regression")),
+    ("encoder", "multiple_choice", ("head_only", "conditional_logit")),
+    ("decoder", "classification", ("untouched", "logistic_regression")),
+    ("decoder", "multiple_choice", ("untouched",)),
+    ("decoder", "generation", ("untouched",)),
+]
+
+
+@pytest.mark.parametrize(("base", "shape", "baselines"), CASES)
+def test_every_shape_is_evaluated_beside_its_baselines(base, shape, baselines, request):
+    folders, _ = request.getfixturevalue(base)
+    found = read_json(folders[f"evaluate/{shape}"] / "evaluation.json")
+    metric = load_summary(folders[f"prepare/{shape}"])["metric"]
+    assert found["baselines"] == list(baselines)
+    assert found["metrics"][0] == metric
+    test = found["splits"]["test"]
+    assert set(test["scores"]) == {*baselines, "all_biases", found["target"]}
+    assert set(test["gains"]) == set(found["splits"]["gate"]["gains"]) == set(baselines)
+    matrix = read_json(folders["merge"] / "merge.json")["matrix"][shape]
+    assert matrix["scores"][shape][metric]["value"] == test["scores"][found["target"]][metric]["value"]
+
+
+@pytest.mark.parametrize(("base", "shape", "baselines"), CASES)
+def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, request):
+    """The record holds the shape and the prompt; the dataset is not needed."""
+    folders, settings = request.getfixturevalue(base)
+    folder = folders[f"train/{shape}"] / "adapter"
+    rows = load_split(folders[f"prepare/{shape}"], "test")
+    target = read_json(folders[f"train/{shape}"] / "train.json")["target"]
+    evaluated = read_predictions(folders[f"evaluate/{shape}"] / "predictions.parquet", target, "test")
+    predictor = Predictor(folder, base=settings.base.source)
+    answered = predictor.predict(rows.texts, rows.pairs, rows.choices)
+    if shape == "generation":
+        assert [row["answer"] for row in answered] == evaluated
+    elif shape == "regression":
+        np.testing.assert_allclose([row["value"] for row in answered], evaluated, atol=1e-5)
+        stored = read_json(folders["evaluate/regression"] / "evaluation.json")["splits"]["test"]["scores"][target]
+        assert stored["pearson"]["value"] == pytest.approx(pearsonr(evaluated, rows.labels)[0], abs=1e-6)
+    elif shape == "classification":
+        found = [[row["probabilities"][label] for label in ("no", "yes")] for row in answered]
+        np.testing.assert_allclose(found, evaluated, atol=1e-5)
+    else:
+        for row, values, choices in zip(answered, evaluated, rows.choices, strict=True):
+            np.testing.assert_allclose(row["probabilities"], values[: len(choices)], atol=1e-5)
+            assert row["choice"] == choices[int(values.argmax())]
+    assert Adapter.load(folder).shape.to_json() == predictor.classifier.shape.to_json()
+
+
+@pytest.mark.parametrize(
+    ("shape", "linear"), [("regression", "ridge_regression"), ("multiple_choice", "conditional_logit")]
+)
+def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, encoder):
+    folders, settings = encoder
+    opened = open_classifier(settings, folders[f"prepare/{shape}"], shape)
+    found = measure_many(opened, [("logistic_regression", 0), ("head_only", 0)], progress=lambda _: None)
+    tuning = read_json(folders[f"evaluate/{shape}"] / "evaluation.json")["tuning"]
+    for result, name in zip(found, (linear, "head_only"), strict=True):
+        assert result.dev == pytest.approx(tuning[name]["dev"], abs=1e-6)
+
+
+def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
+    folders, settings = decoder
+    prepared = folders["prepare/classification"]
+
+    def shape_under(head, objective="auto"):
+        changed = settings.model_copy(
+            update={
+                "head": settings.head.model_copy(update={"kind": head}),
+                "train": settings.train.model_copy(update={"objective": objective}),
+            }
+        )
+        return open_classifier(changed, prepared, "classification").shape.name
+
+    assert shape_under("auto") == shape_under("language_model", "candidates") == "candidates"
+    assert shape_under("auto", "language_model") == "language_model"
+    assert shape_under("classifier") == "classification"
+
+
+def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
+    """The pyfunc model gives one column for each thing that is predicted."""
+    import importlib.util
+    from types import SimpleNamespace
+
+    import mlflow
+
+    from tasks.registry.package import save_model
+    from tests.test_mlflow_folder import ROOT
+
+    specification = importlib.util.spec_from_file_location("pyfunc_model", ROOT / "mlflow" / "pyfunc_model.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+
+    def answers(chain, shape, table):
+        folders, settings = chain
+        model = module.AdapterModel()
+        adapter = str(folders[f"train/{shape}"] / "adapter")
+        model.load_context(SimpleNamespace(artifacts={"adapter": adapter}, model_config={"base": settings.base.source}))
+        return model.predict(None, pandas.DataFrame(table, index=[4, 2]))
+
+    found = answers(encoder, "regression", {"text": ["a good film", "dull"]})
+    assert list(found.columns) == ["value"] and list(found.index) == [4, 2]
+    found = answers(
+        encoder, "multiple_choice", {"text": ["a", "b"], "choices": [["good", "dull"], ["a", "the", "was"]]}
+    )
+    assert list(found.columns) == ["choice", "index", "probabilities"]
+    assert [len(row) for row in found["probabilities"]] == [2, 3]
+    found = answers(decoder, "generation", {"text": ["abc", "d"]})
+    assert list(found.columns) == ["answer"]
+    for chain, shape in ((encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")):
+        folder = chain[0][f"train/{shape}"] / "adapter"
+        adapter, model = Adapter.load(folder), mlflow.models.Model()
+        base = Path(chain[1].base.source)
+        save_model(tmp_path / shape, folder, adapter, model, base=base, pairs=False, seen=[], metadata={})
+        found = mlflow.models.ModelSignature.from_dict(model.signature.to_dict())
+        expected = {"multiple_choice": ["choice", "index", "probabilities"], "generation": ["answer"]}
+        assert found.outputs.input_names() == expected.get(shape, ["value"])

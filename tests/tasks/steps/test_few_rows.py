@@ -1,0 +1,96 @@
+"""A small table of a user's own, under the settings as they come: divided, trained on, reported and registered."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.datasets.draft import draft_description
+from beft.datasets.prepared import load_split, load_summary
+from beft.errors import InputError
+from beft.evaluation.promotion.certainty import decision_certainty
+from beft.evaluation.scores import NO_GATE
+from beft.files import read_json
+from flows.outcome import rows as outcome_rows
+from tasks.registry.promote import candidates, fetch_candidates
+from tasks.run_metadata import check_settings
+from tasks.settings import PipelineSettings
+from tasks.steps.compare import compare
+from tasks.steps.register import register
+from tasks.steps.report import report
+from tasks.tracking.connection import connect
+from tasks.tracking.runs import open_run
+from tests.conftest import build_tiny
+from tests.support.finished_run import FINGERPRINT, FinishedRun
+from tests.support.small_data import reviews, write_reviews
+from tests.support.tiny_bases import save_base
+from tests.tasks.steps.test_chain import run_steps
+
+pytestmark = pytest.mark.usefixtures("_no_tracking_address")
+QUICK = {"epochs": 1}
+
+
+def settings_of(root: Path, rows: int, **sections: Any) -> PipelineSettings:
+    """The settings as they come, but for the base and what makes a test quick; the dataset has so many rows."""
+    write_reviews(root, reviews(rows))
+    drafted = draft_description(root / "data" / "files" / "mine.csv", root)
+    path = root / "data" / "datasets" / "mine.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(drafted.to_yaml([]))
+    base = save_base(root / "base", build_tiny("bert"), pooling="mean")
+    compute = {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1}
+    quick = {"probe": QUICK, "train": QUICK, "evaluate": {"resamples": 100}}
+    return PipelineSettings.from_mapping(
+        {"base": compute, "datasets": {"mine": {"max_length": 16}}, **quick, **sections}
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "divided"),
+    [
+        (120, {"train": 77, "dev": 19, "gate": 0, "test": 24}),
+        (300, {"train": 144, "dev": 36, "gate": 60, "test": 60}),
+    ],
+)
+def test_it_runs_to_the_end(rows: int, divided: dict[str, int], project: Path, finished_run: FinishedRun) -> None:
+    settings = settings_of(project, rows)
+    check_settings(settings, project)
+    folders = run_steps(project, settings)
+    assert load_summary(folders["prepare/mine"])["rows"] == divided
+    out = project / "out" / "report"
+    out.mkdir()
+    report(settings, folders, out)
+    page = (out / "report.html").read_text()
+    out = project / "out" / "register"
+    out.mkdir()
+    facts = {**finished_run.facts, "data": {"mine": finished_run.facts["data"]["films"]}}
+    parent = open_run(FINGERPRINT, settings, root=project, facts=facts)
+    register(settings, folders, out, parent=parent, root=project, facts=facts)
+    [model] = read_json(out / "registration.json")["models"]
+    steps = {key: {"folder": str(folder.relative_to(project))} for key, folder in folders.items()}
+    record = {"models": [{**model, "rebuild": None}], "datasets": ["mine"], "steps": steps}
+    [shown] = outcome_rows(record, project)
+    certainty = decision_certainty(load_summary(folders["prepare/mine"]))
+    assert certainty in page
+    if divided["gate"]:
+        assert "on 60 gate rows only a gain of 10.0 points (6 rows) or more can be certain" in page
+        assert model["champion"] or certainty in model["reason"]
+        return
+    assert "no gate: a challenger only" in page and "No decision: no rows are kept for a gate" in page
+    assert (shown["gain certain"], model["aliases"]) == ("no gate", ["challenger"])
+    assert model["reason"] == f"no champion, since nothing was decided: {NO_GATE}"
+    tags = connect(settings, project).client.get_model_version(model["name"], model["version"]).tags
+    assert tags["decision"] == "challenger" and "gate_sha256" not in tags and "gate_decisions" not in tags
+    assert not len(load_split(folders["prepare/mine"], "gate"))
+    found = candidates(connect(settings, project), model["name"])
+    inputs = {"prepare": folders["prepare/mine"], **fetch_candidates(connect(settings, project), found, project / "m")}
+    with pytest.raises(InputError, match=r"mine: nothing can be decided: .* set it to 20 or more and run again: "):
+        compare(settings, inputs, project, dataset="mine")
+
+
+def test_a_gate_too_small_to_decide_on_is_refused_and_none_is_allowed(project: Path) -> None:
+    settings = settings_of(project, 120, split={"gate_rows": 19})
+    with pytest.raises(InputError, match="a decision needs 20 rows or more; 0 is for no gate"):
+        check_settings(settings, project)
+    for rows in (0, 20, "auto"):
+        check_settings(settings_of(project, 120, split={"gate_rows": rows}), project)
