@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from beft.errors import InputError
-from tasks.engine.isolated_step import log_lines
+from tasks.engine.worker import log_lines
 from tasks.registry.rebuild import Rebuilt, rebuild
 from tasks.settings import PipelineSettings
 

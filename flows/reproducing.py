@@ -19,7 +19,8 @@ from flows.fan_out import width, windowed
 from flows.links import link_runs
 from flows.steps import Submitted, run_through_prefect, submit
 from tasks.engine.fingerprint import circumstances, contents_sha256
-from tasks.engine.step import RECORD, Call, StepRecord
+from tasks.engine.provenance import code_version, source_sha256
+from tasks.engine.store import RECORD, Call, StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.environment import stay_offline
 from tasks.reproduction import tracking as tracking
@@ -30,7 +31,7 @@ from tasks.reproduction.measured import Measurement, as_trained
 from tasks.reproduction.plan import Missing, Plan, Planned, make_plan, reasons
 from tasks.reproduction.price import Price, price_table
 from tasks.reproduction.reproduce_report import PLAN, reproduce_report_step
-from tasks.run_metadata import code_version, is_local, request_fingerprint, source_sha256
+from tasks.run_metadata import is_local, request_fingerprint
 from tasks.settings import PipelineSettings
 from tasks.steps.fetch import fetch_step
 from tasks.steps.measure import measure_step

@@ -8,9 +8,10 @@ from typing import Any
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 from beft.files import read_json
-from tasks.engine.step import RECORD, Call, Step, StepRecord
+from tasks.engine.declaration import Step
+from tasks.engine.store import RECORD, Call, StepRecord
 from tasks.environment import carried_to_workers
-from tasks.prefect_task import REUSED
+from tasks.prefect_task import REUSED, prefect_task
 from tasks.settings import PipelineSettings
 
 _REUSED = {REUSED, "Cached"}
@@ -72,7 +73,7 @@ def submit(
         after: What it waits for, so that Prefect draws the dependence.
     """
     call = Call(step, settings, inputs, root, dataset, extra)
-    future = step.task.submit(**_parameters(call), wait_for=list(after))
+    future = prefect_task(step).submit(**_parameters(call), wait_for=list(after))
     assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
     return Submitted(call, future)
 
@@ -84,7 +85,7 @@ def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> 
         InputError: The user's input is wrong.
         BeftError: The step failed.
     """
-    state = call.step.task(**_parameters(call), wait_for=list(after), return_state=True)
+    state = prefect_task(call.step)(**_parameters(call), wait_for=list(after), return_state=True)
     return _done(call, state.result(), state.name)
 
 

@@ -13,8 +13,9 @@ from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from beft.files import whole_folder, write_json
 from tasks.engine.commands import leave_error
-from tasks.engine.isolated_step import log_lines
-from tasks.engine.step import call_function, explained_os_errors, step_key
+from tasks.engine.declaration import step_key
+from tasks.engine.execution import call_function, explained_os_errors
+from tasks.engine.worker import log_lines
 from tasks.environment import settle, stay_offline
 from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys
 from tasks.project_files import SOURCE_RECORD, source_record

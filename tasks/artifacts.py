@@ -12,7 +12,8 @@ from typing import Any
 from beft.evaluation.scores import Evaluation
 from beft.files import read_json
 from beft.importance.result import Importance
-from tasks.engine.step import JSON, StepRecord
+from tasks.engine.declaration import JSON
+from tasks.engine.store import StepRecord
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 from beft.names import known_name
-from tasks.engine.step import Step, find_declared, step_key
+from tasks.engine.declaration import Step, find_declared, step_key
 from tasks.settings import PipelineSettings
 
 STEPS = (

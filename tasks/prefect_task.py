@@ -1,6 +1,7 @@
 """The Prefect task made of a step: cached by the step's fingerprint, its result a JSON record."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from prefect.states import Completed
 
 from beft.errors import BeftError
 from tasks.artifacts import artifact_key, leave
+from tasks.engine.declaration import Step
+from tasks.engine.execution import run_step
 from tasks.engine.isolated_step import LISTENER
-from tasks.engine.step import Call, Finished, Step, run_step
+from tasks.engine.store import Call, Finished
 from tasks.engine.transient import is_transient
 from tasks.environment import adopt
 from tasks.settings import PipelineSettings
@@ -21,6 +24,7 @@ REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""
 
 
+@cache
 def prefect_task(step: Step) -> Task[..., Any]:
     """Make the task. It takes plain values, so that any task runner can carry them, and returns the step's record."""
 

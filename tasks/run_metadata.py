@@ -1,10 +1,6 @@
 """What is known of a run as a whole: its fingerprint, its data and code versions, and whether its settings can work."""
 
-import platform
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +8,19 @@ from beft.datasets.description import Description
 from beft.datasets.loaders import whereabouts
 from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
-from beft.files import sha256_file, sha256_json
+from beft.files import sha256_json
 from beft.names import unknown_name
 from beft.settings import DatasetSettings
-from tasks.engine.fingerprint import LIBRARIES, circumstances, contents_sha256, installed
-from tasks.engine.step import StepRecord
-from tasks.environment import environment_without_secrets, stay_offline
-from tasks.project_files import PROJECT, project_file
+from tasks.engine.fingerprint import circumstances, contents_sha256
+from tasks.engine.provenance import process_facts, source_sha256
+from tasks.engine.store import StepRecord
+from tasks.environment import stay_offline
 from tasks.settings import PipelineSettings
-from tasks.source_archive import SOURCE, source_sha256_of
 from tasks.tracking.flat_settings import ELSEWHERE
 from tasks.tracking.limits import name_problems
 from tasks.versioning.dvc import DataVersion, lock_sha256
 
 LEAST_GATE_ROWS = 20
-
-
-@dataclass(frozen=True)
-class CodeVersion:
-    """The commit of the source, and whether it is other than that of the commit; no commit outside git."""
-
-    commit: str | None
-    dirty: bool
 
 
 def check_settings(settings: PipelineSettings, root: Path) -> None:
@@ -156,28 +143,6 @@ def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root:
     }
 
 
-def process_facts(settings: PipelineSettings) -> dict[str, Any]:
-    """What this process computes with: source, commit, requirements, device, precision, threads, libraries.
-
-    The process of a step may be on another machine than that of the flow, with another device and another checkout.
-    """
-    found = circumstances(settings.base)
-    return {**code_facts(), "compute": found.compute, "environment": environment(found.versions)}
-
-
-def code_facts() -> dict[str, Any]:
-    """Source, commit, requirements and libraries of this process, whatever the settings are."""
-    code = code_version()
-    requirements = project_file("constraints.txt")
-    return {
-        "source_sha256": source_sha256(),
-        "commit": code.commit,
-        "dirty": code.dirty,
-        "requirements_sha256": sha256_file(requirements) if requirements.is_file() else None,
-        "environment": environment(),
-    }
-
-
 def facts_of_training(facts: Mapping[str, Any], record: StepRecord | None) -> dict[str, Any]:
     """The facts of a run, with those of the process that trained in place of those of the flow's own process."""
     if record is None or not record.compute:
@@ -185,49 +150,5 @@ def facts_of_training(facts: Mapping[str, Any], record: StepRecord | None) -> di
     return {**facts, **record.made_with, "compute": record.compute}
 
 
-def environment(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """What of this machine can change the last bits of a training: Python, libraries, CPU instructions, GPU."""
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        **installed(libraries),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
-    }
-
-
-@lru_cache(maxsize=1)
-def source_sha256() -> str:
-    """The sha256 of all source that steps are made of, ``beft/`` and ``tasks/``, as this process found it."""
-    return source_sha256_of(PROJECT)
-
-
 def _prepared(version: DataVersion) -> str:
     return contents_sha256(version.prepared)
-
-
-def code_version(folder: Path = PROJECT) -> CodeVersion:
-    """The commit of the source, and whether tracked files differ from it, or the source has files that it has not."""
-    commit = _git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
-    if commit is None:
-        return CodeVersion(None, dirty=False)
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    new = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *SOURCE)
-    return CodeVersion(commit, dirty=changed != "" or new != "")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment_without_secrets(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None  # no git on this machine
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -63,7 +63,7 @@ def test_imports_go_down_only(floor: str) -> None:
     [
         "import prefect",
         "from mlflow.pyfunc import PythonModel",
-        "def f():\n    import tasks.engine.step",
+        "def f():\n    import tasks.engine.store",
         "if TYPE_CHECKING:\n    from flows import adapt",
         "from ..tasks import step",
         "importlib.import_module('dvc.api')",

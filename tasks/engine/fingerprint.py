@@ -1,10 +1,9 @@
 """The fingerprint of a step: one hash over everything that its result depends on.
 
 That is: the contents of its inputs, the settings that it may touch, the device, precision and threads it computes with,
-the base and the libraries, and the source of ``beft/`` and of the step. Never a path or a time.
+the base and the libraries, and the source of the step and of all that it imports. Never a path or a time.
 """
 
-import ast
 import importlib.metadata
 import inspect
 from collections.abc import Iterable, Mapping
@@ -12,16 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beft.files import sha256_file, sha256_json, sha256_tree
 from beft.settings import BaseSettings
+from tasks.engine.declaration import Step
+from tasks.engine.import_closure import import_closure
 from tasks.engine.settings_view import selected
 from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
-
-if TYPE_CHECKING:
-    from tasks.engine.step import Step
 
 COST = "cost.json"
 """Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
@@ -41,33 +39,6 @@ LIBRARIES = (
 
 BASE_LIBRARIES = ("bitsandbytes", "gguf")
 """Those that only some bases are computed with: quantised ones, and those in a GGUF file."""
-
-DRIVERS = frozenset(
-    {
-        "artifacts",
-        "child",
-        "connection",
-        "data",
-        "dvc_lock",
-        "environment",
-        "facts",
-        "fingerprint",
-        "places",
-        "prefect_task",
-        "process",
-        "project_files",
-        "settings",
-        "step",
-        "steps",
-        "supervisor",
-        "training_progress",
-        "transient",
-        "versioning",
-        "visible",
-        "workspace",
-    }
-)
-"""Modules of ``tasks`` that decide when and where a step runs, never what it computes."""
 
 
 @dataclass(frozen=True)
@@ -148,27 +119,22 @@ def contents_sha256(folder: Path) -> str:
     return sha256_json({path: sha256 for path, sha256 in contents(folder).items() if path != COST})
 
 
-def step_files(step: "Step") -> set[Path]:
-    """The step's module, and those of ``tasks`` that it imports, directly or not, without the drivers."""
-    own = Path(inspect.getfile(step.function)).resolve()
-    return {own} | _imported(own, set())
-
-
 @lru_cache(maxsize=64)
-def source_sha256(step: "Step") -> str:
-    """The sha256 of ``beft/``, of the step's module and what it imports of ``tasks``, and of its further source.
+def source_sha256(step: Step) -> str:
+    """The sha256 of the step's module, of all that it imports of the project, and of its further source.
 
     As it was when the process first asked: that is the source which it has loaded and goes on to use.
     """
-    files = {path.name: sha256_file(path) for path in step_files(step)}
+    module = Path(inspect.getfile(step.function)).resolve()
+    files = {name: sha256_file(PROJECT / name) for name in import_closure(module, PROJECT)}
     for name in step.source:
         path = project_file(name)
         files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)
-    return sha256_json(files | {"beft": sha256_tree(PROJECT / "beft")})
+    return sha256_json(files)
 
 
 def fingerprint_of(
-    step: "Step", settings: PipelineSettings, inputs: Mapping[str, Path], dataset: str | None, root: Path
+    step: Step, settings: PipelineSettings, inputs: Mapping[str, Path], dataset: str | None, root: Path
 ) -> str:
     """The fingerprint of a step on these settings and inputs, as everything is now: 64 hexadecimal digits.
 
@@ -186,21 +152,3 @@ def fingerprint_of(
             "source": source_sha256(step),
         }
     )
-
-
-def _imported(module: Path, seen: set[Path]) -> set[Path]:
-    """The files of the modules of ``tasks`` that a module imports, directly or not, without the drivers."""
-    for node in ast.walk(ast.parse(module.read_bytes())):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module == "tasks":
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
-            names = [str(node.module).split(".")[1]]
-        elif isinstance(node, ast.Import):
-            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tasks.")]
-        for name in names:
-            path = PROJECT / "tasks" / f"{name}.py"
-            if name not in DRIVERS and path.is_file() and path not in seen:
-                seen.add(path)
-                _imported(path, seen)
-    return seen

@@ -1,12 +1,11 @@
 """Run a step in a process of its own: torch's random generator and threads are those of a process.
 
-The parent gives the call as JSON on standard input; what the child logs comes line by line on its standard error and
-goes on to the parent's log; its result, or the error that the user is to see, comes as JSON on standard output. The
-child and all that it starts end with its parent, also when that is killed (``tasks.engine.supervisor``); Ctrl-C on a
-terminal reaches the parent alone.
+The parent gives the call as JSON on standard input to ``tasks.engine.worker``. What the child logs comes line by line
+on its standard error and goes on to the parent's log. Its result, or the error that the user is to see, comes as JSON
+on standard output. The child and all that it starts end with its parent, also when that is killed
+(``tasks.engine.supervisor``); Ctrl-C on a terminal reaches the parent alone.
 """
 
-import importlib
 import json
 import logging
 import os
@@ -15,21 +14,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beft.errors import BeftError, InputError
-from beft.files import write_json
 from tasks.engine.compute_slots import NOWHERE, Place
 from tasks.engine.fingerprint import source_sha256
+from tasks.engine.store import Call
 from tasks.engine.supervisor import STOPPING, end, lines_of, start
-from tasks.engine.transient import is_transient
-from tasks.environment import environment_without_secrets, settle
-
-if TYPE_CHECKING:
-    from tasks.engine.step import Call
+from tasks.environment import environment_without_secrets
 
 LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", default=None)
 """Hears every line of the child as well, in the thread that waits for it."""
@@ -42,7 +37,7 @@ def import_path() -> str:
     return os.pathsep.join(entry for entry in sys.path if entry)
 
 
-def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
+def run_apart(call: Call, out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
     """Run a step's function in a child process, and wait for it.
 
     Args:
@@ -73,7 +68,7 @@ def run_apart(call: "Call", out: Path, checkpoints: Path | None = None, place: P
             [
                 sys.executable,
                 "-m",
-                "tasks.engine.isolated_step",
+                "tasks.engine.worker",
                 call.key,
             ],  # the key is for whoever looks at the list of processes
             stdin=asked,
@@ -146,72 +141,3 @@ def _answer(key: str, text: str, status: int, last: str) -> dict[str, Any]:
 def _end_late(child: "subprocess.Popen[bytes]", late: threading.Event) -> None:
     late.set()
     child.terminate()
-
-
-def log_lines(level: int = logging.INFO) -> None:
-    """Write the log of the project's modules to standard error, a line a message."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in ("beft", "tasks"):
-        logging.getLogger(name).setLevel(level)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-
-
-def main() -> int:
-    """The child: read the call, run it, answer."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else writes to standard output is a line of the log, not of the answer
-    request = json.loads(sys.stdin.read())
-    settle()
-    log_lines()
-    try:
-        answer: dict[str, Any] = {"summary": _run(request)}
-    except BeftError as error:
-        answer = {
-            "error": str(error),
-            "input": isinstance(error, InputError),
-            "transient": is_transient(error) and not isinstance(error, InputError),
-        }
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        answer = {"error": f"{request['step']}: {error.strerror or error}{where}", "input": False}
-    except MemoryError:
-        answer = {"error": f"{request['step']}: out of memory", "input": False}
-    except Exception as error:
-        logger.exception("%s failed", request["step"])
-        said = f"{request['step']} failed: {type(error).__name__}: {error}"
-        answer = {"error": said, "input": False, "transient": is_transient(error)}
-    with answers:
-        json.dump(answer, answers)
-    return 0 if "summary" in answer else 1
-
-
-def _run(request: Mapping[str, Any]) -> dict[str, Any]:
-    from tasks.engine.step import RECORD, call_function, find_declared
-    from tasks.settings import PipelineSettings
-
-    step = find_declared(importlib.import_module(request["module"]), request["step"])
-    if source_sha256(step) != request["source"]:
-        raise BeftError("the source of beft was changed since this run began; start it again")
-    settings = PipelineSettings.from_mapping(request["settings"])
-    if step.computes:
-        from beft.models.device import resolve_compute, set_threads
-
-        set_threads(resolve_compute(settings.base))  # this process is the step's own
-        from tasks.run_metadata import process_facts
-
-        write_json(Path(request["out"]) / RECORD, process_facts(settings))  # whoever waits makes the record of it
-    return call_function(
-        step,
-        settings,
-        {name: Path(path) for name, path in request["inputs"].items()},
-        Path(request["out"]),
-        request["dataset"],
-        Path(request["checkpoints"]) if request["checkpoints"] else None,
-        request["extra"],
-        root=Path(request["root"]),
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

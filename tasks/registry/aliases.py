@@ -22,7 +22,7 @@ from typing import Any
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.names import unknown_name
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.registry.journal import enter, journal_of, read_journal
 from tasks.registry.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.tracking.connection import Connection, every, uri_of_project, versions_of

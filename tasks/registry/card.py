@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from beft.evaluation.scores import Evaluation
 from beft.metrics.registry import METRICS
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.reporting.formatting import percent, points, small
 from tasks.reporting.results import DatasetResults
 from tasks.settings import PipelineSettings

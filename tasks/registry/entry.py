@@ -12,7 +12,7 @@ from beft.adapters.record import RECORD_FILE
 from beft.commands import own_command
 from beft.errors import InputError
 from beft.files import sha256_file
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.registry.registered import fetch_model
 from tasks.source_archive import KEPT
 from tasks.tracking.connection import Connection, every

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beft.files import sha256_json
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.registry.journal import enter, journal_of, read_journal
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, every, in_experiment

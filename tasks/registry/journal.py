@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beft.files import sha256_json
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 
 
 def journal_of(root: Path) -> Path:

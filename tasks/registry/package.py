@@ -8,7 +8,7 @@ from typing import Any
 from beft.adapters.adapter import Adapter
 from beft.files import write_json
 from beft.models.gguf import gguf_file
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.project_files import PROJECT, project_file
 
 LIBRARIES = (

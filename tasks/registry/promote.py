@@ -12,7 +12,7 @@ from beft.evaluation.scores import Gain
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from beft.names import unknown_name
 from beft.tables import Column, Table
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding
 from tasks.registry.gate import GateDecisions, decision_id
 from tasks.registry.rebuildable import MISSING, NOTHING

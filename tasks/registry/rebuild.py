@@ -24,14 +24,14 @@ from beft.errors import BeftError, InputError
 from beft.files import sha256_file, whole_folder, write_json, write_text
 from beft.models.base import resolve_base
 from tasks.engine.commands import run_command
+from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import BASE_LIBRARIES, LIBRARIES, contents_sha256
-from tasks.engine.step import JSON
+from tasks.engine.provenance import environment
 from tasks.environment import environment_of_strangers
 from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
 from tasks.registry.entry import Entry, Version, read_entry, versions_named
 from tasks.registry.rebuildable import has_commit
-from tasks.run_metadata import environment
 from tasks.settings import PipelineSettings
 from tasks.source_archive import changed_files, source_of_commit, source_sha256_of, unpack_source
 from tasks.tracking.connection import Connection, connect, require_registry

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.adapters.adapter import Adapter
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.source_archive import source_sha256_of
 
 MISSING = "rebuild_missing"

@@ -8,7 +8,7 @@ from typing import Any, Self
 from beft.files import read_json, write_json
 from beft.training.cost import estimate
 from beft.training.session import open_classifier
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
 FORECAST = "forecast.json"

@@ -11,7 +11,7 @@ from beft.studies.published.table import Published, published
 from beft.studies.selection_analysis.cells import arrange, cell_of
 from beft.studies.selection_analysis.records import TermRecord
 from beft.studies.selection_analysis.reports import SelectionReport, extension, figure1, figure4
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.reproduction.cells import Cells, Outline, gather, term_records
 from tasks.reproduction.figures import draw_scores
 from tasks.reproduction.measured import Measurement

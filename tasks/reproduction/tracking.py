@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from tasks.engine.step import JSON, StepRecord
+from tasks.engine.declaration import JSON
+from tasks.engine.store import StepRecord
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.reproduction.measured import Failed, Measured, Measurement
 from tasks.reproduction.plan import Plan, Planned

@@ -24,7 +24,7 @@ from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
 from beft.training.adaptation import labelled
 from beft.training.session import Opened, open_classifier
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.registry.package import SEEN
 from tasks.settings import PipelineSettings
 

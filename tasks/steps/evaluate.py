@@ -22,7 +22,7 @@ from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
 from beft.training.session import Opened, open_classifier
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions
 

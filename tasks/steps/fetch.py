@@ -5,7 +5,7 @@ from pathlib import Path
 
 from beft.datasets.loaders import fetch_source, source_identity
 from beft.datasets.registry import find_dataset
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
 

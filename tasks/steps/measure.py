@@ -24,7 +24,7 @@ from beft.settings import TERMS
 from beft.sites.site import read_bias
 from beft.training.adaptation import labelled_batches, learnt_rows
 from beft.training.session import Opened, open_classifier
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.reproduction.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions

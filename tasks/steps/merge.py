@@ -21,7 +21,7 @@ from beft.merging.dev import with_merged
 from beft.merging.merged import Merged
 from beft.sites.site import read_bias
 from beft.training.session import Opened, open_classifier
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.datasets.preparation import prepare_source
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
 

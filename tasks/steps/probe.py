@@ -7,7 +7,7 @@ from beft.files import write_json
 from beft.settings import TERMS
 from beft.training.adaptation import run_probe
 from beft.training.session import open_classifier, training_cost, training_facts
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
 

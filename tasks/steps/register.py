@@ -22,7 +22,7 @@ from beft.evaluation.promotion.certainty import decision_certainty
 from beft.evaluation.scores import NO_GATE
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from beft.models.base import resolve_base
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.model_name import model_name
 from tasks.project_files import PROJECT
 from tasks.registry.aliases import CHALLENGER, CHAMPION, Turn, deciding

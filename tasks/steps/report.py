@@ -12,17 +12,17 @@ from beft.evaluation.scores import Cost, Gain, Score
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
 from beft.metrics.registry import METRICS
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.model_name import model_name
 from tasks.registry.card import licence_of, short
 from tasks.reporting.formatting import duration, percent, points, quantity, small, title
 from tasks.reporting.report_merge import merge_table
 from tasks.reporting.report_pictures import curve_pictures, gain_picture, order, score_picture
 from tasks.reporting.results import DatasetResults, read_datasets
+from tasks.reporting.template import TEMPLATE
 from tasks.settings import PipelineSettings
 from tasks.tracking.flat_settings import ELSEWHERE, flat
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
 LIBRARIES = (
     "torch",
     "transformers",

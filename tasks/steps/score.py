@@ -5,7 +5,7 @@ from pathlib import Path
 
 from beft.files import write_json
 from beft.importance.probe_result import Evidence
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
 

@@ -8,7 +8,7 @@ from beft.importance.probe_result import Evidence
 from beft.inference.runs import RunResult
 from beft.training.adaptation import train_terms
 from beft.training.session import open_classifier, training_cost, training_facts
-from tasks.engine.step import CLASSIFIER_SECTIONS, JSON, Step
+from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
 
@@ -20,13 +20,11 @@ def train(
     dataset: str | None = None,
     checkpoints: Path | None = None,
 ) -> dict[str, JSON]:
-    """Write the target term's adapter, its history and its learning curves.
+    """Write the target term's adapter, and its history: the learning curves that DVC, MLflow and the report draw.
 
     Raises:
         InputError: The base cannot be reached.
     """
-    from beft.studies.curves import draw_curves
-
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
     opened = open_classifier(settings, inputs["prepare"], dataset)
@@ -44,7 +42,6 @@ def train(
     adapter = opened.adapter(result, (target,))
     adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
-    draw_curves({target: result.history}, out / "curves.png", metric=sample.metric, best={target: result.best_epoch})
     write_json(
         out / "train.json",
         {"target": target, "metric": sample.metric, "truncated": sample.truncated, **training_facts(result, adapter)},

@@ -11,7 +11,7 @@ from beft.datasets.reading import RawData, read_raw
 from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
 from beft.errors import writable
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.validation.advice import raw_advice
 from tasks.validation.expectation_files import ANY_NUMBER, FILE, LINE, ROW, SPLIT, Subject, as_texts, watched_files

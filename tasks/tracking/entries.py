@@ -18,7 +18,8 @@ from pathlib import Path
 
 from beft.evaluation.scores import Evaluation
 from beft.files import read_json
-from tasks.engine.step import JSON, StepRecord
+from tasks.engine.declaration import JSON
+from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
 from tasks.tracking.flat_settings import flat
 
@@ -118,7 +119,7 @@ def _training(
     metrics = _curves(read_json(folder / "history.json"), facts["metric"])
     metrics += _usage(read_json(folder / "cost.json"))
     metrics.append(("usage/best_epoch", facts["best_epoch"], 0))
-    named = ["history.json", "cost.json", "curves.png", f"{record.step}.json"]
+    named = ["history.json", "cost.json", f"{record.step}.json"]
     return Entry(
         nested=f"{dataset}/{method}",
         dataset=dataset,

@@ -1,6 +1,6 @@
 """All settings under their dotted names, as people write them on the command line."""
 
-from tasks.engine.step import JSON
+from tasks.engine.declaration import JSON
 from tasks.settings import PipelineSettings
 
 ELSEWHERE = frozenset({"measure", "tracking", "versioning", "promotion", "deployment"})

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from beft.files import read_json, sha256_json
+from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import COST
-from tasks.engine.step import JSON, StepRecord
+from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, every, explained, repeatable
 from tasks.tracking.entries import Entry, entries, shown

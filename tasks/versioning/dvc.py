@@ -22,7 +22,7 @@ from beft.errors import BeftError
 from beft.files import sha256_file, write_text
 from tasks.engine.commands import run_command
 from tasks.engine.fingerprint import contents, contents_sha256
-from tasks.engine.step import StepRecord
+from tasks.engine.store import StepRecord
 from tasks.engine.supervisor import STOPPING
 from tasks.environment import settle
 from tasks.pipeline import dvc_folder

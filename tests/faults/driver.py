@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tasks.engine.step
+import tasks.engine.execution
 import tasks.tracking.connection
 from flows.cli import main
-from tasks.engine.step import Call
+from tasks.engine.store import Call
 
 PAUSED, GO = Path("paused"), Path("go")
 SHORT = 3.0  # seconds that a server is waited for which has answered before, in place of minutes
@@ -20,7 +20,7 @@ SHORT = 3.0  # seconds that a server is waited for which has answered before, in
 
 def stop_at(key: str) -> None:
     """Have the step wait when its function has ended, until a file tells it to go on."""
-    plain = tasks.engine.step.run_function
+    plain = tasks.engine.execution.run_function
 
     def run_function(call: Call, *arguments: Any) -> dict[str, Any]:
         summary = plain(call, *arguments)
@@ -30,7 +30,7 @@ def stop_at(key: str) -> None:
                 time.sleep(0.02)
         return summary
 
-    tasks.engine.step.run_function = run_function
+    tasks.engine.execution.run_function = run_function
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from beft.files import read_json, sha256_tree
 from flows.prefect_server import server_address
-from tasks.engine.step import step_key
+from tasks.engine.declaration import step_key
 from tests.conftest import build_tiny
 from tests.faults.driver import GO, PAUSED
 from tests.support.small_data import small_workspace

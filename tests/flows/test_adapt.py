@@ -18,7 +18,8 @@ from beft.files import read_json, sha256_tree
 from flows.deploying import deploy
 from flows.prefect_server import server_address
 from tasks.artifacts import artifact_key
-from tasks.engine.step import Call, run_step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
 from tasks.engine.workspace import Workspace, WorkspaceBusyError
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings

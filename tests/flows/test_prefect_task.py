@@ -11,7 +11,10 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
-from tasks.engine.step import JSON, Call, Step, run_step
+from tasks.engine.declaration import JSON, Step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
+from tasks.prefect_task import prefect_task
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import count_step, double_step, refuse_step
 
@@ -35,7 +38,7 @@ def states(root: Path, steps: list[tuple[Step, dict[str, str]]]) -> list[Any]:
         found: list[Any] = []
         for step, inputs in steps:
             settings = PipelineSettings().model_dump(mode="json")
-            future = step.task.submit(settings, inputs, str(root), None)
+            future = prefect_task(step).submit(settings, inputs, str(root), None)
             future.wait()
             found.append(future.state)
         return found
@@ -106,7 +109,7 @@ class TestRetries:
             raise error from cause
 
         step = replace(Step(fetch), retries=1)
-        step.task.retry_delay_seconds = 0
+        prefect_task(step).retry_delay_seconds = 0
         state = states(tmp_path, [(step, {})])[0]
         assert state.is_failed()
         return len(tried)
@@ -123,7 +126,7 @@ class TestRetries:
 
 def test_the_task_has_the_name_and_tags_of_the_step() -> None:
     tagged = replace(count_step, tags=("gpu",))
-    assert tagged.task.name == "count"
-    assert tagged.task.tags == {"gpu"}
-    assert tagged.task.result_serializer == "json"
-    assert tagged.task.persist_result is True
+    assert prefect_task(tagged).name == "count"
+    assert prefect_task(tagged).tags == {"gpu"}
+    assert prefect_task(tagged).result_serializer == "json"
+    assert prefect_task(tagged).persist_result is True

@@ -213,7 +213,7 @@ def test_a_worker_and_its_flow_run_end_with_the_command_that_is_killed(
         run_deployment("adapt/nightly", timeout=0)
         wait_until(lambda: "value: epoch 1/" in (root / "log").read_text(), 600, process=worker, log=root / "log")
         started = psutil.Process(worker.pid).children(recursive=True)
-        assert any("tasks.engine.isolated_step" in one.cmdline() for one in started)
+        assert any("tasks.engine.worker" in one.cmdline() for one in started)
         worker.kill()
         worker.wait()
         assert not psutil.wait_procs(started, 20)[1]

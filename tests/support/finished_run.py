@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from beft.files import sha256_tree, write_json
-from tasks.engine.step import StepRecord, find_declared, step_key
+from tasks.engine.declaration import find_declared, step_key
+from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
 from tests.conftest import build_tiny
 from tests.support.tiny_bases import save_base
@@ -126,7 +127,7 @@ def write_rows(folder: Path, name: str, seed: int, rows: int = 400) -> None:
 
 
 def _run(step: str, settings: PipelineSettings, inputs: dict[str, Path], dataset: str | None) -> StepRecord:
-    declared = find_declared(importlib.import_module(f"tasks.{step}"), step)
+    declared = find_declared(importlib.import_module(f"tasks.steps.{step}"), step)
     out = inputs[step_key(step, dataset)]
     out.mkdir(parents=True)
     if dataset is None:

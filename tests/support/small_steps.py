@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, write_json, write_text
-from tasks.engine.step import JSON, Step
+from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
 log = logging.getLogger("tasks.small")

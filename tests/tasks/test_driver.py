@@ -12,7 +12,8 @@ import yaml
 from beft.errors import InputError
 from beft.files import read_json, sha256_tree, write_text
 from tasks.__main__ import main, run
-from tasks.engine.step import Call, run_step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
 from tasks.pipeline import OVER_ALL, STEPS, dvc_folder, find_step, input_keys
 from tasks.settings import PipelineSettings
 from tests.support.small_data import small_workspace

@@ -17,8 +17,9 @@ import beft.limits
 from beft.files import read_json, write_text
 from beft.settings import BaseSettings
 from tasks.engine.compute_slots import GPUS, place_for, places_here
+from tasks.engine.execution import run_step
 from tasks.engine.isolated_step import run_apart
-from tasks.engine.step import Call, run_step
+from tasks.engine.store import Call
 from tasks.environment import settle
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import occupy_step
@@ -133,7 +134,8 @@ def test_a_killed_holder_gives_its_gpu_back(
     raw.mkdir()
     program = f"""
         from pathlib import Path
-        from tasks.engine.step import Call, run_step
+        from tasks.engine.execution import run_step
+        from tasks.engine.store import Call
         from tests.support.small_steps import occupy_step
         from tests.tasks.engine.test_compute_slots import SETTINGS
         root = Path({str(tmp_path)!r})

@@ -1,5 +1,6 @@
 """A fingerprint changes with everything that a result depends on, and with nothing else."""
 
+import inspect
 import json
 import os
 import shutil
@@ -17,8 +18,10 @@ from beft.errors import InputError
 from beft.files import write_json, write_text
 from beft.settings import BaseSettings
 from tasks.engine import fingerprint as module
+from tasks.engine.declaration import Step
 from tasks.engine.fingerprint import Circumstances, contents_sha256, source_sha256
-from tasks.engine.step import Call, Step
+from tasks.engine.import_closure import import_closure
+from tasks.engine.store import Call
 from tasks.pipeline import STEPS, find_step
 from tasks.registry.package import LIBRARIES as MODEL_LIBRARIES
 from tasks.registry.package import requirements
@@ -181,7 +184,8 @@ NO_NUMBERS = {
 
 @pytest.mark.parametrize("name", [name for name in STEPS if find_step(name).computes])
 def test_every_library_that_a_computing_step_imports_is_in_its_fingerprint(name: str) -> None:
-    files = [*(module.PROJECT / "beft").rglob("*.py"), *module.step_files(find_step(name))]
+    source = Path(inspect.getfile(find_step(name).function)).resolve()
+    files = [module.PROJECT / path for path in import_closure(source, module.PROJECT) if path.endswith(".py")]
     known = {*map(plain, (*module.LIBRARIES, *module.BASE_LIBRARIES)), *NO_NUMBERS}
     distributions = metadata.packages_distributions()
     absent = {
@@ -219,15 +223,30 @@ class TestSource:
 
     @pytest.fixture
     def project(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        write_text(tmp_path / "beft" / "sites.py", "SITES = 1\n")
+        write_text(tmp_path / "beft" / "datasets" / "__init__.py", "")
+        write_text(tmp_path / "beft" / "datasets" / "registry.py", "import beft.sites\n")
         write_text(tmp_path / "beft" / "datasets" / "imdb.yaml", "version: 1\n")
-        write_text(tmp_path / "tasks" / "helper.py", "from tasks.deeper import DEEP\n")
+        write_text(tmp_path / "beft" / "sites.py", "def load():\n    import_methods('importance/methods', list)\n")
+        write_text(tmp_path / "beft" / "importance" / "methods" / "fisher.py", "FISHER = 1\n")
+        write_text(tmp_path / "beft" / "studies" / "figure.py", "COLOUR = 'red'\n")
+        write_text(tmp_path / "tasks" / "steps" / "deep" / "helper.py", "from tasks.deeper import DEEP\n")
         write_text(tmp_path / "tasks" / "deeper.py", "DEEP = 1\n")
-        write_text(tmp_path / "tasks" / "versioning.py", "PUSH = 1\n")
-        write_text(tmp_path / "tasks" / "unrelated.py", "OTHER = 1\n")
+        write_text(tmp_path / "tasks" / "versioning" / "dvc.py", "PUSH = 1\n")
         write_text(tmp_path / "mlflow" / "model.py", "MODEL = 1\n")
-        own = tmp_path / "tasks" / "count.py"
-        write_text(own, "from tasks import helper\nfrom tasks.versioning.dvc import PUSH\n")
+        own = tmp_path / "tasks" / "steps" / "count.py"
+        write_text(
+            own,
+            """
+            from typing import TYPE_CHECKING
+            from beft.datasets import registry
+
+            if TYPE_CHECKING:
+                from tasks.versioning.dvc import PUSH
+
+            def count():
+                from tasks.steps.deep.helper import DEEP
+            """.replace("\n            ", "\n"),
+        )
         monkeypatch.setattr(module, "PROJECT", tmp_path)
         monkeypatch.setattr("tasks.project_files.PROJECT", tmp_path)
         monkeypatch.setattr("tasks.engine.fingerprint.inspect.getfile", lambda _function: str(own))
@@ -236,14 +255,23 @@ class TestSource:
 
     @pytest.mark.parametrize(
         "path",
-        ["beft/sites/site.py", "beft/datasets/imdb.yaml", "tasks/count.py", "tasks/helper.py", "tasks/deeper.py"],
+        [
+            "beft/datasets/__init__.py",
+            "beft/datasets/registry.py",
+            "beft/datasets/imdb.yaml",
+            "beft/sites.py",
+            "beft/importance/methods/fisher.py",
+            "tasks/steps/count.py",
+            "tasks/steps/deep/helper.py",
+            "tasks/deeper.py",
+        ],
     )
     def test_it_changes_with(self, project: Path, path: str) -> None:
         before = source_now(Step(count))
         write_text(project / path, (project / path).read_text() + "# changed\n")
         assert source_now(Step(count)) != before
 
-    @pytest.mark.parametrize("path", ["tasks/unrelated.py", "tasks/versioning/dvc.py", "mlflow/model.py"])
+    @pytest.mark.parametrize("path", ["beft/studies/figure.py", "tasks/versioning/dvc.py", "mlflow/model.py"])
     def test_it_does_not_change_with(self, project: Path, path: str) -> None:
         before = source_now(Step(count))
         write_text(project / path, (project / path).read_text() + "# changed\n")
@@ -306,3 +334,27 @@ def test_a_base_that_has_not_changed_is_read_once(call: Call) -> None:
     again = _remembered_sha256.cache_info()
     assert again.misses == hashed.misses
     assert again.hits > hashed.hits
+
+
+def dependents(path: str) -> set[str]:
+    """The steps whose source holds a file of the project."""
+    steps = module.PROJECT / "tasks" / "steps"
+    names = (*STEPS, "measure", "compare")
+    return {name for name in names if path in import_closure(steps / f"{name}.py", module.PROJECT)}
+
+
+@pytest.mark.parametrize(
+    ("path", "steps"),
+    [
+        ("beft/training/schedule.py", {"probe", "train", "evaluate", "merge", "measure", "compare"}),
+        ("beft/importance/methods/fisher.py", {"probe", "score", "train", "evaluate", "merge", "measure", "compare"}),
+        ("beft/merging/methods/ties.py", {"merge"}),
+        ("beft/comparison/baselines/lora.py", {"measure"}),
+        ("beft/studies/heatmap.py", {"score"}),
+        ("tasks/reporting/drawing.py", {"report"}),
+        ("tasks/validation/expectations.py", {"validate_raw", "validate"}),
+    ],
+)
+def test_a_changed_file_runs_the_steps_again_that_use_it(path: str, steps: set[str]) -> None:
+    assert (module.PROJECT / path).is_file()
+    assert dependents(path) == steps

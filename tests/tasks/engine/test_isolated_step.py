@@ -15,7 +15,8 @@ import pytest
 from beft.errors import BeftError, InputError
 from beft.files import write_text
 from tasks.engine.commands import run_command
-from tasks.engine.step import Call, run_step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
 from tasks.engine.supervisor import stopping_commands
 from tasks.engine.transient import is_transient
 from tasks.engine.workspace import process_start
@@ -114,7 +115,8 @@ def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path
         import signal
         from pathlib import Path
         from tasks.settings import PipelineSettings
-        from tasks.engine.step import Call, run_step
+        from tasks.engine.execution import run_step
+        from tasks.engine.store import Call
         from tests.support.small_steps import linger_step
         signal.signal(signal.SIGINT, signal.default_int_handler)
         root = Path({str(tmp_path)!r})

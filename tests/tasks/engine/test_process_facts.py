@@ -8,8 +8,10 @@ import yaml
 import beft.models.device
 from beft.adapters.adapter import Adapter
 from beft.files import read_json
-from tasks.engine.step import RECORD, Call, run_step
-from tasks.run_metadata import facts_of_training, process_facts
+from tasks.engine.execution import run_step
+from tasks.engine.provenance import process_facts
+from tasks.engine.store import RECORD, Call
+from tasks.run_metadata import facts_of_training
 from tasks.settings import PipelineSettings
 from tasks.steps.register import register
 from tasks.steps.train import train_step

@@ -10,7 +10,8 @@ import pytest
 
 from beft.errors import BeftError
 from beft.files import read_json, sha256_file, write_json, write_text
-from tasks.engine.step import Call, StepRecord, run_step, verified
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call, StepRecord, verified
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
 from tests.conftest import build_tiny

@@ -12,7 +12,8 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from tasks.engine.commands import run_command
-from tasks.engine.step import Call, run_step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
 from tasks.engine.workspace import process_start
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import leave_behind_step

@@ -22,11 +22,11 @@ from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_file, write_text
 from flows.cli import status_of
 from tasks.engine.fingerprint import contents_sha256
+from tasks.engine.provenance import code_version, environment
 from tasks.project_files import PROJECT
 from tasks.registry.entry import Entry, Version, versions_named
 from tasks.registry.rebuild import bring_data, differences_of, other_circumstances
 from tasks.registry.rebuildable import rebuildable
-from tasks.run_metadata import code_version, environment
 from tasks.source_archive import keep_source, source_of_commit, source_sha256_of, unpack_source
 from tasks.tracking.connection import connect
 from tests.support.finished_run import FinishedRun

@@ -9,7 +9,8 @@ from scipy import stats
 from beft.files import read_json, write_json
 from beft.studies.published.table import published
 from beft.studies.selection_analysis.records import TermRecord
-from tasks.engine.step import Call, run_step
+from tasks.engine.execution import run_step
+from tasks.engine.store import Call
 from tasks.reproduction.cells import Outline, Place, gather, term_records
 from tasks.reproduction.measured import Failed, Measurement
 from tasks.reproduction.plan import Missing

@@ -8,7 +8,7 @@ import pytest
 from beft.errors import BeftError, TrainingError
 from beft.files import read_json
 from flows.reproducing import Reproducing
-from tasks.engine.step import StepRecord
+from tasks.engine.store import StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.reproduction.measured import Failed, Measurement

@@ -168,7 +168,7 @@ def test_pictures_are_among_the_files(finished_run: FinishedRun, logged: tuple[P
     assert "importance/films/importance.png" in files
     target = nested_run(connection, parent, "films", "target")
     assert target is not None
-    assert "curves.png" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
+    assert "history.json" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
 
 
 def test_logging_again_writes_nothing(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:

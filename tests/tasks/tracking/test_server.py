@@ -60,7 +60,7 @@ def test_a_run_and_its_models_go_through_a_server(finished_run: FinishedRun, ser
     evaluation = read_json(run.inputs["evaluate/films"] / "evaluation.json")
     expected = evaluation["splits"]["test"]["scores"][evaluation["target"]]["accuracy"]["value"]
     assert target.data.metrics["test/accuracy"] == expected
-    assert "curves.png" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
+    assert "history.json" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
 
     (tmp_path / "served.py").write_text(SERVED)
     model = next(model for model in summary["models"] if model["dataset"] == "films")

@@ -140,7 +140,7 @@ def test_a_run_outlives_a_restart_of_the_server(
     target = nested_run(connection, parent, "plays", "target")
     assert target is not None
     assert [point.step for point in connection.client.get_metric_history(target.info.run_id, "dev/loss")] == [1, 2, 3]
-    assert "curves.png" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
+    assert "history.json" in {file.path for file in connection.client.list_artifacts(target.info.run_id)}
     require_no_secret(caplog.text, "the log of a client")
 
 
