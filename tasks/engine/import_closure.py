@@ -18,7 +18,7 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
         root: The project's folder.
 
     Example:
-        >>> import_closure(PROJECT / "tasks/steps/score.py", PROJECT)
+        >>> import_closure(root / "tasks/steps/score.py", root)
         frozenset({"beft/importance/registry.py", "beft/importance/methods/fisher.py", ...})
     """
     seen: set[Path] = set()
