@@ -1,4 +1,4 @@
-"""A method is one file: dropped into a copy of the package, it is in its settings and its registry, and works."""
+"""A method is one file in the package, or an entry point of an installed one: it is in the settings, and works."""
 
 import os
 import shutil
@@ -50,8 +50,8 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def python(folder: Path, text: str, *others: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, *others)))}
     return subprocess.run(
         [sys.executable, "-c", text], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -67,5 +67,43 @@ def test_a_file_that_is_dropped_in_is_known_everywhere(copy: Path) -> None:
 
 def test_a_file_must_have_the_name_of_its_method(copy: Path) -> None:
     (copy / "beft" / "importance" / "methods" / "biggest.py").write_text(LARGEST)
-    done = python(copy, "from beft.importance.registry import known_methods; known_methods()")
-    assert "must have one name; not so: biggest, largest_change" in done.stderr
+    done = python(copy, "from beft.importance.registry import score; score('biggest')")
+    assert "beft/importance/methods/biggest.py registers no importance method of the name 'biggest'" in done.stderr
+
+
+def install(folder: Path, *, importance: str, merge: str) -> None:
+    """Put a distribution with two methods into a folder, as pip does."""
+    (folder / "of_a_user.py").write_text(LARGEST + FIRST)
+    information = folder / "of_a_user-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: of-a-user\nVersion: 1.0\n")
+    points = f"[beft.importance_methods]\n{importance}\n\n[beft.merge_methods]\n{merge}\n"
+    (information / "entry_points.txt").write_text(points)
+
+
+def test_an_installed_package_adds_methods(tmp_path: Path) -> None:
+    importance, merge = "largest_change = of_a_user:largest_change", "first_alone = of_a_user:first_alone"
+    install(tmp_path, importance=importance, merge=merge)
+    done = python(tmp_path, USE, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["{'value': (3.0,)}", "{'a': tensor([1.])}", "True", "True"]
+    names = (
+        "import sys; from beft.registry import MERGE_METHODS; print(MERGE_METHODS.names, 'of_a_user' in sys.modules)"
+    )
+    done = python(tmp_path, names, ROOT)
+    assert done.stdout.endswith("'first_alone', 'mean', 'searched_weights', 'task_arithmetic', 'ties') False\n")
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    install(tmp_path, importance="largest_change = of_a_user:missing", merge="first_alone = not_there:first_alone")
+    for call in (
+        "from beft.merging.registry import options; options('first_alone')",
+        "from beft.importance.registry import score; score('largest_change')",
+    ):
+        assert "of-a-user 1.0 cannot be imported: " in python(tmp_path, call, ROOT).stderr
+
+
+def test_an_installed_package_replaces_no_method(tmp_path: Path) -> None:
+    install(tmp_path, importance="fisher = of_a_user:largest_change", merge="mean = of_a_user:first_alone")
+    done = python(tmp_path, "from beft.merging.registry import merge_deltas; merge_deltas('mean', [])", ROOT)
+    assert "of_a_user:first_alone has the name of a merge method of beft: mean" in done.stderr

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from beft.errors import InputError
-from beft.importance import registry
 from beft.importance.registry import importance_method, known_methods, score
 from beft.importance.result import Importance
+from beft.registry import IMPORTANCE_METHODS
 from beft.sites.site import BiasSite
 
 SITE = BiasSite("value", 0, "m", "bias", 0, 2, False)
@@ -16,7 +16,7 @@ SITE = BiasSite("value", 0, "m", "bias", 0, 2, False)
 
 @pytest.fixture
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(IMPORTANCE_METHODS, "functions", dict(IMPORTANCE_METHODS.functions))
     yield
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging import registry
 from beft.merging.deltas import content_hash
 from beft.merging.methods.dare import dare
 from beft.merging.methods.mean import mean
@@ -18,6 +17,7 @@ from beft.merging.methods.searched_weights import searched_weights
 from beft.merging.methods.task_arithmetic import task_arithmetic
 from beft.merging.methods.ties import ties
 from beft.merging.registry import known_methods, merge_deltas, merge_method, options
+from beft.registry import MERGE_METHODS
 
 torch.set_num_threads(1)
 
@@ -220,7 +220,7 @@ def test_the_signature_is_the_schema() -> None:
 
 
 def test_a_new_method_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(MERGE_METHODS, "functions", dict(MERGE_METHODS.functions))
 
     @merge_method("first")
     def first(adapters: list[tuple[Deltas, float]], *, at: int = 0) -> Deltas:
