@@ -56,10 +56,11 @@ mlflow-team: $(TEAM)  ## start the MLflow server of a team: PostgreSQL, accounts
 audit: $(RUNS)  ## say which of the pinned packages have known vulnerabilities, as far as PyPI tells
 	@$(BIN)/python .ci/audit
 
-lint: $(TESTS)  ## check style and types
+lint: $(TESTS)  ## check style, types and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(TESTS)  ## lay the code out and repair what can be repaired
 	$(BIN)/ruff check --fix .

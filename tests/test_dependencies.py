@@ -1,5 +1,6 @@
 """Every package that is imported is declared in pyproject.toml and pinned in constraints.txt."""
 
+import ast
 import re
 import sys
 import tomllib
@@ -9,7 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_floors import imported
+_IMPORTERS = {"import_module", "__import__", "find_spec", "run_module"}
+
+
+def imported(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module that a source imports: at the top, in functions, by name in a string.
+
+    Args:
+        package: The package that the source is in, for relative imports.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            yield node.lineno, ".".join([*above, *filter(None, [node.module])])
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in _IMPORTERS and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
+
 
 ROOT = Path(__file__).parent.parent
 OURS = {"beft", "tasks", "flows", "tests", "benchmarks"}

@@ -18,7 +18,7 @@ case "$*" in
   "-m venv"*)
     [ -z "$NO_VENV" ] || { echo "ensurepip is not available"; exit 1; }
     rm -rf .venv; mkdir -p .venv/bin
-    for name in python pip beft ruff mypy; do cp "$0" .venv/bin/$name; done
+    for name in python pip beft ruff mypy lint-imports; do cp "$0" .venv/bin/$name; done
     echo "#!$PWD/.venv/bin/python" > .venv/bin/pip ;;
   "-m pip install"*) [ -z "$NO_NETWORK" ] || { echo "ERROR: no matching distribution"; exit 1; } ;;
 esac
