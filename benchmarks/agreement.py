@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from beft.bank.bank import Bank
-from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split, load_summary
+from beft.datasets.reading.local import VARIABLE
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.inference.features import predict_probabilities
 from beft.inference.runs import LabelledRows, Run, finished

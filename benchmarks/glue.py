@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from beft.datasets.description import Description
-from beft.datasets.loaders import source_identity, whereabouts
-from beft.datasets.local import VARIABLE
 from beft.datasets.prepared import load_split
+from beft.datasets.reading.loaders import source_identity, whereabouts
+from beft.datasets.reading.local import VARIABLE
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
 from beft.inference.runs import LabelledRows

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets.description import Description
-from beft.datasets.loaders import whereabouts
+from beft.datasets.reading.loaders import whereabouts
 from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_json

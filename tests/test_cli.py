@@ -92,8 +92,8 @@ def describe(root: Path, name: str, **changes: Any) -> Path:
 
 
 def prepare(root: Path, name: str, out: Path, *, rows: int = 40) -> None:
-    from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.datasets.reading.loaders import fetch_source
     from beft.datasets.registry import find_dataset
     from beft.settings import SplitSettings
 

@@ -133,8 +133,8 @@ def test_inspect_prints_what_the_guide_shows(capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="module")
 def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the pages' commands find what they name: small, and quick to train."""
-    from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.datasets.reading.loaders import fetch_source
     from beft.datasets.registry import find_dataset
     from beft.models.base import load_classifier, resolve_base
     from beft.models.device import Compute

@@ -23,7 +23,7 @@ def ls(as_json: AsJson = False) -> None:
 
     The embedded ones, and those described in data/datasets/.
     """
-    from beft.datasets.loaders import whereabouts
+    from beft.datasets.reading.loaders import whereabouts
     from beft.datasets.registry import find_dataset, known_datasets
 
     found = [find_dataset(name) for name in known_datasets()]
@@ -112,7 +112,7 @@ def draft(
 
     Encoding, separator, columns, labels and their shares are found out; what is written has passed 'check'.
     """
-    from beft.datasets.draft import draft_description
+    from beft.datasets.drafting.draft import draft_description
     from beft.datasets.registry import OWN, known_datasets
     from beft.errors import InputError
     from beft.files import write_text
@@ -164,8 +164,8 @@ def _prepared(
     """
     import tempfile
 
-    from beft.datasets.loaders import fetch_source
     from beft.datasets.preparation import prepare_source
+    from beft.datasets.reading.loaders import fetch_source
     from beft.training.session import check_base
 
     chosen = settings.datasets.get(description.name)

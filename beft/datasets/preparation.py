@@ -8,11 +8,11 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
-from beft.datasets.division import Divisible, divide, strata_of
 from beft.datasets.normalisation import is_blank, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
-from beft.datasets.reading import RawData, RawFile, read_raw
-from beft.datasets.splitting import Splits, cost_of_copies
+from beft.datasets.reading.raw_data import RawData, RawFile, read_raw
+from beft.datasets.splitting.division import Divisible, divide, strata_of
+from beft.datasets.splitting.splits import Splits, cost_of_copies
 from beft.datasets.targets import checked_targets
 from beft.files import write_json
 from beft.names import unknown_name

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from beft.datasets.parquet import read_table, write_table
+from beft.datasets.reading.parquet import read_table, write_table
 from beft.errors import InputError
 from beft.files import read_json
 from beft.names import known_name

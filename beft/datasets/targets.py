@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from beft.datasets.description import Description, canonical
 from beft.datasets.normalisation import is_blank
-from beft.datasets.reading import RawFile
+from beft.datasets.reading.raw_data import RawFile
 
 _SHOWN = 5
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from beft.comparison.registry import METHODS, Kind
 from beft.datasets.description import Description
-from beft.datasets.loaders import source_files
 from beft.datasets.paper import Paper
+from beft.datasets.reading.loaders import source_files
 from beft.datasets.registry import find_dataset, known_datasets
 from beft.errors import InputError
 from beft.names import known_name, unknown_name

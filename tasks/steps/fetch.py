@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.datasets.loaders import fetch_source, source_identity
+from beft.datasets.reading.loaders import fetch_source, source_identity
 from beft.datasets.registry import find_dataset
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets.normalisation import text_key
-from beft.datasets.parquet import read_table
 from beft.datasets.preparation import COPIES_COST
 from beft.datasets.prepared import SPLITS, load_summary
+from beft.datasets.reading.parquet import read_table
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.validation.expectation_files import ANY_NUMBER, SPLIT, Subject, as_texts, watched_files

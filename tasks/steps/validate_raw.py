@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from beft.datasets.description import Description, canonical
-from beft.datasets.reading import RawData, read_raw
+from beft.datasets.reading.raw_data import RawData, read_raw
 from beft.datasets.shape import Columns
 from beft.datasets.targets import number_of
 from beft.errors import writable

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from beft.datasets.description import Description
-from beft.datasets.shares import in_one_line, measured_shares
+from beft.datasets.splitting.shares import in_one_line, measured_shares
 from tasks.validation.expectation_files import FILE, JSON, SPLIT
 
 _SEPARATED = ("csv", "tsv")

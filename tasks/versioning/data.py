@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from beft.datasets.loaders import RECORD as SOURCE
-from beft.datasets.loaders import source_identity
+from beft.datasets.reading.loaders import RECORD as SOURCE
+from beft.datasets.reading.loaders import source_identity
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
 from beft.files import read_json, sha256_file

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from beft.datasets.local import VARIABLE
+from beft.datasets.reading.local import VARIABLE
 from beft.errors import InputError
 from beft.inference.runs import Run
 from beft.models.device import Compute

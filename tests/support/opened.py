@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
+from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
 from beft.settings import SplitSettings
 from tests.support.tiny_bases import WORDS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
-from beft.datasets.splitting import LEAST_ROWS_FOR_GATE
+from beft.datasets.splitting.splits import LEAST_ROWS_FOR_GATE
 
 
 def decision_certainty(summary: Mapping[str, Any], confidence: float = 0.95) -> str:

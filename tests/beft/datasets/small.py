@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from beft.datasets.description import Description
-from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
+from beft.datasets.reading.loaders import fetch_source
 from beft.settings import SplitSettings
 
 SPLIT = SplitSettings(test_rows=40, gate_rows=40, dev_fraction=0.25, draw=0)

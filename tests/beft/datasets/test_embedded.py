@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from beft.datasets.description import Description
-from beft.datasets.loaders import fetch_source, whereabouts
-from beft.datasets.local import VARIABLE, data_folder
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import Rows, load_split, load_summary
+from beft.datasets.reading.loaders import fetch_source, whereabouts
+from beft.datasets.reading.local import VARIABLE, data_folder
 from beft.datasets.registry import find_dataset
 from beft.datasets.sources import HubSource
 from beft.settings import SplitSettings

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from beft.datasets.description import DatasetError
-from beft.datasets.loaders import fetch_source
 from beft.datasets.normalisation import text_key
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import load_split, load_summary
+from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
 from beft.files import sha256_file, sha256_json

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from beft.datasets.draft import draft_description
+from beft.datasets.drafting.draft import draft_description
 from beft.datasets.prepared import load_split, load_summary
 from beft.errors import InputError
 from beft.evaluation.promotion.certainty import decision_certainty

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from beft.datasets.loaders import fetch_source
+from beft.datasets.reading.loaders import fetch_source
 from tasks.settings import PipelineSettings
 from tasks.steps.validate_raw import validate_raw
 from tasks.validation.expectations import ExpectationsFailed

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from beft.datasets.description import DatasetError
-from beft.datasets.loaders import fetch_source
-from beft.datasets.parquet import read_table, write_table
 from beft.datasets.preparation import prepare_source
+from beft.datasets.reading.loaders import fetch_source
+from beft.datasets.reading.parquet import read_table, write_table
 from beft.files import read_json
 from beft.settings import SplitSettings
 from tasks.settings import PipelineSettings

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beft.datasets.parquet import column_values, read_table, write_table
+from beft.datasets.reading.parquet import column_values, read_table, write_table
 from beft.errors import InputError
 
 

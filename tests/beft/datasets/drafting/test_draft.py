@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from beft.cli.app import app
 from beft.datasets.description import DatasetError, Description
-from beft.datasets.draft import draft_description
-from beft.datasets.loaders import fetch_source
+from beft.datasets.drafting.draft import draft_description
 from beft.datasets.preparation import prepare_source
+from beft.datasets.reading.loaders import fetch_source
 from beft.errors import InputError
 from beft.settings import SplitSettings
 
@@ -183,7 +183,7 @@ def test_a_draft_that_would_be_read_as_something_else_is_not_written(
     (tmp_path / "a.csv").write_text(separated(NAMES, sentences()))
     found = draft_description(tmp_path / "a.csv", tmp_path)
     for wrong in ("'", "other"):
-        monkeypatch.setattr("beft.datasets.draft.in_one_line", lambda _value, wrong=wrong: wrong)
+        monkeypatch.setattr("beft.datasets.drafting.draft.in_one_line", lambda _value, wrong=wrong: wrong)
         with pytest.raises(InputError, match="cannot be written as YAML: describe the dataset by hand"):
             found.to_yaml([])
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from beft.datasets.description import DatasetError, Description
-from beft.datasets.loaders import fetch_source
-from beft.datasets.reading import RawFile, read_columns, read_raw
-from beft.datasets.separated import Dialect, read_separated, suggested_dialect
+from beft.datasets.reading.loaders import fetch_source
+from beft.datasets.reading.raw_data import RawFile, read_columns, read_raw
+from beft.datasets.reading.separated import Dialect, read_separated, suggested_dialect
 from beft.datasets.sources import Reading
 
 ROWS = [

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from beft.datasets.description import NAME, Description, canonical
-from beft.datasets.draft_reading import find_reading
-from beft.datasets.reading import Values
-from beft.datasets.shares import in_one_line, measured_shares
+from beft.datasets.drafting.detection import find_reading
+from beft.datasets.reading.raw_data import Values
 from beft.datasets.sources import Reading
+from beft.datasets.splitting.shares import in_one_line, measured_shares
 from beft.datasets.targets import number_of
 from beft.errors import InputError
 from beft.names import known_name

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beft.datasets.splitting import Splits, SplitSizes, TooFewRows, cost_of_copies, deciles, quotas, split_rows
+from beft.datasets.splitting.splits import Splits, SplitSizes, TooFewRows, cost_of_copies, deciles, quotas, split_rows
 from beft.settings import SplitSettings
 
 SPLITS = ("train", "dev", "gate", "test")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from beft.datasets.description import DatasetError, Description
 from beft.datasets.prepared import SPLITS
-from beft.datasets.splitting import LEAST_ROWS_FOR_GATE, MOST_AUTO_ROWS, Splits, TooFewRows, deciles, split_rows
+from beft.datasets.splitting.splits import LEAST_ROWS_FOR_GATE, MOST_AUTO_ROWS, Splits, TooFewRows, deciles, split_rows
 from beft.settings import SplitSettings
 
 _SHOWN, _TRIED_LABELS = 5, 3

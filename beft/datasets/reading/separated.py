@@ -11,9 +11,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beft.datasets.raw_columns import column_positions, plain_name
+from beft.datasets.reading.raw_columns import column_positions, plain_name
+from beft.datasets.reading.text_files import text_lines
 from beft.datasets.sources import Reading
-from beft.datasets.text_files import text_lines
 from beft.errors import InputError
 from beft.names import unknown_name
 

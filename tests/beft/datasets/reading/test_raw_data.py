@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.datasets.description import DatasetError
-from beft.datasets.loaders import fetch_source
-from beft.datasets.reading import RawFile, read_raw
+from beft.datasets.reading.loaders import fetch_source
+from beft.datasets.reading.raw_data import RawFile, read_raw
 from tests.beft.datasets.small import describe
 
 

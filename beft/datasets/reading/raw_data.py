@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.layouts.registry import LayoutError, flattened
-from beft.datasets.loaders import RECORD
-from beft.datasets.parquet import column_values, read_table
-from beft.datasets.raw_columns import column_positions
-from beft.datasets.separated import read_separated
+from beft.datasets.reading.loaders import RECORD
+from beft.datasets.reading.parquet import column_values, read_table
+from beft.datasets.reading.raw_columns import column_positions
+from beft.datasets.reading.separated import read_separated
+from beft.datasets.reading.text_files import require_format, text_lines
 from beft.datasets.sources import Format, HubSource, Reading, Source
-from beft.datasets.text_files import require_format, text_lines
 from beft.errors import InputError
 from beft.files import is_unicode, read_json
 from beft.names import unknown_name

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from beft.datasets.description import DatasetError, Description
-from beft.datasets.loaders import fetch_source, source_files, source_identity
-from beft.datasets.reading import read_raw
+from beft.datasets.reading.loaders import fetch_source, source_files, source_identity
+from beft.datasets.reading.raw_data import read_raw
 from beft.datasets.registry import find_dataset
 from beft.files import read_json, sha256_file
 from tests.beft.datasets.small import describe, texts, write_jsonl
@@ -70,7 +70,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied", str(source))
 
     write_jsonl(tmp_path / "rows.jsonl", texts(5))
-    monkeypatch.setattr("beft.datasets.loaders.copy_file", refuse)
+    monkeypatch.setattr("beft.datasets.reading.loaders.copy_file", refuse)
     with pytest.raises(DatasetError, match=r"there is no permission to read .*rows\.jsonl"):
         fetch_source(describe(tmp_path), tmp_path, tmp_path)
 
@@ -150,7 +150,7 @@ def test_a_hub_out_of_reach_gives_one_line_that_says_what_to_do(tmp_path: Path) 
     describe(tmp_path, source=HUB)
     program = (
         "import sys; from pathlib import Path; from beft.datasets.registry import find_dataset;"
-        "from beft.datasets.loaders import fetch_source; from beft.errors import InputError\n"
+        "from beft.datasets.reading.loaders import fetch_source; from beft.errors import InputError\n"
         "root = Path(sys.argv[1])\n"
         "try: fetch_source(find_dataset('own', root), root / 'raw', root)\n"
         "except InputError as error: print(error)"

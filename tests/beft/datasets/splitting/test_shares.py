@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from beft.datasets.shares import in_one_line, measured_shares
+from beft.datasets.splitting.shares import in_one_line, measured_shares
 
 
 @pytest.mark.parametrize("labels", [2, 3, 51, 54, 57, 60, 120, 150, 1001])

@@ -13,8 +13,8 @@ from typing import Any
 
 from beft.commands import pip_install
 from beft.datasets.description import DatasetError, Description
-from beft.datasets.local import VARIABLE, found_locally, why_not_local
-from beft.datasets.parquet import write_table
+from beft.datasets.reading.local import VARIABLE, found_locally, why_not_local
+from beft.datasets.reading.parquet import write_table
 from beft.datasets.sources import HubSource, PackageSource
 from beft.files import copy_file, sha256_file, write_json, write_text
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beft.datasets.description import canonical
-from beft.datasets.reading import Values, read_columns
-from beft.datasets.separated import SEPARATORS, declared_dialect, suggested_dialect
+from beft.datasets.reading.raw_data import Values, read_columns
+from beft.datasets.reading.separated import SEPARATORS, declared_dialect, suggested_dialect
+from beft.datasets.reading.text_files import ZeroBytesError, require_format, text_lines
 from beft.datasets.sources import Reading
-from beft.datasets.text_files import ZeroBytesError, require_format, text_lines
 from beft.errors import InputError
 
 _ENCODINGS = ("utf-8", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "cp1252", "latin-1")

@@ -10,14 +10,14 @@ import datasets as hub_datasets
 import pytest
 
 from beft.datasets.description import DatasetError
-from beft.datasets.loaders import fetch_source, source_identity, whereabouts
-from beft.datasets.local import VARIABLE
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import Rows, load_split, load_summary
+from beft.datasets.reading.loaders import fetch_source, source_identity, whereabouts
+from beft.datasets.reading.local import VARIABLE
 from beft.datasets.registry import find_dataset
 from beft.settings import SplitSettings
+from tests.beft.datasets.reading.test_loaders import HUB
 from tests.beft.datasets.small import describe, texts
-from tests.beft.datasets.test_loaders import HUB
 
 SPLIT = SplitSettings(gate_rows=20, test_rows=20)
 SPLITS = ("train", "dev", "gate", "test")

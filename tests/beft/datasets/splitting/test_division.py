@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from beft.datasets import division
 from beft.datasets.description import DatasetError
-from beft.datasets.division import Divisible
-from beft.datasets.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
+from beft.datasets.reading.loaders import fetch_source
+from beft.datasets.splitting import division
+from beft.datasets.splitting.division import Divisible
 from beft.settings import Settings, SplitSettings
 from tests.beft.datasets.small import describe, texts, write_jsonl
 from tests.beft.datasets.test_shapes import GROUPED, REGRESSION, scored

@@ -1,0 +1,1 @@
+"""Descriptions of data sets, drafted from the files of a user."""

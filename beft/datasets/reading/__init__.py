@@ -1,0 +1,1 @@
+"""Raw data: fetched from its source and read from files."""

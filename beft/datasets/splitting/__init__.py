@@ -1,0 +1,1 @@
+"""Rows divided into the splits train, dev, gate and test."""
