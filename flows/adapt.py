@@ -14,12 +14,12 @@ settle()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
 
-from flows.deployed import patience  # noqa: E402
-from flows.outcome import leave_artifact, show  # noqa: E402
-from flows.prefect_server import at_server  # noqa: E402
-from flows.quiet import set_up_log  # noqa: E402
-from flows.running import Run  # noqa: E402
-from flows.task_runner import task_runner  # noqa: E402
+from flows.deployments.deployed import patience  # noqa: E402
+from flows.runs.adapt_run import Run  # noqa: E402
+from flows.runs.task_runner import task_runner  # noqa: E402
+from flows.servers.prefect_server import at_server  # noqa: E402
+from flows.terminal.logging_setup import set_up_log  # noqa: E402
+from flows.terminal.outcome import leave_artifact, show  # noqa: E402
 from tasks.engine.supervisor import stopping_commands  # noqa: E402
 from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.run_metadata import check_settings  # noqa: E402

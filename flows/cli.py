@@ -98,7 +98,7 @@ def promote(
     settings = _read_settings(params, parse_changes(changes or ()))
 
     from flows.promote import run_promote
-    from flows.registry import show_decisions
+    from flows.terminal.registry import show_decisions
 
     show_decisions(run_promote(settings, challenger))
 
@@ -111,7 +111,7 @@ def rollback(
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
     """Make the champion before the last one champion again."""
-    from flows.registry import roll_back
+    from flows.terminal.registry import roll_back
 
     roll_back(_read_settings(params, {}), Path.cwd(), model, to=to, reason=reason)
 
@@ -123,7 +123,7 @@ def history(
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
     """Show the decisions on a model and its aliases."""
-    from flows.registry import show_history
+    from flows.terminal.registry import show_history
 
     show_history(_read_settings(params, {}), Path.cwd(), model, as_json=as_json)
 
@@ -144,7 +144,7 @@ def rebuild(
     """
     settings = _read_settings(params, {})
 
-    from flows.rebuilds import rebuild_and_show
+    from flows.terminal.rebuilds import rebuild_and_show
 
     if not rebuild_and_show(version, settings, Path.cwd(), base=base, yes=yes):
         raise typer.Exit(1)
@@ -202,7 +202,7 @@ def ui(
 
     On this machine only; Ctrl-C stops both servers.
     """
-    from flows.ui import serve
+    from flows.servers.ui import serve
 
     serve(Path.cwd(), mlflow_port=mlflow_port, prefect_port=prefect_port)
 
@@ -213,9 +213,9 @@ def deploy() -> None:
 
     Work pools, schedules, triggers, and the settings of params.yaml; again without harm.
     """
-    from flows.commands import server_command
-    from flows.deploying import deploy as bring
-    from flows.prefect_server import server_address
+    from flows.deployments.deployment import deploy as bring
+    from flows.servers.prefect_server import server_address
+    from flows.terminal.commands import server_command
 
     for name in bring(Path.cwd()):
         typer.echo(name)
@@ -231,7 +231,7 @@ def worker(
 
     Until Ctrl-C.
     """
-    from flows.working import work
+    from flows.deployments.worker import work
 
     work(Path.cwd(), pool or (), limit=limit)
 
@@ -249,7 +249,7 @@ def mlflow_server(
 
     For one person it serves the project's own database. For a team, see mlflow/README.md.
     """
-    from flows.mlflow_server import serve_mlflow
+    from flows.servers.mlflow_server import serve_mlflow
 
     raise typer.Exit(serve_mlflow(Path.cwd(), team=team, host=host, port=port, allowed_hosts=allowed_hosts))
 

@@ -14,12 +14,12 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.models.base import resolve_base  # noqa: E402
-from flows.deployed import patience  # noqa: E402
-from flows.prefect_server import at_server  # noqa: E402
-from flows.quiet import set_up_log  # noqa: E402
-from flows.running import Run  # noqa: E402
-from flows.steps import run_through_prefect  # noqa: E402
-from tasks.artifacts import artifact_key  # noqa: E402
+from flows.deployments.deployed import patience  # noqa: E402
+from flows.runs.adapt_run import Run  # noqa: E402
+from flows.runs.artifacts import artifact_key  # noqa: E402
+from flows.runs.steps import run_through_prefect  # noqa: E402
+from flows.servers.prefect_server import at_server  # noqa: E402
+from flows.terminal.logging_setup import set_up_log  # noqa: E402
 from tasks.engine.supervisor import stopping_commands  # noqa: E402
 from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402

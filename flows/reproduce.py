@@ -15,12 +15,12 @@ settle()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
 
-from flows.deployed import patience  # noqa: E402
-from flows.outcome import show_reproduction  # noqa: E402
-from flows.prefect_server import at_server  # noqa: E402
-from flows.quiet import set_up_log  # noqa: E402
-from flows.reproducing import Reproducing  # noqa: E402
-from flows.task_runner import task_runner  # noqa: E402
+from flows.deployments.deployed import patience  # noqa: E402
+from flows.runs.reproduction_run import Reproducing  # noqa: E402
+from flows.runs.task_runner import task_runner  # noqa: E402
+from flows.servers.prefect_server import at_server  # noqa: E402
+from flows.terminal.logging_setup import set_up_log  # noqa: E402
+from flows.terminal.outcome import show_reproduction  # noqa: E402
 from tasks.engine.supervisor import stopping_commands  # noqa: E402
 from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.reproduction.catalogue import ReproductionRequest  # noqa: E402

@@ -37,7 +37,7 @@ ELSEWHERE = {
         "tests/test_wheel.py::test_it_holds_every_file_of_the_source_and_those_that_the_code_reads"
     ),
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
-    "make deploy": "tests/flows/test_deploying.py::test_twice_is_as_once",
+    "make deploy": "tests/flows/test_deployment.py::test_twice_is_as_once",
     "make worker": f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing",
     "PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/prefect deployment run adapt/nightly": (
         f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import read_json, sha256_tree
-from flows.prefect_server import server_address
+from flows.servers.prefect_server import server_address
 from tasks.engine.declaration import step_key
 from tests.conftest import build_tiny
 from tests.faults.driver import GO, PAUSED

@@ -15,9 +15,9 @@ import pytest
 
 from beft.errors import BeftError, InputError, SettingsError
 from beft.files import read_json, sha256_tree
-from flows.deploying import deploy
-from flows.prefect_server import server_address
-from tasks.artifacts import artifact_key
+from flows.deployments.deployment import deploy
+from flows.runs.artifacts import artifact_key
+from flows.servers.prefect_server import server_address
 from tasks.engine.execution import run_step
 from tasks.engine.store import Call
 from tasks.engine.workspace import Workspace, WorkspaceBusyError

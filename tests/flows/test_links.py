@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.links import flow_run_page, mlflow_page
+from flows.runs.links import flow_run_page, mlflow_page
 from tasks.settings import PipelineSettings
 
 

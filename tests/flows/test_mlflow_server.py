@@ -7,7 +7,7 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from flows.cli import status_of
-from flows.mlflow_server import personal_server, team_server
+from flows.servers.mlflow_server import personal_server, team_server
 from tests.support.postgresql import free_port
 
 SECRET = "never:shown@all"

@@ -8,7 +8,7 @@ import pytest
 from beft.evaluation.scores import Cost, Method, evaluate_methods
 from beft.files import write_json
 from beft.settings import EvaluateSettings
-from flows.outcome import rows, show
+from flows.terminal.outcome import rows, show
 from tasks.settings import PipelineSettings
 
 

@@ -9,7 +9,7 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from beft.errors import BeftError
-from flows.prefect_server import server_address
+from flows.servers.prefect_server import server_address
 
 BASIC = f"Basic {base64.b64encode(b'ann:knows').decode()}"
 

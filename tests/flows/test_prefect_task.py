@@ -11,10 +11,10 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import write_text
+from flows.runs.prefect_task import prefect_task
 from tasks.engine.declaration import JSON, Step
 from tasks.engine.execution import run_step
 from tasks.engine.store import Call
-from tasks.prefect_task import prefect_task
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import count_step, double_step, refuse_step
 

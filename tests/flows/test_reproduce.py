@@ -119,7 +119,7 @@ def test_it_is_killed_goes_on_and_ends_with_a_report(root: Path, capsys: pytest.
     steps = root / "runs" / "steps"
     wait_until(lambda: list(steps.glob("measure-mine-*/step.json")), 240, process=first)
     started = psutil.Process(first.pid).children(recursive=True)
-    assert any("flows.temporary_server" in one.cmdline() for one in started)
+    assert any("flows.servers.temporary_server" in one.cmdline() for one in started)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not psutil.wait_procs(started, 20)[1]  # neither Prefect's server nor a step is left behind

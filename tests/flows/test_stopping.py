@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from beft.files import read_json
-from flows.deploying import deploy
-from flows.prefect_server import server_address
+from flows.deployments.deployment import deploy
+from flows.servers.prefect_server import server_address
 from tests.conftest import build_tiny
 from tests.faults.workspace import small_faulty
 from tests.flows.test_reproduce import runs

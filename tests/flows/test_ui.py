@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from beft.errors import InputError
-from flows.ui import serve
+from flows.servers.ui import serve
 from tests.support.postgresql import PASSWORD, USER, postgresql
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,7 @@ from beft.errors import InputError
 from beft.evaluation.promotion.certainty import decision_certainty
 from beft.evaluation.scores import NO_GATE
 from beft.files import read_json
-from flows.outcome import rows as outcome_rows
+from flows.terminal.outcome import rows as outcome_rows
 from tasks.registry.promote import candidates, fetch_candidates
 from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings

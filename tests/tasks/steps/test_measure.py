@@ -7,7 +7,7 @@ import pytest
 
 from beft.errors import BeftError, TrainingError
 from beft.files import read_json
-from flows.reproducing import Reproducing
+from flows.runs.reproduction_run import Reproducing
 from tasks.engine.store import StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.reproduction.catalogue import ReproductionRequest

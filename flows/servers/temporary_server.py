@@ -31,7 +31,7 @@ class TemporaryServer(SubprocessASGIServer):
     def _run_uvicorn_command(self) -> "subprocess.Popen[Any]":
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.temporary_server", str(os.getpid()), str(self.port)],
+            [sys.executable, "-m", "flows.servers.temporary_server", str(os.getpid()), str(self.port)],
             env=os.environ | _ENVIRONMENT | settings | {"PYTHONPATH": import_path()},
             start_new_session=True,
         )

@@ -6,8 +6,8 @@ import json
 
 from PIL import Image
 
-from tasks.artifacts import artifact_key, as_data, shown
-from tasks.training_progress import TrainingProgress
+from flows.runs.artifacts import artifact_key, as_data, shown
+from flows.runs.training_progress import TrainingProgress
 from tests.support.finished_run import FinishedRun
 
 

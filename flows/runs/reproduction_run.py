@@ -14,10 +14,10 @@ from prefect.runtime import flow_run
 from beft.errors import BeftError
 from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
 from beft.training.cost import readable_seconds
-from flows.ending import closing, ending, now
-from flows.fan_out import width, windowed
-from flows.links import link_runs
-from flows.steps import Submitted, run_through_prefect, submit
+from flows.runs.fan_out import width, windowed
+from flows.runs.links import link_runs
+from flows.runs.run_status import closing, ending, now
+from flows.runs.steps import Submitted, run_through_prefect, submit
 from tasks.engine.fingerprint import circumstances, contents_sha256
 from tasks.engine.provenance import code_version, source_sha256
 from tasks.engine.store import RECORD, Call, StepRecord

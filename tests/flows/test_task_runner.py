@@ -9,9 +9,9 @@ import pytest
 
 from beft.errors import InputError
 from beft.files import read_json, sha256_tree, write_text
-from flows.fan_out import width, windowed
-from flows.steps import Done, Submitted, submit
-from flows.task_runner import DASK, task_runner
+from flows.runs.fan_out import width, windowed
+from flows.runs.steps import Done, Submitted, submit
+from flows.runs.task_runner import DASK, task_runner
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
 from tasks.steps.train import train_step

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from beft.settings import BaseSettings
-from flows.steps import Submitted
-from flows.task_runner import DASK
+from flows.runs.steps import Submitted
+from flows.runs.task_runner import DASK
 from tasks.engine.compute_slots import places_here
 
 _ON_DASK = 64  # its scheduler keeps the queue

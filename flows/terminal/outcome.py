@@ -7,8 +7,8 @@ from typing import Any
 from beft.commands import predict_command
 from beft.evaluation.scores import Evaluation, Score
 from beft.files import read_json
-from flows.commands import server_command
-from flows.links import LOCAL_PREFECT, flow_run_page, mlflow_page
+from flows.runs.links import LOCAL_PREFECT, flow_run_page, mlflow_page
+from flows.terminal.commands import server_command
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of
 from tasks.tracking.connection import tracking_uri

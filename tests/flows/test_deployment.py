@@ -18,8 +18,8 @@ import yaml
 
 from beft.errors import BeftError, InputError, SettingsError
 from beft.files import write_text
-from flows.deploying import CRASHED, LIMIT, POOLS, deploy, deployed_settings
-from flows.prefect_server import server_address
+from flows.deployments.deployment import CRASHED, LIMIT, POOLS, deploy, deployed_settings
+from flows.servers.prefect_server import server_address
 from tasks.engine.compute_slots import places_here
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
@@ -142,7 +142,9 @@ def test_runs_and_deployments_of_other_teams_are_left_alone(
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Completed, Running
 
-    monkeypatch.setattr("flows.deploying._SILENCE", timedelta(seconds=10))  # the shortest that Prefect takes
+    monkeypatch.setattr(
+        "flows.deployments.deployment._SILENCE", timedelta(seconds=10)
+    )  # the shortest that Prefect takes
     shutil.copy(ROOT / "prefect.yaml", root)
     write_text(root / "params.yaml", (root / "params.yaml").read_text() + "deployment: {gpu_tasks: 7}\n")
     (tmp_path / "server").mkdir()

@@ -21,7 +21,7 @@ import typer
 from beft.commands import own_command, pip_install
 from beft.errors import BeftError, InputError
 from beft.files import write_text
-from flows.commands import server_command
+from flows.terminal.commands import server_command
 from tasks.engine.supervisor import end, start
 from tasks.environment import settle, sqlite_uri
 from tasks.passwords import holds_password

@@ -8,10 +8,10 @@ from typing import Any
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
 
 from beft.files import read_json
+from flows.runs.prefect_task import REUSED, prefect_task
 from tasks.engine.declaration import Step
 from tasks.engine.store import RECORD, Call, StepRecord
 from tasks.environment import carried_to_workers
-from tasks.prefect_task import REUSED, prefect_task
 from tasks.settings import PipelineSettings
 
 _REUSED = {REUSED, "Cached"}

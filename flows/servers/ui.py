@@ -16,7 +16,7 @@ from types import FrameType
 import typer
 
 from beft.errors import BeftError
-from flows.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
+from flows.servers.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
 from tasks.engine.supervisor import end, start
 from tasks.environment import settle
 

@@ -14,16 +14,16 @@ from prefect.runtime import flow_run
 from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import copy_file, write_text
-from flows.ending import closing, ending, now
-from flows.fan_out import width, windowed
-from flows.links import link_runs
-from flows.steps import Done, Submitted, run_in_this_thread, submit
+from flows.runs.fan_out import width, windowed
+from flows.runs.links import link_runs
+from flows.runs.prefect_task import dvc_task
+from flows.runs.run_status import closing, ending, now
+from flows.runs.steps import Done, Submitted, run_in_this_thread, submit
 from tasks.engine.declaration import step_key
 from tasks.engine.provenance import code_facts
 from tasks.engine.store import Call, StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.pipeline import dvc_folder, find_step, input_keys
-from tasks.prefect_task import dvc_task
 from tasks.registry.gate import GateDecisions
 from tasks.run_metadata import facts_of_training, request_fingerprint, run_facts, run_fingerprint
 from tasks.settings import PipelineSettings

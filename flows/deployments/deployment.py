@@ -11,7 +11,7 @@ import yaml
 
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
-from flows.prefect_server import server_address
+from flows.servers.prefect_server import server_address
 from tasks.engine.commands import run_command
 from tasks.engine.compute_slots import places_here
 from tasks.environment import settle

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from beft.errors import BeftError
-from flows.commands import server_command
-from flows.links import LOCAL_PREFECT
+from flows.runs.links import LOCAL_PREFECT
+from flows.terminal.commands import server_command
 
 DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
 """Where ``beft ui`` serves Prefect."""
@@ -40,7 +40,7 @@ def at_server() -> Iterator[None]:
             f"{_no_answer(address, reason)}; start it, or leave PREFECT_API_URL empty to run with a temporary one"
         )
     if not address:
-        from flows.temporary_server import TemporaryServer
+        from flows.servers.temporary_server import TemporaryServer
 
         TemporaryServer().start()
     try:

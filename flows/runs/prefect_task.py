@@ -10,7 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from beft.errors import BeftError
-from tasks.artifacts import artifact_key, leave
+from flows.runs.artifacts import artifact_key, leave
+from flows.runs.training_progress import TrainingProgress
 from tasks.engine.declaration import Step
 from tasks.engine.execution import run_step
 from tasks.engine.isolated_step import LISTENER
@@ -18,7 +19,6 @@ from tasks.engine.store import Call, Finished
 from tasks.engine.transient import is_transient
 from tasks.environment import adopt
 from tasks.settings import PipelineSettings
-from tasks.training_progress import TrainingProgress
 
 REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""

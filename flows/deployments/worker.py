@@ -13,9 +13,9 @@ import typer
 
 from beft.errors import BeftError
 from beft.names import known_name
-from flows.commands import server_command
-from flows.deploying import POOLS
-from flows.prefect_server import server_address
+from flows.deployments.deployment import POOLS
+from flows.servers.prefect_server import server_address
+from flows.terminal.commands import server_command
 from tasks.engine.supervisor import end, start
 from tasks.environment import settle
 

@@ -1,0 +1,1 @@
+"""One run of a flow: its steps through Prefect, its record, its MLflow run, its pages."""

@@ -1,0 +1,1 @@
+"""The MLflow and Prefect servers: started, found, and stopped."""
