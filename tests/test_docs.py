@@ -11,6 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("beft", "tasks", "flows")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
+NAMED = re.compile(r"`((?:beft|tasks|flows|tests|data|mlflow|benchmarks|docs)/[\w./-]*)`")
+EXAMPLE = re.compile(r"NAME|STEP|tickets|^data/(raw|prepared)|^mlflow/mlflow\.db")
+"""Paths that stand for others, or that a run makes."""
 
 
 def command(out: Path) -> list[str]:
@@ -47,3 +51,14 @@ def test_the_hook_is_installed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / ".git" / "hooks" / "pre-commit").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """Every path, and every name that stands in a module: ``NAME in PATH``."""
+    text = page.read_text()
+    assert not [path for path in NAMED.findall(text) if not EXAMPLE.search(path) and not (ROOT / path).exists()]
+    for names, path in re.findall(r"((?:`[\w.]+`(?: and |, )?)+) in `([\w/]+\.py)`", text):
+        source = (ROOT / path).read_text()
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", source), f"{path} has no {name}"
