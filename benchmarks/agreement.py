@@ -27,8 +27,8 @@ from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
-from beft.training.adaptation import DevMetric, labelled, make_sample, settings_of
 from beft.training.fit import fit
+from beft.training.sample import DevMetric, make_sample, settings_of
 from benchmarks import machine
 from benchmarks.glue import GLUE, glue_data, glue_identity, is_here
 from benchmarks.intervals import CONFIDENCE, Interval
@@ -61,7 +61,7 @@ def measure(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str,
     sample = make_sample(
         ours, rows["train"], rows["dev"], max_length=own.max_length, metric=metric, protocol="paper"
     ).train
-    test = labelled(ours, rows["test"], own.max_length)
+    test = ours.examples(rows["test"], own.max_length)
     training = settings_of(settings.train, settings, dataset, len(sample))
     heads = {seed: drawn_head(ours, ours.head_parameters(settings.head.train), seed) for seed in seeds}
     sites = find_sites(ours.model, ["value"])

@@ -18,7 +18,7 @@ from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
 from beft.names import known_name
 from beft.settings import SplitSettings
-from beft.training.adaptation import joined, labelled
+from beft.training.sample import joined
 from benchmarks.prepared import ROOT, prepared_data
 
 GLUE = ("sst2", "rte")
@@ -56,7 +56,7 @@ def glue_rows(classifier: Classifier, name: str, size: int | str, max_length: in
     """
     with glue_data(name, size) as prepared:
         rows = joined(load_split(prepared, "train"), load_split(prepared, "dev"))
-    return labelled(classifier, rows, max_length)
+    return classifier.examples(rows, max_length)
 
 
 def _described(name: str) -> Description:

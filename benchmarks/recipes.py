@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from beft.bank.bank import Bank
-from beft.datasets.prepared import SPLITS, Rows, load_split
+from beft.datasets.prepared import SPLITS, PreparedData, Rows, load_split
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.inference.predictions import predict_rows, score_rows
 from beft.models.device import resolve_compute
 from beft.settings import DatasetSettings, Settings
-from beft.training.adaptation import joined, labelled, train_terms
 from beft.training.learning_rates import best_tried
-from beft.training.session import open_classifier
+from beft.training.sample import joined
+from beft.training.session import open_session
+from beft.training.target import train_terms
 from benchmarks import machine
 from benchmarks.intervals import Interval
 from benchmarks.prepared import ROOT, prepared_data
@@ -37,23 +38,23 @@ def measure(settings: Settings, dataset: str, *, spare: int, train: bool) -> Fou
     """Train the value biases; the chosen epoch's metric and loss on dev, and the metric on spare rows."""
     section = settings.datasets[dataset]
     with prepared_data(dataset, section.size, settings.split) as prepared:
-        opened = open_classifier(settings, prepared, dataset)
-        unseen = labelled(opened.classifier, spare_rows(prepared, settings, dataset, spare), section.max_length)
-        sample, training = opened.sample(), opened.training(settings.train)
-        result = train_terms(opened.classifier, sample, settings, training, ["value"]) if train else None
+        session = open_session(settings, PreparedData.from_folder(prepared))
+        unseen = session.classifier.examples(spare_rows(prepared, settings, dataset, spare), section.max_length)
+        sample, training = session.sample, session.training(settings.train)
+        result = train_terms(session.classifier, sample, settings, training, ["value"]) if train else None
     assert sample.dev is not None
-    with Bank(opened.classifier.model, result.deltas if result else {}, result.head if result else {}):
-        predicted = predict_rows(opened.classifier, unseen)
-        on_dev = None if result else predict_rows(opened.classifier, sample.dev)
+    with Bank(session.classifier.model, result.deltas if result else {}, result.head if result else {}):
+        predicted = predict_rows(session.classifier, unseen)
+        on_dev = None if result else predict_rows(session.classifier, sample.dev)
     chosen = result.history[result.best_epoch - 1] if result else {}
     return {
-        "metric": opened.metric,
+        "metric": session.metric,
         "rows": {"train": len(sample.train), "dev": len(sample.dev), "spare": len(unseen)},
         "epochs": training.epochs if result else 0,
         "epoch": result.best_epoch if result else 0,
-        "dev": score_rows(opened.metric, on_dev, sample.dev) if on_dev is not None else chosen["dev_metric"],
+        "dev": score_rows(session.metric, on_dev, sample.dev) if on_dev is not None else chosen["dev_metric"],
         "dev_loss": chosen.get("dev_loss"),
-        "spare": score_rows(opened.metric, predicted, unseen),
+        "spare": score_rows(session.metric, predicted, unseen),
     }
 
 

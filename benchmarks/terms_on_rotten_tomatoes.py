@@ -23,7 +23,9 @@ from beft.inference.runs import RunResult
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import Settings
-from beft.training.adaptation import labelled, make_sample, run_probe, settings_of, train_terms
+from beft.training.probe import run_probe
+from beft.training.sample import make_sample, settings_of
+from beft.training.target import train_terms
 from benchmarks import machine
 from benchmarks.prepared import prepared_data, settings_on_disk
 
@@ -54,7 +56,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
     metric, classes = str(facts["metric"]), len(facts["labels"])
     sample = make_sample(classifier, rows["train"], rows["dev"], max_length=own.max_length, metric=metric)
     assert sample.dev is not None
-    test = labelled(classifier, rows["test"], own.max_length)
+    test = classifier.examples(rows["test"], own.max_length)
     training = settings_of(settings.train, settings, DATASET, len(sample.train))
     probabilities: dict[str, Floats] = {}
     costs: dict[str, Cost] = {}

@@ -8,7 +8,6 @@ from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites.site import find_sites
-from beft.training.adaptation import labelled
 from benchmarks.prepared import prepared_data
 
 SOURCE = BaseSettings().source
@@ -27,7 +26,7 @@ PLAIN = TrainingSettings(
 def sample(classifier: Classifier, dataset: str, size: int, max_length: int = 128) -> LabelledRows:
     """Labelled rows of a dataset."""
     with prepared_data(dataset, size, SplitSettings()) as prepared:
-        return labelled(classifier, load_split(prepared, "train"), max_length)
+        return classifier.examples(load_split(prepared, "train"), max_length)
 
 
 def run_of(classifier: Classifier, name: str, terms: list[str] | None, seed: int = 0, **settings: Any) -> Run:

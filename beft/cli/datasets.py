@@ -165,6 +165,7 @@ def _prepared(
     import tempfile
 
     from beft.datasets.preparation import prepare_source
+    from beft.datasets.prepared import PreparedData
     from beft.datasets.reading.loaders import fetch_source
     from beft.training.session import check_base
 
@@ -182,5 +183,5 @@ def _prepared(
         if context.obj:
             context.obj.check_data(settings, description, "validate", prepared, of_prepared)
         if chosen or description.shape != "generation":  # which needs another base than that of the other datasets
-            check_base(settings, prepared, description.name)
+            check_base(settings, PreparedData.from_folder(prepared))
     return facts

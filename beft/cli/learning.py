@@ -19,7 +19,7 @@ from beft.cli.output import print_json, print_table, progress
 from beft.commands import own_command, predict_command
 
 if TYPE_CHECKING:
-    from beft.settings import Settings
+    from beft.training.session import Session
 
 
 def probe(
@@ -34,19 +34,14 @@ def probe(
     On prepared data: every bias before and after, and Fisher information taken before.
     """
     from beft.files import whole_folder, write_json
-    from beft.training.adaptation import run_probe
-    from beft.training.session import open_classifier
 
-    settings, dataset = settings_for(context, prepared, params, changes)
-    refuse_existing(out)
-    opened = open_classifier(settings, prepared, dataset)
-    training = opened.training(settings.probe)
-    found = run_probe(opened.classifier, opened.sample(), settings, training, progress=progress)
+    session = prepared_session(context, prepared, params, changes, out=out)
+    found = session.probe(progress=progress)
     with whole_folder(out) as folder:
         found.evidence.save(folder)
-        write_json(folder / "history.json", found.result.history)
+        write_json(folder / "history.json", found.training.history)
     score_it = own_command("beft", "score", out, *settings_options(params, changes))
-    typer.echo(f"best epoch {found.result.best_epoch}; now: {score_it}")
+    typer.echo(f"best epoch {found.training.best_epoch}; now: {score_it}")
 
 
 def score(
@@ -90,34 +85,36 @@ def train(
     """
     from beft.names import known_name
     from beft.settings import TERMS
-    from beft.training.adaptation import train_terms
-    from beft.training.session import open_classifier
 
-    terms = tuple(known_name(name, TERMS, "bias term") for name in term)
-    settings, dataset = settings_for(context, prepared, params, changes)
-    refuse_existing(out)
-    opened = open_classifier(settings, prepared, dataset)
-    training = opened.training(settings.train)
-    result = train_terms(opened.classifier, opened.sample(), settings, training, terms, progress=progress)
-    adapter = opened.adapter(result, terms)
+    terms = [known_name(name, TERMS, "bias term") for name in term]
+    session = prepared_session(context, prepared, params, changes, out=out)
+    result = session.train(terms, progress=progress)
+    adapter = result.adapter
     adapter.save(out)
-    best = result.history[result.best_epoch - 1]
-    on_dev = f", dev {opened.metric} {best['dev_metric']:.4f}" if "dev_metric" in best else ""
+    on_dev = f", dev {session.metric} {result.best['dev_metric']:.4f}" if "dev_metric" in result.best else ""
     typer.echo(
         f"{adapter.bias_parameters:,} bias and {adapter.head_parameters:,} head parameters, best epoch "
         f"{result.best_epoch}{on_dev}"
     )
-    typer.echo(f"now: {predict_command(out, out, settings.base.source, 'some text')}")
+    typer.echo(f"now: {predict_command(out, out, session.settings.base.source, 'some text')}")
 
 
-def settings_for(
-    context: typer.Context, prepared: Path, params: Path, changes: list[str] | None
-) -> "tuple[Settings, str]":
-    """The settings, with a section for the dataset of the prepared data; and that dataset's name."""
-    from beft.datasets.prepared import load_summary
-    from beft.settings import DatasetSettings
+def prepared_session(
+    context: typer.Context, prepared: Path, params: Path, changes: list[str] | None, *, out: Path | None = None
+) -> "Session":
+    """The base of the settings, loaded for prepared data.
+
+    Args:
+        out: What the command writes; it must not exist yet.
+
+    Raises:
+        InputError: ``out`` exists, the data or the base cannot be read, or they do not fit together.
+    """
+    from beft.datasets.prepared import PreparedData
+    from beft.training.session import open_session
 
     settings = read_settings(context, params, changes)
-    dataset = str(load_summary(prepared)["dataset"])
-    chosen = {dataset: settings.datasets.get(dataset, DatasetSettings())}
-    return settings.model_copy(update={"datasets": chosen}), dataset
+    data = PreparedData.from_folder(prepared)
+    if out is not None:
+        refuse_existing(out)
+    return open_session(settings, data)

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beft.cli.learning import settings_for
+from beft.cli.learning import prepared_session
 from beft.cli.options import PARAMS, AsJson, Changes, Params, Prepared
 from beft.cli.output import print_json, progress
 
 if TYPE_CHECKING:
     from beft.comparison.result import MethodResult, NotAvailable
     from beft.comparison.table import MethodRow
-    from beft.training.session import Opened
+    from beft.training.session import Session
 
 _WIDE = 160
 """Characters of a line where there is no terminal that says how many."""
@@ -54,24 +54,23 @@ def measure(
     from beft.comparison.registry import MethodOptions, known_method
     from beft.comparison.result import MethodRun, NotAvailable
     from beft.comparison.table import method_rows
-    from beft.training.session import open_classifier
 
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     for name in names:
         known_method(name)
     options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations)
-    settings, dataset = settings_for(context, prepared, params, changes)
-    opened = open_classifier(settings, prepared, dataset)
+    session = prepared_session(context, prepared, params, changes)
+    settings = session.settings
     runs = [MethodRun(name, settings.seed + number, options=options) for name in names for number in range(seeds)]
-    found = measure_many(opened, runs, progress=progress)
+    found = measure_many(session, runs, progress=progress)
     missing = [one for one in found if isinstance(one, NotAvailable)]
     results = [one for one in found if not isinstance(one, NotAvailable)]
     _refuse_nothing(missing, results)
-    rows = method_rows(results, opened.metric, confidence=settings.evaluate.confidence)
+    rows = method_rows(results, session.metric, confidence=settings.evaluate.confidence)
     if as_json:
-        print_json(_facts(opened, results, rows, missing))
+        print_json(_facts(session, results, rows, missing))
         return
-    _print(opened, rows, missing, markdown=markdown)
+    _print(session, rows, missing, markdown=markdown)
 
 
 def _refuse_nothing(missing: "list[NotAvailable]", results: "list[MethodResult]") -> None:
@@ -83,17 +82,17 @@ def _refuse_nothing(missing: "list[NotAvailable]", results: "list[MethodResult]"
 
 
 def _facts(
-    opened: "Opened", results: "list[MethodResult]", rows: "list[MethodRow]", missing: "list[NotAvailable]"
+    session: "Session", results: "list[MethodResult]", rows: "list[MethodRow]", missing: "list[NotAvailable]"
 ) -> dict[str, Any]:
     from beft.models.device import resolve_compute
 
-    reference, settings = opened.classifier.reference, opened.settings
+    reference, settings = session.classifier.reference, session.settings
     return {
-        "dataset": opened.dataset,
+        "dataset": session.dataset,
         "base": None if reference is None else reference.portable_id,
         "compute": resolve_compute(settings.base).to_json(),
         "protocol": settings.protocol,
-        "metric": opened.metric,
+        "metric": session.metric,
         "confidence": settings.evaluate.confidence,
         "methods": [row.to_json() for row in rows],
         "runs": [result.to_json() for result in results],
@@ -104,17 +103,17 @@ def _facts(
     }
 
 
-def _print(opened: "Opened", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
+def _print(session: "Session", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
     from beft.comparison.table import side_by_side
 
-    reference = opened.classifier.reference
-    base = opened.settings.base.source if reference is None else reference.portable_id
+    reference = session.classifier.reference
+    base = session.settings.base.source if reference is None else reference.portable_id
     table = side_by_side(
         rows,
         missing,
-        title=f"{opened.dataset} on {base}",
-        metric=opened.metric,
-        confidence=opened.settings.evaluate.confidence,
+        title=f"{session.dataset} on {base}",
+        metric=session.metric,
+        confidence=session.settings.evaluate.confidence,
     )
     if markdown:
         typer.echo(table.to_markdown(), nl=False)

@@ -12,7 +12,7 @@ from beft.cli.output import print_table, progress
 if TYPE_CHECKING:
     from beft.adapters.adapter import Adapter
     from beft.settings import Settings
-    from beft.training.session import Opened
+    from beft.training.session import Session
 
 
 def merge(
@@ -103,27 +103,26 @@ def merge(
 
 def _opener(
     settings: "Settings", adapters: "Mapping[str, Adapter]", prepared: Mapping[str, Path], base: str | None
-) -> "Callable[[str], Opened]":
+) -> "Callable[[str], Session]":
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
     from beft.adapters.checks import check_inputs
-    from beft.datasets.prepared import load_summary
+    from beft.datasets.prepared import PreparedData
     from beft.inference.predictor import find_base
     from beft.settings import DatasetSettings
-    from beft.training.session import open_classifier
+    from beft.training.session import open_session
 
-    def open_dataset(name: str) -> "Opened":
-        adapter, facts = adapters[name], load_summary(prepared[name])
-        dataset = str(facts["dataset"])
-        check_inputs(adapter, pairs=bool(facts.get("text_pairs")), choices="choices" in facts)
+    def open_dataset(name: str) -> "Session":
+        adapter, data = adapters[name], PreparedData.from_folder(prepared[name])
+        check_inputs(adapter, pairs=bool(data.facts.get("text_pairs")), choices="choices" in data.facts)
         computed = {"source": find_base(adapter, base).source, "quantization": adapter.quantization or "none"}
         own = settings.model_copy(
             update={
                 "base": settings.base.model_copy(update=computed),
                 "head": settings.head.model_copy(update={"pooling": adapter.pooling}),
-                "datasets": {dataset: DatasetSettings(max_length=adapter.max_length)},
+                "datasets": {data.name: DatasetSettings(max_length=adapter.max_length)},
             }
         )
-        return open_classifier(own, prepared[name], dataset)
+        return open_session(own, data)
 
     return open_dataset
 

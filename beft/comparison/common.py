@@ -16,22 +16,24 @@ from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
 from beft.sites.site import BiasSite
-from beft.training.adaptation import Sample, head_start, inert_components
-from beft.training.session import Opened
+from beft.training.head_start import head_start
+from beft.training.probe import inert_components
+from beft.training.sample import Sample
+from beft.training.session import Session
 
 
 class Common:
     """Each thing is made when it is first needed, once.
 
     Args:
-        opened: The base and the dataset.
+        session: The base and the dataset.
         splits: What is predicted.
         progress: Takes one line of text at a time.
     """
 
-    def __init__(self, opened: Opened, splits: Sequence[Split], progress: Callable[[str], None]) -> None:
-        self.opened, self.progress = opened, progress
-        self.classifier, self.settings = opened.classifier, opened.settings
+    def __init__(self, session: Session, splits: Sequence[Split], progress: Callable[[str], None]) -> None:
+        self.session, self.progress = session, progress
+        self.classifier, self.settings = session.classifier, session.settings
         self._splits = tuple(splits)
         self._starts: dict[int, dict[str, Tensor]] = {}
         self._inert: dict[BiasSite, Tensor] = {}
@@ -40,12 +42,12 @@ class Common:
     @cached_property
     def sample(self) -> Sample:
         """The rows that may be learnt from."""
-        return self.opened.sample()
+        return self.session.sample
 
     @cached_property
     def rows(self) -> dict[str, LabelledRows]:
         """The rows that are predicted, by split."""
-        return {split: self.opened.rows(split) for split in self._splits}
+        return {split: self.session.rows(split) for split in self._splits}
 
     @cached_property
     def head(self) -> tuple[str, ...]:
@@ -74,7 +76,7 @@ class Common:
 
     def _loaded(self, seed: int) -> Classifier:
         reference = self.classifier.reference
-        assert reference is not None  # what was opened came from somewhere
+        assert reference is not None  # what was session came from somewhere
         return load_classifier(
             reference,
             self.classifier.labels,
@@ -132,7 +134,7 @@ class Common:
     def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Score]]:
         """Split -> metric of the dataset -> its value with an interval over the rows."""
         return {
-            split: {metric: self._score(metric, predictions[split], rows) for metric in self.opened.metrics}
+            split: {metric: self._score(metric, predictions[split], rows) for metric in self.session.metrics}
             for split, rows in self.rows.items()
         }
 

@@ -69,7 +69,7 @@ def _linear(common: Common, features: Mapping[str, Floats], rows: Mapping[str, L
 def _head_only(
     common: Common, asked: MethodRun, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
 ) -> LinearClassifier:
-    training = asked.training or common.opened.training(common.settings.train)
+    training = asked.training or common.session.training(common.settings.train)
     shape = common.classifier.shape
     return fit_head_only(
         features["train"],

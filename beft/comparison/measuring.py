@@ -17,7 +17,7 @@ from beft.datasets.prepared import Split
 from beft.errors import InputError, TrainingError
 from beft.process_state import cpu_threads
 from beft.settings import TrainingSettings
-from beft.training.session import Opened
+from beft.training.session import Session
 
 log = logging.getLogger("beft.comparison")
 
@@ -32,7 +32,7 @@ def _way(method: str, kind: Kind) -> Callable[[Common, MethodRun], MethodResult]
 
 
 def measure(
-    opened: Opened,
+    session: Session,
     method: str,
     *,
     seed: int | None = None,
@@ -56,15 +56,15 @@ def measure(
         InputError: There is no such method, or it is not available for this base and dataset, and why.
         TrainingError: It failed, and why.
     """
-    run = MethodRun(method, opened.settings.seed if seed is None else seed, training, options or MethodOptions())
-    [found] = measure_many(opened, [run], splits=splits, checkpoints=checkpoints, progress=progress)
+    run = MethodRun(method, session.settings.seed if seed is None else seed, training, options or MethodOptions())
+    [found] = measure_many(session, [run], splits=splits, checkpoints=checkpoints, progress=progress)
     if isinstance(found, NotAvailable):
         raise (TrainingError if found.failed else InputError)(found.reason)
     return found
 
 
 def measure_many(
-    opened: Opened,
+    session: Session,
     runs: Sequence[MethodRun | tuple[str, int]],
     *,
     splits: Sequence[Split] = ("test",),
@@ -88,8 +88,8 @@ def measure_many(
         InputError: There is no such method.
     """
     wanted = [run if isinstance(run, MethodRun) else MethodRun(*run) for run in runs]
-    with cpu_threads(opened.classifier.threads):
-        return _measure_all(Common(opened, splits, progress), wanted, checkpoints)
+    with cpu_threads(session.classifier.threads):
+        return _measure_all(Common(session, splits, progress), wanted, checkpoints)
 
 
 def _measure_all(common: Common, wanted: Sequence[MethodRun], checkpoints: Path | None) -> list[Found]:

@@ -6,7 +6,7 @@ from beft.comparison.registry import weight_method
 from beft.comparison.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 from beft.settings import TrainingSettings
-from beft.training.adaptation import train_weights
+from beft.training.target import train_weights
 from beft.training.weight_method import WeightMethod
 from beft.training.weights import attached_weights
 
@@ -20,7 +20,7 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
     """
     classifier, settings = common.classifier, common.settings
     method = weight_method(asked.method, classifier.model, asked.options, add_biases=settings.base.add_biases)
-    training = asked.training or common.opened.training(settings.train)
+    training = asked.training or common.session.training(settings.train)
     memory = PeakMemory(classifier.device)
     result = train_weights(
         classifier,

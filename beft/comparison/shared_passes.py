@@ -15,9 +15,10 @@ from beft.inference.runs import FailedRun, Run, RunResult
 from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
-from beft.training.adaptation import DevMetric, with_frozen
 from beft.training.fit import fit
 from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.sample import DevMetric
+from beft.training.target import with_frozen
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
     if not trained and not common.head:
         why = "there is no head to train" + (f", and every {asked.method} bias is inert" if sites else "")
         raise InputError(f"{asked.method}: {why}")
-    training = asked.training or common.opened.training(section)
+    training = asked.training or common.session.training(section)
     if not trained and training.head_learning_rate:
         training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
     run = Run(

@@ -35,7 +35,7 @@ def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
     Raises:
         InputError: It is no language model, or fewer than one is asked for.
     """
-    classifier, opened = common.classifier, common.opened
+    classifier, session = common.classifier, common.session
     shape, source = classifier.shape, common.sample.train.source
     if not isinstance(shape, Candidates) or source is None:
         raise InputError(f"in_context shows examples to a language model, and this is {shape.name} by a head")
@@ -48,7 +48,7 @@ def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
     predictions: dict[str, Predictions] = {}
     dev = None
     for split, rows in parts.items():
-        behind, count = with_demonstrations(shape, classifier.tokenizer, rows, shown, opened.max_length)
+        behind, count = with_demonstrations(shape, classifier.tokenizer, rows, shown, session.max_length)
         found = predict_rows(classifier, behind, batch_size=common.settings.evaluate.batch_size)
         counts[split] = {
             "mean": float(np.mean(count)),
@@ -108,7 +108,7 @@ def _what(common: Common) -> dict[str, Any]:
     labels = np.bincount(common.sample.train.labels, minlength=len(classifier.labels))
     always = np.eye(len(labels))[int(labels.argmax())]
     majority = {
-        split: {metric: score_rows(metric, np.tile(always, (len(rows), 1)), rows) for metric in common.opened.metrics}
+        split: {metric: score_rows(metric, np.tile(always, (len(rows), 1)), rows) for metric in common.session.metrics}
         for split, rows in common.rows.items()
     }
     return {"what": what, "majority_label": classifier.labels[int(labels.argmax())], "majority": majority}

@@ -4,10 +4,11 @@ Every split has the columns id, text and text_pair; beside them those that the s
 answers, group; and ``keep.NAME`` of each column that its description keeps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import pyarrow as pa
 
@@ -139,3 +140,53 @@ def load_summary(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / SUMMARY} is not what 'prepare' wrote")
     usual = {"shape": "classification", "metrics": [summary.get("metric")], "prompt": None}
     return {**usual, **summary}
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """The train, dev, gate and test rows of one dataset, and what is known of them.
+
+    Attributes:
+        facts: The content of ``data.json``: name, labels, metric, rows by split, where the rows came from.
+        read: Gives the rows of a split.
+    """
+
+    facts: Mapping[str, Any]
+    read: Callable[[str], Rows]
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.facts["dataset"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers; empty where the rows have none."""
+        return tuple(self.facts["labels"])
+
+    @property
+    def metric(self) -> str:
+        """The headline metric, which chooses epochs and learning rates on dev."""
+        return str(self.facts["metric"])
+
+    def rows(self, split: str) -> Rows:
+        """The rows of ``train``, ``dev``, ``gate`` or ``test``.
+
+        Raises:
+            InputError: There is no such split.
+        """
+        return self.read(known_name(split, SPLITS, "split"))
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{rows:,} {split}" for split, rows in self.facts["rows"].items())
+        return f"{self.name}: {counts}; {self.metric}"
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> Self:
+        """Read a folder of prepared data; a split is read each time that it is needed.
+
+        Raises:
+            InputError: The folder holds no prepared data.
+        """
+        folder = Path(folder)
+        return cls(load_summary(folder), partial(load_split, folder))

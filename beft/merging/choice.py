@@ -15,7 +15,7 @@ from beft.merging.merged import Merged, merge
 from beft.merging.methods.searched_weights import Score, Weights, search_weights
 from beft.merging.registry import options
 from beft.settings import MergeMethod, MergeSettings
-from beft.training.session import Opened
+from beft.training.session import Session
 
 log = logging.getLogger("beft.merging")
 
@@ -51,7 +51,7 @@ class Choice:
 def choose_merges(
     settings: MergeSettings,
     adapters: Mapping[str, Adapter],
-    open_dataset: Callable[[str], Opened] | None,
+    open_dataset: Callable[[str], Session] | None,
     *,
     given: Mapping[str, Any] | None = None,
     seed: int = 0,

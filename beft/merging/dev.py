@@ -12,8 +12,8 @@ from beft.encoding.examples import LabelledRows
 from beft.inference.predictions import measure_runs
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
-from beft.training.adaptation import DevMetric
-from beft.training.session import Opened
+from beft.training.sample import DevMetric
+from beft.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def relative_to(own: float, value: float) -> float:
 
 @dataclass
 class DevRows:
-    """The dev rows of every dataset under its own head; a dataset is opened for each call, one after the other.
+    """The dev rows of every dataset under its own head; a dataset is session for each call, one after the other.
 
     Args:
         adapters: The datasets' own adapters.
@@ -62,7 +62,7 @@ class DevRows:
     """
 
     adapters: Mapping[str, Adapter]
-    open_dataset: Callable[[str], Opened]
+    open_dataset: Callable[[str], Session]
     planned: int
     progress: Callable[[str], None]
     _own: dict[str, float] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class DevRows:
         """The score of each merge."""
         found: list[dict[str, tuple[float, float]]] = [{} for _ in merges]
         for name in self.adapters:
-            opened = self.open_dataset(name)
-            rows = opened.rows("dev")
+            session = self.open_dataset(name)
+            rows = session.rows("dev")
             if name not in self._own:
-                self._own[name] = self._measure_own(opened, rows, name)
+                self._own[name] = self._measure_own(session, rows, name)
             for result, merged in zip(found, merges, strict=True):
-                result[name] = _measured(opened, rows, with_merged(self.adapters, name, merged))
+                result[name] = _measured(session, rows, with_merged(self.adapters, name, merged))
         return [
             DevScore(
                 by_dataset={name: metric for name, (metric, _) in result.items()},
@@ -86,9 +86,9 @@ class DevRows:
             for result in found
         ]
 
-    def _measure_own(self, opened: Opened, rows: LabelledRows, name: str) -> float:
+    def _measure_own(self, session: Session, rows: LabelledRows, name: str) -> float:
         start = time.perf_counter()
-        metric, _ = _measured(opened, rows, self.adapters[name])
+        metric, _ = _measured(session, rows, self.adapters[name])
         seconds = self.planned * (time.perf_counter() - start)
         self.progress(f"merge: {self.planned} merges on {len(rows)} dev rows of {name} take about {seconds:.0f} s")
         return metric
@@ -101,10 +101,10 @@ def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> A
     return own.with_deltas(merged.deltas, beside=beside, provenance={"merge": merged.recipe()})
 
 
-def _measured(opened: Opened, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
+def _measured(session: Session, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
     """The metric, and the mean loss of an example."""
-    with adapter.attached(opened.classifier):
-        metric = DevMetric(opened.metric, rows)
-        batch_size = opened.settings.evaluate.batch_size
-        [found] = measure_runs(opened.classifier, rows, metric, batch_size=batch_size)
+    with adapter.attached(session.classifier):
+        metric = DevMetric(session.metric, rows)
+        batch_size = session.settings.evaluate.batch_size
+        [found] = measure_runs(session.classifier, rows, metric, batch_size=batch_size)
     return found["dev_metric"], found["dev_loss"]

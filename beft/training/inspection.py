@@ -101,7 +101,7 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
     sites = find_sites(model, add=True)
     inert: dict[BiasSite, Tensor] | None = None
     if inertness:
-        from beft.training.adaptation import inert_components
+        from beft.training.probe import inert_components
 
         classifier = Classifier(model, tokenizer, reference, _LABELS, drawn=drawn)
         classifier.threads = min(torch.get_num_threads(), usable_cores())

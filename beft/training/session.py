@@ -1,42 +1,58 @@
-"""A classifier opened on the prepared data of one dataset: its rows, its settings, and what a training of it tells."""
+"""A base loaded for one dataset: what is probed, trained and predicted on it, under one set of settings."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from beft.adapters.adapter import Adapter
-from beft.datasets.prepared import Split, load_split, load_summary
-from beft.encoding.examples import Predictions
+from beft.datasets.prepared import PreparedData, Split
+from beft.encoding.examples import LabelledRows, Predictions
 from beft.encoding.prompted import encode_prompts
 from beft.inference.predictions import as_metric_takes, predict_rows
-from beft.inference.runs import LabelledRows, RunResult
+from beft.inference.runs import RunResult
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
 from beft.models.tokenizer_loading import check_known, check_token_ids
+from beft.names import known_name
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_shape
 from beft.problems.shape import Shape
-from beft.settings import DatasetSettings, ProbeSettings, Settings, TrainingSettings
+from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
-from beft.training.adaptation import Sample, labelled, learnt_rows, make_sample, settings_of
+from beft.training.probe import run_probe
+from beft.training.results import Probe, TrainingResult
+from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
+from beft.training.target import Progress, train_terms
 
 log = logging.getLogger("beft.training.session")
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A classifier with the prepared data of one dataset."""
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A base loaded for one dataset; ``open_session`` makes one.
+
+    Every method leaves the base bit for bit as it was.
+    """
 
     classifier: Classifier
     settings: Settings
-    dataset: str
-    folder: Path
-    facts: dict[str, Any]
+    data: PreparedData
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return self.data.name
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the dataset: the content of ``data.json``."""
+        return self.data.facts
 
     @property
     def max_length(self) -> int:
@@ -46,7 +62,7 @@ class Opened:
     @property
     def metric(self) -> str:
         """The dataset's headline metric."""
-        return str(self.facts["metric"])
+        return self.data.metric
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -58,16 +74,17 @@ class Opened:
         """The task's shape."""
         return self.classifier.shape
 
+    @cached_property
     def sample(self) -> Sample:
-        """The rows that may be learnt from.
+        """The rows that may be learnt from, encoded when they are first needed.
 
         Raises:
             InputError: The base has no embedding for a token of theirs, or its tokenizer knows hardly any of them.
         """
         sample = make_sample(
             self.classifier,
-            load_split(self.folder, "train"),
-            load_split(self.folder, "dev"),
+            self.data.rows("train"),
+            self.data.rows("dev"),
             max_length=self.max_length,
             metric=self.metric,
             protocol=self.settings.protocol,
@@ -77,7 +94,7 @@ class Opened:
 
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
-        return labelled(self.classifier, load_split(self.folder, split), self.max_length)
+        return self.classifier.examples(self.data.rows(split), self.max_length)
 
     def prompts(self, rows: LabelledRows) -> LabelledRows:
         """Rows of a language model as their prompts alone, one sequence each, as features are made of."""
@@ -98,6 +115,70 @@ class Opened:
         """
         found = predict_rows(self.classifier, rows, batch_size=self.settings.evaluate.batch_size)
         return as_metric_takes(self.metric, found, rows)
+
+    def probe(self, *, checkpoints: Path | None = None, progress: Progress = log.info) -> Probe:
+        """Train all bias terms at once, as the section ``probe`` of the settings says.
+
+        Args:
+            checkpoints: A folder in which an interrupted training is found and continued.
+            progress: Takes one line of text at a time.
+
+        Raises:
+            InputError: The base has no bias terms and none are to be added.
+            TrainingError: The training failed at every learning rate.
+        """
+        training = self.training(self.settings.probe)
+        found = run_probe(
+            self.classifier, self.sample, self.settings, training, checkpoints=checkpoints, progress=progress
+        )
+        terms = tuple(sorted({site.term for site in found.evidence.before}, key=TERMS.index))
+        result = TrainingResult(self.adapter(found.result, terms), found.result, self.settings)
+        return Probe(found.evidence, found.frozen, result)
+
+    def train(
+        self,
+        terms: Sequence[str],
+        *,
+        inert: Mapping[BiasSite, Tensor] | None = None,
+        checkpoints: Path | None = None,
+        progress: Progress = log.info,
+    ) -> TrainingResult:
+        """Train bias terms together, and the head, as the section ``train`` of the settings says.
+
+        Args:
+            terms: Names of bias terms.
+            inert: The inert components that a probe measured; a site that is wholly inert is not trained.
+            checkpoints: A folder in which an interrupted training is found and continued.
+            progress: Takes one line of text at a time.
+
+        Raises:
+            InputError: A term is unknown, or the base has no bias for it and none are to be added.
+            TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
+        """
+        terms = tuple(known_name(term, TERMS, "bias term") for term in terms)
+        result = train_terms(
+            self.classifier,
+            self.sample,
+            self.settings,
+            self.training(self.settings.train),
+            terms,
+            inert=inert,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+        return TrainingResult(self.adapter(result, terms), result, self.settings)
+
+    def predict(self, adapter: Adapter, rows: LabelledRows) -> Predictions:
+        """What an adapter predicts of rows, as the headline metric takes it.
+
+        Returns:
+            Probabilities [rows, labels or choices], values [rows], or texts.
+
+        Raises:
+            InputError: The adapter does not fit the base.
+        """
+        with adapter.attached(self.classifier):
+            return self.predictions(rows)
 
     def training(self, section: ProbeSettings) -> TrainingSettings:
         """A training section with what the dataset's own settings replace, and a length that fits its rows."""
@@ -143,34 +224,42 @@ class Opened:
         )
 
 
-def check_base(settings: Settings, prepared: Path, dataset: str) -> None:
-    """Check the base against all rows of a prepared dataset, as a run would find it; weights are not read.
+def check_base(settings: Settings, data: PreparedData) -> None:
+    """Check the base against all rows of a dataset, as a run would; weights are not read.
 
     Raises:
-        InputError: As ``open_classifier`` and ``Opened.sample``.
+        InputError: As ``open_session`` and ``Session.sample``.
     """
-    chosen = {dataset: settings.datasets.get(dataset, DatasetSettings())}
-    opened = open_classifier(settings.model_copy(update={"datasets": chosen}), prepared, dataset, weights=False)
-    opened.sample()
+    session = open_session(settings, data, weights=False)
+    _ = session.sample  # encoding the rows checks them
     splits: tuple[Split, ...] = ("gate", "test")
     for split in splits:
-        if opened.facts["rows"][split]:
-            opened.rows(split)
+        if session.facts["rows"][split]:
+            session.rows(split)
 
 
-def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights: bool = True) -> Opened:
-    """Load the base for a dataset, in the shape that the two have together.
+def open_session(
+    settings: Settings,
+    data: PreparedData,
+    *,
+    weights: bool = True,
+    load: Callable[..., Classifier] = load_classifier,
+) -> Session:
+    """Load the base for a dataset, for the problem type that the two have together.
 
     It is computed with the settings' number of threads, whatever the process uses otherwise.
 
     Args:
         weights: Whether the weights are read; without them rows can be encoded, and nothing computed.
+        load: Loads the classifier; one that has it loaded already may give that.
 
     Raises:
         InputError: The base cannot be reached, or does not fit the dataset or the settings.
     """
+    own = settings.datasets.get(data.name, DatasetSettings())
+    settings = settings.model_copy(update={"datasets": {data.name: own}})
     compute = resolve_compute(settings.base)
-    facts = load_summary(prepared)
+    facts = data.facts
     reference = resolve_base(settings.base.source)
     labels = facts["labels"] if facts["shape"] == "classification" else []
     shape = choose_shape(
@@ -182,7 +271,7 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights
         objective=settings.train.objective,
         max_new_tokens=settings.evaluate.max_new_tokens,
     )
-    classifier = load_classifier(
+    classifier = load(
         reference,
         labels,
         compute=compute,
@@ -192,9 +281,9 @@ def open_classifier(settings: Settings, prepared: Path, dataset: str, *, weights
         weights=weights,
     )
     classifier.threads = compute.threads
-    _warn_of_length(dataset, settings.datasets[dataset].max_length, classifier)
+    _warn_of_length(data.name, own.max_length, classifier)
     log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
-    return Opened(classifier, settings, dataset, prepared, facts)
+    return Session(classifier, settings, data)
 
 
 def _warn_of_length(dataset: str, longest: int, classifier: Classifier) -> None:
@@ -212,28 +301,3 @@ def _warn_of_length(dataset: str, longest: int, classifier: Classifier) -> None:
             longest,
             usual,
         )
-
-
-def training_facts(result: RunResult, adapter: Adapter) -> dict[str, Any]:
-    """What a training did, as JSON: the same for the same adapter."""
-    return {
-        "learning_rate": result.run.settings.learning_rate,
-        **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
-        "best_epoch": result.best_epoch,
-        "steps": result.steps,
-        "bias_parameters": adapter.bias_parameters,
-        "head_parameters": adapter.head_parameters,
-        "adapter_sha256": adapter.sha256,
-    }
-
-
-def training_cost(result: RunResult, adapter: Adapter) -> dict[str, Any]:
-    """What a training took: other each time, so it stands in a file of its own."""
-    return {
-        "trainable_parameters": sum(value.numel() for value in (*result.deltas.values(), *result.head.values())),
-        "seconds": round(result.seconds, 3),
-        "steps_here": result.steps_here,
-        "peak_memory_bytes": result.peak_memory,
-        "bias_bytes": sum(delta.numel() * delta.element_size() for delta in adapter.deltas.values()),
-        "head_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter.head.values()),
-    }

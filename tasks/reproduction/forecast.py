@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
 from beft.training.cost import estimate
-from beft.training.session import open_classifier
+from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -58,11 +59,11 @@ def forecast(
     """
     found: dict[str, Any] = {}
     for key, prepared in inputs.items():
-        opened = open_classifier(settings, prepared, key.split("/")[0])
-        sample, test = opened.sample(), opened.rows("test")
+        session = open_session(settings, PreparedData.from_folder(prepared))
+        sample, test = session.sample, session.rows("test")
         parts = {"train": sample.train, "dev": sample.dev, "test": test}
         rows = min(settings.train.batch_size, len(sample.train))
-        costs = [estimate(opened.classifier, sample.train, rows) for _ in range(_REPEATS)]
+        costs = [estimate(session.classifier, sample.train, rows) for _ in range(_REPEATS)]
         found[key] = {
             "seconds_per_token": min(cost.seconds / cost.tokens for cost in costs),
             "rows": {split: len(part) if part else 0 for split, part in parts.items()},

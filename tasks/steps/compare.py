@@ -12,7 +12,7 @@ import numpy as np
 from beft.adapters.adapter import Adapter
 from beft.adapters.checks import check_inputs
 from beft.commands import own_command
-from beft.datasets.prepared import Rows, load_split
+from beft.datasets.prepared import PreparedData, Rows, load_split
 from beft.encoding.examples import Predictions
 from beft.errors import InputError
 from beft.evaluation.promotion.behaviour import flip_rate, perturb
@@ -22,8 +22,7 @@ from beft.evaluation.scores import NO_GATE, Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
-from beft.training.adaptation import labelled
-from beft.training.session import Opened, open_classifier
+from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.registry.package import SEEN
 from tasks.settings import PipelineSettings
@@ -40,11 +39,11 @@ class _Version:
     """One of the two, as the registry gave it: its adapter, and the ids of the rows that it was trained on.
 
     Attributes:
-        opened: The base as the adapter was trained over it: quantised in the same way.
+        session: The base as the adapter was trained over it: quantised in the same way.
     """
 
     name: str
-    opened: Opened
+    session: Session
     adapter: Adapter
     bytes: int
     seen: frozenset[str]
@@ -62,8 +61,8 @@ def compare(
         InputError: A version holds no adapter of this base, or no row of the gate split is new to both.
     """
     assert dataset is not None
-    opened = open_classifier(settings, inputs["prepare"], dataset)
-    open_as = _opener(opened)
+    session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
+    open_as = _opener(session)
     versions = [_version(side, inputs[side], open_as) for side in SIDES if side in inputs]
     whole = load_split(inputs["prepare"], "gate")
     if not len(whole):
@@ -77,7 +76,7 @@ def compare(
     gate = whole.select([at for at, name in enumerate(whole.ids) if _text_of(name) not in seen])
     if not len(gate):
         raise InputError(f"every gate row of {dataset} was trained on by one of the versions: bring fresh rows")
-    truth = labelled(opened.classifier, gate, opened.max_length).truth
+    truth = session.classifier.examples(gate, session.max_length).truth
     log.info("compare: %d gate rows, %s", len(gate), " and ".join(version.name for version in versions))
 
     predictions = {version.name: _predict(version, gate) for version in versions}
@@ -85,7 +84,7 @@ def compare(
     sides = {
         version.name: Side(
             name=version.name,
-            score=score_predictions(opened.metric, predictions[version.name], truth),
+            score=score_predictions(session.metric, predictions[version.name], truth),
             flips=_flips(version, gate, predictions[version.name], settings),
             seconds_a_row=seconds[version.name],
             adapter_bytes=version.bytes,
@@ -101,19 +100,19 @@ def compare(
             {"gate": truth},
             target="challenger",
             baselines=["champion"],
-            metrics=[opened.metric],
+            metrics=[session.metric],
             settings=judged,
             seed=settings.seed,
         )
-        gain = found.splits["gate"].gains["champion"][opened.metric]
-        slices, left_out = _slice_gains(opened, gate, predictions, settings)
+        gain = found.splits["gate"].gains["champion"][session.metric]
+        slices, left_out = _slice_gains(session, gate, predictions, settings)
     write_json(
         out / "comparison.json",
         {
-            "metric": opened.metric,
+            "metric": session.metric,
             "rows": len(gate),
             "seen_before": len(whole) - len(gate),
-            "floor": _floor(opened, truth),
+            "floor": _floor(session, truth),
             "sides": {name: asdict(side) for name, side in sides.items()},
             "gain": gain.model_dump(mode="json") if gain else None,
             "slices": [asdict(one) for one in slices],
@@ -123,13 +122,13 @@ def compare(
     return {"rows": len(gate), "scores": {name: side.score for name, side in sides.items()}}
 
 
-def _floor(opened: Opened, truth: Truth) -> float:
+def _floor(session: Session, truth: Truth) -> float:
     """What always answering the commonest label scores; where there are no labels, the metric's zero."""
-    if known_metric(opened.metric).takes != "labels" or truth.labels is None:
+    if known_metric(session.metric).takes != "labels" or truth.labels is None:
         return 0.0
     labels = np.asarray(truth.labels, dtype=np.int64)
-    width = max(len(opened.classifier.labels), int(labels.max()) + 1)
-    return score_predictions(opened.metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
+    width = max(len(session.classifier.labels), int(labels.max()) + 1)
+    return score_predictions(session.metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
 
 
 def _check_rows(version: _Version, gate: Rows, dataset: str) -> None:
@@ -140,23 +139,23 @@ def _check_rows(version: _Version, gate: Rows, dataset: str) -> None:
         raise InputError(f"the {version.name} does not fit the gate rows of {dataset}: {error}") from None
 
 
-def _opener(opened: Opened) -> Callable[[Adapter], Opened]:
-    """Opens the base as an adapter was trained over it, each way once; ``opened`` is the way of the settings."""
-    settings = opened.settings
-    known = {settings.base.quantization: opened}
+def _opener(session: Session) -> Callable[[Adapter], Session]:
+    """Opens the base as an adapter was trained over it, each way once; ``session`` is the way of the settings."""
+    settings = session.settings
+    known = {settings.base.quantization: session}
 
-    def open_as(adapter: Adapter) -> Opened:
+    def open_as(adapter: Adapter) -> Session:
         wanted = adapter.quantization or settings.base.quantization
         if wanted not in known:
             base = settings.base.model_copy(update={"quantization": wanted})
             changed = settings.model_copy(update={"base": base})
-            known[wanted] = open_classifier(changed, opened.folder, opened.dataset)
+            known[wanted] = open_session(changed, session.data)
         return known[wanted]
 
     return open_as
 
 
-def _version(name: str, folder: Path, open_as: Callable[[Adapter], Opened]) -> _Version:
+def _version(name: str, folder: Path, open_as: Callable[[Adapter], Session]) -> _Version:
     adapter = folder / "artifacts" / "adapter"
     if not adapter.is_dir() or not (folder / SEEN).is_file():
         again = own_command("beft", "run")
@@ -172,9 +171,9 @@ def _text_of(row_id: str) -> str:
 
 
 def _predict(version: _Version, rows: Rows) -> Predictions:
-    examples = labelled(version.opened.classifier, rows, version.adapter.max_length)
-    with version.adapter.attached(version.opened.classifier):
-        return version.opened.predictions(examples)
+    examples = version.session.classifier.examples(rows, version.adapter.max_length)
+    with version.adapter.attached(version.session.classifier):
+        return version.session.predictions(examples)
 
 
 def _seconds_a_row(versions: list[_Version], gate: Rows) -> dict[str, float]:
@@ -183,10 +182,10 @@ def _seconds_a_row(versions: list[_Version], gate: Rows) -> dict[str, float]:
     taken: dict[str, list[float]] = {version.name: [] for version in versions}
     for _ in range(_REPETITIONS):
         for version in versions:
-            examples = labelled(version.opened.classifier, some, version.adapter.max_length)
-            with version.adapter.attached(version.opened.classifier):
+            examples = version.session.classifier.examples(some, version.adapter.max_length)
+            with version.adapter.attached(version.session.classifier):
                 began = time.perf_counter()
-                version.opened.predictions(examples)
+                version.session.predictions(examples)
                 taken[version.name].append(time.perf_counter() - began)
     return {name: statistics.median(of) / len(some) for name, of in taken.items()}
 
@@ -206,7 +205,7 @@ def _flips(version: _Version, gate: Rows, before: Predictions, settings: Pipelin
 
 
 def _slice_gains(
-    opened: Opened, gate: Rows, predictions: Mapping[str, Predictions], settings: PipelineSettings
+    session: Session, gate: Rows, predictions: Mapping[str, Predictions], settings: PipelineSettings
 ) -> tuple[list[SliceGain], int]:
     """The right answers on every slice; values and texts are right or wrong by degrees, and are not sliced.
 
@@ -215,14 +214,14 @@ def _slice_gains(
     if any(isinstance(found, list) or found.ndim != 2 for found in predictions.values()):
         return [], 0
     right = {name: np.asarray(found).argmax(-1) == gate.labels for name, found in predictions.items()}
-    labels = opened.classifier.labels
+    labels = session.classifier.labels
     columns = {**({"group": gate.groups} if gate.groups else {}), **gate.kept}
     names = [labels[int(label)] if labels else str(label) for label in gate.labels]
     left_out = too_many_labels(names) if "label" in settings.promotion.slices else 0
     slices = row_slices(
         # A column that only other datasets of the settings have is none of this one.
         [name for name in settings.promotion.slices if name in ("length", "label", *columns)],
-        lengths=labelled(opened.classifier, gate, opened.max_length).lengths,
+        lengths=session.classifier.examples(gate, session.max_length).lengths,
         labels=names,
         columns=columns,
     )

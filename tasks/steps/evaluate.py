@@ -9,7 +9,7 @@ import torch
 
 from beft.adapters.adapter import Adapter
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
-from beft.datasets.prepared import load_split
+from beft.datasets.prepared import PreparedData, load_split
 from beft.encoding.examples import Predictions
 from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods
 from beft.files import read_json, write_json
@@ -21,7 +21,7 @@ from beft.inference.runs import LabelledRows
 from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
-from beft.training.session import Opened, open_classifier
+from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions
@@ -40,13 +40,13 @@ def evaluate(
         InputError: An adapter does not fit the base.
     """
     assert dataset is not None
-    opened = open_classifier(settings, inputs["prepare"], dataset)
-    held = ("test", "gate") if opened.facts["rows"]["gate"] else ("test",)
-    rows = {split: opened.rows(split) for split in ("train", "dev", *held)}
+    session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
+    held = ("test", "gate") if session.facts["rows"]["gate"] else ("test",)
+    rows = {split: session.rows(split) for split in ("train", "dev", *held)}
     folders = {ALL_BIASES: inputs["probe"], "target": inputs["train"]}
     target = str(read_json(inputs["train"] / "train.json")["target"])
 
-    baselines, predictions = _baselines(opened, rows)
+    baselines, predictions = _baselines(session, rows)
     costs = {name: fitted.cost() for name, fitted in baselines.items()}
     compared = list(predictions)
     for name, folder in folders.items():
@@ -55,8 +55,8 @@ def evaluate(
         # Promotion compares the target with the cheap baselines: the probe is not needed on gate.
         splits = held if name == "target" else ("test",)
         adapter = Adapter.load(folder / "adapter")
-        with adapter.attached(opened.classifier):
-            predictions[method] = _predictions(opened, rows, splits, "+".join(adapter.terms))
+        with adapter.attached(session.classifier):
+            predictions[method] = _predictions(session, rows, splits, "+".join(adapter.terms))
     log.info("evaluate: %d resamples", settings.evaluate.resamples)
     found = None
     for split in held:
@@ -69,7 +69,7 @@ def evaluate(
             {split: rows[split].truth},
             target=target,
             baselines=compared,
-            metrics=_metrics(opened),
+            metrics=_metrics(session),
             settings=settings.evaluate,
             seed=settings.seed,
         )
@@ -89,10 +89,10 @@ def evaluate(
     ids = {split: load_split(inputs["prepare"], split).ids for split in held}
     truth = {split: rows[split].truth for split in ids}
     write_predictions(out / "predictions.parquet", ids, truth, predictions)
-    headline = found.splits["test"].scores[target][opened.metric]
+    headline = found.splits["test"].scores[target][session.metric]
     return {
         "target": target,
-        "metric": opened.metric,
+        "metric": session.metric,
         "test": headline.value,
         "low": headline.low,
         "high": headline.high,
@@ -101,71 +101,71 @@ def evaluate(
 
 
 def _baselines(
-    opened: Opened, rows: Mapping[str, LabelledRows]
+    session: Session, rows: Mapping[str, LabelledRows]
 ) -> tuple[dict[str, LinearClassifier], dict[str, dict[str, Predictions]]]:
     """Fit the cheap baselines of the task's shape, and predict test and gate with them.
 
     Under a head: the head alone, and a linear model on the frozen base's features. Without one: the base as it is, and
     where answers stand for labels, logistic regression on the features of the prompts.
     """
-    if opened.shape.has_head:
-        return _baselines_of_a_head(opened, rows)
-    predictions = {"untouched": _predictions(opened, rows, _held(rows), "the untouched base")}
-    if not opened.classifier.labels:
+    if session.shape.has_head:
+        return _baselines_of_a_head(session, rows)
+    predictions = {"untouched": _predictions(session, rows, _held(rows), "the untouched base")}
+    if not session.classifier.labels:
         return {}, predictions
-    texts = {split: opened.prompts(part) for split, part in rows.items()}
-    size = opened.settings.evaluate.batch_size
+    texts = {split: session.prompts(part) for split, part in rows.items()}
+    size = session.settings.evaluate.batch_size
     features: dict[str, Floats] = {}
     for split, part in texts.items():
         log.info("evaluate: frozen features of %d %s prompts", len(part), split)
-        of_split = extract_features(opened.classifier, part.encoded, "pooled", batch_size=size)
+        of_split = extract_features(session.classifier, part.encoded, "pooled", batch_size=size)
         features[split] = of_split.double().numpy()
-    fitted, predictions["logistic_regression"] = _fit_linear(opened, Classification(), features, texts)
+    fitted, predictions["logistic_regression"] = _fit_linear(session, Classification(), features, texts)
     return {"logistic_regression": fitted}, predictions
 
 
 def _baselines_of_a_head(
-    opened: Opened, rows: Mapping[str, LabelledRows]
+    session: Session, rows: Mapping[str, LabelledRows]
 ) -> tuple[dict[str, LinearClassifier], dict[str, dict[str, Predictions]]]:
-    settings, shape = opened.settings, opened.shape
-    features = {split: _features(opened, split, part) for split, part in rows.items()}
+    settings, shape = session.settings, session.shape
+    features = {split: _features(session, split, part) for split, part in rows.items()}
     pooled = {split: of_split.pooled for split, of_split in features.items()}
     seen = {split: of_split.head for split, of_split in features.items()}
-    linear, predicted_linearly = _fit_linear(opened, shape, pooled, rows)
-    labels = len(opened.classifier.labels)
-    start = fit_linear_baseline(shape, labels, seen, rows, metric=opened.metric)
+    linear, predicted_linearly = _fit_linear(session, shape, pooled, rows)
+    labels = len(session.classifier.labels)
+    start = fit_linear_baseline(shape, labels, seen, rows, metric=session.metric)
     head_only = fit_head_only(
         seen["train"],
         rows["train"],
         seen["dev"],
         rows["dev"],
         classes=shape.outputs(labels),
-        metric=opened.metric,
-        search=HeadSearch.as_wide_as(opened.training(settings.train)),
+        metric=session.metric,
+        search=HeadSearch.as_wide_as(session.training(settings.train)),
         starts={LINEAR_BASELINES[shape.name]: start.as_tensors()},
         seed=settings.seed,
         shape=shape,
     )
     name = LINEAR_BASELINES[shape.name]
-    predictions = {"head_only": _predicted(opened, head_only, shape, seen, rows), name: predicted_linearly}
+    predictions = {"head_only": _predicted(session, head_only, shape, seen, rows), name: predicted_linearly}
     return {"head_only": head_only, name: linear}, predictions
 
 
-def _features(opened: Opened, split: str, rows: LabelledRows) -> FrozenFeatures:
+def _features(session: Session, split: str, rows: LabelledRows) -> FrozenFeatures:
     log.info("evaluate: frozen features of %d %s rows", len(rows), split)
-    return frozen_features(opened.classifier, rows.encoded, batch_size=opened.settings.evaluate.batch_size)
+    return frozen_features(session.classifier, rows.encoded, batch_size=session.settings.evaluate.batch_size)
 
 
 def _fit_linear(
-    opened: Opened, shape: Shape, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
+    session: Session, shape: Shape, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
 ) -> tuple[LinearClassifier, dict[str, Predictions]]:
-    labels = len(opened.classifier.labels)
-    fitted = fit_linear_baseline(shape, labels, features, rows, metric=opened.metric)
-    return fitted, _predicted(opened, fitted, shape, features, rows)
+    labels = len(session.classifier.labels)
+    fitted = fit_linear_baseline(shape, labels, features, rows, metric=session.metric)
+    return fitted, _predicted(session, fitted, shape, features, rows)
 
 
 def _predicted(
-    opened: Opened,
+    session: Session,
     fitted: LinearClassifier,
     shape: Shape,
     features: Mapping[str, Floats],
@@ -176,18 +176,18 @@ def _predicted(
     for split in _held(rows):
         outputs = torch.from_numpy(fitted.logits(features[split]))
         predicted = shape.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
-        found[split] = as_metric_takes(opened.metric, predicted, rows[split])
+        found[split] = as_metric_takes(session.metric, predicted, rows[split])
     return found
 
 
 def _predictions(
-    opened: Opened, rows: Mapping[str, LabelledRows], splits: Sequence[str], what: str
+    session: Session, rows: Mapping[str, LabelledRows], splits: Sequence[str], what: str
 ) -> dict[str, Predictions]:
     """What the classifier predicts as it is."""
     found: dict[str, Predictions] = {}
     for split in splits:
         log.info("evaluate: %s on %d %s rows", what, len(rows[split]), split)
-        found[split] = opened.predictions(rows[split])
+        found[split] = session.predictions(rows[split])
     return found
 
 
@@ -213,13 +213,13 @@ def _headlines(found: Evaluation) -> dict[str, JSON]:
     }
 
 
-def _metrics(opened: Opened) -> list[str]:
+def _metrics(session: Session) -> list[str]:
     """The dataset's metrics that take what its first one takes; of labels, those that are usual beside them."""
     further: tuple[str, ...] = ()
-    if labels := len(opened.classifier.labels):
+    if labels := len(session.classifier.labels):
         further = ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
-    takes = known_metric(opened.metric).takes
-    named = dict.fromkeys((*opened.metrics, *further))
+    takes = known_metric(session.metric).takes
+    named = dict.fromkeys((*session.metrics, *further))
     return [name for name in named if known_metric(name).takes == takes]
 
 

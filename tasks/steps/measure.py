@@ -14,7 +14,7 @@ from beft.comparison.common import Common
 from beft.comparison.measuring import measure_many
 from beft.comparison.registry import METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
-from beft.datasets.prepared import load_split
+from beft.datasets.prepared import PreparedData, load_split
 from beft.errors import BeftError, InputError, TrainingError
 from beft.files import write_json
 from beft.importance.methods.fisher import fisher_information
@@ -22,8 +22,9 @@ from beft.importance.probe_result import Evidence, Scores
 from beft.inference.predictions import score_rows
 from beft.settings import TERMS
 from beft.sites.site import read_bias
-from beft.training.adaptation import labelled_batches, learnt_rows
-from beft.training.session import Opened, open_classifier
+from beft.training.probe import labelled_batches
+from beft.training.sample import learnt_rows
+from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.reproduction.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.settings import PipelineSettings
@@ -51,10 +52,10 @@ def measure(
         TrainingError: Every run failed.
     """
     assert dataset is not None
-    opened = open_classifier(settings, inputs["prepare"], dataset)
+    session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
     # What went before the interruption is in no clock of this process.
     interrupted = checkpoints is not None and any(checkpoints.iterdir())
-    found = measure_many(opened, _runs(opened, settings), checkpoints=checkpoints, progress=log.info)
+    found = measure_many(session, _runs(session, settings), checkpoints=checkpoints, progress=log.info)
     results = [one for one in found if isinstance(one, MethodResult)]
     lacking = [one for one in found if isinstance(one, NotAvailable)]
     unavailable = {one.run.method: one.reason for one in lacking if not one.failed}
@@ -62,27 +63,27 @@ def measure(
     if not results:
         said = [*(f"{method}: {reason}" for method, reason in unavailable.items()), *(one.reason for one in failed)]
         raise (TrainingError if failed else InputError)("; ".join(said))
-    probes = [(one, _scores_or_none(opened, one)) for one in results if one.run.method == ALL_BIASES]
+    probes = [(one, _scores_or_none(session, one)) for one in results if one.run.method == ALL_BIASES]
     scored = [(one, scores) for one, scores in probes if scores is not None]
     records = [
-        _record(opened, one, _beside(one, scored), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES)
+        _record(session, one, _beside(one, scored), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES)
         for one in results
     ]
     of_probes = tuple(_scored(one, scores) for one, scores in scored)
     Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes, failed=failed).save(out)
     for record, one in zip(records, results, strict=True):
         if one.run.method in TERMS:
-            _adapter(opened, one).save(out / "adapters" / record.key)
+            _adapter(session, one).save(out / "adapters" / record.key)
     for one, scores in scored:
         key = next(record.key for record, result in zip(records, results, strict=True) if result is one)
         write_json(out / "importance" / f"{key}.json", scores.to_json())
     predictions = {record.key: one.predictions for record, one in zip(records, results, strict=True)}
     ids = {"test": load_split(inputs["prepare"], "test").ids}
-    write_predictions(out / "predictions.parquet", ids, {"test": opened.rows("test").truth}, predictions)
+    write_predictions(out / "predictions.parquet", ids, {"test": session.rows("test").truth}, predictions)
     return {record.key: record.scores[record.metric] for record in records}
 
 
-def _runs(opened: Opened, settings: PipelineSettings) -> list[MethodRun]:
+def _runs(session: Session, settings: PipelineSettings) -> list[MethodRun]:
     """Every method from every seed; bias terms with every learning rate and length that are compared."""
     asked, runs = settings.measure, []
     options = MethodOptions(learning_rate=asked.weight_learning_rate, weights_of=asked.random_weights_of)
@@ -90,7 +91,7 @@ def _runs(opened: Opened, settings: PipelineSettings) -> list[MethodRun]:
         if METHODS.get(method) is not Kind.BIASES or not (asked.compared_learning_rates or asked.compared_epochs):
             runs.append(MethodRun(method, seed, None, options))
             continue
-        section = opened.training(settings.probe if method == ALL_BIASES else settings.train)
+        section = session.training(settings.probe if method == ALL_BIASES else settings.train)
         rates = [{"learning_rate": rate, "learning_rates": ()} for rate in asked.compared_learning_rates]
         lengths = [{"epochs": epochs} for epochs in asked.compared_epochs]
         for rate, length in product(rates or [{}], lengths or [{}]):
@@ -110,19 +111,19 @@ def _failed(one: NotAvailable) -> Failed:
     )
 
 
-def _scores_or_none(opened: Opened, probe: MethodResult) -> Scores | None:
+def _scores_or_none(session: Session, probe: MethodResult) -> Scores | None:
     """The importance of every term; None where the probe gives none, which costs no run its result."""
     try:
-        return _scores(opened, probe)
+        return _scores(session, probe)
     except BeftError as error:
         log.warning("%s of seed %d scores no term: %s", probe.run.method, probe.run.seed, error)
         return None
 
 
-def _scores(opened: Opened, probe: MethodResult) -> Scores:
+def _scores(session: Session, probe: MethodResult) -> Scores:
     """The importance of every term by what the probe moved; Fisher is taken before it, from the head of its seed."""
-    classifier, settings = opened.classifier, opened.settings
-    common = Common(opened, ("test",), log.info)
+    classifier, settings = session.classifier, session.settings
+    common = Common(session, ("test",), log.info)
     train, sites = common.sample.train, tuple(probe.deltas)
     assert probe.training is not None
     batches = labelled_batches(classifier, train, probe.training.batch_size)
@@ -158,19 +159,19 @@ def _scored(probe: MethodResult, scores: Scores) -> Scored:
     )
 
 
-def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: bool) -> Measured:
-    settings, method = opened.settings, one.run.method
+def _record(session: Session, one: MethodResult, scores: Scores | None, *, timed: bool) -> Measured:
+    settings, method = session.settings, one.run.method
     importance = selected = inert = None
     if scores is not None and method in scores.inert:
         importance = {table.method: table.mean[method] for table in scores.tables}
         selected = scores.selection.term == method
         inert = bool(scores.inert[method]["inert"])
-    reference, rows = opened.classifier.reference, opened.facts["rows"]
+    reference, rows = session.classifier.reference, session.facts["rows"]
     paper = settings.protocol == "paper"
     return Measured(
         base=settings.base.source if reference is None else reference.portable_id,
-        dataset=opened.dataset,
-        regime=str(settings.datasets[opened.dataset].size),
+        dataset=session.dataset,
+        regime=str(settings.datasets[session.dataset].size),
         rows={
             "train": learnt_rows(rows, settings.protocol),
             "dev": 0 if paper else rows["dev"],
@@ -182,8 +183,8 @@ def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: 
         draw=settings.split.draw,
         learning_rate=None if one.training is None else one.training.learning_rate,
         epochs=None if one.training is None else one.training.epochs,
-        metric=opened.metric,
-        scores={name: score_rows(name, one.predictions["test"], opened.rows("test")) for name in opened.metrics},
+        metric=session.metric,
+        scores={name: score_rows(name, one.predictions["test"], session.rows("test")) for name in session.metrics},
         dev=one.dev,
         trained_parameters=one.trained_parameters,
         head_parameters=one.head_parameters,
@@ -197,10 +198,10 @@ def _record(opened: Opened, one: MethodResult, scores: Scores | None, *, timed: 
     )
 
 
-def _adapter(opened: Opened, one: MethodResult) -> Adapter:
+def _adapter(session: Session, one: MethodResult) -> Adapter:
     """The adapter of a bias term."""
     assert one.training is not None
-    return opened.adapter_of(
+    return session.adapter_of(
         (one.run.method,),
         one.deltas,
         one.head,

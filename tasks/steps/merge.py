@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from beft.adapters.adapter import Adapter
+from beft.datasets.prepared import PreparedData
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.scores import Method, SplitEvaluation, evaluate_methods
 from beft.files import read_json, write_json
@@ -20,7 +21,7 @@ from beft.merging.comparison import compare_all
 from beft.merging.dev import with_merged
 from beft.merging.merged import Merged
 from beft.sites.site import read_bias
-from beft.training.session import Opened, open_classifier
+from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions
@@ -53,9 +54,9 @@ def merge(
         for name in names:
             with_merged(adapters, name, result).save(out / "merged" / method / name)
     matrix = {name: _column(settings, inputs, name, adapters, merged) for name in names}
-    opened = _open(settings, inputs, names[0])
+    session = _open(settings, inputs, names[0])
     sites = {site for adapter in adapters.values() for site in adapter.deltas}
-    before = {site: read_bias(opened.classifier.model, site) for site in sites}
+    before = {site: read_bias(session.classifier.model, site) for site in sites}
     found: dict[str, JSON] = {
         "datasets": names,
         "rows": [NONE, *names, *merged],
@@ -86,13 +87,13 @@ def _column(
     merged: Mapping[str, Merged],
 ) -> SplitEvaluation:
     """Every row of the matrix on the test split of one dataset, under that dataset's own head."""
-    opened = _open(settings, inputs, name)
+    session = _open(settings, inputs, name)
     own = adapters[name]
     evaluated = inputs[f"evaluate/{name}"]
     target = str(read_json(evaluated / "evaluation.json")["target"])
     # The dataset's own adapter was evaluated on these rows already.
     predictions: dict[str, Predictions] = {name: read_predictions(evaluated / "predictions.parquet", target, "test")}
-    test = opened.rows("test")
+    test = session.rows("test")
     untouched = {site: torch.zeros_like(delta) for site, delta in own.deltas.items()}
     rows: dict[str, Adapter] = {NONE: own.with_deltas(untouched)}
     rows |= {
@@ -105,7 +106,7 @@ def _column(
     for row, adapter in rows.items():
         if adapter.sha256 not in known:  # two merges can be the same biases
             log.info("merge: the biases of %s on the test rows of %s", row, name)
-            known[adapter.sha256] = _predictions(opened, adapter, test)
+            known[adapter.sha256] = _predictions(session, adapter, test)
         predictions[row] = known[adapter.sha256]
     methods: Sequence[str] = list(merged)
     evaluation = evaluate_methods(
@@ -113,20 +114,20 @@ def _column(
         {"test": test.truth},
         target=methods[-1],
         baselines=[name, NONE],
-        metrics=[opened.metric],
+        metrics=[session.metric],
         settings=settings.evaluate,
         seed=settings.seed,
     )
     return evaluation.splits["test"]
 
 
-def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> Opened:
-    return open_classifier(settings, inputs[f"prepare/{name}"], name)
+def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> Session:
+    return open_session(settings, PreparedData.from_folder(inputs[f"prepare/{name}"]))
 
 
-def _predictions(opened: Opened, adapter: Adapter, rows: LabelledRows) -> Predictions:
-    with adapter.attached(opened.classifier):
-        return opened.predictions(rows)
+def _predictions(session: Session, adapter: Adapter, rows: LabelledRows) -> Predictions:
+    with adapter.attached(session.classifier):
+        return session.predictions(rows)
 
 
 merge_step = Step(

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from beft.datasets.prepared import PreparedData
 from beft.files import write_json
-from beft.settings import TERMS
-from beft.training.adaptation import run_probe
-from beft.training.session import open_classifier, training_cost, training_facts
+from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -25,25 +24,22 @@ def probe(
         InputError: The base cannot be reached or has no bias terms.
     """
     assert dataset is not None
-    opened = open_classifier(settings, inputs["prepare"], dataset)
-    sample = opened.sample()
-    training = opened.training(settings.probe)
-    found = run_probe(opened.classifier, sample, settings, training, checkpoints=checkpoints)
-    terms = tuple(sorted({site.term for site in found.evidence.before}, key=TERMS.index))
-    adapter = opened.adapter(found.result, terms)
+    session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
+    found = session.probe(checkpoints=checkpoints)
+    training = found.training
     found.evidence.save(out)
-    write_json(out / "history.json", found.result.history)
-    adapter.save(out / "adapter")
+    write_json(out / "history.json", training.history)
+    training.adapter.save(out / "adapter")
     facts = {
-        "terms": list(terms),
+        "terms": list(training.adapter.terms),
         "frozen_sites": [site.name for site in found.frozen],
-        "metric": sample.metric,
-        "truncated": sample.truncated,
-        **training_facts(found.result, adapter),
+        "metric": session.metric,
+        "truncated": session.sample.truncated,
+        **training.facts(),
     }
     write_json(out / "probe.json", facts)
-    write_json(out / "cost.json", training_cost(found.result, adapter))
-    return {"steps": found.result.steps, "steps_here": found.result.steps_here, "best_epoch": found.result.best_epoch}
+    write_json(out / "cost.json", training.cost())
+    return {"steps": training.run.steps, "steps_here": training.run.steps_here, "best_epoch": training.best_epoch}
 
 
 probe_step = Step(

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
 from beft.importance.probe_result import Evidence
-from beft.inference.runs import RunResult
-from beft.training.adaptation import train_terms
-from beft.training.session import open_classifier, training_cost, training_facts
+from beft.training.results import TrainingResult
+from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -27,43 +27,37 @@ def train(
     """
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
-    opened = open_classifier(settings, inputs["prepare"], dataset)
-    sample = opened.sample()
-    training = opened.training(settings.train)
-    result = train_terms(
-        opened.classifier,
-        sample,
-        settings,
-        training,
-        [target],
-        inert=Evidence.load(inputs["probe"]).inert,
-        checkpoints=checkpoints,
-    )
-    adapter = opened.adapter(result, (target,))
-    adapter.save(out / "adapter")
+    session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
+    inert = Evidence.load(inputs["probe"]).inert
+    result = session.train([target], inert=inert, checkpoints=checkpoints)
+    result.adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
     write_json(
         out / "train.json",
-        {"target": target, "metric": sample.metric, "truncated": sample.truncated, **training_facts(result, adapter)},
+        {
+            "target": target,
+            "metric": session.metric,
+            "truncated": session.sample.truncated,
+            **result.facts(),
+        },
     )
-    write_json(out / "metrics.json", _metrics(result, sample.metric))
-    write_json(out / "cost.json", training_cost(result, adapter))
+    write_json(out / "metrics.json", _metrics(result, session.metric))
+    write_json(out / "cost.json", result.cost())
     return {
         "target": target,
-        "steps": result.steps,
-        "steps_here": result.steps_here,
+        "steps": result.run.steps,
+        "steps_here": result.run.steps_here,
         "best_epoch": result.best_epoch,
-        "learning_rate": result.run.settings.learning_rate,
-        "adapter_sha256": adapter.sha256,
+        "learning_rate": result.learning_rate,
+        "adapter_sha256": result.adapter.sha256,
     }
 
 
-def _metrics(result: RunResult, metric: str) -> dict[str, JSON]:
+def _metrics(result: TrainingResult, metric: str) -> dict[str, JSON]:
     """What ``dvc metrics`` shows: a few numbers of the chosen epoch."""
     names = {"dev_metric": f"dev_{metric}", "dev_loss": "dev_loss", "train_loss": "train_loss"}
-    chosen = next(record for record in result.history if record["epoch"] == result.best_epoch)
-    numbers = {names[name]: chosen[name] for name in names if name in chosen}
-    return {**numbers, "best_epoch": result.best_epoch, "steps": result.steps}
+    numbers = {names[name]: result.best[name] for name in names if name in result.best}
+    return {**numbers, "best_epoch": result.best_epoch, "steps": result.run.steps}
 
 
 train_step = Step(

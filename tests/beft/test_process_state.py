@@ -17,6 +17,7 @@ import transformers
 
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.measuring import measure_many
+from beft.datasets.prepared import PreparedData
 from beft.inference.predictions import measure_runs, sequence_outputs
 from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
@@ -24,12 +25,13 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training.adaptation import run_probe, train_terms, train_weights
 from beft.training.fit import fit
 from beft.training.inspection import inspect_base
-from beft.training.session import Opened, open_classifier
+from beft.training.probe import run_probe
+from beft.training.session import Session, open_session
+from beft.training.target import train_terms, train_weights
 from tests.conftest import build_tiny
-from tests.support.opened import prepare_films
+from tests.support.films import prepare_films
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.tiny_bases import save_base
 from tests.support.weights import accuracy, quiet
@@ -71,7 +73,7 @@ def unchanged():
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A tiny base on a small dataset, to be computed with more threads than the process has."""
     root = tmp_path_factory.mktemp("state")
     save_base(root / "bert", build_tiny("bert"), pooling="mean")
@@ -87,7 +89,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
         }
     )
     before = torch.get_num_threads()
-    found = open_classifier(settings, root / "prepared", "films")
+    found = open_session(settings, PreparedData.from_folder(root / "prepared"))
     assert torch.get_num_threads() == before != THREADS
     return found
 
@@ -113,22 +115,22 @@ class TestTheProcessIsAsBefore:
         classifier = tiny_classifier("bert")
         train_weights_of_rows(classifier, Lora(2, 4), run_of_weights(classifier, epochs=1, dropout=True))
 
-    def test_after_a_base_was_loaded_and_inspected(self, opened: Opened) -> None:
-        source = opened.settings.base.source
+    def test_after_a_base_was_loaded_and_inspected(self, session: Session) -> None:
+        source = session.settings.base.source
         load_classifier(resolve_base(source), ("a", "b"), compute=Compute("cpu", "fp32", 2), seed=5)
         inspect_base(source, inertness=True)
 
-    def test_after_every_kind_of_method(self, opened: Opened) -> None:
+    def test_after_every_kind_of_method(self, session: Session) -> None:
         methods = ("untouched", "head_only", "logistic_regression", "value", "lora", "prefix", "rand_uniform", "full")
-        measure_many(opened, [(method, 0) for method in methods], progress=quiet)
+        measure_many(session, [(method, 0) for method in methods], progress=quiet)
 
-    def test_after_the_trainings_of_an_adaptation(self, opened: Opened, tmp_path: Path) -> None:
-        settings, sample = opened.settings, opened.sample()
-        training = opened.training(settings.train)
-        run_probe(opened.classifier, sample, settings, training, progress=quiet)
-        train_weights(opened.classifier, sample, settings, training, Lora(2, 4), progress=quiet)
-        result = train_terms(opened.classifier, sample, settings, training, ["value"], progress=quiet)
-        opened.adapter(result, ("value",)).save(tmp_path / "adapter")
+    def test_after_the_trainings_of_an_adaptation(self, session: Session, tmp_path: Path) -> None:
+        settings, sample = session.settings, session.sample
+        training = session.training(settings.train)
+        run_probe(session.classifier, sample, settings, training, progress=quiet)
+        train_weights(session.classifier, sample, settings, training, Lora(2, 4), progress=quiet)
+        result = train_terms(session.classifier, sample, settings, training, ["value"], progress=quiet)
+        session.adapter(result, ("value",)).save(tmp_path / "adapter")
         Predictor(tmp_path / "adapter", base=settings.base.source, device="cpu").predict(["a fine film"])
 
 
@@ -138,18 +140,18 @@ def run_of_value(classifier):
     return Run("run", sites, classifier.head_parameters(), 3, plain_settings(epochs=1, batch_size=8))
 
 
-def test_everything_is_computed_with_the_threads_of_the_settings(opened: Opened) -> None:
+def test_everything_is_computed_with_the_threads_of_the_settings(session: Session) -> None:
     """So a result does not depend on how many the process happens to have."""
     seen: set[int] = set()
-    handle = opened.classifier.model.base_model.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    handle = session.classifier.model.base_model.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
     try:
-        settings, sample = opened.settings, opened.sample()
-        training = opened.training(settings.train)
-        run_probe(opened.classifier, sample, settings, training, progress=quiet)
-        train_terms(opened.classifier, sample, settings, training, ["value"], progress=quiet)
-        opened.predictions(opened.rows("test"))
+        settings, sample = session.settings, session.sample
+        training = session.training(settings.train)
+        run_probe(session.classifier, sample, settings, training, progress=quiet)
+        train_terms(session.classifier, sample, settings, training, ["value"], progress=quiet)
+        session.predictions(session.rows("test"))
         methods = ("logistic_regression", "value", "lora")
-        measure_many(opened, [(method, 0) for method in methods], progress=quiet)
+        measure_many(session, [(method, 0) for method in methods], progress=quiet)
     finally:
         handle.remove()
     assert seen == {THREADS}
@@ -171,11 +173,11 @@ def test_arguments_may_all_be_named() -> None:
 
 
 def test_a_predictor_of_a_container_uses_no_more_threads_than_its_quota(
-    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, sample = opened.settings, opened.sample()
-    result = train_terms(opened.classifier, sample, settings, opened.training(settings.train), ["value"])
-    opened.adapter(result, ("value",)).save(tmp_path / "adapter")
+    settings, sample = session.settings, session.sample
+    result = train_terms(session.classifier, sample, settings, session.training(settings.train), ["value"])
+    session.adapter(result, ("value",)).save(tmp_path / "adapter")
     monkeypatch.setattr("beft.inference.predictor.usable_cores", lambda: 1)
     torch.set_num_threads(THREADS)
     try:

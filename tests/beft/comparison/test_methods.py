@@ -15,6 +15,7 @@ from beft.comparison.measuring import measure, measure_many
 from beft.comparison.registry import METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.comparison.table import method_rows, side_by_side
+from beft.datasets.prepared import PreparedData
 from beft.errors import InputError, TrainingError
 from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
@@ -22,11 +23,11 @@ from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training.adaptation import train_terms, train_weights
-from beft.training.session import Opened, open_classifier
+from beft.training.session import Session, open_session
+from beft.training.target import train_terms, train_weights
 from beft.training.weights import attached_weights
 from tests.conftest import HIDDEN, LAYERS, build_tiny
-from tests.support.opened import prepare_films
+from tests.support.films import prepare_films
 from tests.support.tiny_bases import save_base
 
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opened_at(folder: Path, base: str = "bert", **changes: object) -> Opened:
+def opened_at(folder: Path, base: str = "bert", **changes: object) -> Session:
     """The base on the dataset, in fp64."""
     settings = Settings.from_mapping(
         {
@@ -58,11 +59,11 @@ def opened_at(folder: Path, base: str = "bert", **changes: object) -> Opened:
             **changes,
         }
     )
-    return open_classifier(settings, folder / "prepared", "films")
+    return open_session(settings, PreparedData.from_folder(folder / "prepared"))
 
 
 @pytest.fixture(scope="module")
-def opened(folder: Path) -> Opened:
+def session(folder: Path) -> Session:
     return opened_at(folder)
 
 
@@ -70,15 +71,15 @@ ASKED = [("value", 0), ("head_only", 0), ("value", 1), ("query", 0), ("all_biase
 
 
 @pytest.fixture(scope="module")
-def found(opened: Opened) -> list:
-    return measure_many(opened, ASKED, splits=("dev", "test"), progress=quiet)
+def found(session: Session) -> list:
+    return measure_many(session, ASKED, splits=("dev", "test"), progress=quiet)
 
 
-def test_many_in_one_pass_are_what_each_is_alone(opened: Opened, found: list) -> None:
+def test_many_in_one_pass_are_what_each_is_alone(session: Session, found: list) -> None:
     assert [(one.run.method, one.run.seed) for one in found] == ASKED
     assert [one.together for one in found] == [5, 1, 5, 5, 5, 5, 1]
     for one in (found[2], found[3], found[4], found[6]):
-        alone = measure(opened, one.run.method, seed=one.run.seed, splits=("test",), progress=quiet)
+        alone = measure(session, one.run.method, seed=one.run.seed, splits=("test",), progress=quiet)
         assert alone.together == 1
         np.testing.assert_allclose(one.predictions["test"], alone.predictions["test"], rtol=0, atol=1e-6)
         assert one.scores["test"]["accuracy"] == alone.scores["test"]["accuracy"]
@@ -94,7 +95,7 @@ def test_a_seed_is_what_a_base_opened_with_it_gives(folder: Path, found: list, s
     """Its own head, its own order: as the command train does it with that seed in the settings."""
     own = opened_at(folder, seed=seed)
     section = own.training(own.settings.train)
-    expected = train_terms(own.classifier, own.sample(), own.settings, section, ["value"], progress=quiet)
+    expected = train_terms(own.classifier, own.sample, own.settings, section, ["value"], progress=quiet)
     [one] = [one for one in found if (one.run.method, one.run.seed) == ("value", seed)]
     assert one.best_epoch == expected.best_epoch
     for site, delta in expected.deltas.items():
@@ -102,7 +103,7 @@ def test_a_seed_is_what_a_base_opened_with_it_gives(folder: Path, found: list, s
         assert float(delta.abs().max()) > 1e-3
     if seed:
         result = train_weights(
-            own.classifier, own.sample(), own.settings, section.model_copy(update={"learning_rate": 5e-4}), Lora(),
+            own.classifier, own.sample, own.settings, section.model_copy(update={"learning_rate": 5e-4}), Lora(),
             progress=quiet,
         )  # fmt: skip
         with attached_weights(own.classifier, Lora(), result):
@@ -110,10 +111,10 @@ def test_a_seed_is_what_a_base_opened_with_it_gives(folder: Path, found: list, s
         np.testing.assert_allclose(found[-1].predictions["test"], predicted.numpy(), rtol=0, atol=1e-6)
 
 
-def test_costs_are_counted(opened: Opened, found: list) -> None:
+def test_costs_are_counted(session: Session, found: list) -> None:
     head = 2 * HIDDEN + 2
-    model = sum(parameter.numel() for parameter in opened.classifier.model.parameters())
-    biases = sum(site.width for site in find_sites(opened.classifier.model))
+    model = sum(parameter.numel() for parameter in session.classifier.model.parameters())
+    biases = sum(site.width for site in find_sites(session.classifier.model))
     trained = {
         "value": LAYERS * HIDDEN,
         "query": LAYERS * HIDDEN,
@@ -128,7 +129,7 @@ def test_costs_are_counted(opened: Opened, found: list) -> None:
         assert one.percent == pytest.approx(100 * (trained[method] + head) / model)
         assert one.model_parameters == model
         assert one.seconds > 0
-        accuracy = float((one.predictions["test"].argmax(1) == opened.rows("test").labels).mean())
+        accuracy = float((one.predictions["test"].argmax(1) == session.rows("test").labels).mean())
         assert one.scores["test"]["accuracy"].value == pytest.approx(accuracy)
         score = one.scores["dev"]["accuracy"]
         assert one.dev == pytest.approx(score.value)
@@ -138,12 +139,12 @@ def test_costs_are_counted(opened: Opened, found: list) -> None:
     assert not any(delta.any() for delta in found[5].deltas.values()) and len(found[5].deltas) == LAYERS
 
 
-def test_cheap_baselines_are_fitted_on_the_frozen_features(opened: Opened) -> None:
-    results = measure_many(opened, [("logistic_regression", 0), ("head_only", 0)], progress=quiet)
-    sample, test = opened.sample(), opened.rows("test")
+def test_cheap_baselines_are_fitted_on_the_frozen_features(session: Session) -> None:
+    results = measure_many(session, [("logistic_regression", 0), ("head_only", 0)], progress=quiet)
+    sample, test = session.sample, session.rows("test")
     assert sample.dev is not None
     parts = {"train": sample.train, "dev": sample.dev, "test": test}
-    pooled = {name: frozen_features(opened.classifier, rows.encoded).pooled for name, rows in parts.items()}
+    pooled = {name: frozen_features(session.classifier, rows.encoded).pooled for name, rows in parts.items()}
     fitted = fit_logistic_regression(
         pooled["train"], sample.train.labels, pooled["dev"], sample.dev.labels, classes=2, metric="accuracy"
     )
@@ -155,9 +156,9 @@ def test_cheap_baselines_are_fitted_on_the_frozen_features(opened: Opened) -> No
 
 def test_the_paper_s_protocol_trains_the_whole_sample_to_the_last_epoch(folder: Path) -> None:
     """Without dev; BERT's pooler bias and the head are trained, and inert terms too."""
-    opened = opened_at(folder, protocol="paper", head={"pooling": "model"})
+    session = opened_at(folder, protocol="paper", head={"pooling": "model"})
     runs = [("head_only", 0), ("value", 0), ("key", 0), ("logistic_regression", 0)]
-    *trained, regression = measure_many(opened, runs, progress=quiet)
+    *trained, regression = measure_many(session, runs, progress=quiet)
     head = HIDDEN + 2 * HIDDEN + 2
     assert [one.trainable_parameters for one in trained] == [head, LAYERS * HIDDEN + head, LAYERS * HIDDEN + head]
     assert all(one.best_epoch == 2 and one.dev is None and one.inert is None for one in trained)
@@ -180,22 +181,22 @@ def test_bert_base_has_the_paper_s_counts() -> None:
 
 
 def test_what_a_base_has_not_got_says_why_and_stops_nothing(folder: Path) -> None:
-    opened = opened_at(folder, "llama")
-    value, lora, low_rank = measure_many(opened, [("value", 0), ("lora", 0), ("low_rank_value", 0)], progress=quiet)
+    session = opened_at(folder, "llama")
+    value, lora, low_rank = measure_many(session, [("value", 0), ("lora", 0), ("low_rank_value", 0)], progress=quiet)
     assert isinstance(value, NotAvailable) and "no bias at value" in value.reason
     assert isinstance(low_rank, NotAvailable) and "base.add_biases" in low_rank.reason
     assert lora.trained_parameters == LAYERS * 8 * ((32 + 32) + (32 + 16))
     with pytest.raises(InputError, match="no bias at value"):
-        measure(opened, "value", progress=quiet)
+        measure(session, "value", progress=quiet)
     with pytest.raises(InputError, match="Did you mean 'value'"):
-        measure(opened, "valeu", progress=quiet)
+        measure(session, "valeu", progress=quiet)
 
 
-def test_options_and_searches_reach_the_weights(opened: Opened, folder: Path) -> None:
+def test_options_and_searches_reach_the_weights(session: Session, folder: Path) -> None:
     options = MethodOptions(rank=2, alpha=4, prefix_tokens=3, weights_of="intermediate", learning_rate=1e-3)
     names = ("lora", "prefix", "rand_uniform", "low_rank_value")
     lora, prefix, rand_uniform, low_rank = measure_many(
-        opened, [MethodRun(name, 0, options=options) for name in names], progress=quiet
+        session, [MethodRun(name, 0, options=options) for name in names], progress=quiet
     )
     assert lora.trained_parameters == LAYERS * 2 * 2 * 2 * HIDDEN
     assert prefix.trained_parameters == 3 * LAYERS * 2 * HIDDEN
@@ -252,9 +253,9 @@ def test_every_method_is_of_a_kind() -> None:
     }  # fmt: skip
 
 
-def test_a_run_that_fails_says_why_and_the_others_keep_their_results(opened: Opened, tmp_path: Path) -> None:
+def test_a_run_that_fails_says_why_and_the_others_keep_their_results(session: Session, tmp_path: Path) -> None:
     """In a shared pass, alone, and at one of several learning rates; as a sweep asks for them."""
-    section = opened.training(opened.settings.train)
+    section = session.training(session.settings.train)
     lost = section.model_copy(update={"learning_rate": 1e300, "learning_rates": ()})
     some = section.model_copy(update={"learning_rates": (1e300, 1e-2)})
     asked = [
@@ -263,8 +264,8 @@ def test_a_run_that_fails_says_why_and_the_others_keep_their_results(opened: Ope
         MethodRun("value", 1, some),
         MethodRun("lora", 0),
     ]
-    found = measure_many(opened, asked, checkpoints=tmp_path, progress=quiet)
-    [value] = measure_many(opened, asked[:1], progress=quiet)
+    found = measure_many(session, asked, checkpoints=tmp_path, progress=quiet)
+    [value] = measure_many(session, asked[:1], progress=quiet)
     assert isinstance(found[0], MethodResult) and isinstance(value, MethodResult)
     for site, delta in value.deltas.items():
         torch.testing.assert_close(found[0].deltas[site], delta, rtol=0, atol=1e-9)
@@ -274,7 +275,7 @@ def test_a_run_that_fails_says_why_and_the_others_keep_their_results(opened: Ope
     assert "failed" in found[2].tried[0] and "failed" not in found[2].tried[1]
     assert isinstance(found[3], MethodResult)
     with pytest.raises(TrainingError, match="a learning_rate below"):
-        measure(opened, "value", training=lost, progress=quiet)
+        measure(session, "value", training=lost, progress=quiet)
     shown = side_by_side(method_rows([found[0]], "accuracy"), [found[1]], title="films", metric="accuracy")
     assert any(note.startswith("value, seed 0, failed: ") for note in shown.notes)
 
@@ -296,13 +297,13 @@ def test_an_unexpected_error_of_one_run_is_its_own(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("part", ["_plan", "fit"])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ZeroDivisionError("by zero")])
 def test_what_ends_a_shared_pass_ends_no_other_method(
-    part: str, error: Exception, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    part: str, error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(f"beft.comparison.shared_passes.{part}", fail)
-    found = measure_many(opened, [("value", 0), ("untouched", 0), ("query", 0)], progress=quiet)
+    found = measure_many(session, [("value", 0), ("untouched", 0), ("query", 0)], progress=quiet)
     assert [isinstance(one, NotAvailable) and one.failed for one in found] == [True, False, True]
     assert str(error) in found[0].reason  # type: ignore[union-attr]
 

@@ -1,5 +1,6 @@
 """Methods over language models: zero-shot, demonstrations in the prompt, and prefixes while text is generated."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from beft.comparison.demonstrations import BETWEEN, draw_demonstrations, with_de
 from beft.comparison.measuring import measure, measure_many
 from beft.comparison.registry import MethodOptions
 from beft.comparison.result import MethodRun, NotAvailable
-from beft.datasets.prepared import save_split
+from beft.datasets.prepared import PreparedData, load_split, save_split
 from beft.errors import InputError
 from beft.inference.generation import generate_answers
 from beft.settings import Settings
-from beft.training.session import Opened
+from beft.training.session import Session
 from tests.support.rows import tiny_classifier
 from tests.support.shapes import Task, answer_score, sequences_of, task, text_rows
 
@@ -28,7 +29,7 @@ def quiet(_line):
     """Progress that nobody reads."""
 
 
-def opened_task(name, folder: Path, *, family: str = "") -> tuple[Opened, Task]:
+def opened_task(name, folder: Path, *, family: str = "") -> tuple[Session, Task]:
     """A tiny language model with prepared rows of one shape."""
     made = task(name, family=family)
     for split, rows, seed in (("train", 30, 0), ("dev", 14, 1), ("test", 14, 2), ("gate", 5, 3)):
@@ -43,12 +44,12 @@ def opened_task(name, folder: Path, *, family: str = "") -> tuple[Opened, Task]:
             "evaluate": {"resamples": 100},
         }
     )
-    facts = {"metric": METRICS[name], "rows": {"train": 30}, "labels": ["no", "yes"]}
-    return Opened(made.classifier, settings, name, folder, facts), made
+    facts = {"dataset": name, "metric": METRICS[name], "rows": {"train": 30}, "labels": ["no", "yes"]}
+    return Session(made.classifier, settings, PreparedData(facts, partial(load_split, folder))), made
 
 
 @pytest.fixture(scope="module")
-def ranked(tmp_path_factory) -> Opened:
+def ranked(tmp_path_factory) -> Session:
     return opened_task("candidates", tmp_path_factory.mktemp("candidates"))[0]
 
 
@@ -64,7 +65,7 @@ def plain_probabilities(model, tokenizer, prompts, candidates):
     return np.array(found)
 
 
-def test_untouched_is_zero_shot(ranked: Opened) -> None:
+def test_untouched_is_zero_shot(ranked: Session) -> None:
     found = measure(ranked, "untouched", progress=quiet)
     texts = text_rows("candidates", 14, 2).texts
     expected = plain_probabilities(
@@ -76,7 +77,7 @@ def test_untouched_is_zero_shot(ranked: Opened) -> None:
     assert found.dev is not None and found.seconds == 0
 
 
-def test_in_context_shows_drawn_rows_of_train_with_their_answers(ranked: Opened) -> None:
+def test_in_context_shows_drawn_rows_of_train_with_their_answers(ranked: Session) -> None:
     """Against sequences that are put together by hand."""
     shape, tokenizer = ranked.classifier.shape, ranked.classifier.tokenizer
     train, test = text_rows("candidates", 30, 0), text_rows("candidates", 14, 2)
@@ -108,8 +109,8 @@ def test_in_context_shows_drawn_rows_of_train_with_their_answers(ranked: Opened)
 
 @pytest.mark.parametrize("name", ["ranked", "generated"])
 def test_other_shapes_of_language_models_are_shown_their_answers_too(name, tmp_path) -> None:
-    opened, _ = opened_task(name, tmp_path)
-    shape = opened.classifier.shape
+    session, _ = opened_task(name, tmp_path)
+    shape = session.classifier.shape
     train = text_rows(name, 30, 0)
     right = {
         text: answers[0] if train.answers else train.choices[row][train.labels[row]]
@@ -119,17 +120,17 @@ def test_other_shapes_of_language_models_are_shown_their_answers_too(name, tmp_p
         text, answer = one.split("=")
         assert answer == right[text]
     behind, counts = with_demonstrations(
-        shape, opened.classifier.tokenizer, opened.rows("test"), draw_demonstrations(shape, train, 9, 0), LENGTH
+        shape, session.classifier.tokenizer, session.rows("test"), draw_demonstrations(shape, train, 9, 0), LENGTH
     )
     encoded = behind.encoded if behind.prompts is None else behind.prompts
     assert encoded.lengths.max() <= LENGTH - shape.new_tokens
     assert counts.min() >= 1
-    found = measure(opened, "in_context", progress=quiet)
+    found = measure(session, "in_context", progress=quiet)
     assert len(found.predictions["test"]) == 14
     assert 0 <= found.scores["test"][METRICS[name]].value <= 1
 
 
-def test_terms_and_weights_train_without_a_head(ranked: Opened) -> None:
+def test_terms_and_weights_train_without_a_head(ranked: Session) -> None:
     asked = [("value", 0), ("query", 1), ("key", 0), ("head_only", 0), ("logistic_regression", 0), ("lora", 0)]
     value, query, *without, lora = measure_many(ranked, asked, progress=quiet)
     assert value.together == query.together == 2
@@ -191,10 +192,10 @@ def test_text_is_generated_behind_a_prefix(family) -> None:
     assert found != before
 
 
-def test_demonstrations_are_for_language_models(ranked: Opened) -> None:
+def test_demonstrations_are_for_language_models(ranked: Session) -> None:
     with pytest.raises(InputError, match="0 demonstrations"):
         draw_demonstrations(ranked.classifier.shape, text_rows("candidates", 5, 0), 0, 0)
-    headed = Opened(tiny_classifier(), ranked.settings, "candidates", ranked.folder, ranked.facts)
+    headed = Session(tiny_classifier(), ranked.settings, ranked.data)
     headed.classifier.tokenizer = ranked.classifier.tokenizer
     with pytest.raises(InputError, match="shows examples to a language model, and this is classification by a head"):
         measure(headed, "in_context", progress=quiet)

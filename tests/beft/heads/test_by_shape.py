@@ -18,7 +18,8 @@ from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
 from beft.settings import Settings
-from beft.training.adaptation import Sample, head_start
+from beft.training.head_start import head_start
+from beft.training.sample import Sample
 from tests.support.shapes import PROMPT, task
 
 

@@ -11,13 +11,13 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from beft.adapters.adapter import Adapter
-from beft.datasets.prepared import Rows, load_split, save_split
+from beft.datasets.prepared import PreparedData, Rows, load_split, save_split
 from beft.files import write_json
 from beft.inference.predictor import Predictor
 from beft.merging.choice import choose_merges
 from beft.merging.dev import with_merged
 from beft.settings import Settings
-from beft.training.session import Opened, open_classifier
+from beft.training.session import Session, open_session
 from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -55,8 +55,8 @@ def settings_of(base: Path, folders: dict[str, Path]) -> Settings:
 def chosen(settings: Settings, folders: dict[str, Path], out: Path) -> tuple[dict[str, Any], dict[str, Adapter]]:
     """The choices, and the datasets' own adapters with random biases; the merged ones are saved."""
 
-    def open_dataset(name: str) -> Opened:
-        return open_classifier(settings, folders[name], name)
+    def open_dataset(name: str) -> Session:
+        return open_session(settings, PreparedData.from_folder(folders[name]))
 
     adapters = {name: make_adapter(open_dataset(name).classifier) for name in folders}
     choices = choose_merges(settings.merge, adapters, open_dataset)

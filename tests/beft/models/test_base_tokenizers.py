@@ -21,7 +21,6 @@ from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.tokenizer_loading import check_known, known_tokens, model_positions
 from beft.problems.multiple_choice import MultipleChoice
-from beft.training.adaptation import labelled
 from beft.training.inspection import inspect_base
 from tests.beft.inference.test_threads import SHAPES, opened, save_adapter
 from tests.beft.models.test_base_files import Change, alone, both, entries, parts, without, write
@@ -177,7 +176,7 @@ def test_positions_are_as_many_as_the_model_computes(family: str, usable: int | 
 
 
 def logits_of(classifier: Classifier, texts: Any, pairs: Any = None, max_length: int = 128) -> Any:
-    rows = labelled(classifier, Rows(list(map(str, range(len(texts)))), list(texts), pairs, []), max_length)
+    rows = classifier.examples(Rows(list(map(str, range(len(texts)))), list(texts), pairs, []), max_length)
     return classifier(rows.batch(np.arange(len(rows)))).detach()
 
 
@@ -187,7 +186,7 @@ def test_texts_are_cut_to_the_positions_that_the_base_has(stated: int | None, ba
     entries(TOKENIZER, model_max_length=stated)(base)
     classifier = load(base)
     long = "a good film " * 100
-    rows = labelled(classifier, Rows(["1", "2"], [long, "fine"], None, []), 128)
+    rows = classifier.examples(Rows(["1", "2"], [long, "fine"], None, []), 128)
     assert rows.lengths.tolist() == [64, 3]
     assert rows.encoded.truncated == 1
     by_hand = AutoTokenizer.from_pretrained(plain)(long, truncation=True, max_length=64, return_tensors="pt")
@@ -290,7 +289,7 @@ def test_the_features_of_a_decoder_are_what_its_head_sees_where_texts_end_with_t
     entries(TOKENIZER, pad_token="[SEP]")(folder)
     classifier = load(folder)
     assert classifier.tokenizer("fine")["input_ids"][-1] == classifier.tokenizer.pad_token_id
-    rows = labelled(classifier, Rows(["1", "2"], ["a good film", "fine"], None, []), 32)
+    rows = classifier.examples(Rows(["1", "2"], ["a good film", "fine"], None, []), 32)
     batch = rows.batch(np.arange(2))
     with torch.no_grad():
         found = classifier.output_layer(classifier.head_features(batch))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from beft.datasets.prepared import Rows
+from beft.datasets.prepared import PreparedData, Rows
 from beft.encoding.tokenization import encode
 from beft.files import read_json, write_json
 from beft.inference.features import extract_features
@@ -19,7 +19,7 @@ from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.settings import Settings
-from beft.training.session import Opened
+from beft.training.session import Session
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -93,11 +93,11 @@ def test_features_of_prompts_do_not_depend_on_their_neighbours(tiny: Callable[..
     compute = Compute("cpu", "fp64", 1)
     classifier = load_classifier(resolve_base(str(base)), ("bad", "good"), compute=compute, shape=shape)
     settings = Settings.from_mapping({"base": {"source": str(base)}, "datasets": {"films": {"max_length": 24}}})
-    opened = Opened(classifier, settings, "films", tmp_path, {})
+    session = Session(classifier, settings, PreparedData({"dataset": "films"}, {}.__getitem__))
 
     def features(texts: tuple[str, ...]) -> torch.Tensor:
         rows = Rows([str(row) for row in range(len(texts))], list(texts), None, [0] * len(texts))
-        prompts: LabelledRows = opened.prompts(shape.examples(classifier.tokenizer, rows, 24))
+        prompts: LabelledRows = session.prompts(shape.examples(classifier.tokenizer, rows, 24))
         return extract_features(classifier, prompts.encoded, "pooled")
 
     together = features(TEXTS)

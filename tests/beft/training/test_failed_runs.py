@@ -13,9 +13,9 @@ from beft.comparison.baselines.lora import Lora
 from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
-from beft.training.adaptation import train_weights
 from beft.training.fit import fit
 from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.target import train_weights
 from beft.training.trainer import TrainingPass
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.weights import accuracy, quiet
@@ -110,7 +110,7 @@ def test_a_learning_rate_that_fails_is_left_out_of_the_choice() -> None:
 
 def test_weights_that_fail_at_one_rate_are_trained_at_the_others() -> None:
     from beft.settings import Settings
-    from beft.training.adaptation import Sample
+    from beft.training.sample import Sample
 
     classifier = tiny_classifier()
     settings = plain_settings(epochs=1, batch_size=8, dropout=False).model_copy(
@@ -127,7 +127,7 @@ def test_weights_that_fail_at_one_rate_are_trained_at_the_others() -> None:
 
 def test_what_did_not_fit_into_memory_is_gone_before_the_next_rate_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     from beft.settings import Settings
-    from beft.training.adaptation import Sample
+    from beft.training.sample import Sample
 
     classifier, held = tiny_classifier(), []
 
@@ -138,7 +138,7 @@ def test_what_did_not_fit_into_memory_is_gone_before_the_next_rate_is_trained(mo
         held.append(weakref.ref(computed))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("beft.training.adaptation.fit_weights", exhausted)
+    monkeypatch.setattr("beft.training.target.fit_weights", exhausted)
     settings = plain_settings().model_copy(update={"learning_rates": (1e-3, 1e-2)})
     own = Settings.from_mapping({"datasets": {"films": {}}})
     with pytest.raises(TrainingError, match="out of memory"):

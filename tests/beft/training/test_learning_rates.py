@@ -10,9 +10,11 @@ from beft.comparison.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
-from beft.training.adaptation import Sample, run_probe, settings_of, train_terms, train_weights
 from beft.training.fit import fit
 from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.probe import run_probe
+from beft.training.sample import Sample, settings_of
+from beft.training.target import train_terms, train_weights
 from tests.support.rows import random_rows, tiny_classifier
 
 RATES = (3e-4, 3e-2, 0.5)

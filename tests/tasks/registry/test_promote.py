@@ -13,14 +13,14 @@ from sklearn.linear_model import LogisticRegression
 
 from beft.adapters.adapter import Adapter
 from beft.datasets.preparation import prepare_source
-from beft.datasets.prepared import load_split, save_split
+from beft.datasets.prepared import PreparedData, load_split, save_split
 from beft.errors import InputError
 from beft.evaluation.promotion.verdict import judge
 from beft.files import read_json, write_json
 from beft.inference.features import extract_features
 from beft.inference.predictor import Predictor
 from beft.settings import SplitSettings
-from beft.training.session import open_classifier
+from beft.training.session import open_session
 from tasks.pipeline import find_step
 from tasks.registry.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.registry.gate import DECISION, GateDecisions
@@ -43,11 +43,11 @@ pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 def good(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """A run over films whose head scikit-learn fitted to the gate rows themselves, so that its adapter answers well."""
     folder = tmp_path_factory.mktemp("good")
-    opened = open_classifier(finished_run.settings, finished_run.inputs["prepare/films"], "films")
+    session = open_session(finished_run.settings, PreparedData.from_folder(finished_run.inputs["prepare/films"]))
     adapter = Adapter.load(finished_run.inputs["train/films"] / "adapter")
-    gate = opened.rows("gate")
-    with adapter.attached(opened.classifier):
-        features = extract_features(opened.classifier, gate.encoded, "head").numpy()
+    gate = session.rows("gate")
+    with adapter.attached(session.classifier):
+        features = extract_features(session.classifier, gate.encoded, "head").numpy()
     fitted = LogisticRegression(C=100, max_iter=5000).fit(features, gate.labels)
     weight, bias = (torch.from_numpy(value).float() for value in (fitted.coef_[0], fitted.intercept_))
     values = {"weight": torch.stack([-weight, weight]) / 2, "bias": torch.cat([-bias, bias]) / 2}

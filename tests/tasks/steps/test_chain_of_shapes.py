@@ -12,10 +12,10 @@ from scipy.stats import pearsonr
 
 from beft.adapters.adapter import Adapter
 from beft.comparison.measuring import measure_many
-from beft.datasets.prepared import load_split, load_summary
+from beft.datasets.prepared import PreparedData, load_split, load_summary
 from beft.files import read_json
 from beft.inference.predictor import Predictor
-from beft.training.session import open_classifier
+from beft.training.session import open_session
 from tasks.pipeline import find_step, input_keys
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions
@@ -170,8 +170,8 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
 )
 def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, encoder):
     folders, settings = encoder
-    opened = open_classifier(settings, folders[f"prepare/{shape}"], shape)
-    found = measure_many(opened, [("logistic_regression", 0), ("head_only", 0)], progress=lambda _: None)
+    session = open_session(settings, PreparedData.from_folder(folders[f"prepare/{shape}"]))
+    found = measure_many(session, [("logistic_regression", 0), ("head_only", 0)], progress=lambda _: None)
     tuning = read_json(folders[f"evaluate/{shape}"] / "evaluation.json")["tuning"]
     for result, name in zip(found, (linear, "head_only"), strict=True):
         assert result.dev == pytest.approx(tuning[name]["dev"], abs=1e-6)
@@ -188,7 +188,7 @@ def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
                 "train": settings.train.model_copy(update={"objective": objective}),
             }
         )
-        return open_classifier(changed, prepared, "classification").shape.name
+        return open_session(changed, PreparedData.from_folder(prepared)).shape.name
 
     assert shape_under("auto") == shape_under("language_model", "candidates") == "candidates"
     assert shape_under("auto", "language_model") == "language_model"

@@ -18,8 +18,8 @@ from tasks.settings import PipelineSettings
 from tasks.steps.measure import measure
 from tasks.tracking.connection import connect
 from tests.conftest import build_tiny
+from tests.support.films import prepare_films
 from tests.support.measured import measured
-from tests.support.opened import prepare_films
 from tests.support.small_data import small_workspace
 from tests.support.tiny_bases import save_base
 

@@ -1,0 +1,178 @@
+"""Datasets in memory: a known one that is loaded, or one made of a user's texts and labels."""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from beft.datasets.description import NAME, Description
+from beft.datasets.reading.loaders import fetch_source
+from beft.datasets.preparation import prepare_source
+from beft.datasets.prepared import SPLITS, PreparedData, load_split, load_summary
+from beft.datasets.registry import find_dataset
+from beft.errors import InputError
+from beft.files import write_text
+from beft.settings import Settings, SplitSettings
+
+_FILE = "rows.jsonl"
+
+
+class Dataset(PreparedData):
+    """A dataset in memory, divided into train, dev, gate and test.
+
+    ``beft.load_dataset`` loads a known one, ``Dataset.from_rows`` makes one of texts and labels, and
+    ``Dataset.from_folder`` reads what the step ``prepare`` wrote.
+
+    Attributes:
+        facts: The content of ``data.json``: name, labels, metric, rows by split, where the rows came from.
+        read: Gives the rows of a split.
+
+    Example:
+        >>> import beft
+        >>> reviews = [f"film {number} is {word}" for number in range(50) for word in ("gripping", "dull")]
+        >>> data = beft.Dataset.from_rows(reviews, ["good", "bad"] * 50, test_rows=20, gate_rows=0)
+        >>> print(data)
+        rows: 64 train, 16 dev, 0 gate, 20 test; accuracy
+        >>> data.labels
+        ('bad', 'good')
+        >>> len(data.rows("test"))
+        20
+    """
+
+    @classmethod
+    def from_rows(
+        cls,
+        texts: Sequence[str],
+        labels: Sequence[str | int | float | bool],
+        *,
+        pairs: Sequence[str] | None = None,
+        name: str = "rows",
+        metric: str | None = None,
+        size: int | str = "all",
+        test_rows: int | Literal["auto"] = "auto",
+        gate_rows: int | Literal["auto"] = "auto",
+        draw: int = 0,
+    ) -> Self:
+        """Make a dataset of texts and their labels, and divide it.
+
+        Copies of a text never stand in two splits, and every split has each label's share of the rows.
+
+        Args:
+            texts: One text a row.
+            labels: One a row. Texts, whole numbers and truth values are classes; numbers with a fraction (``float``)
+                are values to be predicted.
+            pairs: The second text of each row, for a dataset of pairs.
+            name: The dataset's name, which the adapter keeps.
+            metric: The headline metric; None: accuracy of classes, the Pearson correlation of values.
+            size: How many rows train and dev share: a number, or ``"all"``.
+            test_rows: Rows of test; ``"auto"``: a fifth of all, 1,000 at most.
+            gate_rows: Rows of gate, which only a promotion reads; 0: none.
+            draw: Which random division is made.
+
+        Raises:
+            InputError: The lengths differ, a text is blank, there is one label only, or there are too few rows.
+
+        Example:
+            >>> data = Dataset.from_rows([f"film {n}" for n in range(100)], [n / 10 for n in range(100)], name="stars")
+            >>> data.metric
+            'pearson'
+        """
+        columns: dict[str, Sequence[Any]] = {"text": texts, "label": _plain(labels)}
+        if pairs is not None:
+            columns["text_pair"] = pairs
+        for what, values in columns.items():
+            if isinstance(values, str) or len(values) != len(texts):
+                raise InputError(f"there are {len(texts)} texts, but not as many values of {what}: give a list of each")
+        description = _description(name, columns, metric)
+        split = _split(test_rows, gate_rows, draw)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+            write_text(Path(folder, _FILE), "".join(f"{json.dumps(row)}\n" for row in rows))
+            return cls.prepared_from(description, Path(folder), size, split)
+
+    @classmethod
+    def prepared_from(cls, description: Description, root: Path, size: int | str, split: SplitSettings) -> Self:
+        """Fetch and prepare a described dataset, and keep all of it in memory.
+
+        Args:
+            root: The working folder, where the paths of a user's files begin.
+            size: How many rows train and dev share: a number or a regime of the dataset.
+
+        Raises:
+            DatasetError: The source cannot be reached, or is not what the description says.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            raw, prepared = Path(folder, "raw"), Path(folder, "prepared")
+            raw.mkdir()
+            prepared.mkdir()
+            fetch_source(description, raw, root)
+            prepare_source(raw, prepared, size=size, settings=split)
+            return cls(load_summary(prepared), {name: load_split(prepared, name) for name in SPLITS}.__getitem__)
+
+
+def load_dataset(
+    name: str,
+    *,
+    size: int | str = "auto",
+    test_rows: int | Literal["auto"] = "auto",
+    gate_rows: int | Literal["auto"] = "auto",
+    draw: int = 0,
+    root: Path | str | None = None,
+) -> Dataset:
+    """Load a known dataset, and divide it into train, dev, gate and test.
+
+    Args:
+        name: An embedded dataset (``beft datasets ls`` lists them), or one described in ``data/datasets/NAME.yaml`` of
+            the working folder.
+        size: How many rows train and dev share: a number, or ``"low"``, ``"medium"``, ``"high"``, ``"all"``;
+            ``"auto"``: low where the dataset has it, else all.
+        test_rows: Rows of test, for a dataset without a test split of its own.
+        gate_rows: Rows of gate, which only a promotion reads; 0: none.
+        draw: Which random division is made.
+        root: The working folder; None: the current one.
+
+    Raises:
+        InputError: The name is unknown; the message has the nearest known one.
+        DatasetError: The source cannot be reached, or is not what its description says.
+
+    Example:
+        >>> import beft
+        >>> data = beft.load_dataset("rotten_tomatoes", size=100)
+        >>> print(data)
+        rotten_tomatoes: 80 train, 20 dev, 1,000 gate, 1,066 test; accuracy
+    """
+    folder = Path.cwd() if root is None else Path(root)
+    split = _split(test_rows, gate_rows, draw)
+    return Dataset.prepared_from(find_dataset(name, folder), folder, size, split)
+
+
+def _split(test_rows: int | str, gate_rows: int | str, draw: int) -> SplitSettings:
+    values = {"test_rows": test_rows, "gate_rows": gate_rows, "draw": draw}
+    return Settings.from_mapping({"split": values}).split
+
+
+def _plain(labels: Sequence[Any]) -> list[Any]:
+    """The labels as Python's own values, where they are numbers of NumPy or torch."""
+    return [label.item() if hasattr(label, "item") else label for label in labels]
+
+
+def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | None) -> Description:
+    if not NAME.fullmatch(name):
+        raise InputError(f"a dataset cannot be called {name!r}: lower-case letters, digits, - and _ only")
+    labels = columns["label"]
+    if any(isinstance(label, float) and not math.isfinite(label) for label in labels):
+        raise InputError("a label is NaN or infinite")
+    values: dict[str, Any] = {
+        "name": name,
+        "title": "rows from memory",
+        "version": 1,
+        "source": {"kind": "files", "train": [_FILE]},
+        "columns": {column: column for column in columns},
+    }
+    if any(isinstance(label, float) for label in labels):
+        values["shape"] = "regression"
+    else:
+        values["labels"] = {str(label): [label] for label in sorted(set(labels), key=lambda one: (str(type(one)), one))}
+    return Description.from_mapping(values | ({} if metric is None else {"metric": metric}), name)

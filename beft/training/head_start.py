@@ -1,0 +1,55 @@
+"""Where the head starts before a training."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.encoding.examples import LabelledRows
+from beft.heads.by_shape import linear_head
+from beft.inference.features import extract_features
+from beft.models.classifier import Classifier
+from beft.process_state import with_own_threads
+from beft.settings import Settings
+from beft.sites.offloading import module_device
+from beft.training.sample import Sample
+
+
+@with_own_threads
+def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
+    """Where the head starts: what is not named starts as the model has it.
+
+    ``best_constant`` names the output layer's bias, where it is drawn and not the base's own: the biases of the base
+    then do not have to find the values' mean, or the labels' frequencies, first of all (benchmarks/recipes.md).
+    ``logistic_regression`` names the layer, as a linear model on what it sees (ridge regression of values, a
+    conditional logit of choices): linear probing before fine-tuning.
+    """
+    kind = settings.head_init
+    if kind == "random" or not classifier.shape.has_head:
+        return {}
+    if kind == "best_constant":
+        return _best_constant(classifier, sample)
+
+    def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
+        return extract_features(classifier, rows.encoded, "head").numpy(), rows
+
+    weight, bias = linear_head(
+        classifier.shape,
+        len(classifier.labels),
+        seen(sample.train),
+        seen(sample.dev) if sample.dev else None,
+        metric=sample.metric,
+        seed=settings.seed,
+    )
+    device = module_device(classifier.output_layer)
+    start = {f"{classifier.output_name}.weight": weight.to(device)}
+    if classifier.output_layer.bias is not None:
+        start[f"{classifier.output_name}.bias"] = bias.to(device)
+    return start
+
+
+def _best_constant(classifier: Classifier, sample: Sample) -> dict[str, Tensor]:
+    bias = f"{classifier.output_name}.bias"
+    constant = classifier.shape.best_constant(sample.train.labels, len(classifier.labels))
+    if constant is None or bias not in classifier.drawn:
+        return {}
+    return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}

@@ -1,0 +1,72 @@
+"""The rows that a training learns from, and how many there are under each protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from beft.datasets.prepared import Rows
+from beft.encoding.examples import LabelledRows, Predictions
+from beft.inference.predictions import score_rows
+from beft.models.classifier import Classifier
+from beft.settings import ProbeSettings, Settings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows that may be learnt from: train, and dev that chooses; dev is None under ``protocol: paper``."""
+
+    train: LabelledRows
+    dev: LabelledRows | None
+    metric: str
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were longer than the maximal length and were cut."""
+        return self.train.encoded.truncated + (self.dev.encoded.truncated if self.dev else 0)
+
+
+def make_sample(
+    classifier: Classifier, train: Rows, dev: Rows, *, max_length: int, metric: str, protocol: str = "beft"
+) -> Sample:
+    """Encode the sample; under ``protocol: paper`` train and dev are one and nothing is left to choose with."""
+    if protocol == "paper":
+        return Sample(classifier.examples(joined(train, dev), max_length, training=True), None, metric)
+    return Sample(classifier.examples(train, max_length, training=True), classifier.examples(dev, max_length), metric)
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of both, in this order."""
+
+    def both(name: str) -> Any:
+        one, other = getattr(first, name), getattr(second, name)
+        return None if one is None or other is None else [*one, *other]
+
+    kept = {name: [*values, *second.kept[name]] for name, values in first.kept.items() if name in second.kept}
+    return replace(first, **{field.name: both(field.name) for field in fields(Rows) if field.name != "kept"}, kept=kept)
+
+
+def learnt_rows(rows: Mapping[str, int], protocol: str) -> int:
+    """How many of the rows of each split a training learns from; under ``protocol: paper`` those of dev as well."""
+    return rows["train"] + (rows["dev"] if protocol == "paper" else 0)
+
+
+def settings_of(section: ProbeSettings, settings: Settings, dataset: str, rows: int) -> TrainingSettings:
+    """A training section with what the dataset's own settings replace, and a length that fits so many rows."""
+    own = settings.datasets[dataset]
+    changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
+    if own.learning_rate is not None:
+        changes |= {"learning_rate": own.learning_rate, "learning_rates": ()}
+    return section.model_copy(update=changes).over(rows)
+
+
+@dataclass(frozen=True)
+class DevMetric:
+    """A metric over some rows, as ``fit`` takes it; without rows (there is no dev) it is never asked."""
+
+    name: str
+    rows: LabelledRows | None
+
+    def __call__(self, predictions: Predictions, _: Any) -> float:
+        """Its value for the predictions of the rows."""
+        assert self.rows is not None
+        return score_rows(self.name, predictions, self.rows)
