@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _DASH = "\N{EN DASH}"
+_PRINTED_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,16 @@ class Table:
         if path.suffix.lower() not in forms:
             raise InputError(f"a table is written as {', '.join(forms)}, not as {path.name!r}")
         write_text(path, forms[path.suffix.lower()]())
+
+    def __str__(self) -> str:
+        """The table as plain text, for ``print``."""
+        from rich.console import Console
+
+        console = Console(file=StringIO(), width=_PRINTED_WIDTH, color_system=None)
+        console.print(self)
+        file = console.file
+        assert isinstance(file, StringIO)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
     def __rich__(self) -> "RichTable":
         """The table for a terminal: ``rich.print(table)``. No text in it is taken as markup."""

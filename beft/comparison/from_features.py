@@ -15,6 +15,9 @@ from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
 from beft.models.memory import PeakMemory
+from beft.problems.shape import Shape
+from beft.settings import TrainingSettings
+from beft.training.session import Session
 
 
 def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
@@ -37,9 +40,10 @@ def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
     rows = {"train": common.sample.train, "dev": common.sample.dev}
     began = time.perf_counter()
     if asked.method == "logistic_regression":
-        fitted = _linear(common, features, rows)
+        fitted = fit_linear(common.session, features, rows)
     else:
-        fitted = _head_only(common, asked, features, rows)
+        training = asked.training or common.session.training(common.settings.train)
+        fitted = fit_head(common.session, features, rows, training=training, seed=asked.seed)
     seconds = made + time.perf_counter() - began
     predictions = {
         split: shape.predictions(
@@ -61,25 +65,43 @@ def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
     )
 
 
-def _linear(common: Common, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]) -> LinearClassifier:
-    labels = len(common.classifier.labels)
-    return fit_linear_baseline(common.classifier.shape, labels, features, rows, metric=common.sample.metric)
-
-
-def _head_only(
-    common: Common, asked: MethodRun, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows]
+def fit_linear(
+    session: Session,
+    features: Mapping[str, Floats],
+    rows: Mapping[str, LabelledRows],
+    *,
+    shape: Shape | None = None,
 ) -> LinearClassifier:
-    training = asked.training or common.session.training(common.settings.train)
-    shape = common.classifier.shape
+    """The linear model of the problem type on features, fitted on train and chosen on dev.
+
+    Args:
+        features: Of ``train`` and ``dev``, [sequences, hidden].
+        rows: Their examples.
+        shape: Another problem type than the session's.
+    """
+    labels = len(session.classifier.labels)
+    return fit_linear_baseline(shape or session.shape, labels, features, rows, metric=session.metric)
+
+
+def fit_head(
+    session: Session,
+    features: Mapping[str, Floats],
+    rows: Mapping[str, LabelledRows],
+    *,
+    training: TrainingSettings,
+    seed: int,
+) -> LinearClassifier:
+    """The head's output layer on the features that it sees, searched for as widely as ``training``; chosen on dev."""
+    shape = session.shape
     return fit_head_only(
         features["train"],
         rows["train"],
         features["dev"],
         rows["dev"],
-        classes=shape.outputs(len(common.classifier.labels)),
-        metric=common.sample.metric,
+        classes=shape.outputs(len(session.classifier.labels)),
+        metric=session.metric,
         search=HeadSearch.as_wide_as(training),
-        starts={LINEAR_BASELINES[shape.name]: _linear(common, features, rows).as_tensors()},
-        seed=asked.seed,
+        starts={LINEAR_BASELINES[shape.name]: fit_linear(session, features, rows).as_tensors()},
+        seed=seed,
         shape=shape,
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from beft.datasets.description import NAME, Description
-from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import SPLITS, PreparedData, load_split, load_summary
+from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
 from beft.files import write_text

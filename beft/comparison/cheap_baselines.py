@@ -1,0 +1,118 @@
+"""The cheap baselines of a problem type: what is fitted on the frozen base, and what they predict."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from beft.comparison.from_features import fit_head, fit_linear
+from beft.datasets.prepared import Split
+from beft.encoding.examples import LabelledRows, Predictions
+from beft.evaluation.scores import Cost
+from beft.heads.by_shape import LINEAR_BASELINES
+from beft.heads.linear import LinearClassifier
+from beft.inference.features import Floats, extract_features, frozen_features
+from beft.inference.predictions import as_metric_takes
+from beft.problems.classification import Classification
+from beft.problems.shape import Shape
+from beft.training.session import Session
+
+log = logging.getLogger("beft.comparison")
+
+HEAD_ONLY, LINEAR = "head_only", "logistic_regression"
+
+
+@dataclass
+class Baselines:
+    """Fitted baselines by name: how they were fitted, what they predict on each split, and what they took."""
+
+    fitted: dict[str, LinearClassifier] = field(default_factory=dict)
+    predictions: dict[str, dict[str, Predictions]] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+
+
+def cheap_baselines(
+    session: Session, rows: Mapping[str, LabelledRows], *, only: Sequence[str] | None = None
+) -> Baselines:
+    """Fit the cheap baselines of the problem type, and predict test and gate with them.
+
+    Under a head: the head alone, and a linear model on the frozen base's features. Without one: the base as it is, and
+    where answers stand for labels, logistic regression on the features of the prompts.
+
+    Args:
+        only: The baselines that are wanted; None: all.
+    """
+    if session.shape.has_head:
+        return _under_a_head(session, rows, only)
+    found = Baselines()
+    if only is None or "untouched" in only:
+        found.predictions["untouched"] = predict_splits(session, rows, held_out(rows), "the untouched base")
+    if session.classifier.labels and (only is None or LINEAR in only):
+        texts = {split: session.prompts(part) for split, part in rows.items()}
+        features: dict[str, Floats] = {}
+        for split, part in texts.items():
+            log.info("evaluate: frozen features of %d %s prompts", len(part), split)
+            size = session.settings.evaluate.batch_size
+            of_split = extract_features(session.classifier, part.encoded, "pooled", batch_size=size)
+            features[split] = of_split.double().numpy()
+        fitted = fit_linear(session, features, texts, shape=Classification())
+        _add(found, LINEAR, session, fitted, Classification(), features, texts)
+    return found
+
+
+def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequence[str] | None) -> Baselines:
+    found, shape = Baselines(), session.shape
+    linear = LINEAR_BASELINES[shape.name]
+    wanted = [name for name in (HEAD_ONLY, linear) if only is None or name in only]
+    if not wanted:
+        return found
+    features = {}
+    for split, part in rows.items():
+        log.info("evaluate: frozen features of %d %s rows", len(part), split)
+        size = session.settings.evaluate.batch_size
+        features[split] = frozen_features(session.classifier, part.encoded, batch_size=size)
+    pooled = {split: of_split.pooled for split, of_split in features.items()}
+    seen = {split: of_split.head for split, of_split in features.items()}
+    if HEAD_ONLY in wanted:
+        training, seed = session.training(session.settings.train), session.settings.seed
+        fitted = fit_head(session, seen, rows, training=training, seed=seed)
+        _add(found, HEAD_ONLY, session, fitted, shape, seen, rows)
+    if linear in wanted:
+        _add(found, linear, session, fit_linear(session, pooled, rows), shape, pooled, rows)
+    return found
+
+
+def _add(
+    found: Baselines,
+    name: str,
+    session: Session,
+    fitted: LinearClassifier,
+    shape: Shape,
+    features: Mapping[str, Floats],
+    rows: Mapping[str, LabelledRows],
+) -> None:
+    """Add a fitted linear layer, with what it predicts on test and gate, as the headline metric takes it."""
+    found.fitted[name], found.costs[name], found.predictions[name] = fitted, fitted.cost(), {}
+    for split in held_out(rows):
+        outputs = torch.from_numpy(fitted.logits(features[split]))
+        predicted = shape.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
+        found.predictions[name][split] = as_metric_takes(session.metric, predicted, rows[split])
+
+
+def predict_splits(
+    session: Session, rows: Mapping[str, LabelledRows], splits: Sequence[str], what: str
+) -> dict[str, Predictions]:
+    """What the classifier predicts as it is."""
+    found: dict[str, Predictions] = {}
+    for split in splits:
+        log.info("evaluate: %s on %d %s rows", what, len(rows[split]), split)
+        found[split] = session.predictions(rows[split])
+    return found
+
+
+def held_out(rows: Mapping[str, LabelledRows]) -> list[Split]:
+    """The splits that are predicted: test, and gate where rows are kept for one."""
+    splits: tuple[Split, ...] = ("test", "gate")
+    return [split for split in splits if split in rows]

@@ -1,0 +1,146 @@
+"""Adapters and baselines on the same rows: every metric with an interval, and the target's gain over each baseline."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beft.adapters.adapter import Adapter
+from beft.comparison.cheap_baselines import Baselines, cheap_baselines, predict_splits
+from beft.datasets.prepared import Split
+from beft.encoding.examples import LabelledRows, Predictions
+from beft.evaluation.scores import Cost, Evaluation, Gain, Method, Score, evaluate_methods
+from beft.metrics.registry import known_metric
+from beft.tables import Column, Estimate, Table
+from beft.training.session import Session
+
+log = logging.getLogger("beft.comparison")
+
+FitBaselines = Callable[[Session, Mapping[str, LabelledRows]], Baselines]
+"""From a session and its encoded rows by split to fitted baselines."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterEvaluation:
+    """Adapters and baselines, evaluated on the same rows.
+
+    Attributes:
+        evaluation: Scores by split, method and metric, and the gains of the target over each baseline.
+        predictions: Method -> split -> what it predicted, as the headline metric takes it.
+        tuning: How each baseline that has settings of its own was chosen, as JSON.
+        rows: The encoded rows by split.
+    """
+
+    evaluation: Evaluation
+    predictions: Mapping[str, Mapping[str, Predictions]]
+    tuning: Mapping[str, Any]
+    rows: Mapping[str, LabelledRows]
+
+    def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> Score:
+        """A score with its interval; by default the target's headline metric on test."""
+        found = self.evaluation
+        return found.splits[split].scores[method or found.target][metric or found.metrics[0]]
+
+    def gain(self, baseline: str, *, split: str = "test", metric: str | None = None) -> Gain:
+        """The gain of the target over a baseline, with its interval; by default by the headline metric on test."""
+        found = self.evaluation
+        return found.splits[split].gains[baseline][metric or found.metrics[0]]
+
+    def table(self, split: str = "test") -> Table:
+        """A row a method: its metrics, and by how much the target is better by the headline metric."""
+        found = self.evaluation
+        of_split, headline = found.splits[split], found.metrics[0]
+        rows = []
+        for method, scores in of_split.scores.items():
+            gain = of_split.gains[method][headline] if method in of_split.gains else None
+            cells = [Estimate(one.value, one.low, one.high) for one in (scores[name] for name in found.metrics)]
+            rows.append((method, *cells, None if gain is None else Estimate(gain.difference, gain.low, gain.high)))
+        return Table(
+            title=f"{of_split.rows:,} {split} rows",
+            columns=[
+                "method",
+                *(Column(name, digits=3) for name in found.metrics),
+                Column(f"gain of {found.target} in {headline}", digits=3, signed=True),
+            ],
+            rows=rows,
+            notes=[
+                f"In brackets: {100 * found.confidence:g} % intervals, by {found.resamples:,} resamples of the rows."
+            ],
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(str(self.table(split)) for split in self.evaluation.splits)
+
+
+def evaluate_adapters(
+    session: Session,
+    adapters: Mapping[str, Adapter],
+    *,
+    target: str,
+    splits: Sequence[Split] = ("test",),
+    fit_baselines: FitBaselines = cheap_baselines,
+    costs: Mapping[str, Cost] | None = None,
+) -> AdapterEvaluation:
+    """Evaluate adapters and baselines on the same rows.
+
+    Args:
+        adapters: By the names of methods; the target is evaluated on every split, the others on test.
+        target: The adapter whose gains are computed.
+        splits: ``test``, and ``gate`` where a promotion is decided.
+        fit_baselines: Gives the baselines; by default the cheap ones of the problem type.
+        costs: What the adapters' trainings took.
+
+    Raises:
+        InputError: An adapter does not fit the base.
+    """
+    every: tuple[Split, ...] = ("train", "dev", *splits)
+    rows: dict[str, LabelledRows] = {split: session.rows(split) for split in every}
+    found = fit_baselines(session, rows)
+    compared, predictions = list(found.predictions), dict(found.predictions)
+    for name, adapter in adapters.items():
+        of_adapter = splits if name == target else ("test",)
+        with adapter.attached(session.classifier):
+            predictions[name] = predict_splits(session, rows, of_adapter, "+".join(adapter.terms))
+    log.info("evaluate: %d resamples", session.settings.evaluate.resamples)
+    evaluation = _evaluate(session, rows, splits, predictions, target, compared, {**found.costs, **(costs or {})})
+    tuning = {name: fitted.to_json() for name, fitted in found.fitted.items()}
+    return AdapterEvaluation(evaluation, predictions, tuning, rows)
+
+
+def _evaluate(
+    session: Session,
+    rows: Mapping[str, LabelledRows],
+    splits: Sequence[str],
+    predictions: Mapping[str, Mapping[str, Predictions]],
+    target: str,
+    baselines: Sequence[str],
+    costs: Mapping[str, Cost],
+) -> Evaluation:
+    by_split = [
+        evaluate_methods(
+            {
+                name: Method({split: of_method[split]}, costs.get(name))
+                for name, of_method in predictions.items()
+                if split in of_method
+            },
+            {split: rows[split].truth},
+            target=target,
+            baselines=baselines,
+            metrics=_metrics(session),
+            settings=session.settings.evaluate,
+            seed=session.settings.seed,
+        )
+        for split in splits
+    ]
+    merged = {name: of_split for one in by_split for name, of_split in one.splits.items()}
+    return by_split[0].model_copy(update={"splits": merged})
+
+
+def _metrics(session: Session) -> list[str]:
+    """The dataset's metrics that take what its first one takes; of labels, those that are usual beside them."""
+    further: tuple[str, ...] = ()
+    if labels := len(session.classifier.labels):
+        further = ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
+    takes = known_metric(session.metric).takes
+    named = dict.fromkeys((*session.metrics, *further))
+    return [name for name in named if known_metric(name).takes == takes]
