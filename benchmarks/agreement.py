@@ -29,11 +29,11 @@ from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
 from beft.training.fit import fit
 from beft.training.sample import DevMetric, make_sample, settings_of
-from benchmarks import machine
-from benchmarks.glue import GLUE, glue_data, glue_identity, is_here
-from benchmarks.intervals import CONFIDENCE, Interval
-from benchmarks.plain_loop import train_plainly
-from benchmarks.prepared import ROOT, prepared_data, settings_on_disk
+from benchmarks.common import machine
+from benchmarks.common.glue import GLUE, glue_data, glue_identity, is_here
+from benchmarks.common.intervals import CONFIDENCE, Interval
+from benchmarks.common.plain_loop import train_plainly
+from benchmarks.common.prepared import ROOT, prepared_data, settings_on_disk
 
 HERE = Path(__file__).parent
 DATASETS = {"rotten_tomatoes": None, "sst2": None, "rte": 10}

@@ -29,10 +29,11 @@ from beft.models.device import Compute, resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
 from beft.training.fit import fit
-from benchmarks import compiling, machine, peers, step_profile
-from benchmarks.glue import glue_rows, is_here
-from benchmarks.timing import Comparison, compare
-from benchmarks.work import PLAIN, SOURCE, accuracy, first_rows, run_of, sample
+from benchmarks import compiling
+from benchmarks.common import machine, peers, step_profile
+from benchmarks.common.glue import glue_rows, is_here
+from benchmarks.common.timing import Comparison, compare
+from benchmarks.common.work import PLAIN, SOURCE, accuracy, first_rows, run_of, sample
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -16,9 +16,9 @@ from typing import Any
 from beft.files import read_json, write_json, write_text
 from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
-from benchmarks import machine
+from benchmarks.common import machine
+from benchmarks.common.prepared import ROOT
 from benchmarks.fault_matrix import MATRIX, Case
-from benchmarks.prepared import ROOT
 
 HERE = Path(__file__).parent
 _FOLDER = re.compile(r"/\S*/pytest-of-[^/]+/pytest-\d+/[^/\s]+")

@@ -22,11 +22,12 @@ from beft.files import write_json
 from beft.inference.runs import finished
 from beft.models.device import Compute
 from beft.training.fit import fit
-from benchmarks import compiled_steps, machine, peers
+from benchmarks import compiled_steps
+from benchmarks.common import machine, peers
+from benchmarks.common.random_models import Shape, random_classifier, random_model, random_rows
+from benchmarks.common.timing import Comparison, compare
+from benchmarks.common.work import PLAIN, accuracy, first_rows, run_of
 from benchmarks.gpu_table import RUNS, write_table
-from benchmarks.random_models import Shape, random_classifier, random_model, random_rows
-from benchmarks.timing import Comparison, compare
-from benchmarks.work import PLAIN, accuracy, first_rows, run_of
 
 HERE = Path(__file__).parent
 BERT = {"vocabulary": 30522, "positions": 512}

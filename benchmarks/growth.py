@@ -19,10 +19,10 @@ from typing import Any
 from beft.files import write_json, write_text
 from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
-from benchmarks import machine
+from benchmarks.common import machine
+from benchmarks.common.prepared import ROOT
 from benchmarks.growth_picture import draw_growth
 from benchmarks.growth_point import Cost, Point
-from benchmarks.prepared import ROOT
 
 HERE = Path(__file__).parent
 RUNS = (1, 2, 4, 8, 12, 24)

@@ -12,8 +12,8 @@ from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites
 from beft.training.cost import estimate
 from beft.training.fit import fit
-from benchmarks.peak import ResidentPeak
-from benchmarks.random_models import Shape, random_classifier, random_rows
+from benchmarks.common.peak import ResidentPeak
+from benchmarks.common.random_models import Shape, random_classifier, random_rows
 
 HEAD_WIDTH = 64
 REPETITIONS = 3

@@ -10,9 +10,9 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.training.fit import fit
-from benchmarks import peers
-from benchmarks.peak import ResidentPeak
-from benchmarks.work import PLAIN, SOURCE, accuracy, run_of, sample
+from benchmarks.common import peers
+from benchmarks.common.peak import ResidentPeak
+from benchmarks.common.work import PLAIN, SOURCE, accuracy, run_of, sample
 
 
 def main(kind: str) -> None:

@@ -23,9 +23,9 @@ from beft.training.learning_rates import best_tried
 from beft.training.sample import joined
 from beft.training.session import open_session
 from beft.training.target import train_terms
-from benchmarks import machine
-from benchmarks.intervals import Interval
-from benchmarks.prepared import ROOT, prepared_data
+from benchmarks.common import machine
+from benchmarks.common.intervals import Interval
+from benchmarks.common.prepared import ROOT, prepared_data
 from benchmarks.recipe_studies import CHOSEN, STUDIES, Changes, Study
 
 HERE = Path(__file__).parent

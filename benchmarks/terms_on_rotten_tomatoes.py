@@ -26,8 +26,8 @@ from beft.settings import Settings
 from beft.training.probe import run_probe
 from beft.training.sample import make_sample, settings_of
 from beft.training.target import train_terms
-from benchmarks import machine
-from benchmarks.prepared import prepared_data, settings_on_disk
+from benchmarks.common import machine
+from benchmarks.common.prepared import prepared_data, settings_on_disk
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks import compiled_steps, gpu
-from benchmarks.random_models import Shape, random_classifier, random_rows
-from benchmarks.work import run_of
+from benchmarks.common.random_models import Shape, random_classifier, random_rows
+from benchmarks.common.work import run_of
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beft.models.device import Compute
-from benchmarks import machine
+from benchmarks.common import machine
 from benchmarks.growth import LAYERS, RUNS, TOKENS, WIDTHS, measure, series, write
 from benchmarks.growth_point import Cost, Point
 

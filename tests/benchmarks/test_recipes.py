@@ -4,7 +4,7 @@ import pytest
 
 from beft.datasets.prepared import SPLITS, load_split
 from beft.settings import SplitSettings
-from benchmarks.prepared import prepared_data
+from benchmarks.common.prepared import prepared_data
 from benchmarks.recipe_studies import CHOSEN, STUDIES
 from benchmarks.recipes import gains, settings_of, spare_rows, summary, table, with_chosen
 

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Seen
 from tests.faults.striking import read_only
 from tests.faults.workspace import STEPS, Faulty, small_faulty
-from tests.support.mlflow_server import MlflowServer
+from tests.support.servers.mlflow_server import MlflowServer
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.conftest import Seen
 from tests.faults.workspace import STEPS, Faulty, small_faulty
-from tests.support.server import Server
+from tests.support.servers.server import Server
 
 
 class PrefectServer(Server):

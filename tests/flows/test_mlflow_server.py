@@ -8,7 +8,7 @@ import pytest
 from beft.errors import BeftError, InputError
 from flows.cli import status_of
 from flows.servers.mlflow_server import personal_server, team_server
-from tests.support.postgresql import free_port
+from tests.support.servers.postgresql import free_port
 
 SECRET = "never:shown@all"
 NAMED = {

@@ -21,8 +21,8 @@ from flows.servers.prefect_server import server_address
 from tests.conftest import build_tiny
 from tests.faults.workspace import small_faulty
 from tests.flows.test_reproduce import runs
-from tests.support.mlflow_server import mlflow_server
-from tests.support.postgresql import free_port
+from tests.support.servers.mlflow_server import mlflow_server
+from tests.support.servers.postgresql import free_port
 from tests.support.small_data import small_workspace
 from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until

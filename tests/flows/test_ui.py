@@ -16,7 +16,7 @@ import pytest
 
 from beft.errors import InputError
 from flows.servers.ui import serve
-from tests.support.postgresql import PASSWORD, USER, postgresql
+from tests.support.servers.postgresql import PASSWORD, USER, postgresql
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -15,8 +15,8 @@ from beft.errors import BeftError, InputError
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of, silence
 from tasks.tracking.connection import connect, tracking_uri
-from tests.support.mlflow_server import mlflow_server
-from tests.support.postgresql import PASSWORD, USER, free_port, postgresql
+from tests.support.servers.mlflow_server import mlflow_server
+from tests.support.servers.postgresql import PASSWORD, USER, free_port, postgresql
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 

@@ -15,8 +15,8 @@ from tasks.steps.register import register, still_registered
 from tasks.tracking.connection import TRIES, connect
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
-from tests.support.mlflow_server import mlflow_server
-from tests.support.relay import relay_to
+from tests.support.servers.mlflow_server import mlflow_server
+from tests.support.servers.relay import relay_to
 from tests.tasks.steps.test_register import SERVED
 from tests.tasks.tracking.test_runs import log_all
 

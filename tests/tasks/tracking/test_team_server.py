@@ -25,8 +25,8 @@ from tasks.tracking.connection import as_default, connect
 from tasks.tracking.entries import entries, shown
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
-from tests.support.mlflow_server import ROOT, MlflowServer, mlflow_server
-from tests.support.postgresql import PASSWORD, USER, postgresql
+from tests.support.servers.mlflow_server import ROOT, MlflowServer, mlflow_server
+from tests.support.servers.postgresql import PASSWORD, USER, postgresql
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("_no_tracking_address")]
 

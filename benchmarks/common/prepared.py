@@ -13,7 +13,7 @@ from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
 from beft.settings import Settings, SplitSettings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager

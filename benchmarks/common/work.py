@@ -8,7 +8,7 @@ from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import BaseSettings, SplitSettings, TrainingSettings
 from beft.sites.site import find_sites
-from benchmarks.prepared import prepared_data
+from benchmarks.common.prepared import prepared_data
 
 SOURCE = BaseSettings().source
 PLAIN = TrainingSettings(

@@ -19,7 +19,7 @@ from beft.models.classifier import Classifier
 from beft.names import known_name
 from beft.settings import SplitSettings
 from beft.training.sample import joined
-from benchmarks.prepared import ROOT, prepared_data
+from benchmarks.common.prepared import ROOT, prepared_data
 
 GLUE = ("sst2", "rte")
 
