@@ -15,7 +15,8 @@ import numpy as np
 from beft.bank.bank import Bank
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.datasets.prepared import load_split, load_summary
-from beft.evaluation.scores import Cost, Method, evaluate_methods
+from beft.evaluation.records import Cost
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.inference.features import Floats, frozen_features, predict_probabilities

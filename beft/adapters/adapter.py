@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from beft.adapters.checks import check_complete, check_fits, check_one_base, check_tensors, listed
 from beft.adapters.folding import FoldReport, fold_adapter
+from beft.adapters.model_facts import ModelFacts
 from beft.adapters.peft_format import (
     ModuleFacts,
     PeftPlan,
@@ -52,25 +53,6 @@ from beft.problems.registry import read_shape
 from beft.problems.shape import Shape
 from beft.settings import TERMS, Quantization
 from beft.sites.site import BiasSite, find_sites
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What an adapter knows of the model that it was trained on, besides its base.
-
-    Attributes:
-        model: The class of the model.
-        modules: The modules that the adapter touches.
-        sites: Names of all sites that the adapter's terms have in the model; saving without one is refused.
-        head: Names of all parameters that the head needs; saving without one is refused.
-        tokenizer: What the tokenizer does, see ``beft.models.tokenizer_facts``.
-    """
-
-    model: str
-    modules: Mapping[str, ModuleFacts]
-    sites: frozenset[str]
-    head: frozenset[str]
-    tokenizer: Mapping[str, int | str]
 
 
 @dataclass(frozen=True, eq=False)

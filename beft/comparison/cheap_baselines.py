@@ -10,7 +10,7 @@ import torch
 from beft.comparison.from_features import fit_head, fit_linear
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.scores import Cost
+from beft.evaluation.records import Cost
 from beft.heads.by_shape import LINEAR_BASELINES
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats, extract_features, frozen_features

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.scores import Method, Score, evaluate_methods
+from beft.evaluation.records import Score
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.inference.features import Floats, extract_features
 from beft.inference.predictions import as_metric_takes, predict_rows
 from beft.models.base import load_classifier

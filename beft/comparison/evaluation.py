@@ -9,7 +9,8 @@ from beft.adapters.adapter import Adapter
 from beft.comparison.cheap_baselines import Baselines, cheap_baselines, predict_splits
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.scores import Cost, Evaluation, Gain, Method, Score, evaluate_methods
+from beft.evaluation.records import Cost, Evaluation, Gain, Score
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric
 from beft.tables import Column, Estimate, Table
 from beft.training.session import Session

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from beft.comparison.cheap_baselines import LINEAR, Baselines, cheap_baselines, held_out
 from beft.comparison.measuring import measure
 from beft.encoding.examples import LabelledRows
-from beft.evaluation.scores import Cost
+from beft.evaluation.records import Cost
 from beft.heads.by_shape import LINEAR_BASELINES
 from beft.inference.predictions import as_metric_takes
 from beft.training.session import Session

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beft.comparison.registry import MethodOptions
 from beft.encoding.examples import Predictions
-from beft.evaluation.scores import Score
+from beft.evaluation.records import Score
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.weight_method import WeightsState

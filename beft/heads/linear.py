@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from beft.errors import InputError
-from beft.evaluation.scores import Cost
+from beft.evaluation.records import Cost
 from beft.heads.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.metrics.registry import rank_on_dev
 from beft.problems.classification import Classification

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beft.evaluation.scores import Evaluation
+from beft.evaluation.records import Evaluation
 from beft.files import read_json
 from beft.importance.result import Importance
 from tasks.engine.declaration import JSON

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.commands import predict_command
-from beft.evaluation.scores import Evaluation, Score
+from beft.evaluation.records import Evaluation, Score
 from beft.files import read_json
 from flows.runs.links import LOCAL_PREFECT, flow_run_page, mlflow_page
 from flows.terminal.commands import server_command

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from beft.evaluation.scores import Evaluation
+from beft.evaluation.records import Evaluation
 from beft.metrics.registry import METRICS
 from tasks.engine.declaration import JSON
 from tasks.reporting.formatting import percent, points, small

@@ -8,7 +8,7 @@ from typing import Any
 from beft.commands import own_command
 from beft.errors import InputError
 from beft.evaluation.promotion.verdict import Check, Evidence, Side, SliceGain, Verdict, judge
-from beft.evaluation.scores import Gain
+from beft.evaluation.records import Gain
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from beft.names import unknown_name
 from beft.tables import Column, Table

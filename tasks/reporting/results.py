@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beft.evaluation.scores import Evaluation
+from beft.evaluation.records import Evaluation
 from beft.files import read_json
 from tasks.settings import PipelineSettings
 

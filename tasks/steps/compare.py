@@ -18,7 +18,8 @@ from beft.errors import InputError
 from beft.evaluation.promotion.behaviour import flip_rate, perturb
 from beft.evaluation.promotion.slices import row_slices, too_many_labels
 from beft.evaluation.promotion.verdict import Side, SliceGain, slice_gain
-from beft.evaluation.scores import NO_GATE, Method, evaluate_methods
+from beft.evaluation.records import NO_GATE
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth

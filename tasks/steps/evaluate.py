@@ -6,7 +6,7 @@ from pathlib import Path
 from beft.adapters.adapter import Adapter
 from beft.comparison.evaluation import evaluate_adapters
 from beft.datasets.prepared import PreparedData, Split
-from beft.evaluation.scores import Cost, Evaluation
+from beft.evaluation.records import Cost, Evaluation
 from beft.files import read_json, write_json
 from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step

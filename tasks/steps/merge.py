@@ -14,7 +14,8 @@ import torch
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import PreparedData
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.scores import Method, SplitEvaluation, evaluate_methods
+from beft.evaluation.records import SplitEvaluation
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.merging.choice import choose_merges
 from beft.merging.comparison import compare_all

@@ -8,7 +8,7 @@ from typing import Any
 
 import beft
 from beft.evaluation.promotion.certainty import decision_certainty
-from beft.evaluation.scores import Cost, Gain, Score
+from beft.evaluation.records import Cost, Gain, Score
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
 from beft.metrics.registry import METRICS

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beft.evaluation.scores import Evaluation
+from beft.evaluation.records import Evaluation
 from beft.files import read_json
 from tasks.engine.declaration import JSON
 from tasks.engine.store import StepRecord

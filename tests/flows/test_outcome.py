@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from beft.evaluation.scores import Cost, Method, evaluate_methods
+from beft.evaluation.records import Cost
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.files import write_json
 from beft.settings import EvaluateSettings
 from flows.terminal.outcome import rows, show

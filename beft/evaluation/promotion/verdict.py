@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from beft.evaluation.bootstrap import percentile_interval
 from beft.evaluation.promotion.rules import PromotionRules
 from beft.evaluation.promotion.slices import MOST_VALUES
-from beft.evaluation.scores import Gain
+from beft.evaluation.records import Gain
 
 Outcome = Literal["PROMOTE", "HOLD", "REJECT"]
 

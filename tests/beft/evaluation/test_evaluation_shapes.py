@@ -9,7 +9,8 @@ from scipy.stats import binom, binomtest, kstest, pearsonr, spearmanr
 
 from beft.errors import InputError
 from beft.evaluation.bootstrap import bootstrap, exchange_test, percentile_interval, single_units
-from beft.evaluation.scores import Evaluation, Method, SplitEvaluation, evaluate_methods
+from beft.evaluation.records import Evaluation, SplitEvaluation
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric
 from beft.metrics.truth import Truth
 from beft.settings import EvaluateSettings

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from beft.errors import InputError
-from beft.evaluation.scores import Cost, Evaluation, Method, evaluate_methods
+from beft.evaluation.records import Cost, Evaluation
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.settings import EvaluateSettings
 
 SETTINGS = EvaluateSettings(resamples=1000)

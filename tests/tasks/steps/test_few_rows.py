@@ -9,7 +9,7 @@ from beft.datasets.drafting.draft import draft_description
 from beft.datasets.prepared import load_split, load_summary
 from beft.errors import InputError
 from beft.evaluation.promotion.certainty import decision_certainty
-from beft.evaluation.scores import NO_GATE
+from beft.evaluation.records import NO_GATE
 from beft.files import read_json
 from flows.terminal.outcome import rows as outcome_rows
 from tasks.registry.promote import candidates, fetch_candidates

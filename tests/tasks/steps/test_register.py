@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from beft.errors import InputError
-from beft.evaluation.scores import Evaluation, Method, evaluate_methods
+from beft.evaluation.records import Evaluation
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.files import read_json, write_json
 from beft.inference.predictor import Predictor
 from beft.settings import EvaluateSettings

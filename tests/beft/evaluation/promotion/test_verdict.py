@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 
 from beft.evaluation.promotion.rules import PromotionRules
 from beft.evaluation.promotion.verdict import Evidence, Side, SliceGain, Verdict, judge, slice_gain
-from beft.evaluation.scores import Gain, Method, evaluate_methods
+from beft.evaluation.records import Gain
+from beft.evaluation.scores import Method, evaluate_methods
 from beft.settings import EvaluateSettings
 
 RULES = PromotionRules()
