@@ -82,7 +82,7 @@ class DatasetSettings(Section):
         "where the dataset has it, else all",
     )
     max_length: int = Field(128, ge=4, le=8192, description="tokens a text is cut to")
-    epochs: int | None = Field(None, ge=1, le=1000, description="epochs of probe and train; none: their own setting")
+    epochs: int | None = Field(None, ge=1, le=1000, description="epochs of probe and train; None: their own setting")
     learning_rate: float | None = Field(None, gt=0, description="replaces those of probe and train for this dataset")
 
 
@@ -130,7 +130,7 @@ class HeadSettings(Section):
 NO_UNICODE = "half a surrogate pair in it, which is no valid Unicode: correct the text"
 
 EPOCHS, MOST_EPOCHS, LEAST_STEPS = 8, 30, 400
-"""Of a training whose length nobody named: its epochs, the most that few rows make of them, and for how many steps."""
+"""Defaults of a training when ``epochs`` is None: its epochs, the most epochs for few rows, and for how many steps."""
 
 
 class TrainingSettings(Section):
@@ -139,9 +139,9 @@ class TrainingSettings(Section):
     epochs: int = Field(EPOCHS, ge=1, le=1000)
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="tried as runs of one pass, the best on dev counts; none: learning_rate alone"
+        (), description="tried as runs of one pass, the best on dev counts; empty: learning_rate alone"
     )
-    head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="none: the same as learning_rate")
+    head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="None: the same as learning_rate")
     schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from zero")
     batch_size: int = Field(16, ge=1, le=4096)
@@ -149,10 +149,10 @@ class TrainingSettings(Section):
     adam_epsilon: float = Field(1e-6, gt=0)
     dropout: bool = Field(False, description="whether the base's own dropout is on while training")
     patience: int | None = Field(
-        None, ge=1, description="epochs without a better dev metric before stopping; none: all"
+        None, ge=1, description="epochs without a better dev metric before stopping; None: all"
     )
     rows_at_once: int | None = Field(
-        None, ge=1, description="larger batches are computed in parts whose gradients add up; none: at once"
+        None, ge=1, description="larger batches are computed in parts whose gradients add up; None: at once"
     )
     activation_checkpointing: bool = Field(
         False, description="compute the layers' activations again instead of keeping them: less memory, more time"
@@ -166,7 +166,7 @@ class ProbeSettings(TrainingSettings):
         None,
         ge=1,
         le=1000,
-        description=f"none: {EPOCHS}, and up to {MOST_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
+        description=f"None: {EPOCHS}, and up to {MOST_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
         f"than {LEAST_STEPS} steps",
     )
 
@@ -176,7 +176,7 @@ class ProbeSettings(TrainingSettings):
 
 
 def automatic_epochs(rows: int, batch_size: int) -> int:
-    """How many epochs a training takes whose length nobody named.
+    """How many epochs a training takes when ``epochs`` is None.
 
     With a few hundred rows, a fixed small number of epochs ends long before the biases have learnt
     (benchmarks/paper/README.md).

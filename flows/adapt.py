@@ -65,7 +65,7 @@ def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str,
     What can be known to be wrong is found out before Prefect starts its temporary server, which takes ten seconds.
 
     Args:
-        root: The folder to work in; none: the current one. It must be the current one where it is given.
+        root: The folder to work in; None: the current one. It must be the current one where it is given.
 
     Raises:
         InputError: Wrong settings, or data that fails its validation.

@@ -87,7 +87,7 @@ def run(
 
 @app.command()
 def promote(
-    challenger: Annotated[str | None, typer.Option(help="A version or an alias; none: the challenger.")] = None,
+    challenger: Annotated[str | None, typer.Option(help="A version or an alias; default: the challenger.")] = None,
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
     changes: Changes = None,
 ) -> None:
@@ -106,7 +106,7 @@ def promote(
 @app.command()
 def rollback(
     model: Annotated[str, typer.Argument(help="The registered model.")],
-    to: Annotated[str | None, typer.Option(help="A version; none: the champion before this one.")] = None,
+    to: Annotated[str | None, typer.Option(help="A version; default: the champion before this one.")] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "",
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
@@ -118,7 +118,7 @@ def rollback(
 
 @app.command()
 def history(
-    model: Annotated[str | None, typer.Argument(help="The registered model; none: list them.")] = None,
+    model: Annotated[str | None, typer.Argument(help="The registered model; default: list them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
@@ -224,7 +224,7 @@ def deploy() -> None:
 
 @app.command()
 def worker(
-    pool: Annotated[list[str] | None, typer.Option(help="A work pool, cpu or gpu; none: both.")] = None,
+    pool: Annotated[list[str] | None, typer.Option(help="A work pool, cpu or gpu; default: both.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Flow runs of a pool at once.")] = 1,
 ) -> None:
     """Start due flow runs on this machine.
@@ -241,9 +241,7 @@ def mlflow_server(
     team: Annotated[bool, typer.Option("--team", help="PostgreSQL, accounts, artifacts through the server.")] = False,
     host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
-    allowed_hosts: Annotated[
-        str | None, typer.Option(help="The names under which a team's server may be asked, A,B,C.")
-    ] = None,
+    allowed_hosts: Annotated[str | None, typer.Option(help="Host names that a team's server accepts, A,B,C.")] = None,
 ) -> None:
     """Start the MLflow server alone, until Ctrl-C.
 

@@ -39,7 +39,7 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     """Judge the challenger of every dataset against its champion, on rows that neither was trained on, and act on it.
 
     Args:
-        challenger: A version or an alias; none: the alias ``challenger``.
+        challenger: A version or an alias; None: the alias ``challenger``.
 
     Returns:
         The decision on each dataset.

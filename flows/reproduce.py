@@ -38,7 +38,7 @@ def reproduce(
 
     Args:
         request: What is to be reproduced.
-        settings: Of the project; none: those of ``params.yaml``.
+        settings: Of the project; None: those of ``params.yaml``.
         plan_only: Say what it takes, and train nothing.
 
     Returns:

@@ -16,7 +16,7 @@ class TrackingSettings(Section):
 
     uri: str | None = Field(
         None,
-        description="where MLflow is; none: $MLFLOW_TRACKING_URI, else mlflow/mlflow.db in the project's folder",
+        description="where MLflow is; None: $MLFLOW_TRACKING_URI, else mlflow/mlflow.db in the project's folder",
     )
     experiment: str = Field(
         "beft", min_length=1, max_length=240, description="the MLflow experiment that the runs belong to"
@@ -37,7 +37,7 @@ class VersioningSettings(Section):
     """Where DVC keeps versions of the data."""
 
     push: bool = Field(True, description="copy every data version to the remote")
-    remote: str | None = Field(None, description="name of a DVC remote; none: the default one of .dvc/config")
+    remote: str | None = Field(None, description="name of a DVC remote; None: the default one of .dvc/config")
 
 
 class MeasureSettings(Section):
@@ -47,16 +47,16 @@ class MeasureSettings(Section):
         ("all_biases", "value", "query", "key"), min_length=1, description="bias terms and other methods, side by side"
     )
     seeds: tuple[int, ...] = Field(
-        (), description="seeds whose runs share a pass, over one draw of the sample; none: the seed of these settings"
+        (), description="seeds whose runs share a pass, over one draw of the sample; empty: the seed of these settings"
     )
     compared_learning_rates: tuple[float, ...] = Field(
-        (), description="every bias term is trained and measured with each of them; none: as train says"
+        (), description="every bias term is trained and measured with each of them; empty: as train says"
     )
     compared_epochs: tuple[int, ...] = Field(
-        (), description="every bias term is trained and measured at each of these lengths; none: as train says"
+        (), description="every bias term is trained and measured at each of these lengths; empty: as train says"
     )
     weight_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="of methods that train weights; none: the usual one of each method"
+        None, gt=0, le=1, description="of methods that train weights; None: the usual one of each method"
     )
     random_weights_of: str = Field(
         "value", description="rand_uniform trains as many single weights as this term's biases (or all_biases) have"

@@ -52,7 +52,7 @@ class BankedBias:
 
     Args:
         pieces: What is joined.
-        order: Where each component of the bias is in the joined pieces; none: in their order.
+        order: Where each component of the bias is in the joined pieces; None: in their order.
     """
 
     def __init__(self, pieces: list[Piece], order: Tensor | None = None) -> None:

@@ -58,7 +58,7 @@ def measure_inertness(
         sites: The sites to measure.
         batch: Tokens of a few rows of two tokens or more, as the model takes them.
         seed: Seed of the random shifts.
-        logits: From a model (the copy) and the batch to its logits; none: ``model(**batch).logits``.
+        logits: From a model (the copy) and the batch to its logits; None: ``model(**batch).logits``.
 
     Returns:
         For each site a bool tensor [width]: True for an inert component.

@@ -14,7 +14,7 @@ def known_datasets(root: Path | None = None) -> dict[str, Path]:
     """The description of every known dataset, by name; a user's own wins over an embedded one of the same name.
 
     Args:
-        root: The working folder; none: the current one.
+        root: The working folder; None: the current one.
 
     Raises:
         InputError: Two files there describe the same dataset, as NAME.yaml and NAME.yml.

@@ -42,7 +42,7 @@ class Units:
         truth: True label indices or values [rows], or the accepted answers of each row.
         predicted: Predicted label indices, values or texts of every run (a method, or one seed of it) [runs][rows].
         counts: How often each unit occurs in the split [units].
-        unit: The unit of each row [rows]; none: every row is one.
+        unit: The unit of each row [rows]; None: every row is one.
         labels: How many labels there are; 0 where predictions are no labels.
     """
 
@@ -118,7 +118,7 @@ def single_units(truth: Any, predicted: Sequence[Any], unit: Integers | None = N
     Args:
         truth: As in ``Units``.
         predicted: As in ``Units``.
-        unit: The number of the group of each row [rows], all from 0 on; none: every row is a unit.
+        unit: The number of the group of each row [rows], all from 0 on; None: every row is a unit.
         labels: How many labels there are, for metrics of labels.
     """
     units = len(truth) if unit is None else int(unit.max()) + 1

@@ -64,7 +64,7 @@ def evaluate_methods(
         target: The method whose gains are computed.
         baselines: The methods that it is compared with.
         metrics: Names of metrics; the first is the headline. All take the same: labels, values or texts.
-        settings: Confidence and number of resamples; none: the defaults.
+        settings: Confidence and number of resamples; None: the defaults.
         seed: Of the resampling.
 
     Raises:

@@ -106,7 +106,7 @@ def logistic_regression_head(
         labels: Label indices [rows].
         classes: How many labels there are.
         seed: Of the folds, when there is no dev.
-        dev_features: Rows that choose C by their cross-entropy [rows, hidden]; none: cross-validation on ``features``.
+        dev_features: Rows that choose C by their cross-entropy [rows, hidden]; None: cross-validation on ``features``.
         dev_labels: Their label indices [rows].
         metric: What chooses C when there is no dev.
 

@@ -100,7 +100,7 @@ class Predictor:
 
     Args:
         folder: The adapter's folder.
-        base: Where the base is, as in ``base.source``; none: found by the portable id that the adapter holds. Its hash
+        base: Where the base is, as in ``base.source``; None: found by the portable id that the adapter holds. Its hash
             is checked either way.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32``, ``bf16``, ``fp64``, or ``auto`` as in training.

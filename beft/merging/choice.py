@@ -64,7 +64,7 @@ def choose_merges(
 
     Args:
         adapters: The adapters, by the names of their datasets.
-        open_dataset: Opens the classifier of a dataset on its rows; none: there are no dev rows, so that every method
+        open_dataset: Opens the classifier of a dataset on its rows; None: there are no dev rows, so that every method
             has its default options, and no weights are searched.
         given: Options that are not chosen.
         seed: Of the search for weights.

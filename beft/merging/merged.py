@@ -77,7 +77,7 @@ def merge(
     Args:
         method: A merge method.
         adapters: Adapters of one base, by names of the caller's.
-        weights: The weight of each adapter; none: 1 each.
+        weights: The weight of each adapter; None: 1 each.
         given: Options of the method.
 
     Raises:

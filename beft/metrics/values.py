@@ -24,7 +24,7 @@ class Correlation(ABC):
     Attributes:
         truth: True values [rows].
         predicted: Predicted values [rows].
-        unit: The unit of each row [rows], all from 0 on; none: every row is one.
+        unit: The unit of each row [rows], all from 0 on; None: every row is one.
     """
 
     truth: Floats

@@ -45,7 +45,7 @@ class Classifier(nn.Module):
             states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of
             ``beft.models.pooling``.
         drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
-        shape: What its outputs mean; none: classification.
+        shape: What its outputs mean; None: classification.
 
     Attributes:
         threads: CPU threads that it is computed with, whatever the process uses; None: as many as the process does.

@@ -20,7 +20,7 @@ class Candidates(MultipleChoice):
 
     Args:
         prompt: The dataset's.
-        labels: Names of the classes, whose answers are the candidates; none: each row has choices of its own.
+        labels: Names of the classes, whose answers are the candidates; None: each row has choices of its own.
     """
 
     name = "candidates"

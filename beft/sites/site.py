@@ -133,7 +133,7 @@ def find_sites(model: nn.Module, terms: Iterable[str] | None = None, *, add: boo
 
     Args:
         model: The model; the sites' module paths are relative to it.
-        terms: The bias terms wanted; none: every term that the model has.
+        terms: The bias terms wanted; None: every term that the model has.
         add: Whether a projection without a bias counts as a site whose bias is added, starting at zero.
 
     Returns:

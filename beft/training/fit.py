@@ -59,7 +59,7 @@ def fit(
         checkpoints: A folder in which interrupted passes are found and continued. The files of finished ones stay, for
             a caller that is interrupted later: each other setting adds some, and whoever gave the folder clears it.
         progress: Takes one line of text at a time; on a terminal a bar is shown beside.
-        at_once: The most runs of a pass; none: as many as an estimate of the memory allows, which is measured first
+        at_once: The most runs of a pass; None: as many as an estimate of the memory allows, which is measured first
             and told, with one of the time.
 
     Returns:

@@ -46,7 +46,7 @@ class StackedAdamW:
         Args:
             gradient: [runs, parameters]; used up.
             rates: Learning rates, [runs, parameters] or [runs, 1].
-            active: Which runs take a step; none: all.
+            active: Which runs take a step; None: all.
         """
         active = [True] * len(self.steps) if active is None else active
         norm = gradient.square().sum(1, keepdim=True).sqrt_()

@@ -20,7 +20,7 @@ class Progress:
 
     Args:
         say: Takes one line of text at a time.
-        bar: Whether to show a bar; none: when stderr is a terminal.
+        bar: Whether to show a bar; None: when stderr is a terminal.
     """
 
     def __init__(self, say: Callable[[str], None], *, bar: bool | None = None) -> None:

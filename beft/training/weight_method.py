@@ -47,7 +47,7 @@ class TrainedWeights:
         name: Its name in the model.
         parameter: What the model computes with.
         value: Master weights, of the parameter's shape, or [weights].
-        index: Which weights of the flattened parameter are trained, int64, [weights]; none: all.
+        index: Which weights of the flattened parameter are trained, int64, [weights]; None: all.
 
     Attributes:
         value: The tensor that the optimiser moves; the parameter itself where that has the same type and shape.

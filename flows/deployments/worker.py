@@ -28,7 +28,7 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
 
     Args:
         root: The folder of the project.
-        pools: Which pools; none: all.
+        pools: Which pools; None: all.
         limit: Flow runs that each worker lets run at once; the others wait on the server.
 
     Raises:

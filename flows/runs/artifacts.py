@@ -61,7 +61,7 @@ def leave(record: StepRecord, folder: Path) -> None:
                 text = f"{one.text}\n\n![{record.key}]({as_data(one.picture)})" if one.picture else one.text
                 create_markdown_artifact(key=own, markdown=text, description=record.key)
     except Exception as error:
-        logger.warning("%s: its artifacts are not in Prefect: %s", record.key, error)
+        logger.warning("%s: could not publish its artifacts in Prefect: %s", record.key, error)
 
 
 def artifact_key(text: str) -> str:

@@ -30,7 +30,7 @@ def link_runs(flow_run: str | None, mlflow_run: str, page: str, settings: Pipeli
     """Leave a link to the MLflow run on the flow run's page, and the flow run's id and page as tags in MLflow.
 
     Args:
-        flow_run: Its id; none: nothing is linked.
+        flow_run: Its id; None: nothing is linked.
         page: The MLflow run's page, below the address of its server.
     """
     if flow_run is None:

@@ -86,7 +86,7 @@ class Reproducing:
         self.missing, self._todo = list(self._plan.missing), list(self._plan.measurements)
 
     def prepare(self) -> None:
-        """Get and prepare the data of every measurement; what cannot be had says why."""
+        """Get and prepare the data of every measurement; what is not available says why."""
         if all(is_local(planned.settings, self.root) for planned in self._todo):
             stay_offline()
         raw: dict[str, Path | BeftError] = {}

@@ -74,7 +74,7 @@ def team_server(root: Path, host: str, port: int, allowed_hosts: str | None, env
     """The server of a team: PostgreSQL, accounts, and artifacts that pass through the server.
 
     Args:
-        allowed_hosts: The names under which it may be asked, with commas; none: ``MLFLOW_SERVER_ALLOWED_HOSTS``.
+        allowed_hosts: Host names that the server accepts, with commas; None: ``MLFLOW_SERVER_ALLOWED_HOSTS``.
         environment: The secrets (``MLFLOW_BACKEND_STORE_URI``, ``MLFLOW_FLASK_SERVER_SECRET_KEY``, and the first time
             ``MLFLOW_AUTH_ADMIN_PASSWORD``), and whatever else MLflow reads.
 

@@ -22,7 +22,7 @@ from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
 
 COST = "cost.json"
-"""Where a step writes seconds and memory: other each time, so nothing that reads them is run again for it."""
+"""Where a step writes seconds and memory: they vary between runs, so nothing that reads them is run again for it."""
 
 LIBRARIES = (
     "torch",

@@ -108,7 +108,7 @@ class Call:
             return None
         still_good = self.step.still_good
         if still_good is not None and not still_good(self.settings, folder, root=self.root):
-            logger.info("%s: what it left outside its folder is gone; it runs again", self.key)
+            logger.info("%s: its external results are missing; it runs again", self.key)
             return None
         return Finished(record, folder, reused=True)
 

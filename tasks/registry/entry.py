@@ -90,7 +90,8 @@ def versions_named(connection: Connection, name: str) -> list[Version]:
         else:
             version = client.get_model_version(found["model"], found["version"])
     except MlflowException as error:
-        raise InputError(f"{name} cannot be had from {connection.uri}: {str(error).splitlines()[0]}") from None
+        said = str(error).splitlines()[0]
+        raise InputError(f"{name} could not be downloaded from {connection.uri}: {said}") from None
     return [Version(found["model"], str(version.version))]
 
 

@@ -69,7 +69,7 @@ def candidates(connection: Connection, model: str, challenger: str | None = None
     """Find the versions that are to be compared.
 
     Args:
-        challenger: A version or an alias; none: the alias ``challenger``.
+        challenger: A version or an alias; None: the alias ``challenger``.
 
     Raises:
         InputError: There is no such model, version or alias.

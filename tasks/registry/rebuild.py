@@ -167,7 +167,7 @@ def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
     try:
         found = resolve_base(where)
     except InputError as error:
-        raise InputError(f"the base of {entry.version} cannot be had: {error}. Name its folder with --base") from None
+        raise InputError(f"the base of {entry.version} is not there: {error}. Name its folder with --base") from None
     if found.sha256 != entry.adapter.base_sha256:
         raise InputError(
             f"{where} is not the base of {entry.version}: its sha256 is {found.sha256[:12]}…, and "
@@ -230,7 +230,7 @@ def bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path
         tried.append("made again from its source, the rows are others")
     listed = "".join(f"\n  - {one}" for one in tried)
     raise InputError(
-        f"the data of {entry.version} ({entry.dataset}, sha256 {wanted[:12]}…) cannot be had here:{listed}"
+        f"the data of {entry.version} ({entry.dataset}, sha256 {wanted[:12]}…) could not be found here:{listed}"
     )
 
 

@@ -42,4 +42,5 @@ def fetch_model(connection: Connection, name: str, folder: Path) -> Path:
         try:
             return Path(mlflow.artifacts.download_artifacts(artifact_uri=name, dst_path=str(folder)))
         except (MlflowException, OSError) as error:
-            raise InputError(f"{name} cannot be had from {connection.uri}: {str(error).splitlines()[0]}") from None
+            said = str(error).splitlines()[0]
+            raise InputError(f"{name} could not be downloaded from {connection.uri}: {said}") from None

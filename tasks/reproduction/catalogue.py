@@ -101,21 +101,21 @@ class ReproductionRequest(Section):
     """What is to be reproduced; what is left out is as the paper has it."""
 
     name: Name = Field(description="the table, figure or analysis")
-    models: tuple[str, ...] = Field((), description="bases, as base.source names one; none: that of the settings")
-    datasets: tuple[str, ...] = Field((), description="none: those of the paper, as far as they can be reached")
+    models: tuple[str, ...] = Field((), description="bases, as base.source names one; empty: that of the settings")
+    datasets: tuple[str, ...] = Field((), description="empty: those of the paper, as far as they can be reached")
     regimes: tuple[Annotated[int, Field(ge=2)] | Regime, ...] = Field(
-        (), description="low, medium, high, all, or numbers of rows; none: those of the paper"
+        (), description="low, medium, high, all, or numbers of rows; empty: those of the paper"
     )
-    methods: tuple[str, ...] = Field((), description="bias terms and other methods; none: those of the paper")
+    methods: tuple[str, ...] = Field((), description="bias terms and other methods; empty: those of the paper")
     seeds: int = Field(5, ge=1, le=1000, description="seeds 0, 1, 2 …; under protocol beft each has its own draw")
     protocol: Literal["beft", "paper"] = Field(
         "beft", description="paper: one sample, the published learning rates and lengths, last epoch, no selection"
     )
     compared_learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="every bias term is measured with each; none: those of the analysis"
+        (), description="every bias term is measured with each; empty: those of the analysis"
     )
     compared_epochs: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
-        (), description="every bias term is measured at each length; none: those of the analysis"
+        (), description="every bias term is measured at each length; empty: those of the analysis"
     )
     changes: dict[str, Any] = Field({}, description="settings by dotted name that replace those of the protocol")
 

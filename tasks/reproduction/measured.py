@@ -14,7 +14,7 @@ COST = "cost.json"
 
 
 class Cost(BaseModel):
-    """What a run took; other each time.
+    """What a run took; it varies between runs.
 
     Attributes:
         seconds: Wall time of the training; of a pass of many runs, the run's share by steps. None: it was interrupted,
@@ -153,7 +153,7 @@ class Measurement(BaseModel):
     failed: tuple[Failed, ...] = ()
 
     def save(self, folder: Path) -> None:
-        """Write the records; what they took stands in a file of its own, since it is other each time."""
+        """Write the records; what they took is in a file of its own, since it varies between runs."""
         without = [record.model_copy(update={"cost": None}) for record in self.records]
         write_json(folder / RECORDS, self.model_copy(update={"records": tuple(without)}).model_dump(mode="json"))
         costs = {record.key: record.cost for record in self.records}

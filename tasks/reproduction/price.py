@@ -36,7 +36,7 @@ class Price:
 
         Args:
             rows: Split -> rows of its prepared data.
-            forecast: The folder of the base's forecast; none: everything is finished.
+            forecast: The folder of the base's forecast; None: everything is finished.
         """
         settings = planned.settings
         learnt = learnt_rows(rows, settings.protocol)

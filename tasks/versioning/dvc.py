@@ -123,7 +123,7 @@ def reproduce(root: Path, stages: Sequence[str], *, patience: float = 120.0) -> 
 
 
 def push(root: Path, stages: Sequence[str], remote: str | None = None, *, patience: float = 120.0) -> None:
-    """Copy the outputs of stages to a remote (none: the default one).
+    """Copy the outputs of stages to a remote (None: the default one).
 
     Raises:
         BeftError: There is no such remote, or it cannot be reached.
@@ -143,7 +143,7 @@ def fetch_by_md5(root: Path, md5: str, out: Path, remote: str | None = None, *, 
     Args:
         md5: As ``dvc.lock`` has it.
         out: The folder; it must not be there yet.
-        remote: Name of the remote; none: the default one.
+        remote: Name of the remote; None: the default one.
         cached: Whether the workspace's cache is used; if not, the remote alone.
 
     Raises:

@@ -94,11 +94,11 @@ def fit_head_only(
         dev_labels: Label indices [rows]; values, or ``LabelledRows``, in another shape.
         classes: How many outputs there are.
         metric: What is best on dev; equals are decided by the loss, then by fewer epochs.
-        search: What is tried; none: the defaults.
+        search: What is tried; None: the defaults.
         starts: Name -> weight [classes, hidden], bias [classes]: where training may start, beside zero. Give the start
             that the target has, so that the baseline has it too.
         seed: Of the order of the rows.
-        shape: What the outputs mean; none: classification.
+        shape: What the outputs mean; None: classification.
 
     Raises:
         InputError: Shapes or labels that do not fit, or an empty search.

@@ -115,7 +115,7 @@ def split_rows(
         labels: Each row's label, a number or a value: copies of a text that differ in it contradict each other.
         own_test: Whether a row is of the dataset's own evaluation split.
         size: Rows of the sample that train and dev share; None for all that are left.
-        strata: The number of each row's stratum; none: of each row's label.
+        strata: The number of each row's stratum; None: of each row's label.
         groups: The name of each row's group, where rows belong together.
         most_test_rows: The most rows that test can have; None for no limit; likewise ``most_gate_rows``.
 

@@ -14,13 +14,13 @@ class PromotionRules(Section):
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the interval and the test of its gain")
     floor: float | None = Field(
-        None, description="the least value of the headline metric; none: that of always answering the commonest label"
+        None, description="the least value of the headline metric; None: that of always answering the commonest label"
     )
     slices: tuple[str, ...] = Field(
         ("length", "label"),
         description="the challenger must not lose on: length, label, a column that a dataset keeps, or group",
     )
-    slice_margin: float = Field(0.05, ge=0, le=1, description="loss on a slice that is let pass")
+    slice_margin: float = Field(0.05, ge=0, le=1, description="loss on a slice that is tolerated")
     slice_rows: int = Field(50, ge=10, description="smaller slices are shown and not judged")
     flips: dict[PerturbationName, float] = Field(
         {"case": 0.1, "punctuation": 0.1, "names": 0.1},

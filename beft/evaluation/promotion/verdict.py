@@ -192,7 +192,7 @@ def _latency(evidence: Evidence, rules: PromotionRules) -> list[Check]:
     ratio = ours / theirs
     said = (
         f"{1000 * ours:.2f} ms a row, {ratio:.2f} times that of {evidence.champion.name}; at most "
-        f"{rules.latency_ratio:g} times is let pass"
+        f"{rules.latency_ratio:g} times is tolerated"
     )
     return [Check("latency", "PROMOTE" if ratio <= rules.latency_ratio else "HOLD", said)]
 

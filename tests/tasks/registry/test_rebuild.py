@@ -272,7 +272,7 @@ def test_names_of_versions_and_runs(run: FinishedRun, project: Path) -> None:
     with pytest.raises(InputError, match="names no version"):
         versions_named(connection, name)
     for wrong in (f"{name}@nobody", f"{name}/7", "f" * 32):
-        with pytest.raises(InputError, match="cannot be had from sqlite"):
+        with pytest.raises(InputError, match="could not be downloaded from sqlite"):
             versions_named(connection, wrong)
     other = connection.client.create_run(connection.experiment)
     with pytest.raises(InputError, match="registered no adapter"):

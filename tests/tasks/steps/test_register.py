@@ -353,7 +353,7 @@ def test_beft_predicts_with_what_the_registry_holds(
         assert said == {"text": "a good film", **expected}
     for wrong in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/nothing@champion", "models:/"):
         assert status_of(["predict", wrong, "a good film"]) == 2
-        assert f"{wrong} cannot be had from sqlite:" in capsys.readouterr().err
+        assert f"{wrong} could not be downloaded from sqlite:" in capsys.readouterr().err
     with (
         pytest.raises(InputError, match="no adapter"),
         registered_adapter(f"models:/{foreign_model(project)}/1", certain.settings, project),

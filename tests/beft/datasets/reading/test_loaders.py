@@ -1,4 +1,4 @@
-"""The raw copy of a source: the bytes as they are, and what is said when they cannot be had."""
+"""The raw copy of a source: the bytes as they are, and what is said when they cannot be downloaded."""
 
 import subprocess
 import sys
