@@ -12,14 +12,16 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic_core import core_schema
 
 from beft.errors import InputError
+from beft.files import sha256_file, sha256_tree
 from beft.names import known_name
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,20 +29,39 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _HERE = Path(__file__).parent
 
 
+METHOD_GROUPS = {"importance/methods": "beft.importance_methods", "merging/methods": "beft.merge_methods"}
+"""The folders of methods, below this package, and the groups of their entry points."""
+
+
+def method_names(folder: str) -> tuple[str, ...]:
+    """The names of the methods of a folder and of its entry points, without importing them."""
+    return tuple(sorted({*_file_names(folder), *_entry_points(folder)}))
+
+
+def plug_ins(folder: str) -> dict[str, str]:
+    """The installed packages that add methods to those of a folder: name of the package -> sha256 of its source."""
+    found = {}
+    for point in _entry_points(folder).values():
+        package = point.module.partition(".")[0]
+        spec = find_spec(package)
+        for place in [] if spec is None else spec.submodule_search_locations or [str(spec.origin)]:
+            path = Path(place)
+            found[package] = sha256_tree(path) if path.is_dir() else sha256_file(path)
+    return found
+
+
 @dataclass
 class MethodRegistry:
     """The methods of one kind.
 
     Attributes:
+        folder: Where their files are; a key of ``METHOD_GROUPS``.
         kind: What they are called in messages, for example "merge method".
-        folder: Where their files are, below this package.
-        group: The group of the entry points.
         functions: The methods that were imported.
     """
 
-    kind: str
     folder: str
-    group: str
+    kind: str
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def register(self, name: str) -> Callable[[Function], Function]:
@@ -57,7 +78,7 @@ class MethodRegistry:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all methods, sorted."""
-        return tuple(sorted({*self._files, *self.entry_points, *self.functions}))
+        return tuple(sorted({*method_names(self.folder), *self.functions}))
 
     def find(self, name: str) -> Callable[..., Any]:
         """The method ``name``; it is imported when it is first used.
@@ -67,10 +88,11 @@ class MethodRegistry:
             ImportError: Its file registers no method of the file's name, or an entry point has the name of a file.
         """
         known_name(name, self.names, self.kind)
-        if name in self.entry_points and name in self._files:
-            raise ImportError(f"{self.entry_points[name].value} has the name of a {self.kind} of beft: {name}")
-        if name not in self.functions and name in self.entry_points:
-            self.functions.setdefault(name, self._load(self.entry_points[name]))
+        point = _entry_points(self.folder).get(name)
+        if point is not None and name in _file_names(self.folder):
+            raise ImportError(f"{point.value} has the name of a {self.kind} of beft: {name}")
+        if name not in self.functions and point is not None:
+            self.functions.setdefault(name, self._load(point))
         elif name not in self.functions:
             importlib.import_module(".".join((__package__ or "beft", *Path(self.folder).parts, name)))
             if name not in self.functions:
@@ -85,19 +107,15 @@ class MethodRegistry:
             raise InputError(f"the {self.kind} {point.name!r} of {package} cannot be imported: {error}") from error
         return function
 
-    @cached_property
-    def entry_points(self) -> dict[str, EntryPoint]:
-        """The entry points of installed packages by name; each knows its distribution (``dist``)."""
-        return {point.name: point for point in entry_points(group=self.group)}
 
-    @cached_property
-    def _files(self) -> frozenset[str]:
-        modules = pkgutil.iter_modules([str(_HERE / self.folder)])
-        return frozenset(module.name for module in modules if not module.name.startswith("_"))
+def _file_names(folder: str) -> frozenset[str]:
+    modules = pkgutil.iter_modules([str(_HERE / folder)])
+    return frozenset(module.name for module in modules if not module.name.startswith("_"))
 
 
-IMPORTANCE_METHODS = MethodRegistry("importance method", "importance/methods", "beft.importance_methods")
-MERGE_METHODS = MethodRegistry("merge method", "merging/methods", "beft.merge_methods")
+@cache
+def _entry_points(folder: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=METHOD_GROUPS[folder])}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from beft.commands import own_command
 from beft.errors import InputError, SettingsError
 from beft.files import expanded, is_unicode
 from beft.names import unknown_name
-from beft.registry import IMPORTANCE_METHODS, MERGE_METHODS, OneOf
+from beft.registry import OneOf, method_names
 from beft.yaml_text import parse_yaml
 
 Term = Literal[
@@ -29,11 +29,11 @@ Term = Literal[
     "final_norm",
 ]
 TERMS: tuple[str, ...] = get_args(Term)
-Method = Annotated[str, OneOf(IMPORTANCE_METHODS.names)]
+Method = Annotated[str, OneOf(method_names("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
 Pooling = Literal["model", "mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_len"]
-MergeMethod = Annotated[str, OneOf(MERGE_METHODS.names)]
+MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
 class Section(BaseModel):

@@ -6,9 +6,11 @@ from typing import Any
 
 from beft.errors import InputError
 from beft.importance.result import Importance
-from beft.registry import IMPORTANCE_METHODS
+from beft.registry import MethodRegistry
 
 Score = Callable[..., Importance]
+
+IMPORTANCE_METHODS = MethodRegistry("importance/methods", "importance method")
 
 
 def importance_method(name: str) -> Callable[[Score], Score]:

@@ -10,9 +10,11 @@ from torch import Tensor
 from beft.errors import InputError
 from beft.merging.deltas import Weighted
 from beft.names import known_name
-from beft.registry import MERGE_METHODS
+from beft.registry import MethodRegistry
 
 Merge = Callable[..., dict[str, Tensor]]
+
+MERGE_METHODS = MethodRegistry("merging/methods", "merge method")
 
 
 def merge_method(name: str) -> Callable[[Merge], Merge]:

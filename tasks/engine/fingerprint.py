@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import sha256_file, sha256_json, sha256_tree
+from beft.registry import METHOD_GROUPS, plug_ins
 from beft.settings import BaseSettings
 from tasks.engine.declaration import Step
 from tasks.engine.import_closure import import_closure
@@ -121,12 +122,16 @@ def contents_sha256(folder: Path) -> str:
 
 @lru_cache(maxsize=64)
 def source_sha256(step: Step) -> str:
-    """The sha256 of the step's module, of all that it imports of the project, and of its further source.
+    """The sha256 of the step's module, of all that it imports of the project, of the packages that add
+    methods to those that it imports, and of its further source.
 
     As it was when the process first asked: that is the source which it has loaded and goes on to use.
     """
     module = Path(inspect.getfile(step.function)).resolve()
     files = {name: sha256_file(PROJECT / name) for name in import_closure(module, PROJECT)}
+    for folder in METHOD_GROUPS:
+        if any(name.startswith(f"beft/{folder}/") for name in files):
+            files |= plug_ins(folder)
     for name in step.source:
         path = project_file(name)
         files[name] = sha256_tree(path) if path.is_dir() else sha256_file(path)

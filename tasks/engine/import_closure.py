@@ -11,8 +11,8 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
     """The files that a module is made of, relative to the project's folder.
 
     These are the module itself, every module of ``beft`` and ``tasks`` that it imports (at the top, in a function, or
-    by ``import_methods``, which imports a folder), the ``__init__.py`` of their packages, and the data files beside
-    those of ``beft``. What is imported for the type checker alone is left out.
+    through a ``MethodRegistry`` of a folder), the ``__init__.py`` of their packages, and the data files beside those of
+    ``beft``. What is imported for the type checker alone is left out.
 
     Args:
         root: The project's folder.
@@ -62,7 +62,7 @@ def _names(node: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in child.names if alias.name.split(".")[0] in PACKAGES)
         elif isinstance(child, ast.ImportFrom) and (child.module or "").split(".")[0] in PACKAGES:
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "import_methods":
+        elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "MethodRegistry":
             folder = child.args[0]
             if isinstance(folder, ast.Constant):
                 yield f"beft.{str(folder.value).replace('/', '.')}.*"

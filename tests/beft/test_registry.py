@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from beft.files import sha256_file
+
 ROOT = Path(__file__).parent.parent.parent
 
 LARGEST = """
@@ -87,11 +89,12 @@ def test_an_installed_package_adds_methods(tmp_path: Path) -> None:
     done = python(tmp_path, USE, ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["{'value': (3.0,)}", "{'a': tensor([1.])}", "True", "True"]
-    names = (
-        "import sys; from beft.registry import MERGE_METHODS; print(MERGE_METHODS.names, 'of_a_user' in sys.modules)"
-    )
-    done = python(tmp_path, names, ROOT)
-    assert done.stdout.endswith("'first_alone', 'mean', 'searched_weights', 'task_arithmetic', 'ties') False\n")
+    lines = "import sys", "from beft.registry import method_names, plug_ins", "print(method_names('merging/methods'))"
+    program = "\n".join([*lines, "print(*plug_ins('merging/methods').items())", "print('of_a_user' in sys.modules)"])
+    names, source, imported = python(tmp_path, program, ROOT).stdout.splitlines()
+    assert names.endswith("'first_alone', 'mean', 'searched_weights', 'task_arithmetic', 'ties')")
+    assert source == str(("of_a_user", sha256_file(tmp_path / "of_a_user.py"))), "of its package, for fingerprints"
+    assert imported == "False"
 
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:

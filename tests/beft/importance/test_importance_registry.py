@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from beft.errors import InputError
-from beft.importance.registry import importance_method, known_methods, score
+from beft.importance.registry import IMPORTANCE_METHODS, importance_method, known_methods, score
 from beft.importance.result import Importance
-from beft.registry import IMPORTANCE_METHODS
 from beft.sites.site import BiasSite
 
 SITE = BiasSite("value", 0, "m", "bias", 0, 2, False)

@@ -16,8 +16,7 @@ from beft.merging.methods.mean import mean
 from beft.merging.methods.searched_weights import searched_weights
 from beft.merging.methods.task_arithmetic import task_arithmetic
 from beft.merging.methods.ties import ties
-from beft.merging.registry import known_methods, merge_deltas, merge_method, options
-from beft.registry import MERGE_METHODS
+from beft.merging.registry import MERGE_METHODS, known_methods, merge_deltas, merge_method, options
 
 torch.set_num_threads(1)
 

@@ -226,7 +226,10 @@ class TestSource:
         write_text(tmp_path / "beft" / "datasets" / "__init__.py", "")
         write_text(tmp_path / "beft" / "datasets" / "registry.py", "import beft.sites\n")
         write_text(tmp_path / "beft" / "datasets" / "imdb.yaml", "version: 1\n")
-        write_text(tmp_path / "beft" / "sites.py", "def load():\n    import_methods('importance/methods', list)\n")
+        write_text(
+            tmp_path / "beft" / "sites.py",
+            "def load():\n    MethodRegistry('importance/methods', 'importance method')\n",
+        )
         write_text(tmp_path / "beft" / "importance" / "methods" / "fisher.py", "FISHER = 1\n")
         write_text(tmp_path / "beft" / "studies" / "figure.py", "COLOUR = 'red'\n")
         write_text(tmp_path / "tasks" / "steps" / "deep" / "helper.py", "from tasks.deeper import DEEP\n")
@@ -277,6 +280,16 @@ class TestSource:
         write_text(project / path, (project / path).read_text() + "# changed\n")
         write_text(project / "beft" / "__pycache__" / "sites.pyc", "byte code")
         assert source_now(Step(count)) == before
+
+    def test_it_changes_with_a_package_that_adds_methods(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def with_package(sha256: str) -> str:
+            packages = {"importance/methods": {"of_a_user": sha256}}
+            monkeypatch.setattr(module, "plug_ins", packages.__getitem__)
+            return source_now(Step(count))
+
+        assert with_package("ab") != with_package("cd")
+        write_text(project / "beft" / "sites.py", "")
+        assert with_package("ab") == with_package("cd"), "this source imports no methods"
 
     def test_further_source_is_a_folder_or_a_file(self, project: Path) -> None:
         step = Step(count, source=("mlflow",))
