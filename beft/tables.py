@@ -249,6 +249,29 @@ class Table:
         return texts
 
 
+def text_columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns of plain text, numbers to the right, as wide as they are."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in [list(headers), *cells]) for at in range(len(headers))]
+    right = [bool(rows) and all(_is_number(row[at]) for row in cells) for at in range(len(headers))]
+    lines = []
+    for row in [list(headers), *cells]:
+        texts = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(texts).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
 def _numbers(cell: Cell) -> list[float]:
     if isinstance(cell, Estimate):
         return [number for number in (cell.value, cell.low, cell.high) if number is not None]

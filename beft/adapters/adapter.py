@@ -233,7 +233,7 @@ class Adapter:
         tensors = pack(self.deltas, self.head, self.modules, self.peft)
         return save(tensors, metadata={"format": "pt"})
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: Path | str) -> str:
         """Write the adapter's folder, whole or not at all; an adapter that is there already is replaced.
 
         Returns:
@@ -242,6 +242,9 @@ class Adapter:
         Raises:
             InputError: The adapter is incomplete, its base has no portable id, or the folder holds other files.
             BeftError: The folder cannot be written.
+
+        Example:
+            >>> sha256 = result.adapter.save("adapters/reviews")
         """
         folder = Path(folder)
         check_complete(self)
@@ -301,11 +304,16 @@ class Adapter:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read an adapter's folder, and believe nothing in it unchecked.
 
         Raises:
             InputError: The folder is no adapter, or is damaged, incomplete or of another format version.
+
+        Example:
+            >>> _ = result.adapter.save("adapters/reviews")
+            >>> beft.Adapter.load("adapters/reviews").sha256 == result.adapter.sha256
+            True
         """
         folder = Path(folder)
         recover_folder(folder)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from beft.cli.options import AsJson
-from beft.cli.output import print_json, print_table
+from beft.cli.output import print_json
 
 
 def inspect(
@@ -23,21 +23,4 @@ def inspect(
     if as_json:
         print_json(found.to_json())
         return
-    of_stacks = ", ".join(f"{length} {stack}" for stack, length in found.stacks.items())
-    layers = f"{found.layers} layers" + (f" ({of_stacks})" if of_stacks else "")
-    typer.echo(f"{found.model} ({found.family}), {layers}, {found.parameters:,} parameters")
-    pooling = "" if found.pooling is None else f", pooling {found.pooling}"
-    typer.echo(f"{found.base.portable_id}, sha256 {found.base.sha256[:12]}{pooling}\n")
-    rows = []
-    for term in found.terms:
-        row = [term.term, term.layers, term.width, f"{term.parameters:,}", "yes" if term.exists else "can be added"]
-        if inert:
-            row.append(_share(term.inert, term.parameters))
-        rows.append([*row, term.module])
-    print_table(["bias term", "sites", "width", "parameters", "exists", *(["inert"] if inert else []), "module"], rows)
-    total = sum(term.parameters for term in found.terms if term.exists)
-    typer.echo(f"\nAll existing bias terms: {total:,} parameters, {total / found.parameters:.3%} of the model.")
-
-
-def _share(part: int | None, whole: int) -> str:
-    return {0: "none", whole: "all"}.get(part or 0, f"{part:,} of {whole:,}")
+    typer.echo(str(found))

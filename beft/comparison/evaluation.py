@@ -108,6 +108,11 @@ def evaluate_adapters(
     return AdapterEvaluation(evaluation, predictions, tuning, rows)
 
 
+def cost_of(facts: Mapping[str, Any]) -> Cost:
+    """The cost of a training from the facts of ``TrainingResult.cost``, which say more."""
+    return Cost(**{name: facts[name] for name in Cost.model_fields})
+
+
 def _evaluate(
     session: Session,
     rows: Mapping[str, LabelledRows],

@@ -141,7 +141,7 @@ def load_dataset(
         >>> import beft
         >>> data = beft.load_dataset("rotten_tomatoes", size=100)
         >>> print(data)
-        rotten_tomatoes: 80 train, 20 dev, 1,000 gate, 1,066 test; accuracy
+        rotten_tomatoes: 80 train, 20 dev, 1,000 gate, 1,000 test; accuracy
     """
     folder = Path.cwd() if root is None else Path(root)
     split = _split(test_rows, gate_rows, draw)

@@ -142,7 +142,7 @@ def load_summary(folder: Path) -> dict[str, Any]:
     return {**usual, **summary}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PreparedData:
     """The train, dev, gate and test rows of one dataset, and what is known of them.
 
@@ -177,8 +177,8 @@ class PreparedData:
         """
         return self.read(known_name(split, SPLITS, "split"))
 
-    def __str__(self) -> str:
-        counts = ", ".join(f"{rows:,} {split}" for split, rows in self.facts["rows"].items())
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.facts['rows'][split]:,} {split}" for split in SPLITS)
         return f"{self.name}: {counts}; {self.metric}"
 
     @classmethod

@@ -18,6 +18,7 @@ from beft.models.pooling import base_pooling
 from beft.sites.layout import Match, join
 from beft.sites.matching import match_layout
 from beft.sites.site import BiasSite, find_sites
+from beft.tables import text_columns
 
 log = logging.getLogger("beft.models.base")
 
@@ -70,6 +71,35 @@ class Inspection:
     pooling: str | None
     terms: tuple[TermFacts, ...]
 
+    def __str__(self) -> str:
+        of_stacks = ", ".join(f"{length} {stack}" for stack, length in self.stacks.items())
+        layers = f"{self.layers} layers" + (f" ({of_stacks})" if of_stacks else "")
+        pooling = "" if self.pooling is None else f", pooling {self.pooling}"
+        total = sum(term.parameters for term in self.terms if term.exists)
+        return (
+            f"{self.model} ({self.family}), {layers}, {self.parameters:,} parameters\n"
+            f"{self.base.portable_id}, sha256 {self.base.sha256[:12]}{pooling}\n\n"
+            f"{self._columns()}\n\n"
+            f"All existing bias terms: {total:,} parameters, {total / self.parameters:.3%} of the model."
+        )
+
+    def _columns(self) -> str:
+        measured = any(term.inert is not None for term in self.terms)
+        rows = [
+            (
+                term.term,
+                term.layers,
+                term.width,
+                f"{term.parameters:,}",
+                "yes" if term.exists else "can be added",
+                *([_share(term.inert, term.parameters)] if measured else []),
+                term.module,
+            )
+            for term in self.terms
+        ]
+        heads = ["bias term", "sites", "width", "parameters", "exists", *(["inert"] if measured else []), "module"]
+        return text_columns(heads, rows)
+
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {
@@ -118,6 +148,11 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
         pooling=_pooling(reference),
         terms=tuple(_facts(match, [site for site in sites if site.term == term], inert) for term in terms),
     )
+
+
+def _share(part: int | None, whole: int) -> str:
+    """How many of the components are inert, in words."""
+    return {0: "none", whole: "all"}.get(part or 0, f"{part:,} of {whole:,}")
 
 
 def _pooling(reference: BaseReference) -> str | None:

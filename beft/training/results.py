@@ -12,7 +12,7 @@ from beft.settings import Settings
 from beft.sites.site import BiasSite
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainingResult:
     """A trained adapter, and how its training went.
 
@@ -70,7 +70,7 @@ class TrainingResult:
             "head_bytes": sum(tensor.numel() * tensor.element_size() for tensor in self.adapter.head.values()),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         dev = f", dev metric {self.best['dev_metric']:.4f}" if "dev_metric" in self.best else ""
         return (
             f"{'+'.join(self.adapter.terms)} on {self.adapter.dataset}: {self.adapter.bias_parameters:,} bias and "

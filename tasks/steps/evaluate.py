@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.adapters.adapter import Adapter
-from beft.comparison.evaluation import evaluate_adapters
+from beft.comparison.evaluation import cost_of, evaluate_adapters
 from beft.datasets.prepared import PreparedData, Split
-from beft.evaluation.records import Cost, Evaluation
+from beft.evaluation.records import Evaluation
 from beft.files import read_json, write_json
 from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
@@ -35,7 +35,7 @@ def evaluate(
         target=target,
         # Promotion compares the target with the cheap baselines: the probe is not needed on gate.
         splits=splits,
-        costs={name: _cost(folder) for name, folder in folders.items()},
+        costs={name: cost_of(read_json(folder / "cost.json")) for name, folder in folders.items()},
     )
     found, rows = compared.evaluation, compared.rows
     decision = found.decision("gate")
@@ -61,11 +61,6 @@ def evaluate(
         "high": headline.high,
         "gate_passed": decision.passed,
     }
-
-
-def _cost(folder: Path) -> Cost:
-    known = read_json(folder / "cost.json")
-    return Cost(**{name: known[name] for name in Cost.model_fields})
 
 
 def _headlines(found: Evaluation) -> dict[str, JSON]:

@@ -1,0 +1,1 @@
+"""The functions of the public API; ``beft`` itself offers them."""

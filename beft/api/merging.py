@@ -1,0 +1,52 @@
+"""The merge of the public API."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from beft.adapters.adapter import Adapter
+from beft.errors import InputError
+from beft.merging.dev import with_merged
+from beft.merging.merged import merge as merge_changes
+from beft.training.results import TrainingResult
+
+
+def merge(
+    adapters: Sequence[Adapter | TrainingResult],
+    *,
+    method: str = "mean",
+    weights: Sequence[float] | None = None,
+    **options: Any,
+) -> list[Adapter]:
+    """Merge the bias changes of adapters of one base, without training. Heads are not merged.
+
+    Args:
+        adapters: Two or more; they may have different bias terms, which are then merged over all of their sites.
+        method: ``mean``, ``task_arithmetic``, ``ties`` or ``dare``.
+        weights: One an adapter; None: 1 each.
+        options: Of the method: ``scale``, ``density`` (of ties), ``drop_rate`` (of dare), and others.
+
+    Returns:
+        One adapter for each that was given, in their order: the merged biases with its own head.
+
+    Raises:
+        InputError: There are fewer than two, their bases differ, or the method or an option is unknown.
+
+    Example:
+        >>> merged = beft.merge([result, result], method="ties", density=0.2)
+        >>> merged[0].labels == result.adapter.labels
+        True
+    """
+    given = [one.adapter if isinstance(one, TrainingResult) else one for one in adapters]
+    if len(given) < 2:
+        raise InputError("a merge needs two adapters or more")
+    if weights is not None and len(weights) != len(given):
+        raise InputError(f"there are {len(given)} adapters but {len(weights)} weights")
+    datasets = Counter(one.dataset for one in given)
+    names = [
+        one.dataset if datasets[one.dataset] == 1 else f"{one.dataset}-{number}" for number, one in enumerate(given, 1)
+    ]
+    named = dict(zip(names, given, strict=True))
+    of_each = None if weights is None else dict(zip(names, weights, strict=True))
+    merged = merge_changes(method, named, weights=of_each, **options)
+    return [with_merged(named, name, merged) for name in names]

@@ -1,0 +1,40 @@
+"""The predictor of the public API."""
+
+from pathlib import Path
+from typing import Literal
+
+from beft.inference.predictor import Predictor
+
+
+def load_predictor(
+    folder: Path | str,
+    *,
+    base: Path | str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "fp32",
+    batch_size: int = 64,
+) -> Predictor:
+    """Load a saved adapter on its base, ready to predict.
+
+    Args:
+        folder: The adapter's folder, as ``Adapter.save`` wrote it.
+        base: Where the base is, as in ``load_base``; None: it is found by the id that the adapter holds. A base that
+            was a local folder must be named. Its hash is checked either way.
+        device: ``"auto"``: the GPU where there is one.
+        precision: ``"auto"``: as in training.
+        batch_size: Texts computed at once.
+
+    Returns:
+        The predictor: ``predict(texts)`` gives a record a text, in their order. It may be called from any thread.
+
+    Raises:
+        InputError: The adapter or the base cannot be read, or they do not belong together.
+
+    Example:
+        >>> _ = result.adapter.save("adapters/reviews")
+        >>> predictor = beft.load_predictor("adapters/reviews", base=base.reference.folder)
+        >>> [answer] = predictor.predict(["a good film"])
+        >>> sorted(answer)
+        ['label', 'probabilities']
+    """
+    return Predictor(folder, base=base, device=device, precision=precision, batch_size=batch_size)
