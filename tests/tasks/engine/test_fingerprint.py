@@ -362,7 +362,7 @@ def dependents(path: str) -> set[str]:
         ("beft/training/schedule.py", {"probe", "train", "evaluate", "merge", "measure", "compare"}),
         ("beft/importance/methods/fisher.py", {"probe", "score", "train", "evaluate", "merge", "measure", "compare"}),
         ("beft/merging/methods/ties.py", {"merge"}),
-        ("beft/comparison/baselines/lora.py", {"measure"}),
+        ("beft/comparison/baselines/lora.py", {"evaluate", "measure"}),
         ("beft/studies/heatmap.py", {"score"}),
         ("tasks/reporting/drawing.py", {"report"}),
         ("tasks/validation/expectations.py", {"validate_raw", "validate"}),
