@@ -1,12 +1,15 @@
 """What the tests share: tiny random models of every family, never downloaded; one temporary Prefect server."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tests.support.finished_run import FinishedRun
 
 torch.set_num_threads(1)
 
@@ -228,3 +231,12 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> "FinishedRun":
+    """A run over two datasets on a tiny base; its folders are read, never written."""
+    from tests.support.finished_run import make_finished_run
+
+    merge = {"methods": ["mean", "task_arithmetic", "ties", "dare", "searched_weights"], "search_budget": 12}
+    return make_finished_run(tmp_path_factory.mktemp("finished_run"), {"films": 0, "plays": 1}, merge=merge)

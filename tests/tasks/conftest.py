@@ -1,4 +1,4 @@
-"""A finished run, made once for all tests that read it."""
+"""Projects with an empty MLflow database."""
 
 import os
 import shutil
@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.finished_run import FinishedRun, make_finished_run
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A run over two datasets on a tiny base; its folders are read, never written."""
-    merge = {"methods": ["mean", "task_arithmetic", "ties", "dare", "searched_weights"], "search_budget": 12}
-    return make_finished_run(tmp_path_factory.mktemp("finished_run"), {"films": 0, "plays": 1}, merge=merge)
+from tests.support.finished_run import FinishedRun
 
 
 @pytest.fixture
