@@ -194,6 +194,20 @@ def reproduce(
 
 
 @app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+) -> None:
+    """Remove from runs/ what nothing needs any more.
+
+    Results of steps that no run names, checkpoints of finished runs, copies of registered versions. It says how much
+    that is first.
+    """
+    from flows.terminal.garbage import collect_garbage
+
+    collect_garbage(Path.cwd(), yes=yes)
+
+
+@app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Where MLflow listens.")] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Prefect listens.")] = 4200,
