@@ -15,10 +15,11 @@ from types import FrameType
 
 import typer
 
-from beft.errors import BeftError
+from beft.errors import BeftError, InputError
 from flows.servers.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
 from tasks.engine.supervisor import end, start
 from tasks.environment import settle
+from tasks.settings import PipelineSettings
 
 _START_SECONDS = 180
 _STOP_SECONDS = 15
@@ -70,11 +71,34 @@ def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
         with _running(servers, root, logs) as processes:
             _wait_until_well(servers, processes, logs)
             for server in servers:
-                typer.echo(f"{server.name:8} {server.address}   {server.shows}")
+                page = runs_page(server.address, root) if server.name == "MLflow" else server.address
+                typer.echo(f"{server.name:8} {page}   {server.shows}")
             typer.echo("Ctrl-C stops both.")
             _watch(servers, processes, logs)
     except KeyboardInterrupt:
         typer.echo("\nBoth servers are stopped.")
+
+
+def runs_page(address: str, root: Path) -> str:
+    """The address of the table of runs of the project's experiment; MLflow's start page is about traces.
+
+    Args:
+        address: Of the MLflow server.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        settings = PipelineSettings.read(root / "params.yaml")
+    except InputError:
+        settings = PipelineSettings()
+    try:
+        experiment = MlflowClient(address).get_experiment_by_name(settings.tracking.experiment)
+    except MlflowException:
+        experiment = None
+    if experiment is None:  # nothing has run yet
+        return address
+    return f"{address}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
 
 
 def _servers(root: Path, mlflow_port: int, prefect_port: int) -> tuple[_Server, ...]:

@@ -16,6 +16,8 @@ import pytest
 
 from beft.errors import InputError
 from flows.servers.ui import serve
+from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect
 from tests.support.servers.postgresql import PASSWORD, USER, postgresql
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,8 +65,12 @@ def prefects_database(request: pytest.FixtureRequest) -> Iterator[dict[str, str]
 
 
 @pytest.mark.server
-def test_both_pages_until_control_c(tmp_path: Path, prefects_database: dict[str, str]) -> None:
+def test_both_pages_until_control_c(
+    tmp_path: Path, prefects_database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow, prefect = free_port(), free_port()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    experiment = connect(PipelineSettings(), tmp_path).experiment
     ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     environment = {
         **os.environ,
@@ -88,7 +94,8 @@ def test_both_pages_until_control_c(tmp_path: Path, prefects_database: dict[str,
             if "Ctrl-C" in line:
                 break
         said = "".join(lines)
-        assert f"http://127.0.0.1:{mlflow}" in said and f"http://127.0.0.1:{prefect}" in said, said
+        runs = f"http://127.0.0.1:{mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+        assert runs in said and f"http://127.0.0.1:{prefect}" in said, said
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                 assert "<html" in page.read().decode().lower()
