@@ -72,6 +72,18 @@ class DeploymentSettings(Section):
         description="how many steps with the tag gpu run at once on all machines together; None: as many as the "
         "machine that deploys can run",
     )
+    webhook: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="address that gets a JSON object with a text when a nightly run failed; None: no one is told",
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_can_be_kept(cls, value: str | None) -> str | None:
+        if value and holds_password(value):
+            raise ValueError(f"an address that is kept with every run must hold no password; {INSTEAD}")
+        return value
 
 
 class PipelineSettings(Settings):

@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
+from flows.deployments.automations import save_automations
 from flows.servers.prefect_server import server_address
 from tasks.engine.commands import run_command
 from tasks.engine.compute_slots import places_here
@@ -32,15 +32,9 @@ A task that dies gives its place back within a minute. On each machine a place i
 (``tasks.engine.compute_slots``).
 """
 
-CRASHED = "beft: mark silent runs as crashed"
-"""The automation that notices a flow run whose process or machine died."""
-
-_SILENCE = timedelta(seconds=120)  # four heartbeats
-_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
-
 
 def deploy(root: Path) -> list[str]:
-    """Make the pools, the limit, deployments with their triggers, and the automation for dead runs.
+    """Make the pools, the limit, deployments with their triggers, and the automations for dead and failed runs.
 
     What is there already is brought up to date; pools stay as they are.
 
@@ -70,7 +64,7 @@ def deploy(root: Path) -> list[str]:
         asyncio.run(_make_pools(gpu_tasks))
         _deploy_all(root, address)
         deployments = asyncio.run(_our_deployments(root))
-        asyncio.run(_watch(list(deployments.values())))
+        asyncio.run(save_automations(deployments, settings.deployment.webhook))
     return [*deployments, f"{LIMIT}: {gpu_tasks} at once on all machines (deployment.gpu_tasks in params.yaml)"]
 
 
@@ -118,63 +112,9 @@ async def _our_deployments(root: Path) -> dict[str, str]:
     return dict(sorted((f"{flows[one.flow_id]}/{one.name}", str(one.id)) for one in deployments))
 
 
-async def _watch(deployments: Sequence[str]) -> None:
-    """Make or update the automation for dead runs of these deployments."""
-    from prefect.client.orchestration import get_client
-
-    wanted = _crash_automation(deployments)
-    async with get_client() as client:
-        found = await client.read_automations_by_name(CRASHED)
-        if found:
-            await client.update_automation(found[0].id, wanted)
-        else:
-            await client.create_automation(wanted)
-        for other in found[1:]:  # two deployed at once
-            await client.delete_automation(other.id)
-
-
 async def _every(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
     """All that the server has: it gives 200 at a time."""
     found: list[Any] = []
     while page := await read(limit=200, offset=len(found)):
         found += page
     return found
-
-
-def _crash_automation(deployments: Sequence[str]) -> Any:
-    """A run of ours that sent heartbeats and stopped without an end is dead, and can be started again.
-
-    Args:
-        deployments: Their ids. Runs of other teams' deployments are theirs to watch.
-    """
-    from prefect.automations import AutomationCore
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
-
-    return AutomationCore(
-        name=CRASHED,
-        description="A flow run that has sent no heartbeat for two minutes has lost its process or its machine.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {
-                    "prefect.resource.role": "deployment",
-                    "prefect.resource.id": [f"prefect.deployment.{one}" for one in deployments],
-                }
-            ),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=_SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message="Its process or machine died: no heartbeat for two minutes. Start it again, and it goes on.",
-            )
-        ],
-    )

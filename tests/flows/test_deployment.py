@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ import yaml
 
 from beft.errors import BeftError, InputError, SettingsError
 from beft.files import write_text
-from flows.deployments.deployment import CRASHED, LIMIT, POOLS, deploy, deployed_settings
+from flows.deployments.automations import CRASHED
+from flows.deployments.deployment import LIMIT, POOLS, deploy, deployed_settings
 from flows.servers.prefect_server import server_address
 from tasks.engine.compute_slots import places_here
 from tasks.reproduction.catalogue import ReproductionRequest
@@ -129,24 +133,46 @@ def test_twice_is_as_once(root: Path) -> None:
     assert server_address().startswith("http://127.0.0.1:")
 
 
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[Any]]]:
+    """The address of a server that takes JSON objects, and those that it got."""
+    told: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", told
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.server
 def test_runs_and_deployments_of_other_teams_are_left_alone(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, webhook: tuple[str, list[Any]]
 ) -> None:
     """A run of ours and one of another team lose their processes: the automation marks ours alone as crashed.
 
-    And of the flow runs that end well, only one of ours starts a promotion.
+    And of the flow runs that end well, only one of ours starts a promotion. The webhook hears of our crashed run alone.
     """
+    hook, told = webhook
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Completed, Running
 
     monkeypatch.setattr(
-        "flows.deployments.deployment._SILENCE", timedelta(seconds=10)
+        "flows.deployments.automations._SILENCE", timedelta(seconds=10)
     )  # the shortest that Prefect takes
     shutil.copy(ROOT / "prefect.yaml", root)
-    write_text(root / "params.yaml", (root / "params.yaml").read_text() + "deployment: {gpu_tasks: 7}\n")
+    write_text(
+        root / "params.yaml", (root / "params.yaml").read_text() + f"deployment: {{gpu_tasks: 7, webhook: {hook}}}\n"
+    )
     (tmp_path / "server").mkdir()
     home = {"PREFECT_HOME": str(tmp_path / "server"), "PREFECT_API_URL": ""}
     server = PrefectServer(tmp_path / "server", environment=home)
@@ -171,7 +197,11 @@ def test_runs_and_deployments_of_other_teams_are_left_alone(
             for name, run in runs.items():
                 die_after_a_heartbeat(name, str(run), api)
             wait_until(lambda: client.read_flow_run(runs["adapt"]).state.type == StateType.CRASHED, 180)
+            wait_until(lambda: bool(told), 60)
             time.sleep(10)
+            [call] = told
+            assert call["text"].startswith(f"adapt {client.read_flow_run(runs['adapt']).name}: ")
+            assert "Its process or machine died" in call["text"]
             assert client.read_flow_run(runs["etl"]).state.type == StateType.RUNNING
             after = client.read_deployment_by_name("promote/after-adapt").id
             promotions = [run for run in client.read_flow_runs() if run.deployment_id == after]
