@@ -15,8 +15,10 @@ settle()  # Prefect reads its environment when it is imported
 from prefect import flow  # noqa: E402
 
 from flows.deployments.deployed import patience  # noqa: E402
-from flows.runs.adapt_run import Run  # noqa: E402
-from flows.runs.task_runner import task_runner  # noqa: E402
+from flows.runs.adapt_run import AdaptRun  # noqa: E402
+from flows.runs.flow_run_name import flow_run_name  # noqa: E402
+from flows.runs.steps import Done  # noqa: E402
+from flows.runs.task_runner import CONFIGURED  # noqa: E402
 from flows.servers.prefect_server import at_server  # noqa: E402
 from flows.terminal.logging_setup import set_up_log  # noqa: E402
 from flows.terminal.outcome import leave_artifact, show  # noqa: E402
@@ -28,7 +30,7 @@ from tasks.settings import PipelineSettings  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="adapt", task_runner=task_runner())
+@flow(name="adapt", flow_run_name=flow_run_name, task_runner=CONFIGURED)
 def adapt(settings: PipelineSettings) -> dict[str, Any]:
     """From raw data to registered adapters: version, validate, probe, score, train, evaluate, merge, report, register.
 
@@ -40,23 +42,30 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     set_up_log()
     workspace = Workspace(Path.cwd())
     with workspace.locked(patience=patience()):
-        run = Run(settings, workspace)
+        run = AdaptRun(settings, workspace)
         with run.tracked(), stopping_commands():
-            check_settings(settings, workspace.root)
-            run.fetch()
-            for dataset in settings.datasets:
-                run.step("validate_raw", dataset)
-            run.prepare()
-            run.identify()
-            for dataset in settings.datasets:
-                run.step("validate", dataset)
-            for name in ("probe", "score", "train", "evaluate"):
-                run.step_of_each(name)
-            run.step("merge")
-            run.step("report")
-            run.register()
+            run.start()
+            raw = run.fetch()
+            valid = run.each(raw, lambda dataset: run.step("validate_raw", raw[dataset]))
+            prepared = run.prepare(raw, after=valid)
+            chains = run.each(prepared, lambda dataset: adapt_dataset(run, prepared[dataset]))
+            run.raise_failure()
+            results = [*valid.values(), *(done for chain in chains.values() for done in chain)]
+            merged = run.step("merge", *results)
+            reported = run.step("report", *results, merged)
+            run.register(reported, [*results, merged])
         leave_artifact(run.record)
         return run.record
+
+
+def adapt_dataset(run: AdaptRun, prepared: Done) -> list[Done]:
+    """The chain of one dataset, from its prepared data to the evaluation of what was trained: every finished step."""
+    validated = run.step("validate", prepared)
+    probed = run.step("probe", prepared, after=[validated])
+    scored = run.step("score", probed)
+    trained = run.step("train", prepared, probed, scored)
+    evaluated = run.step("evaluate", prepared, probed, trained)
+    return [prepared, validated, probed, scored, trained, evaluated]
 
 
 def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.models.base import resolve_base  # noqa: E402
 from flows.deployments.deployed import patience  # noqa: E402
-from flows.runs.adapt_run import Run  # noqa: E402
+from flows.runs.adapt_run import AdaptRun  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
+from flows.runs.flow_run_name import flow_run_name  # noqa: E402
 from flows.runs.steps import run_through_prefect  # noqa: E402
 from flows.servers.prefect_server import at_server  # noqa: E402
 from flows.terminal.logging_setup import set_up_log  # noqa: E402
@@ -34,7 +35,7 @@ from tasks.tracking.connection import connect, explained  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="promote")
+@flow(name="promote", flow_run_name=flow_run_name)
 def promote(settings: PipelineSettings, challenger: str | None = None) -> list[dict[str, Any]]:
     """Judge the challenger of every dataset against its champion, on rows that neither was trained on, and act on it.
 
@@ -48,9 +49,9 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
     with workspace.locked(patience=patience()), stopping_commands():
-        run = Run(settings, workspace)
-        run.fetch()
-        run.prepare()
+        run = AdaptRun(settings, workspace)
+        run.prepare(run.fetch())
+        run.raise_failure()
         decisions = [_judge(run, dataset, challenger) for dataset in settings.datasets]
     for decision in decisions:
         create_markdown_artifact(
@@ -82,7 +83,7 @@ def registered_name(settings: PipelineSettings, dataset: str) -> str:
 
 
 @explained
-def _judge(run: Run, dataset: str, challenger: str | None) -> Decision:
+def _judge(run: AdaptRun, dataset: str, challenger: str | None) -> Decision:
     settings, root = run.settings, run.root
     connection = connect(settings, root)
     found = candidates(connection, registered_name(settings, dataset), challenger)

@@ -16,8 +16,9 @@ settle()  # Prefect reads its environment when it is imported
 from prefect import flow  # noqa: E402
 
 from flows.deployments.deployed import patience  # noqa: E402
-from flows.runs.reproduction_run import Reproducing  # noqa: E402
-from flows.runs.task_runner import task_runner  # noqa: E402
+from flows.runs.flow_run_name import flow_run_name  # noqa: E402
+from flows.runs.reproduction_run import ReproductionRun  # noqa: E402
+from flows.runs.task_runner import CONFIGURED  # noqa: E402
 from flows.servers.prefect_server import at_server  # noqa: E402
 from flows.terminal.logging_setup import set_up_log  # noqa: E402
 from flows.terminal.outcome import show_reproduction  # noqa: E402
@@ -30,7 +31,7 @@ from tasks.settings import PipelineSettings  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-@flow(name="reproduce", task_runner=task_runner())
+@flow(name="reproduce", flow_run_name=flow_run_name, task_runner=CONFIGURED)
 def reproduce(
     request: ReproductionRequest, settings: PipelineSettings | None = None, plan_only: bool = False
 ) -> dict[str, Any]:
@@ -48,14 +49,15 @@ def reproduce(
     workspace = Workspace(Path.cwd())
     settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
     with workspace.locked(patience=patience()):
-        run = Reproducing(request, settings, workspace)
+        run = ReproductionRun(request, settings, workspace)
         with nullcontext() if plan_only else run.tracked(), stopping_commands():
             run.make_plan()
+            if not plan_only:
+                run.start()
             run.prepare()
             run.price()
             if plan_only:
                 return run.record
-            run.identify()
             run.measure()
             run.merge()
             run.report()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.datasets.description import Description
-from beft.datasets.reading.loaders import whereabouts
+from beft.datasets.reading.loaders import source_identity, whereabouts
 from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_json
@@ -103,26 +103,38 @@ def is_local(settings: PipelineSettings, root: Path) -> bool:
         return False
 
 
-def run_fingerprint(settings: PipelineSettings, data: Mapping[str, DataVersion]) -> str:
-    """The fingerprint of a run: settings, data, source, and what it computes with."""
-    found = circumstances(settings.base)
+def run_fingerprint(settings: PipelineSettings, root: Path, asked: Any = None) -> str:
+    """The identity of a run, known before any step: settings, data sources, source code, and what it computes with.
+
+    A base or a source that cannot be found is a part of it as well, so that a run that fails for that has an identity.
+
+    Args:
+        asked: What else was asked of the run, as JSON.
+    """
     return sha256_json(
         {
+            "asked": asked,
             "settings": settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
-            "data": [[name, contents_sha256(version.raw), _prepared(version)] for name, version in data.items()],
+            "data": {name: _data_source(name, root) for name in settings.datasets},
             "source": source_sha256(),
-            "circumstances": vars(found),
+            "circumstances": _circumstances(settings),
         }
     )
 
 
-def request_fingerprint(asked: Any) -> str:
-    """The fingerprint of a run that ended before its data was there: of what it was asked, and of the source.
+def _data_source(dataset: str, root: Path) -> dict[str, str] | None:
+    """The hashes of a dataset's description and of its own files; None where they cannot be read."""
+    try:
+        return dict(source_identity(find_dataset(dataset, root), root))
+    except (InputError, OSError):
+        return None
 
-    Args:
-        asked: Its settings and the like, as JSON, without those that change no result.
-    """
-    return sha256_json({"asked": asked, "source": source_sha256()})
+
+def _circumstances(settings: PipelineSettings) -> dict[str, Any] | None:
+    try:
+        return vars(circumstances(settings.base))
+    except InputError:
+        return None
 
 
 def run_facts(settings: PipelineSettings, data: Mapping[str, DataVersion], root: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a training says while it goes on: a bar on a terminal, lines elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,14 @@ from beft.inference.runs import Run
 LINE_SECONDS = 10.0
 """The time between two lines where there is no terminal."""
 
+EVENTS = logging.getLogger("beft.training.events")
+"""Takes how far a pass is as structured records, at the level DEBUG: their attribute ``event`` is a JSON object.
+
+``{"pass": NAME, "done": STEPS, "all": STEPS}`` about once a second, and after each epoch of a run the same with
+``"run"``, ``"runs"`` (how many the pass has) and ``"epoch"``, the epoch's record by name.
+"""
+
+_EVENT_SECONDS = 1.0
 _SMOOTH = 0.9  # the share of the losses before in the loss that is shown
 
 
@@ -49,6 +58,7 @@ class Progress:
         self._name = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
         self._total, self._first, self._began, self._told = list(total), sum(first), time.monotonic(), time.monotonic()
         self._examples, self._loss, self._metrics = 0, None, {}
+        self._done, self._reported = sum(first), float("-inf")
         epochs = sorted({run.settings.epochs for run in runs})
         self.say(
             f"{self._name}: {_range(parameters)} trainable parameters, {rows} rows, {_range(epochs)} epochs, "
@@ -69,7 +79,11 @@ class Progress:
         self._examples += examples
         self._loss = loss if self._loss is None else _SMOOTH * self._loss + (1 - _SMOOTH) * loss
         now = time.monotonic()
-        done = sum(steps) - self._first
+        self._done = sum(steps)
+        if now - self._reported > _EVENT_SECONDS:
+            self._reported = now
+            self._report()
+        done = self._done - self._first
         rate = self._examples / max(1e-9, now - self._began)
         if self._bar is not None:
             shown = {"examples/s": f"{rate:.0f}", "alive": alive, "loss": f"{self._loss:.3f}"}
@@ -92,6 +106,7 @@ class Progress:
         Args:
             record: What was measured, by name.
         """
+        self._report(run=run.name, runs=len(self._total), epoch=dict(record))
         if "dev_metric" in record:
             self._metrics[run.name] = record["dev_metric"]
         numbers = ", ".join(f"{key} {value:.4f}" for key, value in record.items() if isinstance(value, float))
@@ -100,6 +115,11 @@ class Progress:
             self.say(line)
         else:
             self._bar.write(line, file=sys.stderr)
+
+    def _report(self, **further: Any) -> None:
+        if EVENTS.isEnabledFor(logging.DEBUG):
+            event = {"pass": self._name, "done": self._done, "all": sum(self._total), **further}
+            EVENTS.debug("%s", self._name, extra={"event": event})
 
     def stop(self) -> None:
         """The pass has ended, well or not."""

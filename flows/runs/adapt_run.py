@@ -1,241 +1,208 @@
-"""One run of the main flow: its steps in their folders, its record, its MLflow run."""
+"""One run of the main flow: its data, its steps, its record, its MLflow run."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
-
-import yaml
-from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
+from typing import Any, Literal
 
 from beft.commands import own_command
 from beft.errors import BeftError
-from beft.files import copy_file, write_text
-from flows.runs.fan_out import width, windowed
-from flows.runs.links import link_runs
-from flows.runs.prefect_task import dvc_task
-from flows.runs.run_status import closing, ending, now
-from flows.runs.steps import Done, Submitted, run_in_this_thread, submit
+from beft.files import copy_file
+from flows.runs.chains import Result, width
+from flows.runs.live_tracking import LiveTracking
+from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
+from flows.runs.steps import Done, run_in_this_thread, submit
+from flows.runs.tracked_run import TrackedRun
 from tasks.engine.declaration import step_key
-from tasks.engine.provenance import code_facts
-from tasks.engine.store import Call, StepRecord
+from tasks.engine.store import Call
 from tasks.engine.workspace import Workspace
 from tasks.pipeline import dvc_folder, find_step, input_keys
 from tasks.registry.gate import GateDecisions
-from tasks.run_metadata import facts_of_training, request_fingerprint, run_facts, run_fingerprint
+from tasks.run_metadata import check_settings, facts_of_training, run_facts, run_fingerprint
 from tasks.settings import PipelineSettings
 from tasks.tracking import runs as tracking
-from tasks.tracking.flat_settings import ELSEWHERE
 from tasks.versioning import dvc as versioning
 from tasks.versioning.data import changed_sources, datasets_of_dvc
 from tasks.versioning.dvc import DataVersion
 
-logger = logging.getLogger(__name__)
 
-
-class Run:
-    """A run that is going on: each method does the next part of it.
-
-    Attributes:
-        record: What ``run.json`` holds; a JSON object that grows with the run.
-        folders: ``STEP/DATASET`` or ``STEP`` to the folder of that step's result.
-    """
+class AdaptRun(TrackedRun):
+    """A run that is going on: each method does a part of it and gives the finished steps, which the next parts read."""
 
     def __init__(self, settings: PipelineSettings, workspace: Workspace) -> None:
-        self.settings, self.workspace, self.root = settings, workspace, workspace.root
+        super().__init__(settings, workspace, datasets=list(settings.datasets))
         self.of_dvc = datasets_of_dvc(settings, self.root)
-        self.folders: dict[str, Path] = {}
-        self.record: dict[str, Any] = {
-            "status": "RUNNING",
-            "started": now(),
-            "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
-            "datasets": list(settings.datasets),
-            "steps": {},
-        }
-        self._futures: dict[str, PrefectFuture[Any]] = {}
-        self._finished: list[StepRecord] = []
-        self._parent: str | None = None
+        self.live = LiveTracking(settings, self.root, self.post)
+        self._finished: list[Done] = []
+        self._failures: list[Exception] = []
 
-    def fetch(self) -> None:
+    def start(self) -> None:
+        """Open its folder and its MLflow run; one that was interrupted is continued in both.
+
+        Raises:
+            SettingsError: The settings cannot work.
+            BeftError: MLflow cannot be reached, or keeps the run from registering what it trains.
+        """
+        self.name()
+        check_settings(self.settings, self.root)
+        self.record["facts"] |= run_facts(self.settings, {}, self.root)
+        self.live.parent = self.open()
+        EVENTS_OF_RUN.set(self.live.listen)
+        GateDecisions(self.settings, self.root)  # what keeps it from taking a decision is known before the training
+
+    def fingerprint(self) -> str:
+        """Over the settings, the sources of code and data, and what it computes with."""
+        return run_fingerprint(self.settings, self.root)
+
+    def open_tracking(self) -> str:
+        """The run that has this fingerprint, or a new one."""
+        facts = self.record["facts"]
+        return tracking.open_run(self.record["fingerprint"], self.settings, root=self.root, facts=facts)
+
+    def close_tracking(self, status: Any, error: str | None) -> None:
+        """End it; one that has finished also becomes ``runs/latest``."""
+        assert self.parent is not None
+        tracking.close_run(self.parent, status, self.settings, root=self.root, error=error)
+        if status == "FINISHED":
+            self.workspace.point_latest(self.record["fingerprint"])
+
+    def fetch(self) -> dict[str, Done]:
         """Get the raw data of every dataset: through DVC where ``params.yaml`` asks for the same, else as a step."""
         changed = changed_sources(self.root, self.of_dvc)
         if changed:
             self._by_dvc("fetch", versioning.fetch_again, changed)
-        self._data("fetch")
+        return self._data("fetch", list(self.settings.datasets), {})
 
-    def prepare(self) -> None:
-        """Prepare the data of every dataset likewise, and push the versions that DVC holds."""
-        self._data("prepare")
-        if self.of_dvc and self.settings.versioning.push:
-            stages = [f"{step}@{dataset}" for dataset in self.of_dvc for step in ("fetch", "prepare")]
-            self._by_dvc("version", versioning.push, stages, self.settings.versioning.remote)
-
-    def _data(self, name: str) -> None:
-        before = {dataset: versioning.stage_record(self.root, name, dataset) for dataset in self.of_dvc}
-        if self.of_dvc:
-            self._by_dvc(name, versioning.reproduce, [f"{name}@{dataset}" for dataset in self.of_dvc])
-        for dataset in self.settings.datasets:
-            if dataset not in self.of_dvc:
-                self.step(name, dataset)
-                continue
-            key = step_key(name, dataset)
-            self.folders[key] = self.root / dvc_folder(key)
-            record = versioning.stage_record(self.root, name, dataset)
-            if record is None:
-                why = own_command("dvc", "repro", f"{name}@{dataset}")
-                raise BeftError(f"DVC made nothing at {self.folders[key]}; this says why: {why}")
-            self._note(record, reused=record == before[dataset])
-
-    def _by_dvc(self, name: str, function: Any, *arguments: Any) -> None:
-        dvc_task(name, function).submit(self.root, *arguments).result()
-
-    @contextmanager
-    def tracked(self) -> Iterator[None]:
-        """Write the end of the run into its folder and into MLflow, whatever that is.
-
-        A run that ends before ``identify`` is named by its settings and the source alone.
-        """
-        with ending(self._close):
-            yield
-        self.workspace.point_latest(self.record["fingerprint"])
-
-    def identify(self) -> None:
-        """Name the run by its fingerprint, now that its data is there, and keep it in MLflow and in its own folder.
-
-        One that was interrupted is continued in both.
-        """
-        data = self._data_versions()
-        self._name(run_fingerprint(self.settings, data), run_facts(self.settings, data, self.root))
-        parent = self._open()
-        GateDecisions(self.settings, self.root)  # what keeps it from taking a decision is known before the training
-        page = self.record["mlflow_page"]
-        link_runs(self.record["prefect_flow_run"], parent, page, self.settings, self.root)
-        for record in self._finished:
-            self._log(record)
-
-    def _name(self, fingerprint: str, facts: dict[str, Any]) -> None:
-        folder = self.workspace.run_folder(fingerprint)
-        facts["run_folder"] = folder.relative_to(self.root).as_posix()
-        self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
-        values = self.settings.model_dump(mode="json")
-        write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self._write()
-
-    def _open(self) -> str:
-        """The id of the MLflow run, which is found or made."""
-        if self._parent is None:
-            facts = self.record["facts"]
-            self._parent = tracking.open_run(self.record["fingerprint"], self.settings, root=self.root, facts=facts)
-            self.record["mlflow_run"] = self._parent
-            self.record["mlflow_page"] = tracking.page_of(self._parent, self.settings, root=self.root)
-            self._write()
-        return self._parent
-
-    def _data_versions(self) -> dict[str, DataVersion]:
-        """The data of every dataset, as DVC or as steps made it."""
-        versions = versioning.data_versions(self.root, self.of_dvc) if self.of_dvc else {}
-        for name in self.settings.datasets:
-            if name not in versions:
-                versions[name] = DataVersion(name, self.folders[f"fetch/{name}"], self.folders[f"prepare/{name}"])
-        return versions
-
-    def step(self, name: str, dataset: str | None = None, **extra: Any) -> StepRecord:
-        """Run one step, or reuse it.
+    def prepare(self, raw: Mapping[str, Done], after: Mapping[str, Done] | None = None) -> dict[str, Done]:
+        """Prepare the raw data of datasets likewise, and push the versions that DVC holds.
 
         Args:
-            extra: Further keywords of its function.
+            after: Those of ``raw`` for which this is finished are prepared; None: all.
+        """
+        datasets = [name for name in raw if after is None or name in after]
+        prepared = self._data("prepare", datasets, raw)
+        of_dvc = [name for name in datasets if name in self.of_dvc]
+        if of_dvc and self.settings.versioning.push:
+            stages = [f"{step}@{dataset}" for dataset in of_dvc for step in ("fetch", "prepare")]
+            stages += versioning.reproduced_stages(self.root)
+            self._by_dvc("version", versioning.push, stages, self.settings.versioning.remote)
+        if self.parent is not None:
+            data = self._data_versions(prepared)
+            self.record["facts"] |= run_facts(self.settings, data, self.root)
+            tracking.log_data(self.parent, self.settings, root=self.root, facts=self.record["facts"])
+            self.write()
+        return prepared
+
+    def _data(
+        self, name: Literal["fetch", "prepare"], datasets: Iterable[str], raw: Mapping[str, Done]
+    ) -> dict[str, Done]:
+        datasets = list(datasets)
+        of_dvc = [dataset for dataset in datasets if dataset in self.of_dvc]
+        before = {dataset: versioning.stage_record(self.root, name, dataset) for dataset in of_dvc}
+        if of_dvc:
+            self._by_dvc(name, versioning.reproduce, [f"{name}@{dataset}" for dataset in of_dvc])
+        made = {dataset: self._made_by_dvc(name, dataset, before[dataset]) for dataset in of_dvc}
+        others = [dataset for dataset in datasets if dataset not in made]
+        if others:
+            made |= self.each(others, lambda dataset: self.step(name, *raw_of(raw, dataset), dataset=dataset))
+        return {dataset: made[dataset] for dataset in datasets if dataset in made}
+
+    def _by_dvc(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        dvc_task(name, function).submit(self.root, *arguments).result()
+
+    def _made_by_dvc(self, name: str, dataset: str, before: Any) -> Done:
+        folder = self.root / dvc_folder(step_key(name, dataset))
+        record = versioning.stage_record(self.root, name, dataset)
+        if record is None:
+            why = own_command("dvc", "repro", f"{name}@{dataset}")
+            raise BeftError(f"DVC made nothing at {folder}; this says why: {why}")
+        done = Done(record, folder, None, reused=record == before)
+        self._keep(done)
+        return done
+
+    def _data_versions(self, prepared: Mapping[str, Done]) -> dict[str, DataVersion]:
+        """The data of every dataset, as DVC or as steps made it."""
+        of_dvc = [name for name in prepared if name in self.of_dvc]
+        versions = versioning.data_versions(self.root, of_dvc) if of_dvc else {}
+        return {
+            name: versions.get(name) or DataVersion(name, self.folders[f"fetch/{name}"], done.folder)
+            for name, done in prepared.items()
+        }
+
+    def each(self, datasets: Iterable[str], chain: Callable[[str], Result]) -> dict[str, Result]:
+        """Run a chain of steps for every dataset, as many at once as can compute; the results of those that have one.
+
+        A chain that fails stops no other: ``raise_failure`` raises its error.
+
+        Raises:
+            Exception: The first error, where every chain failed.
+        """
+        chains = {dataset: partial(chain, dataset) for dataset in datasets}
+        results, failures = self.run_chains(chains, width(self.settings.base))
+        self._failures += failures
+        if not results:
+            self.raise_failure()
+        return results
+
+    def raise_failure(self) -> None:
+        """Raise the first error of a chain, if there was one."""
+        if self._failures:
+            raise self._failures[0]
+
+    def step(self, name: str, *reads: Done, after: Sequence[Done] = (), dataset: str | None = None) -> Done:
+        """Run one step, or reuse it, and wait for it.
+
+        Args:
+            reads: The results that it reads, and perhaps others.
+            after: What must be finished before it, though it reads nothing of it.
+            dataset: None: that of what it reads, for a step that runs once a dataset.
 
         Raises:
             InputError: The user's input is wrong.
             BeftError: The step failed.
         """
-        return self._finish(self._submit(name, dataset, extra))
-
-    def step_of_each(self, name: str) -> None:
-        """Run one step for every dataset, or reuse it: at once, as far as the machine has places to compute.
-
-        Raises:
-            InputError: The user's input is wrong.
-            BeftError: The step failed for a dataset; what the others made is kept.
-        """
-        starts = [partial(self._submit, name, dataset, {}) for dataset in self.settings.datasets]
-        failed: list[BeftError] = []
-        for one in windowed(starts, width(self.settings.base)):
-            try:
-                self._finish(one)
-            except BeftError as error:
-                logger.error("%s", error)  # only the first is raised
-                failed.append(error)
-        if failed:
-            raise failed[0]
-
-    def _submit(self, name: str, dataset: str | None, extra: Mapping[str, Any]) -> Submitted:
         step = find_step(name)
-        keys = input_keys(step, self.settings, dataset)
-        return submit(
-            step,
-            self.settings,
-            {name: self.folders[read] for name, read in keys.items()},
-            self.root,
-            dataset,
-            extra=extra,
-            after=[self._futures[read] for read in keys.values() if read in self._futures],
-        )
+        dataset = (dataset or reads[0].record.dataset) if step.per_dataset else None
+        futures = [done.future for done in (*reads, *after) if done.future is not None]
+        inputs = self._inputs(name, reads, dataset)
+        try:
+            done = submit(step, self.settings, inputs, self.root, dataset, after=futures).done()
+        except BeftError as error:
+            self.post(partial(self.live.fail, name, dataset, str(error)))
+            raise
+        self.post(partial(self._keep, done))
+        return done
 
-    def _finish(self, submitted: Submitted) -> StepRecord:
-        return self._keep(submitted.done())
+    def _inputs(self, name: str, reads: Sequence[Done], dataset: str | None) -> dict[str, Any]:
+        folders = {done.record.key: done.folder for done in reads}
+        return {one: folders[key] for one, key in input_keys(find_step(name), self.settings, dataset).items()}
 
-    def _keep(self, done: Done) -> StepRecord:
-        key = done.record.key
-        self.folders[key] = done.folder
-        if done.future is not None:
-            self._futures[key] = done.future
-        self._note(done.record, reused=done.reused)
-        return done.record
-
-    def register(self) -> None:
+    def register(self, report: Done, results: Sequence[Done]) -> None:
         """Register what was trained; the report that says so is put into the run's folder first."""
-        copy_file(self.folders["report"] / "report.html", self.root / self.record["run_folder"] / "report.html")
+        copy_file(report.folder / "report.html", self.root / self.record["run_folder"] / "report.html")
         self.record["report"] = f"{self.record['run_folder']}/report.html"
-        trained = {record.dataset: record for record in self._finished if record.step == "train"}
+        trained = {done.record.dataset: done.record for done in results if done.record.step == "train"}
         facts = {name: facts_of_training(self.record["facts"], trained.get(name)) for name in self.settings.datasets}
-        step = find_step("register")
-        inputs = {name: self.folders[read] for name, read in input_keys(step, self.settings, None).items()}
-        extra = {"parent": self._parent, "facts": self.record["facts"], "trained": facts}
-        done = run_in_this_thread(Call(step, self.settings, inputs, self.root, extra=extra), [*self._futures.values()])
-        self.record["models"] = self._keep(done).summary["models"]
+        reads = [*results, report]
+        extra = {"parent": self.parent, "facts": self.record["facts"], "trained": facts}
+        inputs = self._inputs("register", reads, None)
+        futures = [done.future for done in reads if done.future is not None]
+        done = run_in_this_thread(Call(find_step("register"), self.settings, inputs, self.root, extra=extra), futures)
+        self._keep(done)
+        self.record["models"] = done.record.summary["models"]
 
-    def _note(self, record: StepRecord, *, reused: bool) -> None:
-        self.record["steps"][record.key] = {
-            "fingerprint": record.fingerprint,
-            "folder": self.folders[record.key].relative_to(self.root).as_posix(),
-            "seconds": record.seconds,
-            "reused": reused,
-        }
-        self._finished.append(record)
-        if self._parent is not None:
-            self._log(record)
-            self._write()
+    def _keep(self, done: Done) -> None:
+        self.live.end(done.record.key)
+        self._finished.append(done)
+        self.note(done.record.key, done)
+        if self.parent is not None and self._log(done):
+            for other in self._finished:  # runs were replaced, into which they had written as well
+                self._log(other)
 
-    def _log(self, record: StepRecord) -> None:
-        assert self._parent is not None
-        if not tracking.log_step(self._parent, record, self.folders[record.key], self.settings, root=self.root):
-            return
-        for other in self._finished:  # runs were replaced, into which they had written as well
-            tracking.log_step(self._parent, other, self.folders[other.key], self.settings, root=self.root)
+    def _log(self, done: Done) -> bool:
+        assert self.parent is not None
+        return tracking.log_step(self.parent, done.record, done.folder, self.settings, root=self.root)
 
-    def _close(self, status: Any, error: str | None = None) -> None:
-        self.record |= {"status": status, "finished": now(), "error": error}
-        with closing(status):
-            if "fingerprint" not in self.record:
-                asked = self.settings.model_dump(mode="json", exclude=set(ELSEWHERE))
-                self._name(request_fingerprint(asked), {"data": {}, **code_facts()})
-            self._write()
-            tracking.close_run(self._open(), status, self.settings, root=self.root, error=error)
 
-    def _write(self) -> None:
-        steps: Mapping[str, Path] = self.folders
-        self.workspace.record_run(self.record["fingerprint"], self.record, steps)
+def raw_of(raw: Mapping[str, Done], dataset: str) -> tuple[Done, ...]:
+    """The raw data that a step reads; ``fetch`` itself reads none."""
+    return (raw[dataset],) if raw else ()

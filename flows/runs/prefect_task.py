@@ -1,6 +1,7 @@
-"""The Prefect task made of a step: cached by the step's fingerprint, its result a JSON record."""
+"""The Prefect task made of a step. The step store alone decides what is reused; the result is a JSON record."""
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from beft.errors import BeftError
 from flows.runs.artifacts import artifact_key, leave
 from flows.runs.training_progress import TrainingProgress
 from tasks.engine.declaration import Step
 from tasks.engine.execution import run_step
-from tasks.engine.isolated_step import LISTENER
+from tasks.engine.isolated_step import LISTENER, Event
 from tasks.engine.store import Call, Finished
 from tasks.engine.transient import is_transient
 from tasks.environment import adopt
 from tasks.settings import PipelineSettings
+
+EVENTS_OF_RUN: ContextVar[Callable[[Call, Event], None] | None] = ContextVar("EVENTS_OF_RUN", default=None)
+"""Takes the events of every step that runs in this process for a run of a flow; on a Dask cluster there is none."""
 
 REUSED = "Reused"
 """The name of the (completed) state of a task whose step was found finished."""
@@ -43,15 +46,6 @@ def prefect_task(step: Step) -> Task[..., Any]:
             return Completed(name=REUSED, message=message, data=record)
         return record
 
-    def cache_key(_context: Any, parameters: dict[str, Any]) -> str | None:
-        """The fingerprint while the finished folder is whole: Prefect alone would serve results without their files."""
-        try:
-            call = _call(step, **parameters)
-            fingerprint = call.fingerprint()
-            return fingerprint if call.finished(fingerprint) else None
-        except BeftError:
-            return None  # the task itself meets the same error, and says so
-
     return Task(
         fn=run,
         name=step.name,
@@ -62,7 +56,7 @@ def prefect_task(step: Step) -> Task[..., Any]:
         retry_delay_seconds=[2.0 * 3**attempt for attempt in range(step.retries)] or None,
         retry_jitter_factor=0.5 if step.retries else None,
         retry_condition_fn=_is_transient,
-        cache_key_fn=cache_key,
+        cache_policy=NO_CACHE,
         persist_result=True,
         result_serializer="json",
     )
@@ -70,7 +64,14 @@ def prefect_task(step: Step) -> Task[..., Any]:
 
 def _run_shown(call: Call) -> Finished:
     """Run a step, and show how far it is and what came of it. (Dask carries what this names by name alone.)"""
-    listening = LISTENER.set(TrainingProgress(f"{artifact_key(call.key)}-progress", call.key))
+    progress, tell_flow = TrainingProgress(f"{artifact_key(call.key)}-progress", call.key), EVENTS_OF_RUN.get()
+
+    def listen(event: Event) -> None:
+        progress(event)
+        if tell_flow is not None:
+            tell_flow(call, event)
+
+    listening = LISTENER.set(listen)
     try:
         finished = run_step(call)
     finally:

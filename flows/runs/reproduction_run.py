@@ -2,24 +2,17 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-from prefect.runtime import flow_run
-
 from beft.errors import BeftError
-from beft.files import read_json, sha256_json, whole_folder, write_json, write_text
+from beft.files import read_json, sha256_json, whole_folder, write_json
 from beft.training.cost import readable_seconds
-from flows.runs.fan_out import width, windowed
-from flows.runs.links import link_runs
-from flows.runs.run_status import closing, ending, now
-from flows.runs.steps import Submitted, run_through_prefect, submit
-from tasks.engine.fingerprint import circumstances, contents_sha256
-from tasks.engine.provenance import code_version, source_sha256
+from flows.runs.chains import width
+from flows.runs.steps import Done, run_through_prefect
+from flows.runs.tracked_run import TrackedRun
+from tasks.engine.fingerprint import circumstances
 from tasks.engine.store import RECORD, Call, StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.environment import stay_offline
@@ -31,44 +24,33 @@ from tasks.reproduction.measured import Measurement, as_trained
 from tasks.reproduction.plan import Missing, Plan, Planned, make_plan, reasons
 from tasks.reproduction.price import Price, price_table
 from tasks.reproduction.reproduce_report import PLAN, reproduce_report_step
-from tasks.run_metadata import is_local, request_fingerprint
+from tasks.run_metadata import is_local, run_fingerprint
 from tasks.settings import PipelineSettings
 from tasks.steps.fetch import fetch_step
 from tasks.steps.measure import measure_step
 from tasks.steps.merge import merge_step
 from tasks.steps.prepare import prepare_step
-from tasks.tracking.flat_settings import ELSEWHERE
-from tasks.tracking.runs import page_of
 
 logger = logging.getLogger(__name__)
 
 
-class Reproducing:
-    """Each method does the next part of it.
+class ReproductionRun(TrackedRun):
+    """A reproduction that is going on: each method does the next part of it.
 
-    Attributes:
-        record: What ``run.json`` holds.
-        folders: Key of a measurement (or of another step) to the folder of its result.
+    Its folders are those of the measurements by their keys, and of the merges and the report.
     """
 
     def __init__(self, request: ReproductionRequest, settings: PipelineSettings, workspace: Workspace) -> None:
-        self.request, self.settings, self.workspace, self.root = request, settings, workspace, workspace.root
-        self.folders: dict[str, Path] = {}
+        super().__init__(settings, workspace, request=request.model_dump(mode="json"))
+        self.request = request
         self.missing: list[Missing] = []
-        self.record: dict[str, Any] = {
-            "status": "RUNNING",
-            "started": now(),
-            "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
-            "request": request.model_dump(mode="json"),
-            "steps": {},
-        }
         self._plan: Plan | None = None
         self._todo: list[Planned] = []
         self._prepared: dict[str, Path] = {}
         self._prices: dict[str, Price] = {}
         self._merges: list[str] = []
         self._failed: list[str] = []
-        self._parent: str | None = None
+        self._seconds: dict[str, float] = {}  # what the measurements of this run took
 
     @property
     def plan(self) -> Plan:
@@ -139,7 +121,8 @@ class Reproducing:
         if not self._todo:
             raise BeftError("nothing of this can be measured here:\n" + "\n".join(reasons(self.missing)))
         table = price_table(self.plan.reproduction.title, self._todo, self._prices)
-        self.record |= {"plan": table.to_markdown(), "missing": reasons(self.missing)}
+        self.record["plan"] = table.to_markdown()
+        self.write()
         logger.info("%s", self.record["plan"])
         for line in reasons(self.missing):
             logger.warning("not measured: %s", line)
@@ -173,59 +156,38 @@ class Reproducing:
         inputs = {"prepare": self._prepared[planned.key]}
         return Call(measure_step, planned.settings, inputs, self.root, planned.dataset)
 
-    @contextmanager
-    def tracked(self) -> Iterator[None]:
-        """Write the end of the reproduction into its folder and into MLflow, whatever that is.
+    def start(self) -> None:
+        """Open its folder and its MLflow run; one that was interrupted is continued in both.
 
-        One that ends before ``identify`` is named by what was asked and the source alone.
+        Raises:
+            BeftError: MLflow cannot be reached.
         """
-        with ending(self._close):
-            yield
+        self.name()
+        self.record["facts"]["compute"] = circumstances(self._todo[0].settings.base).compute
+        self.open()
 
-    def identify(self) -> None:
-        """Name the reproduction by its fingerprint, now that its data is there; keep it in MLflow and in its folder."""
-        facts = {"compute": circumstances(self._todo[0].settings.base).compute}
-        self._name(self._fingerprint(), facts)
-        parent = self._open(self.plan)
-        own = tracking.tracked_in(self.settings)
-        page = page_of(parent, own, root=self.root)
-        link_runs(self.record["prefect_flow_run"], parent, page, own, self.root)
+    def fingerprint(self) -> str:
+        """Over the request, the settings, the sources of code and data, and what is computed with."""
+        of_each = {planned.key: run_fingerprint(planned.settings, self.root) for planned in self._todo}
+        return run_fingerprint(self.settings, self.root, [self.request.model_dump(mode="json"), of_each])
 
-    def _name(self, fingerprint: str, facts: dict[str, Any]) -> None:
-        folder = self.workspace.run_folder(fingerprint)
-        code = code_version()
-        facts |= {
-            "commit": code.commit,
-            "dirty": code.dirty,
-            "source_sha256": source_sha256(),
-            "run_folder": folder.relative_to(self.root).as_posix(),
-        }
-        self.record |= {"fingerprint": fingerprint, "run_folder": facts["run_folder"], "facts": facts}
-        values = self.settings.model_dump(mode="json")
-        write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self._write()
+    @property
+    def tracked_settings(self) -> PipelineSettings:
+        """Those of the experiment that holds all reproductions."""
+        return tracking.tracked_in(self.settings)
 
-    def _open(self, plan: Plan | None = None) -> str:
-        """The id of the MLflow run, which is found or made; no plan: it ends before ``identify``."""
-        if self._parent is None:
-            own, facts = self.record["fingerprint"], self.record["facts"]
-            self._parent = tracking.open_reproduction(
-                own, self.request, plan, self.settings, root=self.root, facts=facts
-            )
-            self.record["mlflow_run"] = self._parent
-            self._write()
-        return self._parent
+    def open_tracking(self) -> str:
+        """The run that has this fingerprint, or a new one."""
+        own, facts = self.record["fingerprint"], self.record["facts"]
+        return tracking.open_reproduction(own, self.request, self._plan, self.settings, root=self.root, facts=facts)
 
-    def _fingerprint(self) -> str:
-        return sha256_json(
-            {
-                "request": self.plan.request.model_dump(mode="json"),
-                "settings": self.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
-                "data": {key: contents_sha256(folder) for key, folder in self._prepared.items()},
-                "source": source_sha256(),
-                "circumstances": [vars(circumstances(planned.settings.base)) for planned in self._todo],
-                "bases": self.plan.bases,
-            }
+    def close_tracking(self, status: Any, error: str | None) -> None:
+        """End it, with the headline metrics and the report."""
+        assert self.parent is not None
+        report, metrics = self.record.get("report"), self.record.get("headline")
+        folder = self.root / report if report else None
+        tracking.finish_reproduction(
+            self.parent, status, self.settings, root=self.root, metrics=metrics, report=folder, error=error
         )
 
     def measure(self) -> None:
@@ -234,47 +196,46 @@ class Reproducing:
         Raises:
             BeftError: All of them failed.
         """
-        expected = spent = 0.0
-        left = sum(price.seconds for price in self._prices.values() if not price.finished)
-        starts = [partial(self._measure, planned) for planned in self._todo]
         # Where times are compared, nothing else computes.
         at_once = 1 if self.plan.reproduction.alone else width(self._todo[0].settings.base)
-        for planned, submitted in zip(self._todo, windowed(starts, at_once), strict=True):
-            price = self._prices[planned.key]
-            try:
-                done = submitted.done()
-            except BeftError as error:
-                logger.warning("%s: not measured: %s", planned.key, error)
-                self._miss(planned, str(error))
-                continue
-            self.folders[planned.key] = done.folder
-            self.record["facts"]["compute"] = done.record.compute  # of the machine that measured
-            self.record["steps"][planned.key] = {
-                "fingerprint": done.record.fingerprint,
-                "folder": done.folder.relative_to(self.root).as_posix(),
-                "seconds": done.record.seconds,
-                "reused": done.reused,
-            }
-            for lost in Measurement.load(done.folder).failed:
-                self._failed.append(f"{planned.dataset} {planned.regime} on {planned.base}: {lost.key}: {lost.reason}")
-                logger.warning("not measured: %s", self._failed[-1])
-            self._write()
-            self._log(planned, done.record)
-            if not done.reused:
-                expected, spent, left = expected + price.seconds, spent + done.record.seconds, left - price.seconds
-                if left > 0:
-                    logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9) / at_once))
+        chains = {planned.key: partial(self._measure, planned, at_once) for planned in self._todo}
+        self.run_chains(chains, at_once)
         if not self.folders:
             raise BeftError("every measurement failed:\n" + "\n".join(reasons(self.missing)))
 
-    def _measure(self, planned: Planned) -> Submitted:
+    def _measure(self, planned: Planned, at_once: int) -> None:
         inputs = {"prepare": self._prepared[planned.key]}
-        return submit(measure_step, planned.settings, inputs, self.root, planned.dataset)
+        try:
+            done = run_through_prefect(measure_step, planned.settings, inputs, self.root, planned.dataset)
+        except BeftError as error:
+            self.post(partial(self._miss, planned, str(error)))
+            raise
+        self.post(partial(self._keep, planned, done, at_once))
+
+    def _keep(self, planned: Planned, done: Done, at_once: int) -> None:
+        self.record["facts"]["compute"] = done.record.compute  # of the machine that measured
+        self.note(planned.key, done)
+        for lost in Measurement.load(done.folder).failed:
+            self._failed.append(f"{planned.dataset} {planned.regime} on {planned.base}: {lost.key}: {lost.reason}")
+            logger.warning("not measured: %s", self._failed[-1])
+        self._log(planned, done.record)
+        if not done.reused:
+            self._seconds[planned.key] = done.record.seconds
+            self._say_time_left(at_once)
+
+    def _say_time_left(self, at_once: int) -> None:
+        """Log how long the rest takes, by how long what was measured here took."""
+        open_prices = {key: price.seconds for key, price in self._prices.items() if not price.finished}
+        left = sum(seconds for key, seconds in open_prices.items() if key not in self._seconds)
+        expected = sum(open_prices.get(key, 0.0) for key in self._seconds)
+        if left > 0:
+            spent = sum(self._seconds.values())
+            logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9) / at_once))
 
     def _log(self, planned: Planned, made: StepRecord) -> None:
-        assert self._parent is not None
+        assert self.parent is not None
         tracking.log_measurement(
-            self._parent,
+            self.parent,
             planned,
             Measurement.load(self.folders[planned.key]),
             made=made,
@@ -364,31 +325,10 @@ class Reproducing:
     def _miss(self, planned: Planned, reason: str) -> None:
         self.missing.append(Missing(planned.base, planned.dataset, planned.regime, planned.methods, reason))
 
-    def _close(self, status: Any, error: str | None = None) -> None:
-        self.record |= {
-            "status": status,
-            "finished": now(),
-            "error": error,
-            "missing": [*reasons(self.missing), *self._failed],
-        }
-        report = self.record.get("report")
-        with closing(status):
-            if "fingerprint" not in self.record:
-                asked = self.settings.model_dump(mode="json", exclude=set(ELSEWHERE))
-                self._name(request_fingerprint([self.request.model_dump(mode="json"), asked]), {})
-            self._write()
-            tracking.finish_reproduction(
-                self._open(),
-                status,
-                self.settings,
-                root=self.root,
-                metrics=self.record.get("headline"),
-                report=self.root / report if report else None,
-                error=error,
-            )
-
-    def _write(self) -> None:
-        self.workspace.record_run(self.record["fingerprint"], self.record, self.folders)
+    def write(self) -> None:
+        """Write ``run.json``, with what could not be measured."""
+        self.record["missing"] = [*reasons(self.missing), *self._failed]
+        super().write()
 
 
 def leave_table(name: str, markdown: str) -> None:

@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from prefect.futures import PrefectFuture, PrefectWrappedFuture
+from prefect.futures import PrefectFuture
 
-from beft.files import read_json
+from beft.errors import BeftError
 from flows.runs.prefect_task import REUSED, prefect_task
 from tasks.engine.declaration import Step
-from tasks.engine.store import RECORD, Call, StepRecord
+from tasks.engine.store import Call, StepRecord
+from tasks.engine.supervisor import STOPPING
 from tasks.environment import carried_to_workers
 from tasks.settings import PipelineSettings
 
-_REUSED = {REUSED, "Cached"}
+_submitting = Lock()  # chains submit at the same time, and Prefect counts the runs of a task without a lock
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,7 @@ class Submitted:
     """A step that was handed to the task runner."""
 
     call: Call
-    future: PrefectWrappedFuture[Any, Any]
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended, well or not; asks no server."""
-        return bool(self.future.wrapped_future.done())
+    future: PrefectFuture[Any]
 
     def done(self) -> Done:
         """Wait for it.
@@ -50,10 +47,8 @@ class Submitted:
 
 
 def _done(call: Call, result: Mapping[str, Any], state: str | None, future: PrefectFuture[Any] | None = None) -> Done:
-    folder = call.folder(str(result["fingerprint"]))
-    # Prefect's cached result may come from another workspace; the folder is this one's.
-    record = StepRecord.model_validate(read_json(folder / RECORD))
-    return Done(record, folder, future, state in _REUSED)
+    record = StepRecord.model_validate(result)
+    return Done(record, call.folder(record.fingerprint), future, reused=state == REUSED)
 
 
 def submit(
@@ -71,11 +66,15 @@ def submit(
     Args:
         extra: Further keywords of its function.
         after: What it waits for, so that Prefect draws the dependence.
+
+    Raises:
+        BeftError: The run was stopped.
     """
     call = Call(step, settings, inputs, root, dataset, extra)
-    future = prefect_task(step).submit(**_parameters(call), wait_for=list(after))
-    assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
-    return Submitted(call, future)
+    if STOPPING.is_set():
+        raise BeftError(f"{call.key}: stopped; run it again to resume")
+    with _submitting:
+        return Submitted(call, prefect_task(step).submit(**_parameters(call), wait_for=list(after)))
 
 
 def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> Done:

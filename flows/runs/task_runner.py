@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from prefect.task_runners import ThreadPoolTaskRunner
+
 from beft.commands import pip_install
 from beft.errors import InputError
 
@@ -13,20 +15,28 @@ The workers need the libraries and the workspace's folder at the same path. What
 BEFT_DATA_DIR and HF_HUB_OFFLINE, is given to them.
 """
 
-THREADS = 8  # how many tasks wait at once; how many compute at once, the places of the machine say
+
+class _ConfiguredTaskRunner(ThreadPoolTaskRunner[Any]):
+    """The task runner that the environment asks for when a flow starts: Prefect then duplicates that of the flow."""
+
+    def duplicate(self) -> Any:
+        """The one that is started."""
+        return task_runner()
+
+
+CONFIGURED: Any = _ConfiguredTaskRunner()
+"""The task runner of the flows."""
 
 
 def task_runner() -> Any:
-    """The task runner that the environment asks for.
+    """The task runner that the environment asks for now. How many steps compute at once, the chains say.
 
     Raises:
         InputError: A Dask cluster is asked for, and prefect-dask is not installed.
     """
     wanted = os.environ.get(DASK, "").strip()
     if not wanted:
-        from prefect.task_runners import ThreadPoolTaskRunner
-
-        return ThreadPoolTaskRunner(max_workers=THREADS)
+        return ThreadPoolTaskRunner()
     try:
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:

@@ -1,9 +1,10 @@
 """Run a step in a process of its own: torch's random generator and threads are those of a process.
 
 The parent gives the call as JSON on standard input to ``tasks.engine.worker``. What the child logs comes line by line
-on its standard error and goes on to the parent's log. Its result, or the error that the user is to see, comes as JSON
-on standard output. The child and all that it starts end with its parent, also when that is killed
-(``tasks.engine.supervisor``); Ctrl-C on a terminal reaches the parent alone.
+on its standard error and goes on to the parent's log; a line that begins with a mark is an event of a training, in
+JSON. The child's result, or the error that the user is to see, comes as JSON on standard output. The child and all that
+it starts end with its parent, also when that is killed (``tasks.engine.supervisor``); Ctrl-C on a terminal reaches the
+parent alone.
 """
 
 import json
@@ -26,8 +27,14 @@ from tasks.engine.store import Call
 from tasks.engine.supervisor import STOPPING, end, lines_of, start
 from tasks.environment import environment_without_secrets
 
-LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("LISTENER", default=None)
-"""Hears every line of the child as well, in the thread that waits for it."""
+Event = dict[str, Any]
+"""How far a training is, as ``beft.training.progress.EVENTS`` says it; or ``{"started": True}``."""
+
+LISTENER: ContextVar[Callable[[Event], None] | None] = ContextVar("LISTENER", default=None)
+"""Takes every event of the child, in the thread that waits for it."""
+
+EVENT_MARK = "\x1e"
+"""What a line of the child begins with that is an event in JSON, and no line of the log."""
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +112,15 @@ def _listen(child: "subprocess.Popen[bytes]", time_limit: float, late: threading
     last = ""
     listener = LISTENER.get()
     try:
+        if listener is not None:
+            listener({"started": True})
         for line in lines_of(child, child.stderr):
+            if line.startswith(EVENT_MARK):
+                if listener is not None:
+                    listener(json.loads(line.removeprefix(EVENT_MARK)))
+                continue
             last = line.rstrip() or last
             logger.info("%s", line.rstrip())
-            if listener is not None:
-                listener(line.rstrip())
         child.wait()
     finally:
         timer.cancel()

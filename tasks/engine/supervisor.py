@@ -79,10 +79,15 @@ def stopping_commands() -> Iterator[None]:
     except Exception:
         raise
     except BaseException:
-        STOPPING.set()
-        for child in list(_running):
-            child.terminate()
+        stop_commands()
         raise
+
+
+def stop_commands() -> None:
+    """End all that runs in children, and start no more."""
+    STOPPING.set()
+    for child in list(_running):
+        child.terminate()
 
 
 def lines_of(child: "subprocess.Popen[bytes]", stream: Any) -> Iterator[str]:

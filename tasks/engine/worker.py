@@ -14,6 +14,7 @@ from beft.files import write_json
 from tasks.engine.declaration import find_declared
 from tasks.engine.execution import call_function
 from tasks.engine.fingerprint import source_sha256
+from tasks.engine.isolated_step import EVENT_MARK
 from tasks.engine.provenance import process_facts
 from tasks.engine.store import RECORD
 from tasks.engine.transient import is_transient
@@ -32,6 +33,22 @@ def log_lines(level: int = logging.INFO) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
+class _EventHandler(logging.StreamHandler[Any]):
+    """Writes the events of a training as lines of JSON, each after a mark, between the lines of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The mark and the event."""
+        return EVENT_MARK + json.dumps(getattr(record, "event", None))
+
+
+def send_events() -> None:
+    """Write the events of a training to standard error, where ``isolated_step`` reads them."""
+    events = logging.getLogger("beft.training.events")  # by its name: torch is imported later
+    events.setLevel(logging.DEBUG)
+    events.propagate = False
+    events.addHandler(_EventHandler(sys.stderr))
+
+
 def main() -> int:
     """The child: read the call, run it, answer."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -39,6 +56,7 @@ def main() -> int:
     request = json.loads(sys.stdin.read())
     settle()
     log_lines()
+    send_events()
     try:
         answer: dict[str, Any] = {"summary": _run(request)}
     except BeftError as error:

@@ -31,6 +31,10 @@ TARGET = "target"
 PROBE = "all_biases"
 
 
+CURVES = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": "dev/{metric}"}
+"""What an epoch's record holds, and the metric that it is in MLflow; ``{metric}`` is that of the dataset."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """What one run of MLflow gets from one step.
@@ -187,7 +191,7 @@ def _metrics_of(evaluation: Evaluation, method: str) -> Metrics:
 
 def _curves(history: Sequence[Mapping[str, JSON]], metric: str) -> Metrics:
     """A point an epoch."""
-    names = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": f"dev/{metric}"}
+    names = {name: written.format(metric=metric) for name, written in CURVES.items()}
     return [
         (names[name], epoch[name], epoch["epoch"]) for epoch in history for name in names if epoch.get(name) is not None
     ]

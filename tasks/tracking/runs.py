@@ -9,20 +9,22 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from beft.files import read_json, sha256_json
+from beft.files import sha256_json
 from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import COST
 from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, every, explained, repeatable
-from tasks.tracking.entries import Entry, entries, shown
+from tasks.tracking.data_inputs import dataset_names, log_datasets
+from tasks.tracking.entries import Entry, Metrics, entries, shown
 from tasks.tracking.flat_settings import flat
-from tasks.tracking.limits import DATASET_SOURCE, PARAM, RUN_NAME, TAG
+from tasks.tracking.limits import PARAM, RUN_NAME, TAG
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +36,14 @@ LOGGED = "beft.logged."
 """Tags of a parent run, one a dataset (and ``run`` for the rest): steps that were written in full, and their marks."""
 OUTPUTS = "beft.outputs."
 """Tags of a nested run, one a step that wrote into it: the mark of that step's outputs."""
+FAILED = "failed/"
+"""What the tag ``NESTED`` begins with of a nested run that stands for a failed step alone: ``failed/STEP/DATASET``."""
 FLOW_RUN = "prefect.flow_run"
 """The tag of a parent run: the id of the Prefect flow run that worked on it last."""
 FLOW_RUN_PAGE = "prefect.page"
 """The tag of a parent run: the page of that flow run."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run."""
-
-_HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
-_PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped", "ragged")
-_MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 
 @explained
@@ -79,9 +79,24 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     if NOTE not in run.data.tags:
         tags[NOTE] = _first_words(run)
     write_batch(connection, parent, params=flat(settings), tags=tags)
-    _log_datasets(connection, parent, settings, facts, root)
+    log_datasets(connection, parent, facts, root)
     set_running(connection, run)
     return parent
+
+
+@explained
+@repeatable
+def log_data(parent: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> None:
+    """Write which data a run works on into its parent run, now that the data is there; a finished one stays as it is.
+
+    Args:
+        facts: As of ``open_run``, with the data.
+    """
+    connection = connect(settings, root)
+    if connection.client.get_run(parent).info.status == "FINISHED":
+        return
+    write_batch(connection, parent, tags=_tags(settings, facts))
+    log_datasets(connection, parent, facts, root)
 
 
 def set_running(connection: Connection, run: Any) -> None:
@@ -131,13 +146,25 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
             if there is not None and shows not in (None, outputs):
                 set_aside(connection, there)
                 there, replaced = None, True
+            if there is not None and shows is None:  # it was opened when the step started
+                client.set_tag(there.info.run_id, "mlflow.runName", shown(entry.title, RUN_NAME))
+                entry = replace(entry, metrics=_new_points(client, there, entry.metrics))
             target = _nested(connection, run, entry, there, finished, {OUTPUTS + record.step: outputs})
         _write_entry(connection, run, target, entry, when, {OUTPUTS + record.step: outputs} if entry.nested else {})
         if entry.nested is not None and client.get_run(target).info.status != "FINISHED":
             client.set_terminated(target, "FINISHED", finished)
+    if failed := nested.get(f"{FAILED}{record.key}"):
+        client.delete_run(failed.info.run_id)
     if before != outputs:
         client.set_tag(parent, mark, json.dumps(logged | {record.step: outputs}))
     return replaced
+
+
+def _new_points(client: Any, run: Any, metrics: Metrics) -> Metrics:
+    """The points of metrics that a run does not show yet: those of its curve came while it was trained."""
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    there = {(name, point.value, point.step) for name, points in histories.items() for point in points}
+    return [point for point in metrics if point not in there]
 
 
 def _write_entry(
@@ -202,9 +229,13 @@ def close_run(
     Args:
         error: What went wrong, shown as a tag and in the run's description.
     """
-    client = connect(settings, root).client
+    connection = connect(settings, root)
+    client = connection.client
     if client.get_run(parent).info.status == "FINISHED":
         return
+    for run in _nested_runs(connection, parent).values():
+        if run.info.status == "RUNNING":  # its step was stopped
+            client.set_terminated(run.info.run_id, status)
     if error is not None:
         client.set_tag(parent, "error", shown(error, 500))
     client.set_terminated(parent, status)
@@ -265,7 +296,7 @@ def _nested(
             },
         )
     if not run.inputs.dataset_inputs:
-        own = [given for given in parent.inputs.dataset_inputs if given.dataset.name == entry.dataset]
+        own = [one for one in parent.inputs.dataset_inputs if one.dataset.name in dataset_names(str(entry.dataset))]
         connection.client.log_inputs(run.info.run_id, datasets=own)
     return str(run.info.run_id)
 
@@ -289,52 +320,6 @@ def write_batch(
         for kind, entity in entities[start : start + 100]:
             portion.setdefault(kind, []).append(entity)
         connection.client.log_batch(run, **portion)
-
-
-def _log_datasets(
-    connection: Connection, parent: str, settings: PipelineSettings, facts: Mapping[str, JSON], root: Path
-) -> None:
-    """Every dataset with its md5, where it came from and what is in it; its ``data.json`` beside the run's files."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = []
-    for name, data in facts["data"].items():
-        digest = data.get("prepared_md5") or data["prepared_sha256"]
-        source = {"uri": f"data/prepared/{name}", **{key: data.get(key) for key in _HASHES}}
-        schema, profile = "", {}
-        summary = root / str(data.get("folder", "")) / "data.json"
-        if "folder" in data and summary.is_file():
-            prepared = read_json(summary)
-            source |= prepared["source"]
-            profile = {key: prepared[key] for key in _PROFILE if key in prepared}
-            schema = json.dumps({"mlflow_colspec": _columns(summary.parent)})
-            connection.client.log_artifact(parent, str(summary), f"data/{name}")
-        described = json.dumps(source, sort_keys=True)
-        if len(described) > DATASET_SOURCE:
-            described = json.dumps({key: source[key] for key in ("uri", *_HASHES)}, sort_keys=True)
-        dataset = Dataset(
-            name,
-            digest[:36],
-            "local",
-            described,
-            schema=schema,
-            profile=json.dumps(profile, sort_keys=True),
-        )
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
-    connection.client.log_inputs(parent, datasets=inputs)
-
-
-def _columns(prepared: Path) -> list[dict[str, JSON]]:
-    """The columns of prepared data in MLflow's words; which there are depends on the shape of the data."""
-    from pyarrow import parquet, types
-
-    found: list[dict[str, JSON]] = []
-    for column in parquet.read_schema(prepared / "train.parquet"):
-        if types.is_list(column.type):
-            found.append({"name": column.name, "type": "array", "items": {"type": "string"}})
-        else:
-            found.append({"name": column.name, "type": _MLFLOW_TYPES.get(str(column.type), "string")})
-    return found
 
 
 def _tags(settings: PipelineSettings, facts: Mapping[str, JSON]) -> dict[str, JSON]:

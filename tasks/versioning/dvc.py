@@ -201,6 +201,18 @@ def stage_record(root: Path, step: str, dataset: str) -> StepRecord | None:
     )
 
 
+def reproduced_stages(root: Path) -> list[str]:
+    """The stages after the data that the user has reproduced here: in ``dvc.lock``, with their outputs there."""
+    path = root / "dvc.lock"
+    stages = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}) if path.is_file() else {}
+    return [
+        name
+        for name, stage in stages.items()
+        if name.partition("@")[0] not in ("fetch", "prepare")
+        and all((root / out["path"]).exists() for out in stage.get("outs", ()))
+    ]
+
+
 def lock_sha256(root: Path) -> str | None:
     """The sha256 of ``dvc.lock``; None when there is none."""
     path = root / "dvc.lock"

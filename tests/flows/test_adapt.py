@@ -57,14 +57,30 @@ def settings_of(root: Path, **changes: Any) -> PipelineSettings:
     )
 
 
-def parents(root: Path) -> list[Any]:
-    """The runs of the flow in the workspace's MLflow database that are below no other."""
+def tracking_client(root: Path) -> Any:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    return MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+
+
+def all_runs(root: Path) -> list[Any]:
+    client = tracking_client(root)
     flows = [found for found in client.search_experiments() if not found.name.endswith("-decisions")]
-    runs = [run for found in flows for run in client.search_runs([found.experiment_id])]
-    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return [run for found in flows for run in client.search_runs([found.experiment_id])]
+
+
+def parents(root: Path) -> list[Any]:
+    """The runs of the flow in the workspace's MLflow database that are below no other."""
+    return [run for run in all_runs(root) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def nested(root: Path) -> dict[str, Any]:
+    """The runs that are below another, by what they are of it."""
+    return {run.data.tags["beft.nested"]: run for run in all_runs(root) if "mlflow.parentRunId" in run.data.tags}
+
+
+def epochs_shown(root: Path, run: Any) -> list[int]:
+    return sorted(point.step for point in tracking_client(root).get_metric_history(run.info.run_id, "dev/accuracy"))
 
 
 def test_its_parameter_is_the_form_of_all_settings() -> None:
@@ -134,6 +150,8 @@ def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> 
     steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
     assert steps == {"fetch"}
     is_recorded_as_failed(root, "superb")
+    failed = nested(root)["failed/validate_raw/mine"]
+    assert failed.info.status == "FAILED" and "superb" in failed.data.tags["error"]
     with Workspace(root).locked():
         pass
 
@@ -147,8 +165,7 @@ def test_a_deleted_experiment_of_decisions_stops_it_before_training(root: Path) 
     client.delete_experiment(client.create_experiment("beft-decisions"))
     with pytest.raises(BeftError, match="'beft-decisions' was deleted"):
         run_adapt(settings_of(root))
-    steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
-    assert steps <= {"fetch", "validate_raw", "prepare"}
+    assert not (root / "runs" / "steps").exists()
     is_recorded_as_failed(root, "was deleted")
 
 
@@ -270,6 +287,8 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     root, settings = killed, settings_of(killed, train__epochs=EPOCHS)
     (parent,) = parents(root)
     assert parent.info.status == "RUNNING"
+    live = nested(root)["mine/target"]
+    assert live.info.status == "RUNNING" and {1, 2} <= set(epochs_shown(root, live))
 
     log = root / "log2.txt"
     with working(root, log) as worker:
@@ -300,6 +319,10 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     # The same MLflow run was continued.
     assert first["mlflow_run"] == parent.info.run_id
     assert [run.info.status for run in parents(root)] == ["FINISHED"]
+    target = nested(root)["mine/target"]
+    assert target.info.run_id == live.info.run_id and target.info.status == "FINISHED"
+    assert set(epochs_shown(root, target)) >= set(range(1, EPOCHS + 1))
+    assert target.info.run_name.endswith(" · mine") and target.info.run_name != "target · mine"
 
     # Each page leads to the other, and every step shows what it found.
     (parent,) = parents(root)

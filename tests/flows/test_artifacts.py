@@ -44,33 +44,28 @@ def test_a_key_has_only_what_prefect_takes() -> None:
 
 
 class TestProgress:
-    def said(self, *lines: str) -> list[float]:
+    def shown_percents(self, *events: tuple[str, int, int]) -> list[float]:
         percents: list[float] = []
 
-        class Told(TrainingProgress):
+        class Shown(TrainingProgress):
             def _show(self, text: str) -> None:
                 percents.append(round(self._percent, 1))
 
-        progress = Told("train-imdb-progress", "train/imdb")
-        for line in lines:
-            progress._told = float("-inf")  # as if some seconds had passed
-            progress(line)
+        progress = Shown("train-imdb-progress", "train/imdb")
+        progress({"started": True})
+        for name, done, of_all in events:
+            progress._updated = float("-inf")  # as if some seconds had passed
+            progress({"pass": name, "done": done, "all": of_all})
         return percents
 
-    def test_it_follows_steps_and_epochs(self) -> None:
-        lines = (
-            "on cpu in fp32",
-            "value: step 10/1,000, loss 0.6",
-            "value: epoch 1/4, dev_loss 0.1",
-            "value: epoch 4/4",
-        )
-        assert self.said(*lines) == [1.0, 25.0, 100.0]
+    def test_it_follows_the_steps(self) -> None:
+        assert self.shown_percents(("value", 10, 1000), ("value", 250, 1000), ("value", 1000, 1000)) == [1, 25, 100]
 
-    def test_it_never_goes_back_but_for_another_training(self) -> None:
-        assert self.said("a: epoch 2/4", "a: step 1/4", "b: epoch 1/4") == [50.0, 50.0, 25.0]
+    def test_it_never_goes_back_but_for_another_pass(self) -> None:
+        assert self.shown_percents(("a", 2, 4), ("a", 1, 4), ("b", 1, 4)) == [50.0, 50.0, 25.0]
 
-    def test_a_server_is_not_asked_for_every_line(self) -> None:
+    def test_a_server_is_not_asked_for_every_event(self) -> None:
         progress = TrainingProgress("key", "train/imdb")
-        progress._told = float("inf")
-        progress("a: epoch 1/4")  # there is no server: this would raise a warning and give up
+        progress._updated = float("inf")
+        progress({"pass": "a", "done": 1, "all": 4})  # there is no server: this would raise a warning and give up
         assert progress._fails is False

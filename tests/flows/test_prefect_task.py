@@ -1,4 +1,4 @@
-"""Steps as Prefect tasks, on a real temporary server: cached by fingerprint, run again when their files are gone."""
+"""Steps as Prefect tasks, on a real temporary server: reused by fingerprint, run again when their files are gone."""
 
 import os
 import shutil
@@ -23,9 +23,7 @@ pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    write_text(
-        tmp_path / "raw" / "text.txt", f"one two {tmp_path.name}"
-    )  # or another test's result is Prefect's answer
+    write_text(tmp_path / "raw" / "text.txt", f"one two {tmp_path.name}")
     return tmp_path / "raw"
 
 
@@ -47,11 +45,11 @@ def states(root: Path, steps: list[tuple[Step, dict[str, str]]]) -> list[Any]:
     return done
 
 
-def test_a_second_run_is_cached_and_gives_the_same_record(raw: Path, tmp_path: Path) -> None:
+def test_a_second_run_is_reused_and_gives_the_same_record(raw: Path, tmp_path: Path) -> None:
     count = (count_step, {"raw": str(raw)})
     first, second, third = (states(tmp_path, [count])[0] for _ in range(3))
     assert first.name == "Completed"
-    assert [second.name, third.name] == ["Reused", "Cached"]
+    assert [second.name, third.name] == ["Reused", "Reused"]
     assert first.result() == second.result() == third.result()
     assert first.result()["summary"] == {"words": 3}
 
@@ -71,7 +69,7 @@ def test_it_runs_again_when(change: str, raw: Path, tmp_path: Path) -> None:
     again = states(tmp_path, [count])[0]
     assert again.name == "Completed"
     assert again.result()["summary"] == {"words": 4 if change == "input" else 3}
-    assert states(tmp_path, [count])[0].name in ("Reused", "Cached")
+    assert states(tmp_path, [count])[0].name == "Reused"
 
 
 def test_a_step_that_another_driver_finished_is_shown_as_reused(raw: Path, tmp_path: Path) -> None:

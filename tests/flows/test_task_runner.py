@@ -3,15 +3,18 @@
 import sys
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Barrier, get_ident
 from typing import Any
 
 import pytest
 
-from beft.errors import InputError
+from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_tree, write_text
-from flows.runs.fan_out import width, windowed
-from flows.runs.steps import Done, Submitted, submit
-from flows.runs.task_runner import DASK, task_runner
+from flows.runs.chains import run_chains, width
+from flows.runs.steps import Done, run_through_prefect, submit
+from flows.runs.task_runner import CONFIGURED, DASK, task_runner
+from tasks.engine.supervisor import STOPPING
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
 from tasks.steps.train import train_step
@@ -33,20 +36,23 @@ def test_trained_side_by_side_is_as_trained_alone(
     settings, datasets = finished_run.settings, list(finished_run.settings.datasets)
     assert len(datasets) == 2
 
-    def start(dataset: str) -> Submitted:
+    def train(dataset: str) -> Done:
         inputs = {name: finished_run.inputs[f"{name}/{dataset}"] for name in train_step.reads}
-        return submit(train_step, settings, inputs, tmp_path, dataset)
+        return run_through_prefect(train_step, settings, inputs, tmp_path, dataset)
 
-    @flow(task_runner=task_runner())
-    def both() -> list[Any]:
+    @flow(task_runner=CONFIGURED)
+    def both() -> dict[str, Done]:
         from prefect.context import FlowRunContext
 
         context = FlowRunContext.get()
         assert context is not None and type(context.task_runner).__name__ == "DaskTaskRunner"
-        starts = [partial(start, dataset) for dataset in datasets]
-        return [submitted.done() for submitted in windowed(starts, width(settings.base))]
+        done, failures = run_chains(
+            {dataset: partial(train, dataset) for dataset in datasets}, width(settings.base), SimpleQueue()
+        )
+        assert not failures
+        return done
 
-    for dataset, done in zip(datasets, both(), strict=True):
+    for dataset, done in both().items():
         assert not done.reused and done.record.summary["steps_here"] > 0
         alone = finished_run.inputs[f"train/{dataset}"]
         assert sha256_tree(done.folder / "adapter") == sha256_tree(alone / "adapter")
@@ -69,7 +75,7 @@ def test_a_worker_in_another_folder_works_in_that_of_the_run(tmp_path: Path, mon
     monkeypatch.delenv("BEFT_DATA_DIR", raising=False)
     monkeypatch.chdir(elsewhere)
 
-    @flow(task_runner=task_runner())
+    @flow(task_runner=CONFIGURED)
     def started_elsewhere() -> dict[str, Done]:
         monkeypatch.chdir(root)
         monkeypatch.setenv("BEFT_DATA_DIR", "own")
@@ -96,28 +102,36 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         task_runner()
 
 
-class Fake:
-    """A step that ends when it is told to."""
+def test_no_chain_waits_for_another_and_an_error_ends_its_own_alone() -> None:
+    both, inbox = Barrier(2, timeout=20), SimpleQueue[Any]()
+    posted: list[tuple[str, int]] = []
 
-    def __init__(self, ended: bool) -> None:
-        self.ended = ended
+    def chain(name: str) -> str:
+        both.wait()  # passes where another runs at the same time
+        inbox.put(lambda: posted.append((name, get_ident())))
+        if name == "b":
+            raise BeftError("b is wrong")
+        return name.upper()
+
+    results, failures = run_chains({name: partial(chain, name) for name in "abcd"}, 2, inbox)
+    assert results == {"a": "A", "c": "C", "d": "D"}
+    assert [str(error) for error in failures] == ["b is wrong"]
+    assert sorted(posted) == [(name, get_ident()) for name in "abcd"]
 
 
-def test_a_long_one_holds_up_none_beside_it() -> None:
-    steps = [Fake(ended=number in (1, 2)) for number in range(5)]
-    started: list[Any] = []
+def test_what_fails_in_the_inbox_ends_the_chains() -> None:
+    inbox = SimpleQueue[Any]()
 
-    def start(step: Fake) -> Any:
-        started.append(step)
-        assert sum(not one.ended for one in started) <= 2, "more than there is room for"
-        if step is steps[3]:  # as many compute as may; 0 ends, then all others
-            steps[0].ended = True
-        if step is steps[4]:
-            steps[3].ended = step.ended = True
-        return step
+    def chain() -> None:
+        inbox.put(fail)
+        STOPPING.wait(20)
 
-    given: list[Any] = []
-    for one in windowed([partial(start, step) for step in steps], 2):
-        assert one.ended, "given before its end"
-        given.append(one)
-    assert given == started == steps
+    def fail() -> None:
+        raise BeftError("MLflow is away")
+
+    try:
+        with pytest.raises(BeftError, match="MLflow is away"):
+            run_chains({"a": chain}, 1, inbox)
+        assert STOPPING.is_set()
+    finally:
+        STOPPING.clear()

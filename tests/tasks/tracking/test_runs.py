@@ -18,6 +18,7 @@ from tasks.engine.fingerprint import contents
 from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
+from tasks.tracking.data_inputs import dataset_names
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run, page_of
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 
@@ -156,7 +157,12 @@ def test_settings_are_flat_parameters_and_data_has_its_md5(finished_run: Finishe
     assert run.data.params["score.candidates"] == "query, key, value"
     assert run.data.tags["commit"] == "c" * 40
     digests = {of.dataset.name: of.dataset.digest for of in run.inputs.dataset_inputs}
-    assert digests == {name: data["prepared_md5"] for name, data in finished_run.facts["data"].items()}
+    data = finished_run.facts["data"]
+    assert digests == {own: data[name]["prepared_md5"] for name in data for own in dataset_names(name)}
+    contexts = {of.dataset.name: of.tags[0].value for of in run.inputs.dataset_inputs}
+    assert contexts["films"] == "train" and contexts["films (gate)"] == "gate"
+    target = nested_run(connect(finished_run.settings, logged[0]), logged[1], "films", "target")
+    assert {of.dataset.name for of in target.inputs.dataset_inputs} == set(dataset_names("films"))
     profile = run.inputs.dataset_inputs[0].dataset.profile
     assert '"train": 48' in profile
 
