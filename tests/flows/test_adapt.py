@@ -288,7 +288,7 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     (parent,) = parents(root)
     assert parent.info.status == "RUNNING"
     live = nested(root)["mine/target"]
-    assert live.info.status == "RUNNING" and {1, 2} <= set(epochs_shown(root, live))
+    assert live.info.status == "RUNNING" and 1 in epochs_shown(root, live)
 
     log = root / "log2.txt"
     with working(root, log) as worker:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, write_json, write_text
+from beft.training.progress import EVENTS
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -37,6 +38,7 @@ def double(
 ) -> dict[str, JSON]:
     """Double the count, in a process of its own."""
     log.info("doubling in process %d", os.getpid())
+    EVENTS.debug("half of it", extra={"event": {"pass": "double", "done": 1, "all": 2}})
     sys.stdout.write("a library's own line\n")
     words = 2 * int((inputs["count"] / "words.txt").read_text())
     write_text(out / "doubled.txt", f"{words}\n")

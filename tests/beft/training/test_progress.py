@@ -1,9 +1,10 @@
 """What a training says, in a bar or in lines: speed, runs alive, loss, dev metric and time left."""
 
+import logging
 import re
 
 from beft.inference.runs import Run
-from beft.training.progress import Progress
+from beft.training.progress import EVENTS, Progress
 from tests.support.rows import plain_settings
 
 
@@ -37,3 +38,13 @@ def test_bar(capsys):
     assert "alive=2, loss=0.500" in shown
     assert "one: epoch 1/2, train_loss 0.5000, dev_metric 0.7500" in shown
     assert "alive=1, loss=0.475, dev=0.750 to 0.875" in shown
+
+
+def test_events(capsys, caplog):
+    with caplog.at_level(logging.DEBUG, logger=EVENTS.name):
+        told(capsys, bar=False)
+    first, one, two = (record.event for record in caplog.records if record.name == EVENTS.name)
+    assert first == {"pass": "2 runs", "done": 2, "all": 40}
+    epoch = {"epoch": 1, "train_loss": 0.5, "dev_metric": 0.75}
+    assert one == {"pass": "2 runs", "done": 20, "all": 40, "run": "one", "runs": 2, "epoch": epoch}
+    assert two["run"] == "two"

@@ -16,6 +16,7 @@ from beft.errors import BeftError, InputError
 from beft.files import write_text
 from tasks.engine.commands import run_command
 from tasks.engine.execution import run_step
+from tasks.engine.isolated_step import LISTENER, Event
 from tasks.engine.store import Call
 from tasks.engine.supervisor import stopping_commands
 from tasks.engine.transient import is_transient
@@ -46,6 +47,18 @@ def test_it_runs_elsewhere_and_gives_its_summary_back(
     lines = [record.message for record in caplog.records]
     assert f"doubling in process {child}" in lines
     assert "a library's own line" in lines
+
+
+def test_its_events_reach_the_listener_and_no_log(raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[Event] = []
+    listening = LISTENER.set(events.append)
+    try:
+        with caplog.at_level(logging.DEBUG):
+            run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+    finally:
+        LISTENER.reset(listening)
+    assert events == [{"started": True}, {"pass": "double", "done": 1, "all": 2}]
+    assert not [record for record in caplog.records if "half of it" in record.message or '"all"' in record.message]
 
 
 def test_it_gets_no_password_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
