@@ -3,8 +3,11 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 PACKAGES = ("beft", "tasks")
+
+_PARSING = Lock()  # Python 3.11 counts the depth of all trees that threads build in one place, and fails (SystemError)
 
 
 def import_closure(module: Path, root: Path) -> frozenset[str]:
@@ -41,7 +44,9 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
 
 def _imported(path: Path, root: Path) -> Iterator[Path]:
     """The files of the modules that a file imports, and those of the packages that they are in."""
-    for name in _names(ast.parse(path.read_bytes())):
+    with _PARSING:
+        tree = ast.parse(path.read_bytes())
+    for name in _names(tree):
         parts = name.split(".")
         for end in range(1, len(parts) + 1):
             below = root.joinpath(*parts[:end])

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -371,3 +372,11 @@ def dependents(path: str) -> set[str]:
 def test_a_changed_file_runs_the_steps_again_that_use_it(path: str, steps: set[str]) -> None:
     assert (module.PROJECT / path).is_file()
     assert dependents(path) == steps
+
+
+def test_threads_ask_at_once() -> None:
+    """Each data set is a chain in a thread of its own."""
+    modules = [module.PROJECT / "tasks" / "steps" / f"{name}.py" for name in STEPS] * 4
+    alone = [import_closure(path, module.PROJECT) for path in modules[: len(STEPS)]]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda path: import_closure(path, module.PROJECT), modules)) == alone * 4
