@@ -10,7 +10,7 @@ from beft.files import copy_file
 from flows.runs.chains import Result, width
 from flows.runs.live_tracking import LiveTracking
 from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
-from flows.runs.steps import Done, run_in_this_thread, submit
+from flows.runs.steps import Done, run_in_this_thread, run_through_prefect
 from flows.runs.tracked_run import TrackedRun
 from tasks.engine.declaration import step_key
 from tasks.engine.store import Call
@@ -165,7 +165,7 @@ class AdaptRun(TrackedRun):
         futures = [done.future for done in (*reads, *after) if done.future is not None]
         inputs = self._inputs(name, reads, dataset)
         try:
-            done = submit(step, self.settings, inputs, self.root, dataset, after=futures).done()
+            done = run_through_prefect(step, self.settings, inputs, self.root, dataset, after=futures)
         except BeftError as error:
             self.post(partial(self.live.fail, name, dataset, str(error)))
             raise

@@ -21,7 +21,7 @@ _submitting = Lock()  # chains submit at the same time, and Prefect counts the r
 
 @dataclass(frozen=True)
 class Done:
-    """A finished step: its record, its folder, its future (None: none), and whether it was there already."""
+    """A finished step: its record, its folder, its future (None: it has none), and whether it was there already."""
 
     record: StepRecord
     folder: Path
@@ -29,52 +29,35 @@ class Done:
     reused: bool
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A step that was handed to the task runner."""
-
-    call: Call
-    future: PrefectFuture[Any]
-
-    def done(self) -> Done:
-        """Wait for it.
-
-        Raises:
-            InputError: The user's input is wrong.
-            BeftError: The step failed.
-        """
-        return _done(self.call, self.future.result(), self.future.state.name, self.future)
-
-
 def _done(call: Call, result: Mapping[str, Any], state: str | None, future: PrefectFuture[Any] | None = None) -> Done:
     record = StepRecord.model_validate(result)
     return Done(record, call.folder(record.fingerprint), future, reused=state == REUSED)
 
 
-def submit(
+def run_through_prefect(
     step: Step,
     settings: PipelineSettings,
     inputs: Mapping[str, Path],
     root: Path,
     dataset: str | None = None,
     *,
-    extra: Mapping[str, Any] | None = None,
     after: Sequence[PrefectFuture[Any]] = (),
-) -> Submitted:
-    """Hand one step to the task runner, which runs it or reuses it.
+) -> Done:
+    """Hand one step to the task runner, which runs it or reuses it, and wait for it.
 
     Args:
-        extra: Further keywords of its function.
         after: What it waits for, so that Prefect draws the dependence.
 
     Raises:
-        BeftError: The run was stopped.
+        InputError: The user's input is wrong.
+        BeftError: The step failed, or the run was stopped.
     """
-    call = Call(step, settings, inputs, root, dataset, extra)
+    call = Call(step, settings, inputs, root, dataset)
     if STOPPING.is_set():
         raise BeftError(f"{call.key}: stopped; run it again to resume")
     with _submitting:
-        return Submitted(call, prefect_task(step).submit(**_parameters(call), wait_for=list(after)))
+        future = prefect_task(step).submit(**_parameters(call), wait_for=list(after))
+    return _done(call, future.result(), future.state.name, future)
 
 
 def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> Done:
@@ -98,15 +81,3 @@ def _parameters(call: Call) -> dict[str, Any]:
         "extra": dict(call.extra or {}),
         "environment": carried_to_workers(),
     }
-
-
-def run_through_prefect(
-    step: Step, settings: PipelineSettings, inputs: Mapping[str, Path], root: Path, dataset: str | None = None
-) -> Done:
-    """Run one step, or reuse it, and wait for it.
-
-    Raises:
-        InputError: The user's input is wrong.
-        BeftError: The step failed.
-    """
-    return submit(step, settings, inputs, root, dataset).done()

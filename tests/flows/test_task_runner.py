@@ -12,7 +12,7 @@ import pytest
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_tree, write_text
 from flows.runs.chains import run_chains, width
-from flows.runs.steps import Done, run_through_prefect, submit
+from flows.runs.steps import Done, run_through_prefect
 from flows.runs.task_runner import CONFIGURED, DASK, task_runner
 from tasks.engine.supervisor import STOPPING
 from tasks.pipeline import find_step
@@ -83,8 +83,10 @@ def test_a_worker_in_another_folder_works_in_that_of_the_run(tmp_path: Path, mon
         done: dict[str, Done] = {}
         for name in ("fetch", "validate_raw", "prepare", "validate", "probe"):
             step = find_step(name)
-            done[name] = submit(step, settings, {one: done[one].folder for one in step.reads}, root, "mine").done()
-        done["look"] = submit(look_around_step, settings, {}, root).done()
+            done[name] = run_through_prefect(
+                step, settings, {one: done[one].folder for one in step.reads}, root, "mine"
+            )
+        done["look"] = run_through_prefect(look_around_step, settings, {}, root)
         return done
 
     done = started_elsewhere()
