@@ -27,7 +27,7 @@ from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from beft.training.sample import DevMetric, make_sample, settings_of
 from benchmarks.common import machine
 from benchmarks.common.glue import GLUE, glue_data, glue_identity, is_here

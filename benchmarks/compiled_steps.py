@@ -14,8 +14,8 @@ import torch
 
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.training.progress import Progress
-from beft.training.trainer import TrainingPass
+from beft.training.engine.progress import Progress
+from beft.training.engine.trainer import TrainingPass
 
 AS_IT_IS = "as it is"
 

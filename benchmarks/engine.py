@@ -28,7 +28,7 @@ from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute, set_threads
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from benchmarks import compiling
 from benchmarks.common import machine, peers, step_profile
 from benchmarks.common.glue import glue_rows, is_here

@@ -51,7 +51,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "between two steps of the optimiser",
-            "tests/beft/training/test_fit.py::test_a_killed_run_ends_with_the_bytes_of_one_left_alone",
+            "tests/beft/training/engine/test_fit.py::test_a_killed_run_ends_with_the_bytes_of_one_left_alone",
             "Killed",
             "all up to the checkpoint",
             "the rest of the steps alone is trained; the same bytes",
@@ -197,7 +197,7 @@ MATRIX: dict[str, list[Case]] = {
         ),
         Case(
             "a checkpoint of a training",
-            "tests/beft/training/test_fit.py::test_a_damaged_or_foreign_checkpoint_is_not_continued",
+            "tests/beft/training/engine/test_fit.py::test_a_damaged_or_foreign_checkpoint_is_not_continued",
             "none",
             "the same bytes",
             "trained from the first step",
@@ -246,7 +246,7 @@ MATRIX: dict[str, list[Case]] = {
     "Out of memory in training": [
         Case(
             "on a CPU (RLIMIT_AS)",
-            "tests/beft/training/test_out_of_memory.py::test_a_pass_that_does_not_fit_is_halved_and_goes_on",
+            "tests/beft/training/engine/test_out_of_memory.py::test_a_pass_that_does_not_fit_is_halved_and_goes_on",
             "8 runs do not fit into memory together; going on with 4 and 4",
             "the halved plan is kept for a new start",
             "by itself; the losses of a pass that fitted; a run too large alone is told what to set",

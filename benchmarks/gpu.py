@@ -21,7 +21,7 @@ import torch
 from beft.files import write_json
 from beft.inference.runs import finished
 from beft.models.device import Compute
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from benchmarks import compiled_steps
 from benchmarks.common import machine, peers
 from benchmarks.common.random_models import Shape, random_classifier, random_model, random_rows

@@ -1,7 +1,7 @@
 """How the cost of training grows with the runs of a pass, the tokens of a row and the size of the model: `make growth`.
 
 Each point is a BERT of random weights that trains the value biases and the head for a few steps, in a process of its
-own; beside what was measured stands what ``beft.training.cost`` says before a training. Writes benchmarks/growth.json,
+own; beside what was measured stands what ``estimate`` says before a training. Writes benchmarks/growth.json,
 .md and .png.
 """
 
@@ -85,7 +85,8 @@ def write(
         f"{described['precision']}; torch {described['torch']}. BERT shapes of random weights; value biases and head; "
         f"batches of {base.batch_size} rows a run, all rows equally long, dropout off. A step is one of all runs; "
         "memory is the greatest resident size above the loaded base, each point in a process of its own. Beside each "
-        "stands what `beft.training.cost` says before the training: of the memory, only the activations that are kept.",
+        "stands what `beft.training.engine.cost` says before the training: of the memory, only the activations that "
+        "are kept.",
         "",
         "![Seconds and memory of a step by runs, tokens and layers](growth.png)",
     ]

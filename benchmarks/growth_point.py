@@ -10,8 +10,8 @@ from beft.inference.runs import Run, finished
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites
-from beft.training.cost import estimate
-from beft.training.fit import fit
+from beft.training.engine.cost import estimate
+from beft.training.engine.fit import fit
 from benchmarks.common.peak import ResidentPeak
 from benchmarks.common.random_models import Shape, random_classifier, random_rows
 
@@ -53,7 +53,7 @@ class Cost:
     Attributes:
         seconds: Wall time of a step of all runs.
         bytes: The greatest memory above the loaded base.
-        estimated_seconds: What ``beft.training.cost`` says of the same step, without having made it.
+        estimated_seconds: What ``beft.training.engine.cost`` says of the same step, without having made it.
         estimated_bytes: What it says of the activations that are kept.
         steps: Steps of each training that was timed.
     """

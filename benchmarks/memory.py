@@ -9,7 +9,7 @@ from dataclasses import replace
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from benchmarks.common import peers
 from benchmarks.common.peak import ResidentPeak
 from benchmarks.common.work import PLAIN, SOURCE, accuracy, run_of, sample

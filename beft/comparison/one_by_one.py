@@ -6,9 +6,9 @@ from beft.comparison.registry import weight_method
 from beft.comparison.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
 from beft.settings import TrainingSettings
+from beft.training.engine.weight_method import WeightMethod
+from beft.training.engine.weights import attached_weights
 from beft.training.target import train_weights
-from beft.training.weight_method import WeightMethod
-from beft.training.weights import attached_weights
 
 
 def train_one(common: Common, asked: MethodRun) -> MethodResult:

@@ -14,7 +14,7 @@ from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import find_sites
-from beft.training.weight_method import WeightMethod
+from beft.training.engine.weight_method import WeightMethod
 
 ALL_BIASES = "all_biases"
 

@@ -11,7 +11,7 @@ from beft.encoding.examples import Predictions
 from beft.evaluation.records import Score
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
-from beft.training.weight_method import WeightsState
+from beft.training.engine.weight_method import WeightsState
 
 
 @dataclass(frozen=True)

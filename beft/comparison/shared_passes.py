@@ -15,8 +15,8 @@ from beft.inference.runs import FailedRun, Run, RunResult
 from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
-from beft.training.fit import fit
-from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.fit import fit
+from beft.training.engine.learning_rates import at_each_rate, best_on_dev
 from beft.training.sample import DevMetric
 from beft.training.target import with_frozen
 

@@ -20,12 +20,12 @@ from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.settings import Settings, TrainingSettings
 from beft.sites.site import BiasSite, find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
+from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.weight_method import WeightMethod
+from beft.training.engine.weights import WeightsResult, fit_weights
 from beft.training.head_start import head_start
-from beft.training.learning_rates import at_each_rate, best_on_dev
 from beft.training.sample import DevMetric, Sample
-from beft.training.weight_method import WeightMethod
-from beft.training.weights import WeightsResult, fit_weights
 
 log = logging.getLogger("beft.training.target")
 

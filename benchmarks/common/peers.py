@@ -16,7 +16,7 @@ from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
-from beft.training.weights import fit_weights
+from beft.training.engine.weights import fit_weights
 
 PADDED_TO = 128
 

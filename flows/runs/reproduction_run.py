@@ -8,7 +8,7 @@ from typing import Any
 
 from beft.errors import BeftError
 from beft.files import read_json, sha256_json, whole_folder, write_json
-from beft.training.cost import readable_seconds
+from beft.training.engine.cost import readable_seconds
 from flows.runs.chains import width
 from flows.runs.steps import Done, run_through_prefect
 from flows.runs.tracked_run import TrackedRun

@@ -28,7 +28,7 @@ from tasks.engine.supervisor import STOPPING, end, lines_of, start
 from tasks.environment import environment_without_secrets
 
 Event = dict[str, Any]
-"""How far a training is, as ``beft.training.progress.EVENTS`` says it; or ``{"started": True}``."""
+"""How far a training is, as ``beft.training.engine.progress.EVENTS`` says it; or ``{"started": True}``."""
 
 LISTENER: ContextVar[Callable[[Event], None] | None] = ContextVar("LISTENER", default=None)
 """Takes every event of the child, in the thread that waits for it."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
-from beft.training.cost import estimate
+from beft.training.engine.cost import estimate
 from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings

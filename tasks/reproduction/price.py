@@ -8,7 +8,7 @@ from typing import Self
 
 from beft.comparison.registry import METHODS, Kind
 from beft.tables import Cell, Column, Table
-from beft.training.cost import readable_seconds
+from beft.training.engine.cost import readable_seconds
 from beft.training.sample import learnt_rows, settings_of
 from tasks.reproduction.forecast import Forecast
 from tasks.reproduction.plan import Planned

@@ -54,7 +54,7 @@ def log_epoch(run: str, event: Mapping[str, JSON], metric: str, settings: Pipeli
     each writes under its own name.
 
     Args:
-        event: As ``beft.training.progress.EVENTS`` says it.
+        event: As ``beft.training.engine.progress.EVENTS`` says it.
         metric: The name of the dev metric.
     """
     epoch = event["epoch"]

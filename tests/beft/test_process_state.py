@@ -25,7 +25,7 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from beft.training.inspection import inspect_base
 from beft.training.probe import run_probe
 from beft.training.session import Session, open_session

@@ -12,7 +12,7 @@ from beft.inference.runs import Run
 from beft.models.device import Compute
 from beft.settings import Settings
 from beft.sites.site import find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from benchmarks import agreement
 from benchmarks.common import machine
 from benchmarks.common.glue import glue_data, glue_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beft.errors import BeftError, InputError
 from beft.files import sha256_file, write_json, write_text
-from beft.training.progress import EVENTS
+from beft.training.engine.progress import EVENTS
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from beft.encoding.tokenization import training_batches
 from beft.inference.runs import Run
-from beft.training.weights import fit_weights
+from beft.training.engine.weights import fit_weights
 from tests.support.rows import plain_settings, random_rows
 
 

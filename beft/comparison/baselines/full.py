@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from beft.models.classifier import Batch, Classifier
-from beft.training.weight_method import (
+from beft.training.engine.weight_method import (
     TrainedWeights,
     WeightMethod,
     WeightsState,

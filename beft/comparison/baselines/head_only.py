@@ -27,8 +27,8 @@ from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
 from beft.problems.shape import Shape
 from beft.settings import TrainingSettings
-from beft.training.optimizer import StackedAdamW
-from beft.training.schedule import rate_factor
+from beft.training.engine.optimizer import StackedAdamW
+from beft.training.engine.schedule import rate_factor
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from beft.process_state import seeded
 from beft.settings import TERMS
 from beft.sites.matching import match_layout
 from beft.sites.offloading import input_device
-from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState
 
 ADAPTED = ("query", "value")
 """The projections that are adapted, by the terms of their biases."""

@@ -19,7 +19,7 @@ from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites, site_module
-from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
 
 class LowRankValue(WeightMethod):

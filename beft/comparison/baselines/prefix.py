@@ -18,7 +18,7 @@ from beft.models.classifier import Batch, Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import evaluating
 from beft.sites.offloading import input_device
-from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
 _NAME = "prefix"
 

@@ -9,8 +9,8 @@ import torch
 from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.settings import Pooling
 from beft.sites.site import find_sites, site_module
-from beft.training.fit import fit
-from tests.beft.training.test_trainer import accuracy, mixed_runs
+from beft.training.engine.fit import fit
+from tests.beft.training.engine.test_trainer import accuracy, mixed_runs
 from tests.support.rows import random_rows, tiny_classifier
 
 READS = [("bert", "model"), ("roberta", "model"), ("mpnet", "model"), ("distilbert", "model"), ("bert", "cls")]
@@ -80,7 +80,7 @@ def test_a_training_ends_where_it_would_end_with_all_tokens(monkeypatch):
         return fit(classifier, train, dev, mixed_runs(classifier), metric=accuracy)
 
     found = trained()
-    monkeypatch.setattr("beft.training.fit.reads_first_token_alone", lambda classifier, batch: False)
+    monkeypatch.setattr("beft.training.engine.fit.reads_first_token_alone", lambda classifier, batch: False)
     for result, expected in zip(found, trained(), strict=True):
         for site, delta in expected.deltas.items():
             torch.testing.assert_close(result.deltas[site], delta, rtol=0, atol=1e-9)

@@ -19,7 +19,7 @@ from beft.heads.logistic_regression import COSTS, TOLERANCE, fit_logistic_regres
 from beft.inference.features import extract_features
 from beft.inference.runs import Run
 from beft.settings import TrainingSettings
-from beft.training.fit import fit as train_runs
+from beft.training.engine.fit import fit as train_runs
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from beft.errors import InputError
 from beft.inference.features import predict_probabilities
 from beft.models.classifier import Classifier
 from beft.sites.site import find_sites
-from beft.training.weights import attached_weights
+from beft.training.engine.weights import attached_weights
 from tests.conftest import build_tiny, from_config
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.tiny_bases import tiny_tokenizer

@@ -34,8 +34,8 @@ from beft.models.quantized import quantized_layers
 from beft.settings import BaseSettings, Quantization, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites
-from beft.training.cost import estimate
-from beft.training.fit import fit
+from beft.training.engine.cost import estimate
+from beft.training.engine.fit import fit
 from tests.beft.adapters.test_record import as_format_1
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer

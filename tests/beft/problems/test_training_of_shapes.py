@@ -12,8 +12,8 @@ from beft.importance.methods.fisher import fisher_information
 from beft.inference.predictions import predict_rows
 from beft.inference.runs import Run
 from beft.sites.site import find_sites, site_module
-from beft.training.fit import fit
-from beft.training.trainer import TrainingPass
+from beft.training.engine.fit import fit
+from beft.training.engine.trainer import TrainingPass
 from tests.support.rows import plain_settings
 from tests.support.shapes import TASKS, task
 
@@ -134,9 +134,9 @@ def test_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
             raise Killed
         return plain(self, *arguments)
 
-    monkeypatch.setattr("beft.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("beft.training.trainer.TrainingPass._step", step)
+        patch.setattr("beft.training.engine.trainer.TrainingPass._step", step)
         fit(toy.classifier, toy.train, None, [run], metric=no_metric, checkpoints=tmp_path)
     [found] = fit(toy.classifier, toy.train, None, [run], metric=no_metric, checkpoints=tmp_path)
     assert found.steps_here == found.steps - 6

@@ -25,9 +25,9 @@ from beft.settings import DeviceMap, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
-from beft.training.activation_checkpointing import recomputed_layers
-from beft.training.cost import estimate
-from beft.training.fit import fit
+from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.cost import estimate
+from beft.training.engine.fit import fit
 from tests.beft.models.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, make_adapter, save_base

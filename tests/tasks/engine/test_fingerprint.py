@@ -360,7 +360,7 @@ def dependents(path: str) -> set[str]:
 @pytest.mark.parametrize(
     ("path", "steps"),
     [
-        ("beft/training/schedule.py", {"probe", "train", "evaluate", "merge", "measure", "compare"}),
+        ("beft/training/engine/schedule.py", {"probe", "train", "evaluate", "merge", "measure", "compare"}),
         ("beft/importance/methods/fisher.py", {"probe", "score", "train", "evaluate", "merge", "measure", "compare"}),
         ("beft/merging/methods/ties.py", {"merge"}),
         ("beft/comparison/baselines/lora.py", {"evaluate", "measure"}),

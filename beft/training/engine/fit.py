@@ -23,14 +23,14 @@ from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
 from beft.sites.site import site_module
-from beft.training.activation_checkpointing import recomputed_layers
-from beft.training.checkpoint import Checkpoint
-from beft.training.cost import Estimate, estimate, readable_bytes, readable_seconds
-from beft.training.identity import run_identity, training_identity
-from beft.training.progress import Progress
-from beft.training.trainer import TrainingPass
+from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.checkpoint import Checkpoint
+from beft.training.engine.cost import Estimate, estimate, readable_bytes, readable_seconds
+from beft.training.engine.identity import run_identity, training_identity
+from beft.training.engine.progress import Progress
+from beft.training.engine.trainer import TrainingPass
 
-log = logging.getLogger("beft.training.fit")
+log = logging.getLogger("beft.training.engine.fit")
 
 _USABLE = 0.5
 """The share of the free memory that the kept activations of a pass may take: with what the backward pass needs beside

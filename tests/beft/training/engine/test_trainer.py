@@ -14,10 +14,10 @@ from beft.inference.runs import Run
 from beft.models.classifier import Classifier
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites, site_module
-from beft.training.activation_checkpointing import recomputed_layers
-from beft.training.cost import estimate
-from beft.training.fit import fit
-from beft.training.trainer import TrainingPass
+from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.cost import estimate
+from beft.training.engine.fit import fit
+from beft.training.engine.trainer import TrainingPass
 from tests.conftest import FAMILIES, from_config
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
@@ -163,9 +163,9 @@ def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):
             raise Killed
         return plain(self, *arguments)
 
-    monkeypatch.setattr("beft.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("beft.training.trainer.TrainingPass._step", step)
+        patch.setattr("beft.training.engine.trainer.TrainingPass._step", step)
         fit(classifier, train, dev, runs, metric=accuracy, at_once=2, checkpoints=tmp_path)
     [plan] = tmp_path.glob("plan-*.json")
     assert read_json(plan) == [[0, 1], [2, 3]]

@@ -20,8 +20,8 @@ from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult,
 from beft.models.classifier import Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import RowAxis
-from beft.training.activation_checkpointing import recomputed_layers
-from beft.training.checkpoint import (
+from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.checkpoint import (
     Checkpoint,
     Position,
     random_state,
@@ -29,10 +29,10 @@ from beft.training.checkpoint import (
     set_random_state,
     write_checkpoint,
 )
-from beft.training.optimizer import StackedAdamW
-from beft.training.progress import Progress
-from beft.training.schedule import chosen_epoch, rate_factor
-from beft.training.stack import ParameterStack
+from beft.training.engine.optimizer import StackedAdamW
+from beft.training.engine.progress import Progress
+from beft.training.engine.schedule import chosen_epoch, rate_factor
+from beft.training.engine.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
 """The longest time that a killed pass has to train again."""

@@ -14,7 +14,7 @@ from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.settings import Quantization
 from beft.sites.site import find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from tests.conftest import build_tiny
 from tests.support.rows import plain_settings, random_rows
 from tests.support.tiny_bases import save_base

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import beft.training.trainer
+import beft.training.engine.trainer
 from beft.comparison.baselines.lora import Lora
 from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
-from beft.training.fit import fit
-from beft.training.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.fit import fit
+from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.trainer import TrainingPass
 from beft.training.target import train_weights
-from beft.training.trainer import TrainingPass
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.weights import accuracy, quiet
 from tests.support.weights import run_of as run_of_weights
@@ -70,7 +70,7 @@ def test_a_pass_goes_on_after_a_restart_without_the_run_that_failed(
             raise KeyboardInterrupt
         return plain(self, *arguments)
 
-    monkeypatch.setattr(beft.training.trainer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(beft.training.engine.trainer, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(TrainingPass, "_step", killed)
         fit(classifier, TRAIN, DEV, runs, metric=accuracy, checkpoints=tmp_path, progress=quiet)

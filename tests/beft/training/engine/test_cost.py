@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from beft.inference.runs import LabelledRows
-from beft.training.cost import estimate, readable_bytes, readable_seconds
+from beft.training.engine.cost import estimate, readable_bytes, readable_seconds
 from tests.support.rows import random_rows, tiny_classifier
 
 

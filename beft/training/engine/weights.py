@@ -1,7 +1,7 @@
 """Train weights of a base: one run, as the bias runs train.
 
 The order of the rows, the batches, the schedule, clipping, AdamW, dropout, the loss, the dev evaluation and the choice
-of the epoch are those of ``beft.training.fit.fit``, and the head is trained as there: what differs is what is trained.
+of the epoch are those of ``fit``, and the head is trained as there: what differs is what is trained.
 """
 
 import logging
@@ -23,13 +23,13 @@ from beft.inference.predictions import measure_runs
 from beft.inference.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.models.classifier import Classifier
 from beft.process_state import seeded, with_own_threads
-from beft.training.activation_checkpointing import recomputed_layers
-from beft.training.optimizer import BETAS
-from beft.training.progress import Progress
-from beft.training.schedule import chosen_epoch, rate_factor
-from beft.training.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
+from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.optimizer import BETAS
+from beft.training.engine.progress import Progress
+from beft.training.engine.schedule import chosen_epoch, rate_factor
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
-log = logging.getLogger("beft.training.fit")
+log = logging.getLogger("beft.training.engine.fit")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from beft.encoding.tokenization import training_batches
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import Run, finished
 from beft.sites.site import find_sites
-from beft.training.fit import fit
+from beft.training.engine.fit import fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 
@@ -152,20 +152,20 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
-import beft.training.trainer
-import beft.training.fit
+import beft.training.engine.trainer
+import beft.training.engine.fit
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
-from tests.beft.training.test_fit import accuracy, run_of
-beft.training.trainer.CHECKPOINT_SECONDS = 0.0 if sys.argv[3] == "often" else 30.0
+from tests.beft.training.engine.test_fit import accuracy, run_of
+beft.training.engine.trainer.CHECKPOINT_SECONDS = 0.0 if sys.argv[3] == "often" else 30.0
 classifier = tiny_classifier(dtype=torch.float32)
 settings = plain_settings(epochs=40, learning_rate=1e-2, batch_size=8)
-step = beft.training.trainer.TrainingPass._step
+step = beft.training.engine.trainer.TrainingPass._step
 def logged(self, bank, alive):
     ended = step(self, bank, alive)
     print(self.positions[0].step, flush=True)
     return ended
-beft.training.trainer.TrainingPass._step = logged
-[result] = beft.training.fit.fit(
+beft.training.engine.trainer.TrainingPass._step = logged
+[result] = beft.training.engine.fit.fit(
     classifier, random_rows(100), random_rows(30, seed=1), [run_of(classifier, ["value"], settings)],
     metric=accuracy, checkpoints=Path(sys.argv[1]) if sys.argv[1] else None,
 )
@@ -176,7 +176,7 @@ print(json.dumps({"steps": result.steps, "here": result.steps_here, "history": r
 
 
 def child(checkpoints, out, how):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
     command = [sys.executable, "-c", CHILD, str(checkpoints), str(out), how]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -223,13 +223,13 @@ def test_a_damaged_or_foreign_checkpoint_is_not_continued(tmp_path):
 
 
 def test_checkpoints_are_written_between_epochs_when_epochs_are_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("beft.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)
     writes = []
 
     def note(checkpoint, positions, tensors):
         writes.append((positions[0].epoch, positions[0].batch))
 
-    monkeypatch.setattr("beft.training.trainer.write_checkpoint", note)
+    monkeypatch.setattr("beft.training.engine.trainer.write_checkpoint", note)
     classifier = tiny_classifier()
     run = run_of(classifier, ["value"], plain_settings(epochs=1, batch_size=8), select="last")
     time.sleep(0.01)

@@ -4,7 +4,7 @@ import logging
 import re
 
 from beft.inference.runs import Run
-from beft.training.progress import EVENTS, Progress
+from beft.training.engine.progress import EVENTS, Progress
 from tests.support.rows import plain_settings
 
 

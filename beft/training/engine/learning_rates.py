@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
-from beft.training.weights import WeightsResult
+from beft.training.engine.weights import WeightsResult
 
-log = logging.getLogger("beft.training.fit")
+log = logging.getLogger("beft.training.engine.fit")
 
 Result = TypeVar("Result", RunResult, WeightsResult)
 

@@ -19,9 +19,9 @@ from beft.comparison.baselines.rand_uniform import RandUniform
 from beft.errors import BeftError, InputError
 from beft.inference.features import predict_probabilities
 from beft.sites.site import find_sites
-from beft.training.fit import fit
-from beft.training.weight_method import WeightMethod, WeightsState, used_parameters
-from beft.training.weights import attached_weights
+from beft.training.engine.fit import fit
+from beft.training.engine.weight_method import WeightMethod, WeightsState, used_parameters
+from beft.training.engine.weights import attached_weights
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.weights import accuracy, assert_close, plain_loop, quiet, run_of, train
 

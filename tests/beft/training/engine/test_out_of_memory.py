@@ -19,8 +19,8 @@ import psutil, torch
 torch.set_num_threads(1)
 from beft.errors import BeftError
 from beft.inference.runs import finished
-from beft.training.fit import fit
-from tests.beft.training.test_fit import accuracy, run_of
+from beft.training.engine.fit import fit
+from tests.beft.training.engine.test_fit import accuracy, run_of
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 classifier = tiny_classifier(dtype=torch.float32)
@@ -57,7 +57,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path)],
         # What was freed goes back to the system, so that the limit is one of what is in use.
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "MALLOC_MMAP_THRESHOLD_": "65536"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "MALLOC_MMAP_THRESHOLD_": "65536"},
         capture_output=True,
         text=True,
     )
