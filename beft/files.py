@@ -122,7 +122,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the name ``path`` when the block ends well.
 
     The folder that has this name is replaced in one step; when the block raises, it stays as it was. Where the file

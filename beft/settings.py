@@ -3,6 +3,7 @@
 ``params.yaml`` is these settings on disk; ``tasks.settings`` adds the sections of the pipeline.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -15,6 +16,8 @@ from beft.files import expanded, is_unicode
 from beft.names import unknown_name
 from beft.registry import OneOf, method_names
 from beft.yaml_text import parse_yaml
+
+log = logging.getLogger("beft.settings")
 
 Term = Literal[
     "query",
@@ -129,7 +132,7 @@ class HeadSettings(Section):
 
 NO_UNICODE = "half a surrogate pair in it, which is no valid Unicode: correct the text"
 
-EPOCHS, MOST_EPOCHS, LEAST_STEPS = 8, 30, 400
+EPOCHS, MAX_EPOCHS, MIN_STEPS = 8, 30, 400
 """Defaults of a training when ``epochs`` is None: its epochs, the most epochs for few rows, and for how many steps."""
 
 
@@ -151,12 +154,22 @@ class TrainingSettings(Section):
     patience: int | None = Field(
         None, ge=1, description="epochs without a better dev metric before stopping; None: all"
     )
-    rows_at_once: int | None = Field(
+    micro_batch_size: int | None = Field(
         None, ge=1, description="larger batches are computed in parts whose gradients add up; None: at once"
     )
     activation_checkpointing: bool = Field(
         False, description="compute the layers' activations again instead of keeping them: less memory, more time"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, values: Any) -> Any:
+        """``micro_batch_size`` was called ``rows_at_once``: settings that were written then are read for ever."""
+        if not isinstance(values, Mapping) or "rows_at_once" not in values:
+            return values
+        log.warning("the setting rows_at_once is now called micro_batch_size")
+        renamed = dict(values)
+        return {"micro_batch_size": renamed.pop("rows_at_once"), **renamed}
 
 
 class ProbeSettings(TrainingSettings):
@@ -166,11 +179,11 @@ class ProbeSettings(TrainingSettings):
         None,
         ge=1,
         le=1000,
-        description=f"None: {EPOCHS}, and up to {MOST_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
-        f"than {LEAST_STEPS} steps",
+        description=f"None: {EPOCHS}, and up to {MAX_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
+        f"than {MIN_STEPS} steps",
     )
 
-    def over(self, rows: int) -> TrainingSettings:
+    def with_resolved_epochs(self, rows: int) -> TrainingSettings:
         """The settings of a training on so many rows: its length is named."""
         return self if self.epochs else self.model_copy(update={"epochs": automatic_epochs(rows, self.batch_size)})
 
@@ -182,7 +195,7 @@ def automatic_epochs(rows: int, batch_size: int) -> int:
     (benchmarks/paper/README.md).
     """
     steps = -(-rows // batch_size)
-    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
+    return min(MAX_EPOCHS, max(EPOCHS, -(-MIN_STEPS // steps)))
 
 
 class TargetSettings(ProbeSettings):

@@ -24,7 +24,7 @@ _PRINTED_WIDTH = 160
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreInterval:
     """A number with its interval.
 
     Attributes:
@@ -38,7 +38,7 @@ class Estimate:
     high: float | None = None
 
 
-Cell = str | int | float | Estimate | None
+Cell = str | int | float | ScoreInterval | None
 """What a cell holds: text, a number, a number with its interval, or nothing (shown as a dash)."""
 
 
@@ -62,7 +62,7 @@ class Column:
             return _DASH
         if isinstance(cell, str):
             return cell
-        if isinstance(cell, Estimate):
+        if isinstance(cell, ScoreInterval):
             if cell.low is None or cell.high is None:
                 return self._number(cell.value)
             return f"{self._number(cell.value)} [{self._number(cell.low)}, {self._number(cell.high)}]"
@@ -137,7 +137,7 @@ class Table:
 
         A column with intervals becomes three: its name, and the name followed by ``low`` and ``high``.
         """
-        wide = [any(isinstance(row[at], Estimate) for row in self.rows) for at in range(len(self.columns))]
+        wide = [any(isinstance(row[at], ScoreInterval) for row in self.rows) for at in range(len(self.columns))]
         heads: list[str] = []
         for column, with_interval in zip(self._columns, wide, strict=True):
             heads += [column.name, f"{column.name} low", f"{column.name} high"] if with_interval else [column.name]
@@ -147,7 +147,7 @@ class Table:
         for row in self.rows:
             cells: list[Any] = []
             for cell, with_interval in zip(row, wide, strict=True):
-                if isinstance(cell, Estimate):
+                if isinstance(cell, ScoreInterval):
                     cells += [cell.value, cell.low, cell.high]
                 else:
                     cells += [cell, None, None] if with_interval else [cell]
@@ -172,7 +172,7 @@ class Table:
         """The table as JSON values: rows as lists, intervals as objects with ``value``, ``low`` and ``high``."""
 
         def value(cell: Cell) -> Any:
-            if isinstance(cell, Estimate):
+            if isinstance(cell, ScoreInterval):
                 return {"value": cell.value, "low": cell.low, "high": cell.high}
             return cell
 
@@ -273,7 +273,7 @@ def _is_number(text: str) -> bool:
 
 
 def _numbers(cell: Cell) -> list[float]:
-    if isinstance(cell, Estimate):
+    if isinstance(cell, ScoreInterval):
         return [number for number in (cell.value, cell.low, cell.high) if number is not None]
     return [cell] if isinstance(cell, int | float) else []
 

@@ -66,7 +66,7 @@ class Scale:
         published_rows: Rows of an epoch of the published protocol.
         large_rows: Rows of the training in little memory.
         large_tokens: Their tokens.
-        rows_at_once: Of these, how many are computed at once.
+        micro_batch_size: Of these, how many are computed at once.
         compiled_rows: Rows of the training that is compiled, 32 tokens each.
     """
 
@@ -74,11 +74,11 @@ class Scale:
     published_rows: int = 160
     large_rows: int = 1000
     large_tokens: int = 256
-    rows_at_once: int = 8
+    micro_batch_size: int = 8
     compiled_rows: int = 960
 
 
-TINY = Scale(rows=16, published_rows=8, large_rows=8, large_tokens=12, rows_at_once=4, compiled_rows=64)
+TINY = Scale(rows=16, published_rows=8, large_rows=8, large_tokens=12, micro_batch_size=4, compiled_rows=64)
 
 log = logging.getLogger("beft.gpu")
 
@@ -148,7 +148,7 @@ def little_memory(model: Model, device: str, scale: Scale) -> dict[str, Any]:
             classifier,
             "value",
             ["value"],
-            rows_at_once=scale.rows_at_once,
+            micro_batch_size=scale.micro_batch_size,
             activation_checkpointing=True,
             dropout=False,
         )
@@ -157,7 +157,7 @@ def little_memory(model: Model, device: str, scale: Scale) -> dict[str, Any]:
     return {
         "rows": scale.large_rows,
         "tokens": scale.large_tokens,
-        "rows_at_once": scale.rows_at_once,
+        "micro_batch_size": scale.micro_batch_size,
         "seconds": finished(found).seconds,
         "peak_bytes": peak,
     }

@@ -86,7 +86,7 @@ def _little_memory(found: Mapping[str, Any]) -> str:
     peak = found["peak_bytes"]
     line = (
         f"OPT-6.7B, value biases, {found['rows']:,} x {found['tokens']} tokens in bf16, layers computed again, "
-        f"{found['rows_at_once']} rows at once: {found['seconds']:.0f} s; memory "
+        f"{found['micro_batch_size']} rows at once: {found['seconds']:.0f} s; memory "
     )
     if not peak:
         return f"{line}not counted."

@@ -19,7 +19,7 @@ from beft.files import read_json, sha256_json, sha256_tree, write_json, write_te
 from beft.inference.predictions import predict_rows, score_rows
 from beft.models.device import resolve_compute
 from beft.settings import DatasetSettings, Settings
-from beft.training.engine.learning_rates import best_tried
+from beft.training.engine.learning_rates import best_trial
 from beft.training.sample import joined
 from beft.training.session import open_session
 from beft.training.target import train_terms
@@ -97,7 +97,7 @@ def with_chosen(study: Study, found: Mapping[str, Sequence[Found]]) -> dict[str,
     by_draw = zip(*(found[recipe] for recipe in study.rates), strict=True)
 
     def best(ones: Sequence[Found]) -> Found:
-        return ones[best_tried([{"dev_metric": one["dev"], "dev_loss": one["dev_loss"]} for one in ones])]
+        return ones[best_trial([{"dev_metric": one["dev"], "dev_loss": one["dev_loss"]} for one in ones])]
 
     return {**found, CHOSEN: [best(ones) for ones in by_draw]}
 

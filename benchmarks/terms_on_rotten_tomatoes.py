@@ -85,7 +85,7 @@ def one_seed(settings: Settings, seed: int) -> dict[str, Any]:
         truth[1],
         classes=classes,
         metric=metric,
-        search=HeadSearch.as_wide_as(training),
+        search=HeadSearch.from_training(training),
         starts={"logistic_regression": start},
         seed=seed,
     )

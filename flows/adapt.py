@@ -8,13 +8,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tasks.environment import settle
+from tasks.environment import configure_environment
 
-settle()  # Prefect reads its environment when it is imported
+configure_environment()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
 
-from flows.deployments.deployed import patience  # noqa: E402
+from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.adapt_run import AdaptRun  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402
 from flows.runs.steps import Done  # noqa: E402
@@ -41,7 +41,7 @@ def adapt(settings: PipelineSettings) -> dict[str, Any]:
     """
     set_up_log()
     workspace = Workspace(Path.cwd())
-    with workspace.locked(patience=patience()):
+    with workspace.locked(patience=lock_timeout()):
         run = AdaptRun(settings, workspace)
         with run.tracked(), stopping_commands():
             run.start()

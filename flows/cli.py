@@ -19,7 +19,7 @@ import typer
 from beft.cli.app import app as science
 from beft.cli.options import PARAMS, Changes, Surroundings, parse_changes
 from beft.commands import own_command
-from tasks.environment import settle
+from tasks.environment import configure_environment
 
 if TYPE_CHECKING:
     from beft.datasets.description import Description
@@ -276,7 +276,7 @@ def _listed(texts: Sequence[str] | None) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
-    settle()
+    configure_environment()
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, io.TextIOWrapper):
             continue

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tasks.environment import settle
+from tasks.environment import configure_environment
 
-settle()  # Prefect reads its environment when it is imported
+configure_environment()  # Prefect reads its environment when it is imported
 
 from prefect import Task, flow  # noqa: E402
 from prefect.artifacts import create_markdown_artifact  # noqa: E402
@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.models.base import resolve_base  # noqa: E402
-from flows.deployments.deployed import patience  # noqa: E402
+from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.adapt_run import AdaptRun  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402
@@ -30,7 +30,7 @@ from tasks.registry.promote import promote as decide  # noqa: E402
 from tasks.run_metadata import check_settings  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
 from tasks.steps.compare import compare_step  # noqa: E402
-from tasks.tracking.connection import connect, explained  # noqa: E402
+from tasks.tracking.connection import connect, translate_errors  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     set_up_log()
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
-    with workspace.locked(patience=patience()), stopping_commands():
+    with workspace.locked(patience=lock_timeout()), stopping_commands():
         run = AdaptRun(settings, workspace)
         run.prepare(run.fetch())
         run.raise_failure()
@@ -82,7 +82,7 @@ def registered_name(settings: PipelineSettings, dataset: str) -> str:
     return model_name(settings.tracking.model_prefix, resolve_base(settings.base.source).portable_id, dataset)
 
 
-@explained
+@translate_errors
 def _judge(run: AdaptRun, dataset: str, challenger: str | None) -> Decision:
     settings, root = run.settings, run.root
     connection = connect(settings, root)

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tasks.environment import settle
+from tasks.environment import configure_environment
 
-settle()  # Prefect reads its environment when it is imported
+configure_environment()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
 
-from flows.deployments.deployed import patience  # noqa: E402
+from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402
 from flows.runs.reproduction_run import ReproductionRun  # noqa: E402
 from flows.runs.task_runner import CONFIGURED  # noqa: E402
@@ -48,7 +48,7 @@ def reproduce(
     set_up_log()
     workspace = Workspace(Path.cwd())
     settings = settings or PipelineSettings.read(workspace.root / "params.yaml")
-    with workspace.locked(patience=patience()):
+    with workspace.locked(patience=lock_timeout()):
         run = ReproductionRun(request, settings, workspace)
         with nullcontext() if plan_only else run.tracked(), stopping_commands():
             run.make_plan()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
-from beft.files import whole_folder, write_json
-from tasks.engine.commands import leave_error
+from beft.files import atomic_directory, write_json
+from tasks.engine.commands import write_error_file
 from tasks.engine.declaration import step_key
-from tasks.engine.execution import call_function, explained_os_errors
+from tasks.engine.execution import call_function, translate_os_errors
 from tasks.engine.worker import log_lines
-from tasks.environment import settle, stay_offline
+from tasks.environment import configure_environment, stay_offline
 from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys
 from tasks.project_files import SOURCE_RECORD, source_record
 from tasks.run_metadata import is_local
@@ -27,7 +27,7 @@ logger = logging.getLogger("tasks")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a step; its exit status: 0, 1 for a failure, 2 for wrong input."""
-    settle()
+    configure_environment()
     parser = argparse.ArgumentParser(prog="python -m tasks", description="Run one step of the pipeline, as DVC does.")
     parser.add_argument("step", help=", ".join(STEPS[:-1]))
     parser.add_argument("--dataset", help="the dataset, for a step that is run once a dataset")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run(options.step, options.dataset, Path.cwd())
     except BeftError as error:
         logger.error("error: %s", error)
-        leave_error(error)
+        write_error_file(error)
         return error.exit_status
     return 0
 
@@ -70,7 +70,7 @@ def run(name: str, dataset: str | None, root: Path) -> None:
             f"{name} reads {', '.join(missing)}, which is not there yet; this makes it: {own_command('dvc', 'repro')}"
         )
     key = step_key(name, dataset)
-    with explained_os_errors(key), whole_folder(root / dvc_folder(key)) as out:
+    with translate_os_errors(key), atomic_directory(root / dvc_folder(key)) as out:
         call_function(step, settings, inputs, out, dataset, root=root)
 
 

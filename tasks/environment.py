@@ -1,7 +1,7 @@
 """The one place that sets the environment of the tools: no telemetry, their files inside the project.
 
 Prefect, MLflow, DVC, Great Expectations and the Hugging Face libraries read these variables when they are imported, so
-whoever starts a process calls :func:`settle` before it imports any of them. What the user has set stays.
+whoever starts a process calls ``configure_environment`` before it imports any of them. What the user has set stays.
 """
 
 import os
@@ -137,7 +137,7 @@ def adopt(variables: Mapping[str, str]) -> None:
 _AS_URI = "?uri=true"
 
 
-def settle(root: Path | None = None) -> None:
+def configure_environment(root: Path | None = None) -> None:
     """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
     for name, value in (QUIET | TOOLS).items():
         os.environ.setdefault(name, value)

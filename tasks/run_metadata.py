@@ -11,16 +11,16 @@ from beft.errors import InputError, SettingsError
 from beft.files import sha256_json
 from beft.names import unknown_name
 from beft.settings import DatasetSettings
-from tasks.engine.fingerprint import circumstances, contents_sha256
+from tasks.engine.fingerprint import compute_environment, contents_sha256
 from tasks.engine.provenance import process_facts, source_sha256
 from tasks.engine.store import StepRecord
 from tasks.environment import stay_offline
 from tasks.settings import PipelineSettings
-from tasks.tracking.flat_settings import ELSEWHERE
+from tasks.tracking.flat_settings import NON_TRAINING_SECTIONS
 from tasks.tracking.limits import name_problems
 from tasks.versioning.dvc import DataVersion, lock_sha256
 
-LEAST_GATE_ROWS = 20
+MIN_GATE_ROWS = 20
 
 
 def check_settings(settings: PipelineSettings, root: Path) -> None:
@@ -40,7 +40,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
     if is_local(settings, root):
         stay_offline()
     try:
-        circumstances(settings.base)
+        compute_environment(settings.base)
     except InputError as error:
         problems.append(str(error))
     if problems:
@@ -69,9 +69,9 @@ def check_data_settings(settings: PipelineSettings, dataset: Description, root: 
 def _split_problems(settings: PipelineSettings) -> Iterator[str]:
     """A gate that is too small to decide on; none at all is possible."""
     rows = settings.split.gate_rows
-    if rows != "auto" and 0 < rows < LEAST_GATE_ROWS:
+    if rows != "auto" and 0 < rows < MIN_GATE_ROWS:
         yield (
-            f"split.gate_rows: a decision needs {LEAST_GATE_ROWS} rows or more; 0 is for no gate, which makes a "
+            f"split.gate_rows: a decision needs {MIN_GATE_ROWS} rows or more; 0 is for no gate, which makes a "
             "challenger only"
         )
 
@@ -114,10 +114,10 @@ def run_fingerprint(settings: PipelineSettings, root: Path, asked: Any = None) -
     return sha256_json(
         {
             "asked": asked,
-            "settings": settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
+            "settings": settings.model_dump(mode="json", exclude=set(NON_TRAINING_SECTIONS)),
             "data": {name: _data_source(name, root) for name in settings.datasets},
             "source": source_sha256(),
-            "circumstances": _circumstances(settings),
+            "compute_environment": _circumstances(settings),
         }
     )
 
@@ -132,7 +132,7 @@ def _data_source(dataset: str, root: Path) -> dict[str, str] | None:
 
 def _circumstances(settings: PipelineSettings) -> dict[str, Any] | None:
     try:
-        return vars(circumstances(settings.base))
+        return vars(compute_environment(settings.base))
     except InputError:
         return None
 

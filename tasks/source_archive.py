@@ -18,7 +18,7 @@ from tasks.environment import environment_without_secrets
 SOURCE = ("beft", "tasks")
 """The folders that steps are made of."""
 
-KEPT = "source.zip"
+SOURCE_ARCHIVE = "source.zip"
 """The file of a registered model that holds its source, where no commit does."""
 
 
@@ -27,7 +27,7 @@ def source_sha256_of(project: Path) -> str:
     return sha256_json({name: sha256_tree(project / name) for name in SOURCE})
 
 
-def keep_source(project: Path, path: Path) -> None:
+def archive_source(project: Path, path: Path) -> None:
     """Write the source into one file; the same source gives the same bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

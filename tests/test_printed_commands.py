@@ -18,7 +18,7 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.problems.multiple_choice import MultipleChoice
 from flows.cli import status_of
-from tasks.environment import settle, sqlite_uri
+from tasks.environment import configure_environment, sqlite_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, tracking_uri
 from tests.support.tiny_bases import make_adapter, save_base
@@ -134,7 +134,7 @@ def test_databases_are_inside_the_project_whatever_it_is_called(
     assert connect(settings, root).client.get_run(run.run_id).info.run_id == run.run_id
     (root / ".prefect").mkdir(exist_ok=True)
     monkeypatch.delenv("PREFECT_HOME", raising=False)
-    settle(root)
+    configure_environment(root)
     address = os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
     assert address.startswith("sqlite+aiosqlite:///")
     with create_engine(address.replace("+aiosqlite", "")).begin() as opened:

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 ASK = """
     import importlib.util, json, os, sys
     if sys.argv[1] == "settled":
-        from tasks.environment import settle
-        settle()
+        from tasks.environment import configure_environment
+        configure_environment()
     import dvc.analytics
     import huggingface_hub.constants
     import mlflow.environment_variables
@@ -98,11 +98,11 @@ def test_every_way_in_settles_the_environment(module: str, tmp_path: Path) -> No
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.environment import settle
+    from tasks.environment import configure_environment
 
     for name in QUIET:
         monkeypatch.setenv(name, "as it was")
-    settle()
+    configure_environment()
     assert {os.environ[name] for name in QUIET} == {"as it was"}
 
 

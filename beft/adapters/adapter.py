@@ -43,14 +43,14 @@ from beft.adapters.record import (
 )
 from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
-from beft.files import recover_folder, whole_folder, write_bytes, write_json
+from beft.files import atomic_directory, recover_folder, write_bytes, write_json
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of
 from beft.models.tokenizer_facts import tokenizer_facts
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
-from beft.problems.registry import read_shape
-from beft.problems.shape import Shape
+from beft.problems.registry import read_problem_type
+from beft.problems.shape import ProblemType
 from beft.settings import TERMS, Quantization
 from beft.sites.site import BiasSite, find_sites
 
@@ -91,7 +91,7 @@ class Adapter:
     head_train: str
     dataset: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    shape: Shape = field(default_factory=Classification)
+    shape: ProblemType = field(default_factory=Classification)
     quantization: Quantization | None = None
     base_contents: str | None = None
     pairs: bool | None = None
@@ -258,7 +258,7 @@ class Adapter:
                 raise InputError(f"{folder} holds other files ({listed(others)}); name a folder of the adapter's own")
             record = self._record().to_json()
             config = adapter_config(self.peft, self.base_id)
-            with whole_folder(folder) as temporary:
+            with atomic_directory(folder) as temporary:
                 write_bytes(temporary / TENSOR_FILE, self._tensor_bytes)
                 write_json(temporary / RECORD_FILE, record)
                 if config is not None:
@@ -336,7 +336,7 @@ class Adapter:
                 head_train=record.head.train,
                 dataset=record.dataset,
                 provenance=record.provenance,
-                shape=read_shape(record.shape),
+                shape=read_problem_type(record.shape),
                 quantization=record.base.quantization,
                 base_contents=record.base.contents,
                 pairs=record.inputs.pairs,

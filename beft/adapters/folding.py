@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from beft.adapters.checks import check_fits
 from beft.adapters.materialise import Materialised, difference, materialise
 from beft.bank.bank import Bank
-from beft.bank.forwards import outputs_of, widened_sum
+from beft.bank.forwards import outputs_of, upcast_sum
 from beft.errors import BeftError, InputError
-from beft.files import whole_folder, write_json
+from beft.files import atomic_directory, write_json
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantized_layers
 from beft.sites.offloading import is_spread
@@ -78,7 +78,7 @@ def fold(model: nn.Module, deltas: Mapping[BiasSite, Tensor], head: Mapping[str,
     for site, delta in deltas.items():
         module = site_module(model, site)
         target: Tensor = module.weight if site.added else module.bias  # type: ignore[assignment]
-        sums[site] = widened_sum(read_bias(model, site), delta.detach())
+        sums[site] = upcast_sum(read_bias(model, site), delta.detach())
         written[site] = sums[site].to(target.dtype)
         if not torch.isfinite(written[site]).all():
             raise BeftError(f"{site.name}: the folded bias is not finite in {target.dtype}; fold into a wider type.")
@@ -165,7 +165,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
         "materialised": materialised.to_json(),
     }
     try:
-        with whole_folder(folder) as temporary:
+        with atomic_directory(folder) as temporary:
             model.save_pretrained(temporary)
             if classifier.tokenizer is not None:
                 _as_encoded(classifier).save_pretrained(temporary)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.settings import BaseSettings, Quantization, Settings
 from beft.training.inspection import Inspection, inspect_base
 
@@ -33,7 +33,7 @@ class Base:
         compute: Compute,
         pooling: str,
         seed: int,
-        shape: Shape,
+        shape: ProblemType,
         weights: bool = True,
     ) -> Classifier:
         """As ``beft.models.base.load_classifier``; what was loaded last is kept, and is given again for the same."""

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from beft.bank.forwards import BankedBias, Choice, HeadForward, HeadsForward, pieces_of, wide_bias
+from beft.bank.forwards import BankedBias, HeadForward, HeadsForward, RowAssignment, pieces_of, upcast_bias
 from beft.bank.frozen_forwards import ONE_VECTOR, rows_forward
 from beft.bank.moved import MovedBias, MovedChoice, MovedHead
 from beft.errors import InputError
@@ -63,7 +63,7 @@ class Bank:
             name: _lone(tensor, known[name].dim(), self.vectors) if name in known else tensor
             for name, tensor in (head or {}).items()
         }
-        self._choice = Choice(self.vectors)
+        self._choice = RowAssignment(self.vectors)
         self._sites: dict[str, list[BiasSite]] = {}
         for site, delta in sorted(self.deltas.items(), key=lambda item: (item[0].module, item[0].start)):
             _check_delta(model, site, delta, self.vectors)
@@ -151,7 +151,7 @@ class Bank:
         sites = self._sites[path]
         for site in sites:
             _check_device(site.name, self.deltas[site], module)
-        own = wide_bias(module)
+        own = upcast_bias(module)
         pieces, order = pieces_of(sites, self.deltas, own)
         device = module_device(module)
         elsewhere = any(self.deltas[site].device != device for site in sites)
@@ -170,7 +170,7 @@ class Bank:
             return MovedHead(lambda moved: kind(path, module, moved, choice), replaced, device)
         return kind(path, module, replaced, choice)
 
-    def _choice_on(self, device: torch.device) -> Choice:
+    def _choice_on(self, device: torch.device) -> RowAssignment:
         return self._choice if device == input_device(self.model) else MovedChoice(self._choice, device)
 
 

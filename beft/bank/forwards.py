@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
-from beft.sites.batch_axis import FLAT, RowAxis, spread_rows
+from beft.sites.batch_axis import FLATTENED, RowAxis, spread_rows
 from beft.sites.offloading import module_device, parameter_value
 from beft.sites.site import BiasSite
 
@@ -19,7 +19,7 @@ Piece = tuple[Tensor | None, Tensor | None]
 """Some components of a module's own bias (widened), and their delta; either may be missing, not both."""
 
 
-class Choice:
+class RowAssignment:
     """Which vector each row of a batch is computed with."""
 
     def __init__(self, vectors: int) -> None:
@@ -62,8 +62,8 @@ class BankedBias:
     def __call__(self, dtype: torch.dtype) -> Tensor:
         """Of shape [width], or [vectors, width] where there are many."""
         if len(self.pieces) == 1:
-            return widened_sum(*self.pieces[0]).to(dtype)
-        parts = [widened_sum(base, delta).to(dtype) for base, delta in self.pieces]
+            return upcast_sum(*self.pieces[0]).to(dtype)
+        parts = [upcast_sum(base, delta).to(dtype) for base, delta in self.pieces]
         vectors = max((part.shape[:-1] for part in parts), key=len)
         joined = torch.cat([part.expand(*vectors, part.shape[-1]) for part in parts], dim=-1)
         return joined if self.order is None else joined.index_select(-1, self.order)
@@ -135,7 +135,7 @@ class LayerNormForward(LinearForward):
 class RowsForward:
     """A module whose rows each have a bias of their own: one product for all, then the bias of each row."""
 
-    def __init__(self, path: str, module: nn.Module, bias: BankedBias, choice: Choice, axis: RowAxis) -> None:
+    def __init__(self, path: str, module: nn.Module, bias: BankedBias, choice: RowAssignment, axis: RowAxis) -> None:
         self.path = path
         self.module = module
         self.bias = bias
@@ -149,7 +149,7 @@ class RowsForward:
             output = F.layer_norm(input, module.normalized_shape, weight, None, module.eps)
         else:
             output = F.linear(input, weight.T if isinstance(module, Conv1D) else weight)
-        if self.axis == FLAT:
+        if self.axis == FLATTENED:
             rows = 0 if self.choice.rows is None else len(self.choice.rows)
         else:
             assert self.axis is not None
@@ -163,7 +163,7 @@ class RowsForward:
 class HeadForward:
     """A module whose weight, bias or both are replaced; computed in the type of the weight."""
 
-    def __init__(self, path: str, module: nn.Module, replaced: Mapping[str, Tensor], choice: Choice) -> None:
+    def __init__(self, path: str, module: nn.Module, replaced: Mapping[str, Tensor], choice: RowAssignment) -> None:
         self.path = path
         self.module = module
         self.replaced = dict(replaced)
@@ -219,7 +219,7 @@ FORWARDS: dict[type[nn.Module], Callable[[nn.Module, BankedBias], Callable[[Tens
 """The classes of modules that a bank can stand behind, and what each computes with one vector."""
 
 
-def widened_sum(base: Tensor | None, delta: Tensor | None) -> Tensor:
+def upcast_sum(base: Tensor | None, delta: Tensor | None) -> Tensor:
     """A widened bias plus its delta, either of which may be missing, not both."""
     if base is None:
         assert delta is not None
@@ -227,7 +227,7 @@ def widened_sum(base: Tensor | None, delta: Tensor | None) -> Tensor:
     return base if delta is None else base + delta
 
 
-def wide_bias(module: nn.Module) -> Tensor:
+def upcast_bias(module: nn.Module) -> Tensor:
     """A module's own bias, widened, [outputs]; zeros where it has none."""
     if module.bias is None:
         weight: Tensor = module.weight

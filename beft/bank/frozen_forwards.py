@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from beft.bank.forwards import FORWARDS, BankedBias, LinearForward, RowsForward
 from beft.errors import InputError
 from beft.models.frozen_linear import FrozenLinear, QuantizedLinear, WidenedLinear, frozen_product
-from beft.sites.batch_axis import FLAT, spread_rows
+from beft.sites.batch_axis import FLATTENED, spread_rows
 
 
 class FrozenForward(LinearForward):
@@ -26,7 +26,7 @@ class FrozenRowsForward(RowsForward):
         assert isinstance(self.module, FrozenLinear) and self.axis is not None
         product = frozen_product(input, self.module)
         chosen = self.choice.rows
-        rows = product.shape[self.axis] if self.axis != FLAT else 0 if chosen is None else len(chosen)
+        rows = product.shape[self.axis] if self.axis != FLATTENED else 0 if chosen is None else len(chosen)
         bias = self.bias(product.dtype)[self.choice.for_rows(rows, self.path)]
         spread = spread_rows(bias, product, self.axis)
         if spread is None:

@@ -7,7 +7,7 @@ from torch import nn
 
 
 @contextmanager
-def taking_gradients(parameters: Iterable[nn.Parameter], *, on: bool) -> Iterator[None]:
+def requires_grad_set(parameters: Iterable[nn.Parameter], *, on: bool) -> Iterator[None]:
     """Within the context the parameters take a gradient, or none; afterwards each does what it did before."""
     before = [(parameter, parameter.requires_grad) for parameter in parameters]
     try:

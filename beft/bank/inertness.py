@@ -30,7 +30,7 @@ FP64_PARAMETERS = 400_000_000
 """Up to so many parameters a model is measured in an fp64 copy (8 bytes each). Of a larger one the copy is fp32, and
 shares the weights of the linear layers, which are widened one at a time; quantised weights are always shared."""
 
-FLAT = {torch.float64: 1e-9, torch.float32: 1e-5}
+FLAT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 """A component is a candidate when its gradient is at most this share of the largest one of a value bias. Rounding
 alone gives an inert component about 1e-16 in fp64 and up to 5e-7 in fp32."""
 
@@ -133,7 +133,7 @@ class _Measurement:
                 "inertness cannot be measured: the logits do not depend on the value biases. "
                 "Is the head all zeros, or does it see something else than this model?"
             )
-        return {site: (slope[site] <= FLAT[self.dtype] * largest).nonzero().flatten() for site in sites}
+        return {site: (slope[site] <= FLAT_TOLERANCE[self.dtype] * largest).nonzero().flatten() for site in sites}
 
     def _confirmed(self, candidates: Mapping[BiasSite, Tensor]) -> list[tuple[BiasSite, Tensor]]:
         """Those of the candidates that change no logit: all at once if so, else each half by itself."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from beft.bank.forwards import BankedBias, Choice, Piece
+from beft.bank.forwards import BankedBias, Piece, RowAssignment
 
 
 class MovedBias(BankedBias):
@@ -21,10 +21,10 @@ class MovedBias(BankedBias):
         return BankedBias(here, self.order)(dtype)
 
 
-class MovedChoice(Choice):
+class MovedChoice(RowAssignment):
     """A choice as a module on another device sees it."""
 
-    def __init__(self, choice: Choice, device: torch.device) -> None:
+    def __init__(self, choice: RowAssignment, device: torch.device) -> None:
         self.choice = choice
         self.device = device
 

@@ -33,11 +33,11 @@ def probe(
 
     On prepared data: every bias before and after, and Fisher information taken before.
     """
-    from beft.files import whole_folder, write_json
+    from beft.files import atomic_directory, write_json
 
     session = prepared_session(context, prepared, params, changes, out=out)
     found = session.probe(progress=progress)
-    with whole_folder(out) as folder:
+    with atomic_directory(out) as folder:
         found.evidence.save(folder)
         write_json(folder / "history.json", found.training.history)
     score_it = own_command("beft", "score", out, *settings_options(params, changes))
@@ -55,9 +55,9 @@ def score(
 
     From the evidence that a probe left.
     """
-    from beft.importance.probe_result import Evidence
+    from beft.importance.probe_result import ProbeResult
 
-    found = Evidence.load(folder).scores(read_settings(context, params, changes))
+    found = ProbeResult.load(folder).scores(read_settings(context, params, changes))
     if as_json:
         print_json(found.to_json())
         return

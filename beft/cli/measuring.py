@@ -104,11 +104,11 @@ def _facts(
 
 
 def _print(session: "Session", rows: "list[MethodRow]", missing: "list[NotAvailable]", *, markdown: bool) -> None:
-    from beft.comparison.table import side_by_side
+    from beft.comparison.table import methods_table
 
     reference = session.classifier.reference
     base = session.settings.base.source if reference is None else reference.portable_id
-    table = side_by_side(
+    table = methods_table(
         rows,
         missing,
         title=f"{session.dataset} on {base}",

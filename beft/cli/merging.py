@@ -42,8 +42,8 @@ def merge(
 
     from beft.adapters.adapter import Adapter
     from beft.errors import InputError
-    from beft.files import whole_folder, write_json
-    from beft.merging.choice import SEARCHED, Choice, choose_merges
+    from beft.files import atomic_directory, write_json
+    from beft.merging.choice import SEARCHED, MergeSelection, choose_merges
     from beft.merging.comparison import compare_all
     from beft.merging.dev import with_merged
     from beft.merging.merged import merge as merge_adapters
@@ -77,10 +77,10 @@ def merge(
             [choice] = choices.values()
         else:
             weights = dict(zip(names, weight, strict=True)) if weight else None
-            choice = Choice(merge_adapters(method, loaded, weights=weights, **given))
+            choice = MergeSelection(merge_adapters(method, loaded, weights=weights, **given))
     merged = choice.merged
     comparisons = compare_all(loaded)
-    with whole_folder(out) as folder:
+    with atomic_directory(out) as folder:
         for name in names:
             with_merged(loaded, name, merged).save(folder / name)
         described = {

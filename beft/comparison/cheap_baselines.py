@@ -16,7 +16,7 @@ from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats, extract_features, frozen_features
 from beft.inference.predictions import as_metric_takes
 from beft.problems.classification import Classification
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.training.session import Session
 
 log = logging.getLogger("beft.comparison")
@@ -89,7 +89,7 @@ def _add(
     name: str,
     session: Session,
     fitted: LinearClassifier,
-    shape: Shape,
+    shape: ProblemType,
     features: Mapping[str, Floats],
     rows: Mapping[str, LabelledRows],
 ) -> None:

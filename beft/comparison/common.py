@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.records import Score
+from beft.evaluation.records import MetricScore
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.inference.features import Floats, extract_features
 from beft.inference.predictions import as_metric_takes, predict_rows
@@ -132,14 +132,14 @@ class Common:
         size = self.settings.evaluate.batch_size
         return {split: predict_rows(self.classifier, rows, batch_size=size) for split, rows in self.rows.items()}
 
-    def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, Score]]:
+    def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, MetricScore]]:
         """Split -> metric of the dataset -> its value with an interval over the rows."""
         return {
             split: {metric: self._score(metric, predictions[split], rows) for metric in self.session.metrics}
             for split, rows in self.rows.items()
         }
 
-    def _score(self, metric: str, predictions: Predictions, rows: LabelledRows) -> Score:
+    def _score(self, metric: str, predictions: Predictions, rows: LabelledRows) -> MetricScore:
         found = evaluate_methods(
             {"method": Method({"split": as_metric_takes(metric, predictions, rows)})},
             {"split": rows.truth},

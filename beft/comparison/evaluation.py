@@ -9,10 +9,10 @@ from beft.adapters.adapter import Adapter
 from beft.comparison.cheap_baselines import Baselines, cheap_baselines, predict_splits
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.records import Cost, Evaluation, Gain, Score
+from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 from beft.training.session import Session
 
 log = logging.getLogger("beft.comparison")
@@ -37,7 +37,7 @@ class AdapterEvaluation:
     tuning: Mapping[str, Any]
     rows: Mapping[str, LabelledRows]
 
-    def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> Score:
+    def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> MetricScore:
         """A score with its interval; by default the target's headline metric on test."""
         found = self.evaluation
         return found.splits[split].scores[method or found.target][metric or found.metrics[0]]
@@ -54,8 +54,8 @@ class AdapterEvaluation:
         rows = []
         for method, scores in of_split.scores.items():
             gain = of_split.gains[method][headline] if method in of_split.gains else None
-            cells = [Estimate(one.value, one.low, one.high) for one in (scores[name] for name in found.metrics)]
-            rows.append((method, *cells, None if gain is None else Estimate(gain.difference, gain.low, gain.high)))
+            cells = [ScoreInterval(one.value, one.low, one.high) for one in (scores[name] for name in found.metrics)]
+            rows.append((method, *cells, None if gain is None else ScoreInterval(gain.difference, gain.low, gain.high)))
         return Table(
             title=f"{of_split.rows:,} {split} rows",
             columns=[

@@ -15,7 +15,7 @@ from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
 from beft.models.memory import PeakMemory
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.settings import TrainingSettings
 from beft.training.session import Session
 
@@ -70,7 +70,7 @@ def fit_linear(
     features: Mapping[str, Floats],
     rows: Mapping[str, LabelledRows],
     *,
-    shape: Shape | None = None,
+    shape: ProblemType | None = None,
 ) -> LinearClassifier:
     """The linear model of the problem type on features, fitted on train and chosen on dev.
 
@@ -100,7 +100,7 @@ def fit_head(
         rows["dev"],
         classes=shape.outputs(len(session.classifier.labels)),
         metric=session.metric,
-        search=HeadSearch.as_wide_as(training),
+        search=HeadSearch.from_training(training),
         starts={LINEAR_BASELINES[shape.name]: fit_linear(session, features, rows).as_tensors()},
         seed=seed,
         shape=shape,

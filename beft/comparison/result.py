@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beft.comparison.registry import MethodOptions
 from beft.encoding.examples import Predictions
-from beft.evaluation.records import Score
+from beft.evaluation.records import MetricScore
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.engine.weight_method import WeightsState
@@ -73,7 +73,7 @@ class MethodResult:
 
     run: MethodRun
     predictions: Mapping[str, Predictions]
-    scores: Mapping[str, Mapping[str, Score]]
+    scores: Mapping[str, Mapping[str, MetricScore]]
     dev: float | None
     trained_parameters: int
     head_parameters: int

@@ -16,7 +16,7 @@ from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.sample import DevMetric
 from beft.training.target import with_frozen
 
@@ -105,7 +105,7 @@ def _result(
     Raises:
         TrainingError: All of them failed.
     """
-    found = best_on_dev(planned.run, at_rates, common.progress)
+    found = best_learning_rate(planned.run, at_rates, common.progress)
     device = common.classifier.device
     deltas = {site: delta.to(device) for site, delta in found.deltas.items()}
     head = {name: value.to(device) for name, value in found.head.items()}

@@ -8,7 +8,7 @@ from typing import Any
 from beft.comparison.registry import METHODS
 from beft.comparison.result import MethodResult, NotAvailable
 from beft.evaluation.t_interval import t_interval
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MethodRow:
     together: int
     dev: float | None
     values: tuple[float, ...]
-    estimate: Estimate
+    estimate: ScoreInterval
     inert: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, con
         together=max(run.together for run in runs),
         dev=statistics.mean(devs) if devs else None,
         values=values,
-        estimate=Estimate(mean, *interval),
+        estimate=ScoreInterval(mean, *interval),
         inert=all(run.inert for run in runs),
     )
 
 
-def side_by_side(
+def methods_table(
     rows: Sequence[MethodRow],
     missing: Sequence[NotAvailable],
     *,

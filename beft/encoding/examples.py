@@ -117,7 +117,7 @@ class LabelledRows:
         return torch.from_numpy(self.labels[examples])
 
 
-def side_by_side(scores: Tensor, sizes: Tensor) -> Tensor:
+def pad_scores(scores: Tensor, sizes: Tensor) -> Tensor:
     """One score a sequence as one row an example, [examples, most sequences]; minus infinity where there is none."""
     sizes = sizes.to(scores.device)
     most = int(sizes.max())

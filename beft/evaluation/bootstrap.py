@@ -167,7 +167,7 @@ def percentile_interval(values: Floats, confidence: float) -> tuple[float, float
     return float(low), float(high)
 
 
-def exchange_test(
+def paired_permutation_test(
     units: Units,
     kind: MetricKind,
     first: Sequence[int],

@@ -27,7 +27,7 @@ class Cost(Record):
     head_bytes: int = 0
 
 
-class Score(Record):
+class MetricScore(Record):
     """A metric of one method on one split: the mean over its runs, and the interval over rows.
 
     Attributes:
@@ -70,7 +70,7 @@ class SplitEvaluation(Record):
     """One split: scores by method and metric, gains by baseline and metric."""
 
     rows: int
-    scores: dict[str, dict[str, Score]]
+    scores: dict[str, dict[str, MetricScore]]
     gains: dict[str, dict[str, Gain]]
 
 

@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beft.errors import InputError
-from beft.evaluation.bootstrap import Units, bootstrap, exchange_test, group_rows, percentile_interval, single_units
-from beft.evaluation.records import Cost, Evaluation, Gain, Score, SplitEvaluation
+from beft.evaluation.bootstrap import (
+    Units,
+    bootstrap,
+    group_rows,
+    paired_permutation_test,
+    percentile_interval,
+    single_units,
+)
+from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore, SplitEvaluation
 from beft.metrics.kinds import MetricKind
 from beft.metrics.registry import combined, known_metric
 from beft.metrics.texts import checked_texts
@@ -162,9 +169,9 @@ def _evaluate_split(
     return SplitEvaluation(rows=truth.rows, scores=scores, gains=gains)
 
 
-def _score(runs: list[float], draws: Floats, confidence: float) -> Score:
+def _score(runs: list[float], draws: Floats, confidence: float) -> MetricScore:
     low, high = percentile_interval(draws.mean(1), confidence)
-    return Score(value=float(np.mean(runs)), low=low, high=high, runs=tuple(runs), spread=_spread(runs))
+    return MetricScore(value=float(np.mean(runs)), low=low, high=high, runs=tuple(runs), spread=_spread(runs))
 
 
 def _gain(
@@ -173,15 +180,17 @@ def _gain(
     draws: Floats,
     target_runs: list[int],
     baseline_runs: list[int],
-    target: Score,
-    baseline: Score,
+    target: MetricScore,
+    baseline: MetricScore,
     settings: EvaluateSettings,
     generator: np.random.Generator,
 ) -> Gain:
     differences = draws[:, target_runs].mean(1) - draws[:, baseline_runs].mean(1)
     differences[np.abs(differences) < 1e-12] = 0.0
     low, high = percentile_interval(differences, settings.confidence)
-    p_value = exchange_test(units, kind, target_runs, baseline_runs, resamples=settings.resamples, generator=generator)
+    p_value = paired_permutation_test(
+        units, kind, target_runs, baseline_runs, resamples=settings.resamples, generator=generator
+    )
     count = max(len(target.runs), len(baseline.runs))
     runs = [target.runs[i % len(target.runs)] - baseline.runs[i % len(baseline.runs)] for i in range(count)]
     return Gain(

@@ -12,7 +12,7 @@ from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.heads.ridge_regression import fit_ridge_regression, ridge_regression_head
 from beft.names import known_name
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 
 LINEAR_BASELINES: Mapping[str, str] = {
     "classification": "logistic_regression",
@@ -23,7 +23,7 @@ LINEAR_BASELINES: Mapping[str, str] = {
 
 
 def fit_linear_baseline(
-    shape: Shape,
+    shape: ProblemType,
     labels: int,
     features: Mapping[str, Features],
     rows: Mapping[str, LabelledRows],
@@ -51,7 +51,7 @@ def fit_linear_baseline(
 
 
 def linear_head(
-    shape: Shape,
+    shape: ProblemType,
     labels: int,
     train: tuple[Features, LabelledRows],
     dev: tuple[Features, LabelledRows] | None,

@@ -13,8 +13,8 @@ import torch
 
 from beft.errors import BeftError
 from beft.heads.feature_rows import FeatureRows, Features, Floats
-from beft.heads.linear import LinearClassifier, best_on_dev, standardisation
-from beft.heads.logistic_regression import COSTS, TOLERANCE
+from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
+from beft.heads.logistic_regression import C_GRID, TOLERANCE
 from beft.problems.multiple_choice import MultipleChoice
 
 
@@ -25,7 +25,7 @@ def fit_conditional_logit(
     dev_rows: Any,
     *,
     metric: str = "accuracy",
-    costs: Sequence[float] = COSTS,
+    costs: Sequence[float] = C_GRID,
     choose_by: Literal["metric", "loss"] = "metric",
     scaling: Literal["each", "one"] = "each",
 ) -> LinearClassifier:
@@ -59,7 +59,7 @@ def fit_conditional_logit(
     else:
         dev = FeatureRows.of(MultipleChoice(), dev_features, dev_rows, "dev")
         candidates = ((cost, -cost, *layer(cost)) for cost in sorted(costs))
-        weight, bias, details = best_on_dev("C", candidates, dev, metric, by_loss=choose_by == "loss")
+        weight, bias, details = best_fit_on_dev("C", candidates, dev, metric, by_loss=choose_by == "loss")
     return LinearClassifier(weight, bias, train.features.shape[1], time.perf_counter() - started, details)
 
 

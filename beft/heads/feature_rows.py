@@ -13,7 +13,7 @@ from beft.errors import InputError
 from beft.inference.predictions import score_rows
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 
 Floats = NDArray[np.float64]
 Features = NDArray[Any] | Tensor
@@ -31,7 +31,7 @@ class FeatureRows:
         rows: The examples, where they are more than labels.
     """
 
-    shape: Shape
+    shape: ProblemType
     features: Floats
     labels: NDArray[Any]
     sizes: Tensor
@@ -43,7 +43,7 @@ class FeatureRows:
         return "squared_error" if self.labels.dtype == np.float64 else "cross_entropy"
 
     @classmethod
-    def of(cls, shape: Shape, features: Features, targets: Any, what: str) -> "FeatureRows":
+    def of(cls, shape: ProblemType, features: Features, targets: Any, what: str) -> "FeatureRows":
         """Features and targets that fit each other.
 
         Args:

@@ -109,7 +109,7 @@ def standardisation(features: Floats, scaling: str) -> tuple[Floats, Floats]:
     return mean, np.full_like(deviation, deviation.mean()) if scaling == "one" else deviation
 
 
-def best_on_dev(
+def best_fit_on_dev(
     setting: str,
     candidates: Iterable[tuple[float, float, Floats, Floats]],
     dev: FeatureRows,

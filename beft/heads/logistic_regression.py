@@ -13,7 +13,7 @@ from beft.heads.feature_rows import Features, Floats
 from beft.heads.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.metrics.registry import known_metric
 
-COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
+C_GRID: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
 """The inverse regularisation strengths C that are tried: 1e-3 to 1e2, three to a factor of ten."""
 
 TOLERANCE = 1e-6
@@ -32,7 +32,7 @@ def fit_logistic_regression(
     *,
     classes: int,
     metric: str = "accuracy",
-    costs: Sequence[float] = COSTS,
+    costs: Sequence[float] = C_GRID,
     choose_by: Literal["metric", "cross_entropy"] = "metric",
     scaling: Scaling = "each",
 ) -> LinearClassifier:
@@ -184,9 +184,9 @@ def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metr
     folds = min(_FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
     if folds < 2:
         return 1.0
-    qualities: dict[float, list[Quality]] = {cost: [] for cost in COSTS}
+    qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        for cost, weight, bias, _ in _path(features[train], labels[train], classes, COSTS, "one"):
+        for cost, weight, bias, _ in _path(features[train], labels[train], classes, C_GRID, "one"):
             logits = features[held_out] @ weight.T + bias
             qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
 
@@ -195,4 +195,4 @@ def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metr
         metric_mean = round(float(np.mean([quality.metric for quality in found])), 12)
         return metric_mean, float(np.mean([quality.negative_loss for quality in found])), -cost
 
-    return max(COSTS, key=mean_quality)
+    return max(C_GRID, key=mean_quality)

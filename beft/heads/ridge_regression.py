@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from beft.heads.feature_rows import FeatureRows, Features, Floats
-from beft.heads.linear import LinearClassifier, best_on_dev, standardisation
+from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
 from beft.problems.regression import Regression
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(-2, 6, 17))
@@ -66,7 +66,7 @@ def fit_ridge_regression(
             details: dict[str, Any] = {"penalty": float(chosen.alpha_)}
         else:
             dev = FeatureRows.of(Regression(), dev_features, dev_values, "dev")
-            weight, bias, details = best_on_dev("penalty", candidates(), dev, metric, by_loss=choose_by == "loss")
+            weight, bias, details = best_fit_on_dev("penalty", candidates(), dev, metric, by_loss=choose_by == "loss")
     return LinearClassifier(weight, bias, train.features.shape[1] + 1, time.perf_counter() - started, details)
 
 

@@ -45,7 +45,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ProbeResult:
     """What the importance methods need, each by bias site, [width] a site.
 
     Attributes:

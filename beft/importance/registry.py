@@ -8,12 +8,12 @@ from beft.errors import InputError
 from beft.importance.result import Importance
 from beft.registry import MethodRegistry
 
-Score = Callable[..., Importance]
+ScoreFunction = Callable[..., Importance]
 
 IMPORTANCE_METHODS = MethodRegistry("importance/methods", "importance method")
 
 
-def importance_method(name: str) -> Callable[[Score], Score]:
+def importance_method(name: str) -> Callable[[ScoreFunction], ScoreFunction]:
     """Register a function as the importance method ``name``.
 
     Its parameters name the evidence that it needs: ``before`` and ``after`` (the biases before and after the probe),
@@ -33,7 +33,7 @@ def score(name: str, **evidence: Any) -> Importance:
     Raises:
         InputError: The method is unknown (the message names the nearest), or its evidence is missing.
     """
-    function: Score = IMPORTANCE_METHODS.find(name)
+    function: ScoreFunction = IMPORTANCE_METHODS.find(name)
     needed = list(inspect.signature(function).parameters)
     missing = [parameter for parameter in needed if evidence.get(parameter) is None]
     if missing:

@@ -38,7 +38,7 @@ class Importance:
                 raise InputError(f"{self.method}: the term {term!r} has no layers")
             if any(score is not None and not math.isfinite(score) for score in layers):
                 raise InputError(f"{self.method}: a score of the term {term!r} is not a finite number: {list(layers)}")
-        ordered = {term: tuple(self.scores[term]) for term in in_order(self.scores)}
+        ordered = {term: tuple(self.scores[term]) for term in terms_in_order(self.scores)}
         object.__setattr__(self, "scores", ordered)
 
     @property
@@ -100,7 +100,7 @@ def numbers_of_layers(layers: int, stacks: Mapping[str, int]) -> tuple[int, ...]
     return tuple(number + 1 for length in (stacks.values() or [layers]) for number in range(length))
 
 
-def in_order(terms: Iterable[str]) -> list[str]:
+def terms_in_order(terms: Iterable[str]) -> list[str]:
     """Terms in the order of the settings, unknown ones last and by name."""
     return sorted(terms, key=lambda term: (TERMS.index(term) if term in TERMS else len(TERMS), term))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from beft.errors import BeftError, InputError
 from beft.importance.registry import known_methods
-from beft.importance.result import Importance, in_order
+from beft.importance.result import Importance, terms_in_order
 from beft.names import known_name
 
 # Where projection ratio has nothing to compare with, these methods choose, the first that was computed.
@@ -98,7 +98,7 @@ def choose_target(
             f"{method} cannot choose, since it was not computed ({', '.join(by_name)} were): name it in score.methods"
         )
     table = by_name[known_name(method, by_name, "importance method")]
-    terms = in_order({known_name(term, table.scores, "bias term") for term in candidates})
+    terms = terms_in_order({known_name(term, table.scores, "bias term") for term in candidates})
     if not terms:
         raise InputError("no candidates are named from which to choose the target term")
     left_out = tuple(term for term in terms if inert.get(term, False))

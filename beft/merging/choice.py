@@ -41,7 +41,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MergeSelection:
     """The merge of a method, and what it was chosen among; nothing where there was no choice."""
 
     merged: Merged
@@ -56,7 +56,7 @@ def choose_merges(
     given: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = log.info,
-) -> dict[str, Choice]:
+) -> dict[str, MergeSelection]:
     """Merge adapters by every method of the settings, with the options and weights that are best on dev.
 
     The best has the largest mean over the datasets of the dev metric relative to that of each dataset's own adapter; of
@@ -84,7 +84,7 @@ def choose_merges(
             grid = [given] if open_dataset is None else _grid(method, settings, given)
             candidates[method] = [merge(method, adapters, **each) for each in grid]
     compared = [merged for merges in candidates.values() if len(merges) > 1 for merged in merges]
-    choices: dict[str, Choice] = {method: Choice(merges[0]) for method, merges in candidates.items()}
+    choices: dict[str, MergeSelection] = {method: MergeSelection(merges[0]) for method, merges in candidates.items()}
     if open_dataset is not None and (compared or SEARCHED in settings.methods):
         budget = settings.search_budget if SEARCHED in settings.methods else 0
         dev = DevRows(adapters, open_dataset, planned=len(compared) + budget, progress=progress)
@@ -103,7 +103,7 @@ def _grid(method: str, settings: MergeSettings, given: Mapping[str, Any]) -> lis
     return [{**given, **dict(zip(tried, values, strict=True))} for values in itertools.product(*tried.values())]
 
 
-def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRows, seed: int) -> Choice:
+def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRows, seed: int) -> MergeSelection:
     # In an order of their contents, so that the order in which the adapters are given decides nothing.
     names = sorted(adapters, key=lambda name: (adapters[name].sha256, name))
     tried: list[Tried] = []
@@ -121,5 +121,5 @@ def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRo
     return _best(tried)
 
 
-def _best(tried: Sequence[Tried]) -> Choice:
-    return Choice(max(tried, key=lambda one: one.score.rank).merged, tuple(tried))
+def _best(tried: Sequence[Tried]) -> MergeSelection:
+    return MergeSelection(max(tried, key=lambda one: one.score.rank).merged, tuple(tried))

@@ -26,7 +26,7 @@ def content_hash(deltas: Deltas) -> str:
     return digest.hexdigest()
 
 
-def in_order(adapters: Sequence[Weighted]) -> list[Weighted]:
+def canonical_order(adapters: Sequence[Weighted]) -> list[Weighted]:
     """The adapters in an order of their contents, so that a sum over them never depends on the order given.
 
     Raises:
@@ -55,20 +55,20 @@ def weighted_sum(adapters: Sequence[Weighted]) -> dict[str, Tensor]:
     least fp32, on the CPU.
 
     Raises:
-        InputError: As ``in_order``, or the sum is too large for its type.
+        InputError: As ``canonical_order``, or the sum is too large for its type.
     """
-    ordered = in_order(adapters)
+    ordered = canonical_order(adapters)
     merged = {}
     for name in sorted({name for deltas, _ in ordered for name in deltas}):
         parts = [tensor.detach().cpu().double() * weight for tensor, weight in _at(name, ordered)]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
-        merged[name] = as_wide_as(name, total, ordered)
+        merged[name] = in_widest_dtype(name, total, ordered)
     return merged
 
 
-def as_wide_as(name: str, values: Tensor, adapters: Sequence[Weighted]) -> Tensor:
+def in_widest_dtype(name: str, values: Tensor, adapters: Sequence[Weighted]) -> Tensor:
     """Values in the widest type that the adapters have at the site ``name``, at least fp32.
 
     Raises:

@@ -24,7 +24,7 @@ from beft.models.own_head import fit_own_head
 from beft.models.pooling import base_pooling, pooling_files, unused_modules
 from beft.models.tokenizer_loading import load_tokenizer
 from beft.problems.classification import Classification
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 
 log = logging.getLogger("beft.models.base")
 
@@ -178,7 +178,7 @@ def load_classifier(
     compute: Compute,
     pooling: str = "auto",
     seed: int = 0,
-    shape: Shape | None = None,
+    shape: ProblemType | None = None,
     weights: bool = True,
 ) -> Classifier:
     """Load a base for a task: frozen, in evaluation mode; a head that it lacks is drawn from ``seed``.

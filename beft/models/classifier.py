@@ -11,7 +11,7 @@ from beft.errors import InputError
 from beft.models.pooling import pool
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.sites.batch_axis import Batch as Batch
 from beft.sites.offloading import attached_forward, input_device
 
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
         labels: tuple[str, ...],
         pooling: str = "model",
         drawn: tuple[str, ...] = (),
-        shape: Shape | None = None,
+        shape: ProblemType | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
@@ -77,14 +77,14 @@ class Classifier(nn.Module):
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
 
-    def over(self, model: Any) -> "Classifier":
+    def with_model(self, model: Any) -> "Classifier":
         """The same classifier over another copy of its model."""
         over = Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
         over.threads = self.threads
         return over
 
     def examples(self, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
-        """Encode rows in the classifier's shape, see ``Shape.examples``.
+        """Encode rows in the classifier's shape, see ``ProblemType.examples``.
 
         Raises:
             InputError: The rows lack something that the shape needs, or hold a token without an embedding.

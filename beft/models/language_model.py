@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.models.classifier import Classifier
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.sites.batch_axis import Batch
 from beft.sites.offloading import input_device
 
@@ -50,7 +50,7 @@ class LanguageModel(Classifier):
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, reference: "BaseReference | None", labels: tuple[str, ...], shape: Shape
+        self, model: Any, tokenizer: Any, reference: "BaseReference | None", labels: tuple[str, ...], shape: ProblemType
     ) -> None:
         nn.Module.__init__(self)
         output = model.get_output_embeddings()
@@ -66,7 +66,7 @@ class LanguageModel(Classifier):
         self.drawn = ()
         self.shape = shape
 
-    def over(self, model: Any) -> "LanguageModel":
+    def with_model(self, model: Any) -> "LanguageModel":
         """The same over another copy of its model."""
         return LanguageModel(model, self.tokenizer, self.reference, self.labels, self.shape)
 

@@ -18,7 +18,7 @@ def out_of_memory_reason(error: BaseException) -> str:
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
         f"out of memory ({first_line}): not even one run fits beside what else runs on this machine; set "
-        "train.rows_at_once to less than train.batch_size, or train.activation_checkpointing to true"
+        "train.micro_batch_size to less than train.batch_size, or train.activation_checkpointing to true"
     )
 
 

@@ -11,9 +11,9 @@ from beft.problems.language_model import NEW_TOKENS, LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 
-_UNDER_A_HEAD: dict[str, type[Shape]] = {
+_UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "classification": Classification,
     "regression": Regression,
     "multiple_choice": MultipleChoice,
@@ -21,7 +21,7 @@ _UNDER_A_HEAD: dict[str, type[Shape]] = {
 _OF_DATA = (*_UNDER_A_HEAD, "generation")
 
 
-def choose_shape(
+def choose_problem_type(
     data: str,
     *,
     prompt: Mapping[str, Any] | None = None,
@@ -30,7 +30,7 @@ def choose_shape(
     kind: str = "auto",
     objective: str = "auto",
     max_new_tokens: int = NEW_TOKENS,
-) -> Shape:
+) -> ProblemType:
     """The shape of a task.
 
     Args:

@@ -10,10 +10,10 @@ from torch.nn import functional
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
-from beft.problems.shape import Shape, as_array, labels_or_zeros
+from beft.problems.shape import ProblemType, as_array, labels_or_zeros
 
 
-class Classification(Shape):
+class Classification(ProblemType):
     """One sequence an example; predicts the probability of every label."""
 
     name = "classification"

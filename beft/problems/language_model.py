@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from beft.encoding.examples import AnyRows, LabelledRows, side_by_side
+from beft.encoding.examples import AnyRows, LabelledRows, pad_scores
 from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError, RowError
@@ -76,7 +76,7 @@ class LanguageModeling(Candidates):
 
     def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
         """The mean negative log-likelihood of the right answer's tokens."""
-        return -side_by_side(outputs[:, 0], sizes).gather(1, targets[:, None])[:, 0]
+        return -pad_scores(outputs[:, 0], sizes).gather(1, targets[:, None])[:, 0]
 
     def to_json(self) -> dict[str, Any]:
         """The name, the prompt, the labels, and how an answer is generated."""

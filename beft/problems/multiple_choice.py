@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from beft.encoding.examples import AnyRows, LabelledRows, Predictions, side_by_side
+from beft.encoding.examples import AnyRows, LabelledRows, Predictions, pad_scores
 from beft.encoding.tokenization import encode
-from beft.problems.shape import Shape, as_array, choices_of, labels_or_zeros
+from beft.problems.shape import ProblemType, as_array, choices_of, labels_or_zeros
 
 
-class MultipleChoice(Shape):
+class MultipleChoice(ProblemType):
     """A head with one output reads the text with each choice behind it; predicts the probability of every choice.
 
     What ``AutoModelForMultipleChoice`` computes, with a ``…ForSequenceClassification`` model of one label. A second
@@ -37,8 +37,8 @@ class MultipleChoice(Shape):
 
     def losses(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> Tensor:
         """Cross-entropy over the choices of each example."""
-        return functional.cross_entropy(side_by_side(outputs[:, 0], sizes), targets, reduction="none")
+        return functional.cross_entropy(pad_scores(outputs[:, 0], sizes), targets, reduction="none")
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Probabilities, [examples, most choices]; 0 for a choice that an example does not have."""
-        return as_array(torch.softmax(side_by_side(outputs[:, 0], sizes), -1))
+        return as_array(torch.softmax(pad_scores(outputs[:, 0], sizes), -1))

@@ -9,17 +9,17 @@ from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 
-SHAPES: dict[str, type[Shape]] = {
+PROBLEM_TYPES: dict[str, type[ProblemType]] = {
     shape.name: shape for shape in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
 }
 
 
-def read_shape(value: Mapping[str, Any]) -> Shape:
-    """Read what ``Shape.to_json`` gave.
+def read_problem_type(value: Mapping[str, Any]) -> ProblemType:
+    """Read what ``ProblemType.to_json`` gave.
 
     Raises:
         InputError: There is no such shape, or something in it is wrong.
     """
-    return SHAPES[known_name(str(value.get("name")), SHAPES, "task shape")].from_json(value)
+    return PROBLEM_TYPES[known_name(str(value.get("name")), PROBLEM_TYPES, "task shape")].from_json(value)

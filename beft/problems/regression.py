@@ -8,10 +8,10 @@ from torch import Tensor
 
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.encoding.tokenization import encode
-from beft.problems.shape import Shape, as_array, labels_or_zeros
+from beft.problems.shape import ProblemType, as_array, labels_or_zeros
 
 
-class Regression(Shape):
+class Regression(ProblemType):
     """One sequence an example; predicts a value."""
 
     name = "regression"

@@ -15,7 +15,7 @@ BETWEEN_SPANS = " | "
 """What stands between the spans of one answer where they are written in a line; in data each has its own line."""
 
 
-class Shape(ABC):
+class ProblemType(ABC):
     """A task shape. An example is one sequence of tokens or several; the model gives outputs for each sequence.
 
     Attributes:
@@ -86,7 +86,7 @@ class Shape(ABC):
         return float(self.losses(outputs, targets, sizes).mean())
 
     def to_json(self) -> dict[str, Any]:
-        """Its name, and what else predicting needs; ``beft.problems.read_shape`` reads it."""
+        """Its name, and what else predicting needs; ``beft.problems.read_problem_type`` reads it."""
         return {"name": self.name}
 
     @classmethod

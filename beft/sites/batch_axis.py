@@ -14,9 +14,9 @@ from torch import Tensor, nn
 Batch = Mapping[str, Tensor]
 
 RowAxis = int | None
-"""Where the rows are: on the axis of this number; ``FLAT``; or nowhere, and rows are computed one at a time."""
+"""Where the rows are: on the axis of this number; ``FLATTENED``; or nowhere, and rows are computed one at a time."""
 
-FLAT = -1
+FLATTENED = -1
 """On the first axis, one row's tokens after the other's."""
 
 
@@ -60,7 +60,7 @@ def _row_axis(first: Tensor, second: Tensor) -> RowAxis:
     ]
     if first.dim() == 2 and first.shape[0] % 2 == 0:
         halves = (2, first.shape[0] // 2, first.shape[1])
-        views.append((FLAT, first.reshape(halves), second.reshape(halves), 0))
+        views.append((FLATTENED, first.reshape(halves), second.reshape(halves), 0))
     for found, one, two, axis in views:
         same = torch.equal(one.select(axis, 0), two.select(axis, 0))
         if same and not torch.equal(one.select(axis, 1), two.select(axis, 1)):
@@ -93,7 +93,7 @@ def spread_rows(shift: Tensor, output: Tensor, axis: RowAxis) -> Tensor | None:
         return shift[0]
     if axis is None:
         return None
-    if axis == FLAT:
+    if axis == FLATTENED:
         tokens, rest = divmod(output.shape[0], rows)
         return shift.repeat_interleave(tokens, dim=0) if output.dim() == 2 and not rest else None
     if axis >= output.dim() - 1 or output.shape[axis] != rows:
@@ -109,7 +109,7 @@ def fits_rows(output: Tensor, rows: int, axis: RowAxis) -> bool:
         return True
     if axis is None:
         return False
-    if axis == FLAT:
+    if axis == FLATTENED:
         return output.dim() == 2 and output.shape[0] % rows == 0
     return axis < output.dim() - 1 and output.shape[axis] == rows
 
@@ -120,7 +120,7 @@ def sum_tokens(output: Tensor, rows: int, axis: RowAxis) -> Tensor:
     if rows == 1:
         return output.reshape(-1, width).sum(0, keepdim=True)
     assert axis is not None
-    if axis == FLAT:
+    if axis == FLATTENED:
         return output.view(rows, -1, width).sum(1)
     return output.movedim(axis, 0).reshape(rows, -1, width).sum(1)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beft.errors import InputError
-from beft.importance.result import Importance, in_order, numbers_of_layers
+from beft.importance.result import Importance, numbers_of_layers, terms_in_order
 from beft.importance.selection import Selection
 from beft.studies.style import ACCENT, BLANK, FAINT, GREY, INK, SYMBOLS, method_name, picture
 
@@ -114,8 +114,8 @@ class _Grid:
         columns: list[int | None] = []
         for layer, number in enumerate(numbers):
             columns += [None, layer] if number == 1 and layer else [layer]
-        inside: list[str | None] = [term for term in in_order(shape) if shape[term] == len(numbers)]
-        outside = [term for term in in_order(shape) if shape[term] < len(numbers)]
+        inside: list[str | None] = [term for term in terms_in_order(shape) if shape[term] == len(numbers)]
+        outside = [term for term in terms_in_order(shape) if shape[term] < len(numbers)]
         rows = [*inside, *([None] if outside else []), *outside]
         return cls(tables, rows, [*columns, None, _MEAN], numbers, inert)
 

@@ -17,7 +17,7 @@ from beft.bank.inertness import measure_inertness
 from beft.encoding.examples import LabelledRows
 from beft.encoding.tokenization import Encoded, sorted_batches
 from beft.importance.methods.fisher import fisher_information
-from beft.importance.probe_result import Evidence
+from beft.importance.probe_result import ProbeResult
 from beft.inference.runs import RunResult
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
@@ -43,7 +43,7 @@ class ProbeRun:
         result: How the training went.
     """
 
-    evidence: Evidence
+    evidence: ProbeResult
     frozen: tuple[BiasSite, ...]
     result: RunResult
 
@@ -83,7 +83,7 @@ def run_probe(
     result = with_frozen(fit_run(classifier, sample, run, checkpoints, progress), frozen)
     before = {site: read_bias(model, site).cpu() for site in sites}
     after = {site: before[site] + result.deltas[site] for site in sites}
-    return ProbeRun(Evidence(before, after, information, inert), frozen, result)
+    return ProbeRun(ProbeResult(before, after, information, inert), frozen, result)
 
 
 @with_own_threads
@@ -101,7 +101,7 @@ def inert_components(
         sites,
         batch=batch,
         seed=seed,
-        logits=lambda model, tokens: classifier.over(model)(tokens),
+        logits=lambda model, tokens: classifier.with_model(model)(tokens),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.adapters.adapter import Adapter
-from beft.importance.probe_result import Evidence, Scores
+from beft.importance.probe_result import ProbeResult, Scores
 from beft.importance.selection import Selection
 from beft.inference.runs import RunResult
 from beft.settings import Settings
@@ -89,7 +89,7 @@ class Probe:
         training: The training of all bias terms.
     """
 
-    evidence: Evidence
+    evidence: ProbeResult
     frozen: tuple[BiasSite, ...]
     training: TrainingResult
 

@@ -21,8 +21,8 @@ from beft.models.device import resolve_compute
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import choose_shape
-from beft.problems.shape import Shape
+from beft.problems.choosing import choose_problem_type
+from beft.problems.shape import ProblemType
 from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.probe import run_probe
@@ -70,7 +70,7 @@ class Session:
         return tuple(dict.fromkeys((self.metric, *self.facts.get("metrics", ()))))
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ProblemType:
         """The task's shape."""
         return self.classifier.shape
 
@@ -262,7 +262,7 @@ def open_session(
     facts = data.facts
     reference = resolve_base(settings.base.source)
     labels = facts["labels"] if facts["shape"] == "classification" else []
-    shape = choose_shape(
+    shape = choose_problem_type(
         facts["shape"],
         prompt=facts["prompt"],
         labels=labels,

@@ -21,7 +21,7 @@ from beft.process_state import with_own_threads
 from beft.settings import Settings, TrainingSettings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.engine.weight_method import WeightMethod
 from beft.training.engine.weights import WeightsResult, fit_weights
 from beft.training.head_start import head_start
@@ -107,7 +107,7 @@ def train_weights(
             gc.collect()
             torch.cuda.empty_cache()
             results.append(FailedRun(one, f"{one.name}: {exhausted}"))
-    return best_on_dev(run, results, progress)
+    return best_learning_rate(run, results, progress)
 
 
 def planned_run(
@@ -142,7 +142,7 @@ def fit_run(
     metric = DevMetric(sample.metric, sample.dev)
     runs = at_each_rate(run)
     results = fit(classifier, sample.train, sample.dev, runs, metric=metric, checkpoints=checkpoints, progress=progress)
-    return best_on_dev(run, results, progress)
+    return best_learning_rate(run, results, progress)
 
 
 def with_frozen(result: RunResult, frozen: Sequence[BiasSite]) -> RunResult:

@@ -35,7 +35,7 @@ def train_plainly(
     Returns:
         The trained copy.
     """
-    trained = classifier.over(copy.deepcopy(classifier.model))
+    trained = classifier.with_model(copy.deepcopy(classifier.model))
     named = dict(trained.model.named_parameters())
     with torch.no_grad():
         for name, start in head.items():

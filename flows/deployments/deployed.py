@@ -5,6 +5,6 @@ from prefect.runtime import deployment
 _PATIENCE = 6 * 3600.0
 
 
-def patience() -> float:
+def lock_timeout() -> float:
     """Seconds to wait for a run that is going on in the workspace: none for one that somebody typed, who is told."""
     return _PATIENCE if deployment.id else 0.0

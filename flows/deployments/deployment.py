@@ -13,8 +13,8 @@ from beft.errors import BeftError, InputError
 from flows.deployments.automations import save_automations
 from flows.servers.prefect_server import server_address
 from tasks.engine.commands import run_command
-from tasks.engine.compute_slots import places_here
-from tasks.environment import settle
+from tasks.engine.compute_slots import slots_here
+from tasks.environment import configure_environment
 from tasks.project_files import PROJECT
 from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
@@ -48,14 +48,14 @@ def deploy(root: Path) -> list[str]:
         InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
         BeftError: No server answers, or Prefect refuses.
     """
-    settle(root)
+    configure_environment(root)
     if not (root / "prefect.yaml").is_file():
         raise InputError(
             f"no prefect.yaml in {root}; run this in the project's folder ({own_command('beft', 'init')} starts one)"
         )
     settings = PipelineSettings.read(root / "params.yaml")
     check_settings(settings, root)
-    gpu_tasks = settings.deployment.gpu_tasks or len(places_here(settings.base))
+    gpu_tasks = settings.deployment.gpu_tasks or len(slots_here(settings.base))
     address = server_address()
 
     from prefect.settings import PREFECT_API_URL, temporary_settings

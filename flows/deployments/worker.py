@@ -17,7 +17,7 @@ from flows.deployments.deployment import POOLS
 from flows.servers.prefect_server import server_address
 from flows.terminal.commands import server_command
 from tasks.engine.supervisor import end, start
-from tasks.environment import settle
+from tasks.environment import configure_environment
 
 _STOP_SECONDS = 30
 _SETTLED_SECONDS = 60  # a worker that stops sooner would stop again
@@ -36,7 +36,7 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
         BeftError: No server answers, or a worker stops as soon as it was started.
     """
     names = [known_name(name, POOLS, "work pool") for name in pools or POOLS]
-    settle(root)
+    configure_environment(root)
     address = server_address()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

@@ -13,7 +13,7 @@ from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
 from flows.runs.steps import Done, run_in_this_thread, run_through_prefect
 from flows.runs.tracked_run import TrackedRun
 from tasks.engine.declaration import step_key
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.engine.workspace import Workspace
 from tasks.pipeline import dvc_folder, find_step, input_keys
 from tasks.registry.gate import GateDecisions
@@ -69,7 +69,7 @@ class AdaptRun(TrackedRun):
         """Get the raw data of every dataset: through DVC where ``params.yaml`` asks for the same, else as a step."""
         changed = changed_sources(self.root, self.of_dvc)
         if changed:
-            self._by_dvc("fetch", versioning.fetch_again, changed)
+            self._by_dvc("fetch", versioning.force_fetch, changed)
         return self._data("fetch", list(self.settings.datasets), {})
 
     def prepare(self, raw: Mapping[str, Done], after: Mapping[str, Done] | None = None) -> dict[str, Done]:
@@ -186,7 +186,9 @@ class AdaptRun(TrackedRun):
         extra = {"parent": self.parent, "facts": self.record["facts"], "trained": facts}
         inputs = self._inputs("register", reads, None)
         futures = [done.future for done in reads if done.future is not None]
-        done = run_in_this_thread(Call(find_step("register"), self.settings, inputs, self.root, extra=extra), futures)
+        done = run_in_this_thread(
+            StepRun(find_step("register"), self.settings, inputs, self.root, extra=extra), futures
+        )
         self._keep(done)
         self.record["models"] = done.record.summary["models"]
 

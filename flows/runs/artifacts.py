@@ -21,7 +21,7 @@ _PICTURE_WIDTH = 1000  # pixels; the picture lies in Prefect's database, once a 
 
 
 @dataclass(frozen=True)
-class Shown:
+class Artifact:
     """One artifact.
 
     Attributes:
@@ -35,7 +35,7 @@ class Shown:
     picture: Path | None = None
 
 
-def shown(record: StepRecord, folder: Path) -> list[Shown]:
+def shown(record: StepRecord, folder: Path) -> list[Artifact]:
     """What a step's folder has to show; of a step without anything of its own, its summary.
 
     Args:
@@ -44,7 +44,7 @@ def shown(record: StepRecord, folder: Path) -> list[Shown]:
     return _SHOWS.get(record.step, _summary)(record, folder)
 
 
-def leave(record: StepRecord, folder: Path) -> None:
+def publish_artifacts(record: StepRecord, folder: Path) -> None:
     """Leave a step's artifacts on the page of the task run that is going on.
 
     They are there to be looked at: where the server does not take them, the log says so, and the step is as finished.
@@ -81,7 +81,7 @@ def as_data(picture: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
 
 
-def _summary(record: StepRecord, folder: Path) -> list[Shown]:
+def _summary(record: StepRecord, folder: Path) -> list[Artifact]:
     rows: list[dict[str, JSON]] = []
 
     def walk(name: str, value: JSON) -> None:
@@ -93,10 +93,10 @@ def _summary(record: StepRecord, folder: Path) -> list[Shown]:
 
     walk("", record.summary)
     rows.append({"what": "seconds", "value": record.seconds})
-    return [Shown(rows=rows)]
+    return [Artifact(rows=rows)]
 
 
-def _scored(record: StepRecord, folder: Path) -> list[Shown]:
+def _scored(record: StepRecord, folder: Path) -> list[Artifact]:
     found = read_json(folder / "importance.json")
     selection = found["selection"]
     means = {method: Importance.from_json(table).mean for method, table in found["tables"].items()}
@@ -106,18 +106,18 @@ def _scored(record: StepRecord, folder: Path) -> list[Shown]:
         for term in terms
     ]
     text = f"Target term: {selection['target']}. {selection['reason']}"
-    return [Shown(text, rows=rows), Shown(text, picture=folder / "importance.png")]
+    return [Artifact(text, rows=rows), Artifact(text, picture=folder / "importance.png")]
 
 
-def _trained(record: StepRecord, folder: Path) -> list[Shown]:
+def _trained(record: StepRecord, folder: Path) -> list[Artifact]:
     rows = [
         {name: _rounded(value) for name, value in epoch.items() if isinstance(value, int | float)}
         for epoch in read_json(folder / "history.json")
     ]
-    return [Shown(f"{record.key}: best epoch {record.summary['best_epoch']}", rows=rows), *_summary(record, folder)]
+    return [Artifact(f"{record.key}: best epoch {record.summary['best_epoch']}", rows=rows), *_summary(record, folder)]
 
 
-def _evaluated(record: StepRecord, folder: Path) -> list[Shown]:
+def _evaluated(record: StepRecord, folder: Path) -> list[Artifact]:
     value = read_json(folder / "evaluation.json")
     evaluation = Evaluation.from_json({name: value[name] for name in Evaluation.model_fields})
     metric = evaluation.metrics[0]
@@ -135,10 +135,10 @@ def _evaluated(record: StepRecord, folder: Path) -> list[Shown]:
                     f"gain of {evaluation.target} over it": _rounded(gain.difference) if gain else "",
                 }
             )
-    return [Shown(f"{record.dataset}: {evaluation.target} beside the other methods, by {metric}", rows=rows)]
+    return [Artifact(f"{record.dataset}: {evaluation.target} beside the other methods, by {metric}", rows=rows)]
 
 
-def _registered(record: StepRecord, folder: Path) -> list[Shown]:
+def _registered(record: StepRecord, folder: Path) -> list[Artifact]:
     rows = [
         {
             "dataset": model["dataset"],
@@ -149,10 +149,10 @@ def _registered(record: StepRecord, folder: Path) -> list[Shown]:
         }
         for model in record.summary["models"]
     ]
-    return [Shown("Registered versions", rows=rows)]
+    return [Artifact("Registered versions", rows=rows)]
 
 
-_SHOWS: dict[str, Callable[[StepRecord, Path], list[Shown]]] = {
+_SHOWS: dict[str, Callable[[StepRecord, Path], list[Artifact]]] = {
     "score": _scored,
     "probe": _trained,
     "train": _trained,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from beft.settings import BaseSettings
 from flows.runs.task_runner import DASK
-from tasks.engine.compute_slots import places_here
+from tasks.engine.compute_slots import slots_here
 from tasks.engine.supervisor import stop_commands
 
 _ON_DASK = 64  # its scheduler keeps the queue
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def width(base: BaseSettings) -> int:
     """How many chains run at once: one for each compute slot of this machine; on a Dask cluster, plenty."""
-    return _ON_DASK if os.environ.get(DASK) else len(places_here(base))
+    return _ON_DASK if os.environ.get(DASK) else len(slots_here(base))
 
 
 def run_chains(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of
-from tasks.tracking.connection import connect, explained, repeatable, tracking_uri
+from tasks.tracking.connection import connect, retry_broken_response, tracking_uri, translate_errors
 from tasks.tracking.runs import FLOW_RUN, FLOW_RUN_PAGE, write_batch
 
 LOCAL_PREFECT = "http://127.0.0.1:4200"  # where ``beft ui`` serves the pages
@@ -24,8 +24,8 @@ def mlflow_page(page: str, settings: PipelineSettings, root: Path) -> str:
     return f"{pages_of(tracking_uri(settings, root)) or _LOCAL_MLFLOW}/{page}"
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def link_runs(flow_run: str | None, mlflow_run: str, page: str, settings: PipelineSettings, root: Path) -> None:
     """Leave a link to the MLflow run on the flow run's page, and the flow run's id and page as tags in MLflow.
 

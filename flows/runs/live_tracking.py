@@ -9,7 +9,7 @@ from beft.errors import BeftError
 from beft.files import read_json
 from tasks.engine.declaration import step_key
 from tasks.engine.isolated_step import Event
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.settings import PipelineSettings
 from tasks.tracking.live import SystemMetrics, fail_step, log_epoch, start_step
 
@@ -32,12 +32,12 @@ class LiveTracking:
         self._runs: dict[str, str] = {}
         self._metrics: dict[str, SystemMetrics] = {}
 
-    def listen(self, call: Call, event: Event) -> None:
+    def listen(self, call: StepRun, event: Event) -> None:
         """Take an event of a step, in the thread that waits for the step."""
         if "started" in event or "epoch" in event:
             self._post(partial(self._write, call, event))
 
-    def _write(self, call: Call, event: Event) -> None:
+    def _write(self, call: StepRun, event: Event) -> None:
         key = call.key
         if self.parent is None:
             return

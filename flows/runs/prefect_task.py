@@ -10,17 +10,17 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from flows.runs.artifacts import artifact_key, leave
+from flows.runs.artifacts import artifact_key, publish_artifacts
 from flows.runs.training_progress import TrainingProgress
 from tasks.engine.declaration import Step
 from tasks.engine.execution import run_step
 from tasks.engine.isolated_step import LISTENER, Event
-from tasks.engine.store import Call, Finished
+from tasks.engine.store import Finished, StepRun
 from tasks.engine.transient import is_transient
 from tasks.environment import adopt
 from tasks.settings import PipelineSettings
 
-EVENTS_OF_RUN: ContextVar[Callable[[Call, Event], None] | None] = ContextVar("EVENTS_OF_RUN", default=None)
+EVENTS_OF_RUN: ContextVar[Callable[[StepRun, Event], None] | None] = ContextVar("EVENTS_OF_RUN", default=None)
 """Takes the events of every step that runs in this process for a run of a flow; on a Dask cluster there is none."""
 
 REUSED = "Reused"
@@ -62,7 +62,7 @@ def prefect_task(step: Step) -> Task[..., Any]:
     )
 
 
-def _run_shown(call: Call) -> Finished:
+def _run_shown(call: StepRun) -> Finished:
     """Run a step, and show how far it is and what came of it. (Dask carries what this names by name alone.)"""
     progress, tell_flow = TrainingProgress(f"{artifact_key(call.key)}-progress", call.key), EVENTS_OF_RUN.get()
 
@@ -76,7 +76,7 @@ def _run_shown(call: Call) -> Finished:
         finished = run_step(call)
     finally:
         LISTENER.reset(listening)
-    leave(finished.record, finished.folder)
+    publish_artifacts(finished.record, finished.folder)
     return finished
 
 
@@ -88,10 +88,10 @@ def _call(
     dataset: str | None,
     extra: dict[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Call:
+) -> StepRun:
     adopt(environment or {})
     folders = {name: Path(path) for name, path in inputs.items()}
-    return Call(step, PipelineSettings.from_mapping(settings), folders, Path(root), dataset, extra)
+    return StepRun(step, PipelineSettings.from_mapping(settings), folders, Path(root), dataset, extra)
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from beft.errors import BeftError
-from beft.files import read_json, sha256_json, whole_folder, write_json
+from beft.files import atomic_directory, read_json, sha256_json, write_json
 from beft.training.engine.cost import readable_seconds
 from flows.runs.chains import width
 from flows.runs.steps import Done, run_through_prefect
 from flows.runs.tracked_run import TrackedRun
-from tasks.engine.fingerprint import circumstances
-from tasks.engine.store import RECORD, Call, StepRecord
+from tasks.engine.fingerprint import compute_environment
+from tasks.engine.store import RECORD, StepRecord, StepRun
 from tasks.engine.workspace import Workspace
 from tasks.environment import stay_offline
 from tasks.reproduction import tracking as tracking
 from tasks.reproduction.catalogue import ReproductionRequest
-from tasks.reproduction.cells import Outline
+from tasks.reproduction.cells import ReportPlan
 from tasks.reproduction.forecast import forecast_step
 from tasks.reproduction.measured import Measurement, as_trained
-from tasks.reproduction.plan import Missing, Plan, Planned, make_plan, reasons
-from tasks.reproduction.price import Price, price_table
+from tasks.reproduction.plan import Plan, PlannedMeasurement, Unavailable, make_plan, reasons
+from tasks.reproduction.price import PlanCost, price_table
 from tasks.reproduction.reproduce_report import PLAN, reproduce_report_step
 from tasks.run_metadata import is_local, run_fingerprint
 from tasks.settings import PipelineSettings
@@ -43,11 +43,11 @@ class ReproductionRun(TrackedRun):
     def __init__(self, request: ReproductionRequest, settings: PipelineSettings, workspace: Workspace) -> None:
         super().__init__(settings, workspace, request=request.model_dump(mode="json"))
         self.request = request
-        self.missing: list[Missing] = []
+        self.missing: list[Unavailable] = []
         self._plan: Plan | None = None
-        self._todo: list[Planned] = []
+        self._todo: list[PlannedMeasurement] = []
         self._prepared: dict[str, Path] = {}
-        self._prices: dict[str, Price] = {}
+        self._prices: dict[str, PlanCost] = {}
         self._merges: list[str] = []
         self._failed: list[str] = []
         self._seconds: dict[str, float] = {}  # what the measurements of this run took
@@ -89,7 +89,7 @@ class ReproductionRun(TrackedRun):
                 self._prepared[planned.key] = folder
         self._todo = [planned for planned in self._todo if planned.key in self._prepared]
 
-    def _prepare(self, raw: Path | BeftError, planned: Planned) -> Path | BeftError:
+    def _prepare(self, raw: Path | BeftError, planned: PlannedMeasurement) -> Path | BeftError:
         if isinstance(raw, BeftError):
             return raw
         inputs = {"fetch": raw}
@@ -127,7 +127,7 @@ class ReproductionRun(TrackedRun):
         for line in reasons(self.missing):
             logger.warning("not measured: %s", line)
 
-    def _price_each(self, of_base: list[Planned]) -> None:
+    def _price_each(self, of_base: list[PlannedMeasurement]) -> None:
         """The price of each measurement by itself; one that has none is missing, and stops no other."""
         for planned in of_base:
             try:
@@ -135,7 +135,7 @@ class ReproductionRun(TrackedRun):
             except BeftError as error:
                 self._miss(planned, str(error))
 
-    def _price(self, of_base: list[Planned]) -> None:
+    def _price(self, of_base: list[PlannedMeasurement]) -> None:
         """Measure one batch of each dataset and regime, unless everything is finished."""
         calls = {planned.key: self._call(planned) for planned in of_base}
         finished = {key for key, call in calls.items() if call.finished(call.fingerprint())}
@@ -150,11 +150,11 @@ class ReproductionRun(TrackedRun):
             folder = run_through_prefect(forecast_step, settings, inputs, self.root).folder
         for planned in of_base:
             rows = read_json(self._prepared[planned.key] / "data.json")["rows"]
-            self._prices[planned.key] = Price.of(planned, rows, folder, finished=planned.key in finished)
+            self._prices[planned.key] = PlanCost.of(planned, rows, folder, finished=planned.key in finished)
 
-    def _call(self, planned: Planned) -> Call:
+    def _call(self, planned: PlannedMeasurement) -> StepRun:
         inputs = {"prepare": self._prepared[planned.key]}
-        return Call(measure_step, planned.settings, inputs, self.root, planned.dataset)
+        return StepRun(measure_step, planned.settings, inputs, self.root, planned.dataset)
 
     def start(self) -> None:
         """Open its folder and its MLflow run; one that was interrupted is continued in both.
@@ -163,7 +163,7 @@ class ReproductionRun(TrackedRun):
             BeftError: MLflow cannot be reached.
         """
         self.name()
-        self.record["facts"]["compute"] = circumstances(self._todo[0].settings.base).compute
+        self.record["facts"]["compute"] = compute_environment(self._todo[0].settings.base).compute
         self.open()
 
     def fingerprint(self) -> str:
@@ -203,7 +203,7 @@ class ReproductionRun(TrackedRun):
         if not self.folders:
             raise BeftError("every measurement failed:\n" + "\n".join(reasons(self.missing)))
 
-    def _measure(self, planned: Planned, at_once: int) -> None:
+    def _measure(self, planned: PlannedMeasurement, at_once: int) -> None:
         inputs = {"prepare": self._prepared[planned.key]}
         try:
             done = run_through_prefect(measure_step, planned.settings, inputs, self.root, planned.dataset)
@@ -212,7 +212,7 @@ class ReproductionRun(TrackedRun):
             raise
         self.post(partial(self._keep, planned, done, at_once))
 
-    def _keep(self, planned: Planned, done: Done, at_once: int) -> None:
+    def _keep(self, planned: PlannedMeasurement, done: Done, at_once: int) -> None:
         self.record["facts"]["compute"] = done.record.compute  # of the machine that measured
         self.note(planned.key, done)
         for lost in Measurement.load(done.folder).failed:
@@ -232,7 +232,7 @@ class ReproductionRun(TrackedRun):
             spent = sum(self._seconds.values())
             logger.info("about %s left", readable_seconds(left * spent / max(expected, 1e-9) / at_once))
 
-    def _log(self, planned: Planned, made: StepRecord) -> None:
+    def _log(self, planned: PlannedMeasurement, made: StepRecord) -> None:
         assert self.parent is not None
         tracking.log_measurement(
             self.parent,
@@ -248,7 +248,7 @@ class ReproductionRun(TrackedRun):
         if not self.plan.reproduction.merged:
             return
         term = self.plan.methods[0]
-        by_seed: dict[tuple[str, str, int], dict[str, Planned]] = {}
+        by_seed: dict[tuple[str, str, int], dict[str, PlannedMeasurement]] = {}
         for planned in self._todo:
             for seed in planned.seeds if planned.key in self.folders and term in planned.methods else ():
                 by_seed.setdefault((planned.base, planned.regime, seed), {})[planned.dataset] = planned
@@ -264,12 +264,12 @@ class ReproductionRun(TrackedRun):
                 done = run_through_prefect(merge_step, settings, inputs, self.root)
             except BeftError as error:  # perhaps the training of one dataset failed under this seed
                 logger.warning("%s: %s", key, error)
-                self.missing.append(Missing(base, " + ".join(of_seed), regime, ("merge",), str(error)))
+                self.missing.append(Unavailable(base, " + ".join(of_seed), regime, ("merge",), str(error)))
                 continue
             self.folders[key] = done.folder
             self._merges.append(key)
 
-    def _merge_inputs(self, of_seed: dict[str, Planned], term: str, seed: int, name: str) -> dict[str, Path]:
+    def _merge_inputs(self, of_seed: dict[str, PlannedMeasurement], term: str, seed: int, name: str) -> dict[str, Path]:
         """What the step ``merge`` reads of each dataset.
 
         Raises:
@@ -289,21 +289,21 @@ class ReproductionRun(TrackedRun):
     def report(self) -> None:
         """Write the report, copy it to ``reports/NAME``, and show its table on the flow run's page."""
         run_folder = self.root / self.record["run_folder"]
-        with whole_folder(run_folder / "plan") as out:
+        with atomic_directory(run_folder / "plan") as out:
             write_json(out / PLAN, self._outline().model_dump(mode="json"))
         inputs = {"plan": run_folder / "plan", **self.folders}
         done = run_through_prefect(reproduce_report_step, self.settings, inputs, self.root)
         target = self.root / "reports" / self.plan.request.name
-        with whole_folder(target) as out:
+        with atomic_directory(target) as out:
             shutil.copytree(done.folder, out, ignore=shutil.ignore_patterns(RECORD), dirs_exist_ok=True)
         self.folders["reproduce_report"] = done.folder
         self.record["report"] = target.relative_to(self.root).as_posix()
         self.record["headline"] = done.record.summary["headline"]
         leave_table(self.plan.request.name, (target / "table.md").read_text(encoding="utf-8"))
 
-    def _outline(self) -> Outline:
+    def _outline(self) -> ReportPlan:
         plan = self.plan
-        return Outline(
+        return ReportPlan(
             name=plan.request.name,
             title=plan.reproduction.title,
             protocol=plan.request.protocol,
@@ -322,8 +322,8 @@ class ReproductionRun(TrackedRun):
             facts={"compute": self.record["facts"]["compute"], "commit": self.record["facts"]["commit"]},
         )
 
-    def _miss(self, planned: Planned, reason: str) -> None:
-        self.missing.append(Missing(planned.base, planned.dataset, planned.regime, planned.methods, reason))
+    def _miss(self, planned: PlannedMeasurement, reason: str) -> None:
+        self.missing.append(Unavailable(planned.base, planned.dataset, planned.regime, planned.methods, reason))
 
     def write(self) -> None:
         """Write ``run.json``, with what could not be measured."""

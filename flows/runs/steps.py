@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture
 from beft.errors import BeftError
 from flows.runs.prefect_task import REUSED, prefect_task
 from tasks.engine.declaration import Step
-from tasks.engine.store import Call, StepRecord
+from tasks.engine.store import StepRecord, StepRun
 from tasks.engine.supervisor import STOPPING
 from tasks.environment import carried_to_workers
 from tasks.settings import PipelineSettings
@@ -29,7 +29,9 @@ class Done:
     reused: bool
 
 
-def _done(call: Call, result: Mapping[str, Any], state: str | None, future: PrefectFuture[Any] | None = None) -> Done:
+def _done(
+    call: StepRun, result: Mapping[str, Any], state: str | None, future: PrefectFuture[Any] | None = None
+) -> Done:
     record = StepRecord.model_validate(result)
     return Done(record, call.folder(record.fingerprint), future, reused=state == REUSED)
 
@@ -52,7 +54,7 @@ def run_through_prefect(
         InputError: The user's input is wrong.
         BeftError: The step failed, or the run was stopped.
     """
-    call = Call(step, settings, inputs, root, dataset)
+    call = StepRun(step, settings, inputs, root, dataset)
     if STOPPING.is_set():
         raise BeftError(f"{call.key}: stopped; run it again to resume")
     with _submitting:
@@ -60,7 +62,7 @@ def run_through_prefect(
     return _done(call, future.result(), future.state.name, future)
 
 
-def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> Done:
+def run_in_this_thread(call: StepRun, after: Sequence[PrefectFuture[Any]] = ()) -> Done:
     """Run one step, or reuse it, where the flow itself runs: Ctrl-C reaches it there, whatever it waits for.
 
     Raises:
@@ -71,7 +73,7 @@ def run_in_this_thread(call: Call, after: Sequence[PrefectFuture[Any]] = ()) -> 
     return _done(call, state.result(), state.name)
 
 
-def _parameters(call: Call) -> dict[str, Any]:
+def _parameters(call: StepRun) -> dict[str, Any]:
     """The plain values that the step's Prefect task takes."""
     return {
         "settings": call.settings.model_dump(mode="json"),

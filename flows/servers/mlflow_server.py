@@ -23,7 +23,7 @@ from beft.errors import BeftError, InputError
 from beft.files import write_text
 from flows.terminal.commands import server_command
 from tasks.engine.supervisor import end, start
-from tasks.environment import settle, sqlite_uri
+from tasks.environment import configure_environment, sqlite_uri
 from tasks.passwords import holds_password
 from tasks.tracking.address import POSTGRESQL_DRIVER
 
@@ -123,7 +123,7 @@ def serve_mlflow(root: Path, *, team: bool, host: str, port: int, allowed_hosts:
         InputError: The port is taken, or something that the server needs is not named.
         BeftError: PostgreSQL refuses.
     """
-    settle(root)
+    configure_environment(root)
     root = root.resolve()
     require_free(host, port, "MLflow", "mlflow-server --port …")
     if team:

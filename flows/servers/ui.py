@@ -18,7 +18,7 @@ import typer
 from beft.errors import BeftError, InputError
 from flows.servers.mlflow_server import CLIENT, LOOPBACK, personal_arguments, require_free
 from tasks.engine.supervisor import end, start
-from tasks.environment import settle
+from tasks.environment import configure_environment
 from tasks.settings import PipelineSettings
 
 _START_SECONDS = 180
@@ -58,7 +58,7 @@ def serve(root: Path, *, mlflow_port: int, prefect_port: int) -> None:
         InputError: A port is taken.
         BeftError: A server does not start, or stops by itself.
     """
-    settle(root)
+    configure_environment(root)
     servers = _servers(root.resolve(), mlflow_port, prefect_port)
     for server in servers:
         require_free(LOOPBACK, server.port, server.name, f"ui {server.option} …")

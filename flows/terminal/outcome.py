@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.commands import predict_command
-from beft.evaluation.records import Evaluation, Score
+from beft.evaluation.records import Evaluation, MetricScore
 from beft.files import read_json
 from flows.runs.links import LOCAL_PREFECT, flow_run_page, mlflow_page
 from flows.terminal.commands import server_command
@@ -128,7 +128,7 @@ def leave_artifact(record: Mapping[str, Any]) -> None:
     create_table_artifact(key="adapters", table=rows(record, Path.cwd()), description=f"The report: {record['report']}")
 
 
-def _interval(score: Score) -> str:
+def _interval(score: MetricScore) -> str:
     return f"{_percent(score.value)} [{_percent(score.low)}, {_percent(score.high)}]"
 
 

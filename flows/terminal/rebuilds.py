@@ -55,7 +55,7 @@ def told(found: Rebuilt) -> list[str]:
 
 
 def _reasons(found: Rebuilt) -> list[str]:
-    others = [f"{name}: {there} there, {here} here" for name, (there, here) in found.circumstances.items()]
+    others = [f"{name}: {there} there, {here} here" for name, (there, here) in found.compute_environment.items()]
     if found.same:
         return []
     return others or ["device, precision, threads, libraries and source are what they were: the registry may be wrong"]

@@ -13,7 +13,7 @@ from beft.tables import Column, Table
 from tasks.registry.aliases import MOVES, aliases_of, history, rollback
 from tasks.registry.gate import DECISION
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import connect, every, explained, require_registry
+from tasks.tracking.connection import connect, every, require_registry, translate_errors
 
 
 def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
@@ -28,7 +28,7 @@ def show_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
             typer.echo(f"  report: {decision['report']}")
 
 
-@explained
+@translate_errors
 def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | None, reason: str) -> None:
     """Roll a model back, and say what its aliases are now."""
     require_registry(settings, root)
@@ -37,7 +37,7 @@ def roll_back(settings: PipelineSettings, root: Path, model: str, *, to: str | N
     _say_aliases(model, aliases_of(connection, model))
 
 
-@explained
+@translate_errors
 def show_history(settings: PipelineSettings, root: Path, model: str | None, *, as_json: bool) -> None:
     """Write the history of a model, or the names of all of them with their aliases."""
     connection = connect(settings, root)

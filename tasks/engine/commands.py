@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended.
 
     Attributes:
@@ -42,7 +42,7 @@ def run_command(
     source: Path,
     inherited: Mapping[str, str] | None = None,
     **environment: str,
-) -> Ended:
+) -> CommandResult:
     """Run ``python`` with arguments in a folder and wait for it; it and all that it starts end when we end.
 
     Args:
@@ -83,7 +83,7 @@ def run_command(
             child.stdout.close()
         if STOPPING.is_set() and child.returncode:
             raise BeftError(f"{' '.join(arguments[:3])}: stopped; run it again to resume")
-        return Ended(child.returncode, lines, _read_error(left))
+        return CommandResult(child.returncode, lines, _read_error(left))
 
 
 def _paths(source: Path) -> Mapping[str, str]:
@@ -102,7 +102,7 @@ def _read_error(path: Path) -> BeftError | None:
     return (InputError if stored["input"] else BeftError)(stored["error"])
 
 
-def leave_error(error: BeftError) -> None:
+def write_error_file(error: BeftError) -> None:
     """Leave an error for whoever started this process, if someone asked for it."""
     path = os.environ.get(ERROR_FILE)
     if path:

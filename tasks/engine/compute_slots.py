@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputeSlot:
     """What a step got.
 
     Attributes:
@@ -44,11 +44,11 @@ class Place:
     descriptors: tuple[int, ...] = ()
 
 
-NOWHERE = Place()
+NO_SLOT = ComputeSlot()
 """What a step gets that needs no place."""
 
 
-def places_here(base: BaseSettings) -> list[str]:
+def slots_here(base: BaseSettings) -> list[str]:
     """The places of this machine for steps that compute with this base: its GPUs, else its CPU cores in portions."""
     gpus = [] if base.device == "cpu" else _gpus()
     if gpus:
@@ -57,14 +57,14 @@ def places_here(base: BaseSettings) -> list[str]:
 
 
 @contextmanager
-def place_for(key: str, base: BaseSettings, root: Path) -> Iterator[Place]:
+def acquire_slot(key: str, base: BaseSettings, root: Path) -> Iterator[ComputeSlot]:
     """Wait for a free place and hold it for the length of the block.
 
     Args:
         key: The step, for the log.
         root: The workspace.
     """
-    names = places_here(base)
+    names = slots_here(base)
     on_gpu = names[0].startswith("gpu ")
     folder = _shared_folder() if on_gpu else root / "runs" / "places"
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def place_for(key: str, base: BaseSettings, root: Path) -> Iterator[Place]:
             logger.info("%s: on the CPU, with %d threads (%s)", key, base.threads, why)
         visible = ",".join(name.removeprefix("gpu ") for name in taken)
         environment = {"CUDA_VISIBLE_DEVICES": visible} if on_gpu else {}
-        yield Place(
+        yield ComputeSlot(
             tuple(taken),
             environment | _wait_policy(base.threads * (1 if spread else len(names))),
             tuple(taken.values()),

@@ -35,36 +35,36 @@ class Step:
             the keyword ``root``, it is given the workspace's folder: the current folder of a Dask worker is any.
         reads: The steps whose folders it reads. ``inputs`` names them so; a step over all datasets gets those of one
             dataset as ``STEP/DATASET``.
-        sections: The settings that it may touch, as dotted names (``"train"``, ``"datasets.{dataset}.size"``); ``"*"``
+        settings: The settings that it may touch, as dotted names (``"train"``, ``"datasets.{dataset}.size"``); ``"*"``
             for all of them.
         per_dataset: Whether it is run once a dataset.
         computes: Whether it computes with the base: device, precision, threads, the base's hash and the versions of the
             libraries are then part of its fingerprint.
-        own_process: Whether it runs in a process of its own, as everything that draws random numbers by torch does.
+        isolated: Whether it runs in a process of its own, as everything that draws random numbers by torch does.
         tags: Prefect's tags, for limits on what runs at once. ``gpu``: it waits for a place to compute, see
             ``tasks.engine.compute_slots``.
         retries: How often it is tried again, each time later; only for what is transient (``tasks.engine.transient``),
             never after an error that the user can mend.
         time_limit: Seconds after which a step in a process of its own is ended.
         source: Files and folders beside its module that its result depends on, relative to the project's folder.
-        watches: Further contents that it reads (name to sha256), for example a user's own files; called with the
+        extra_inputs: Further contents that it reads (name to sha256), for example a user's own files; called with the
             settings, the dataset and the workspace's folder.
-        still_good: For a step with effects outside its folder: whether they are still there; called with the
+        effects_still_valid: For a step with effects outside its folder: whether they are still there; called with the
             settings, the step's folder, and that of the workspace as ``root``.
     """
 
     function: Callable[..., dict[str, JSON]]
     reads: tuple[str, ...] = ()
-    sections: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     per_dataset: bool = True
     computes: bool = False
-    own_process: bool = False
+    isolated: bool = False
     tags: tuple[str, ...] = ()
     retries: int = 3
     time_limit: float = 24 * 3600.0
     source: tuple[str, ...] = ()
-    watches: Callable[[PipelineSettings, str | None, Path], Mapping[str, str]] | None = None
-    still_good: Callable[..., bool] | None = None
+    extra_inputs: Callable[[PipelineSettings, str | None, Path], Mapping[str, str]] | None = None
+    effects_still_valid: Callable[..., bool] | None = None
 
     @property
     def name(self) -> str:

@@ -9,20 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beft.errors import BeftError
-from beft.files import read_json, whole_folder, write_json
-from tasks.engine.compute_slots import NOWHERE, Place, place_for
+from beft.files import atomic_directory, read_json, write_json
+from tasks.engine.compute_slots import NO_SLOT, ComputeSlot, acquire_slot
 from tasks.engine.declaration import JSON, Step
 from tasks.engine.fingerprint import contents, contents_sha256
-from tasks.engine.isolated_step import run_apart
+from tasks.engine.isolated_step import run_in_subprocess
 from tasks.engine.provenance import process_facts
-from tasks.engine.settings_view import narrowed
-from tasks.engine.store import RECORD, Call, Finished, StepRecord
+from tasks.engine.settings_view import restrict_settings
+from tasks.engine.store import RECORD, Finished, StepRecord, StepRun
 from tasks.settings import PipelineSettings
 
 logger = logging.getLogger(__name__)
 
 
-def run_step(call: Call) -> Finished:
+def run_step(call: StepRun) -> Finished:
     """Use the step's finished result, or run it: into a temporary folder that takes its name when all is written.
 
     Raises:
@@ -37,7 +37,7 @@ def run_step(call: Call) -> Finished:
         return found
     logger.info("%s: running", call.key)
     folder = call.folder(fingerprint)
-    with explained_os_errors(call.key), _place(call) as place, whole_folder(folder) as out:
+    with translate_os_errors(call.key), _place(call) as place, atomic_directory(folder) as out:
         started = time.monotonic()
         summary = run_function(call, out, call.checkpoints(fingerprint), place)
         seconds = time.monotonic() - started
@@ -62,7 +62,7 @@ def run_step(call: Call) -> Finished:
     return Finished(record, folder, reused=False)
 
 
-def _process_facts(call: Call, out: Path) -> dict[str, JSON]:
+def _process_facts(call: StepRun, out: Path) -> dict[str, JSON]:
     """What the process that computed ran with, as a process of its own left it where the record will be."""
     if not call.step.computes:
         return {}
@@ -71,21 +71,21 @@ def _process_facts(call: Call, out: Path) -> dict[str, JSON]:
     return process_facts(call.settings)
 
 
-def _place(call: Call) -> AbstractContextManager[Place]:
+def _place(call: StepRun) -> AbstractContextManager[ComputeSlot]:
     """A GPU, or a share of the cores, for a step with the tag ``gpu`` that has a process of its own."""
-    if "gpu" in call.step.tags and call.step.own_process:
-        return place_for(call.key, call.settings.base, call.root)
-    return nullcontext(NOWHERE)
+    if "gpu" in call.step.tags and call.step.isolated:
+        return acquire_slot(call.key, call.settings.base, call.root)
+    return nullcontext(NO_SLOT)
 
 
-def run_function(call: Call, out: Path, checkpoints: Path, place: Place = NOWHERE) -> dict[str, JSON]:
+def run_function(call: StepRun, out: Path, checkpoints: Path, place: ComputeSlot = NO_SLOT) -> dict[str, JSON]:
     """Run the plain function into ``out``, in a process of its own where the step asks for one."""
     kept = None
     if call.step.takes_checkpoints:
         checkpoints.mkdir(parents=True, exist_ok=True)
         kept = checkpoints
-    if call.step.own_process:
-        return run_apart(call, out, kept, place)
+    if call.step.isolated:
+        return run_in_subprocess(call, out, kept, place)
     return call_function(call.step, call.settings, call.inputs, out, call.dataset, kept, call.extra, root=call.root)
 
 
@@ -106,12 +106,12 @@ def call_function(
         further["root"] = root
     if checkpoints is not None:
         further["checkpoints"] = checkpoints
-    visible = narrowed(settings, step.sections, dataset)
+    visible = restrict_settings(settings, step.settings, dataset)
     return step.function(visible, inputs, out, dataset=dataset, **further)
 
 
 @contextmanager
-def explained_os_errors(what: str) -> Iterator[None]:
+def translate_os_errors(what: str) -> Iterator[None]:
     """Say in one line what the system refused: no space left, no permission, a missing file.
 
     Raises:

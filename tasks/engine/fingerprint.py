@@ -18,7 +18,7 @@ from beft.registry import METHOD_GROUPS, plug_ins
 from beft.settings import BaseSettings
 from tasks.engine.declaration import Step
 from tasks.engine.import_closure import import_closure
-from tasks.engine.settings_view import selected
+from tasks.engine.settings_view import settings_subset
 from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
 
@@ -43,7 +43,7 @@ BASE_LIBRARIES = ("bitsandbytes", "gguf")
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class ComputeEnvironment:
     """What a computing step computes with.
 
     Attributes:
@@ -59,7 +59,7 @@ class Circumstances:
     versions: dict[str, str]
 
 
-def circumstances(base: BaseSettings) -> Circumstances:
+def compute_environment(base: BaseSettings) -> ComputeEnvironment:
     """Resolve device, precision and base, as they are now: a long-lived worker sees a local base that was changed.
 
     Raises:
@@ -71,7 +71,7 @@ def circumstances(base: BaseSettings) -> Circumstances:
     found = resolve_base(base.source)
     compute = dict(resolve_compute(base).to_json())
     versions = installed(libraries_of(found.folder, base.quantization))
-    return Circumstances(compute, found.sha256, found.contents, versions)
+    return ComputeEnvironment(compute, found.sha256, found.contents, versions)
 
 
 def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:
@@ -150,10 +150,10 @@ def fingerprint_of(
         {
             "step": step.name,
             "datasets": list(settings.datasets) if dataset is None else [dataset],  # their order is that of the tables
-            "settings": selected(settings, step.sections, dataset),
+            "settings": settings_subset(settings, step.settings, dataset),
             "inputs": {name: contents_sha256(folder) for name, folder in inputs.items()},
-            "watched": dict(step.watches(settings, dataset, root)) if step.watches else {},
-            "circumstances": vars(circumstances(located(settings.base, root))) if step.computes else {},
+            "watched": dict(step.extra_inputs(settings, dataset, root)) if step.extra_inputs else {},
+            "compute_environment": vars(compute_environment(located(settings.base, root))) if step.computes else {},
             "source": source_sha256(step),
         }
     )

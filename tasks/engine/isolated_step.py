@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from beft.errors import BeftError, InputError
-from tasks.engine.compute_slots import NOWHERE, Place
+from tasks.engine.compute_slots import NO_SLOT, ComputeSlot
 from tasks.engine.fingerprint import source_sha256
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.engine.supervisor import STOPPING, end, lines_of, start
 from tasks.environment import environment_without_secrets
 
@@ -44,7 +44,9 @@ def import_path() -> str:
     return os.pathsep.join(entry for entry in sys.path if entry)
 
 
-def run_apart(call: Call, out: Path, checkpoints: Path | None = None, place: Place = NOWHERE) -> dict[str, Any]:
+def run_in_subprocess(
+    call: StepRun, out: Path, checkpoints: Path | None = None, place: ComputeSlot = NO_SLOT
+) -> dict[str, Any]:
     """Run a step's function in a child process, and wait for it.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import sha256_file
-from tasks.engine.fingerprint import LIBRARIES, circumstances, installed
+from tasks.engine.fingerprint import LIBRARIES, compute_environment, installed
 from tasks.environment import environment_without_secrets
 from tasks.project_files import PROJECT, project_file
 from tasks.settings import PipelineSettings
@@ -29,7 +29,7 @@ def process_facts(settings: PipelineSettings) -> dict[str, Any]:
 
     The process of a step may be on another machine than that of the flow, with another device and another checkout.
     """
-    found = circumstances(settings.base)
+    found = compute_environment(settings.base)
     return {**code_facts(), "compute": found.compute, "environment": environment(found.versions)}
 
 

@@ -16,7 +16,7 @@ _Tree = dict[str, "_Tree | None"]
 """Names of settings to what of each is visible; None is all of it."""
 
 
-def narrowed(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> PipelineSettings:
+def restrict_settings(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> PipelineSettings:
     """A copy of the settings without those that ``sections`` does not name.
 
     Raises:
@@ -27,7 +27,7 @@ def narrowed(settings: PipelineSettings, sections: tuple[str, ...], dataset: str
     return cast(PipelineSettings, _narrow(settings, _tree(settings, sections, dataset)))
 
 
-def selected(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> dict[str, Any]:
+def settings_subset(settings: PipelineSettings, sections: tuple[str, ...], dataset: str | None) -> dict[str, Any]:
     """The JSON form of the settings that ``sections`` names.
 
     Raises:

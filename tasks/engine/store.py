@@ -64,7 +64,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Call:
+class StepRun:
     """One step to be run: on which settings and folders, and below which folder its result is kept.
 
     Attributes:
@@ -106,8 +106,8 @@ class Call:
         record = verified(folder, fingerprint)
         if record is None:
             return None
-        still_good = self.step.still_good
-        if still_good is not None and not still_good(self.settings, folder, root=self.root):
+        effects_still_valid = self.step.effects_still_valid
+        if effects_still_valid is not None and not effects_still_valid(self.settings, folder, root=self.root):
             logger.info("%s: its external results are missing; it runs again", self.key)
             return None
         return Finished(record, folder, reused=True)

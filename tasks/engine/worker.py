@@ -18,7 +18,7 @@ from tasks.engine.isolated_step import EVENT_MARK
 from tasks.engine.provenance import process_facts
 from tasks.engine.store import RECORD
 from tasks.engine.transient import is_transient
-from tasks.environment import settle
+from tasks.environment import configure_environment
 from tasks.settings import PipelineSettings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else writes to standard output is a line of the log, not of the answer
     request = json.loads(sys.stdin.read())
-    settle()
+    configure_environment()
     log_lines()
     send_events()
     try:

@@ -23,7 +23,7 @@ from beft.errors import InputError
 from beft.files import sha256_json
 from beft.names import unknown_name
 from tasks.engine.declaration import JSON
-from tasks.registry.journal import enter, journal_of, read_journal
+from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.registry.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.tracking.connection import Connection, every, uri_of_project, versions_of
 
@@ -59,7 +59,7 @@ class Turn:
     """
 
     def __init__(self, connection: Connection, name: str, root: Path, lease: Lease) -> None:
-        self.name, self.journal, self.lease = name, journal_of(root), lease
+        self.name, self.journal, self.lease = name, journal_path(root), lease
         self._connection = connection
         self._registry, self._is_own = _registry(connection, name, root), connection.uri == uri_of_project(root)
         self._position = _position(connection, name)
@@ -82,7 +82,7 @@ class Turn:
             return
         sequence = self._position.sequence + 1
         facts = {"model": self.name, "moves": changes, "sequence": sequence, "reason": reason, "who": process_label()}
-        entry = enter(self.journal, MOVES, [subject, sequence, self._registry], **facts, registry=self._registry)
+        entry = append_entry(self.journal, MOVES, [subject, sequence, self._registry], **facts, registry=self._registry)
         self._apply(_Position(sequence, entry), changes)
 
     def finish_moves(self) -> list[str]:
@@ -100,7 +100,7 @@ class Turn:
             position = _Position(int(entry.get("sequence", 1)), str(entry["id"]))
             if self._position not in (position, _Position(position.sequence - 1, self._position.entry)):
                 log.warning("moves of %s that were never finished are given up: others came after them", self.name)
-                enter(self.journal, GIVEN_UP, entry["id"], model=self.name, of=entry["id"])
+                append_entry(self.journal, GIVEN_UP, entry["id"], model=self.name, of=entry["id"])
                 continue
             there = aliases_of(self._connection, self.name)
             still = {alias: move for alias, move in entry["moves"].items() if there.get(alias) == move["from"]}
@@ -122,7 +122,7 @@ class Turn:
                 client.delete_registered_model_alias(self.name, alias)
             else:
                 client.set_registered_model_alias(self.name, alias, to)
-        enter(self.journal, MOVED, position.entry, model=self.name, of=position.entry)
+        append_entry(self.journal, MOVED, position.entry, model=self.name, of=position.entry)
 
     def _require(self, position: _Position) -> None:
         """Make sure that this process still decides, and that no other one has moved anything since."""
@@ -178,7 +178,7 @@ def aliases_of(connection: Connection, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def deciding(connection: Connection, name: str, root: Path, *, patience: float = 0.0) -> Iterator[Turn]:
+def alias_lock(connection: Connection, name: str, root: Path, *, patience: float = 0.0) -> Iterator[Turn]:
     """Be the only process that decides on a model's aliases, and first finish what a dead one left half-done.
 
     In one workspace a lock in the file system holds, and goes away with its process. Between workspaces a tag of the
@@ -243,7 +243,7 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
         InputError: There is no such model or version, or nothing to go back to.
         RegistryBusyError: Another process is deciding.
     """
-    with deciding(connection, name, root) as turn:
+    with alias_lock(connection, name, root) as turn:
         champion, target = turn.aliases.get(CHAMPION), to or turn.aliases.get(PREVIOUS)
         versions = {str(version.version) for version in versions_of(connection, name)}
         if target is None:
@@ -268,7 +268,7 @@ def history(connection: Connection, root: Path, name: str) -> list[dict[str, Any
     """
     aliases_of(connection, name)
     registry = _registry(connection, name, root)
-    entries = [entry for entry in read_journal(journal_of(root)) if entry.get("model") == name]
+    entries = [entry for entry in read_journal(journal_path(root)) if entry.get("model") == name]
     entries = [entry for entry in entries if _is_of(entry, registry, unknown=True)]
     made, given_up = ({entry.get("of") for entry in entries if entry.get("kind") == kind} for kind in (MOVED, GIVEN_UP))
     return [

@@ -14,7 +14,7 @@ from beft.errors import InputError
 from beft.files import sha256_file
 from tasks.engine.declaration import JSON
 from tasks.registry.registered import fetch_model
-from tasks.source_archive import KEPT
+from tasks.source_archive import SOURCE_ARCHIVE
 from tasks.tracking.connection import Connection, every
 from tasks.tracking.runs import FLOW
 
@@ -34,7 +34,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """A registered version, as its own files have it.
 
     Attributes:
@@ -108,7 +108,7 @@ def _of_run(connection: Connection, run_id: str) -> list[Version]:
     return sorted((Version(one.name, str(one.version)) for one in found), key=lambda one: one.model)
 
 
-def read_entry(connection: Connection, version: Version, folder: Path) -> Entry:
+def read_entry(connection: Connection, version: Version, folder: Path) -> RegistryEntry:
     """Read a version's files.
 
     Args:
@@ -126,8 +126,8 @@ def read_entry(connection: Connection, version: Version, folder: Path) -> Entry:
     loaded = Adapter.load(adapter)
     if loaded.dataset not in metadata["facts"].get("data", {}):
         raise InputError(f"{version} does not say which data of {loaded.dataset} it was trained on")
-    kept = model / KEPT
-    return Entry(
+    kept = model / SOURCE_ARCHIVE
+    return RegistryEntry(
         version,
         loaded,
         metadata["settings"],

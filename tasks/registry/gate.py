@@ -11,7 +11,7 @@ from pathlib import Path
 
 from beft.files import sha256_json
 from tasks.engine.declaration import JSON
-from tasks.registry.journal import enter, journal_of, read_journal
+from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, every, in_experiment
 from tasks.tracking.entries import shown
@@ -38,7 +38,7 @@ class GateDecisions:
 
     def __init__(self, settings: PipelineSettings, root: Path) -> None:
         self._connection = connect(in_experiment(settings, _SUFFIX), root, about=_ABOUT)
-        self._journal = journal_of(root)
+        self._journal = journal_path(root)
 
     def on(self, gate_sha256: str) -> set[str]:
         """The ids of all decisions on a gate split: in experiments, in the journal and in the tags of versions.
@@ -68,7 +68,7 @@ class GateDecisions:
             subject: What makes it this decision and no other.
             facts: Among them ``gate_sha256``, ``model`` and ``version``.
         """
-        decision = enter(self._journal, DECISION, subject, **facts)
+        decision = append_entry(self._journal, DECISION, subject, **facts)
         if decision not in self._runs():
             self._add(decision, facts)
         return decision

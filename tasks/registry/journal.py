@@ -13,7 +13,7 @@ from beft.files import sha256_json
 from tasks.engine.declaration import JSON
 
 
-def journal_of(root: Path) -> Path:
+def journal_path(root: Path) -> Path:
     """Where the journal of a project is."""
     return root / "mlflow" / "journal.jsonl"
 
@@ -33,7 +33,7 @@ def read_journal(path: Path) -> list[dict[str, JSON]]:
     return entries
 
 
-def enter(path: Path, kind: str, subject: JSON, **facts: JSON) -> str:
+def append_entry(path: Path, kind: str, subject: JSON, **facts: JSON) -> str:
     """Add an entry and wait until it is on the disk; the same entry (kind and subject) is never added twice.
 
     Args:

@@ -26,7 +26,7 @@ LIBRARIES = (
 
 EXAMPLE = "This is a text to classify."
 CHOICES = ("one", "another")
-SEEN = "seen_rows.json"
+TRAINING_ROWS_FILE = "seen_rows.json"
 """The file of a model that names the rows which it was trained on and chosen by: they must never judge it."""
 
 
@@ -95,7 +95,7 @@ def save_model(
     flavor["model_code_path"] = Path(flavor["model_code_path"]).name
     flavor["artifacts"]["adapter"]["uri"] = flavor["artifacts"]["adapter"]["path"]
     model.save(str(folder / "MLmodel"))
-    write_json(folder / SEEN, sorted({row.split("-", 1)[0] for row in seen}))
+    write_json(folder / TRAINING_ROWS_FILE, sorted({row.split("-", 1)[0] for row in seen}))
 
 
 def signature(adapter: Adapter, columns: Sequence[str]) -> Any:

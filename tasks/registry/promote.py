@@ -7,13 +7,13 @@ from typing import Any
 
 from beft.commands import own_command
 from beft.errors import InputError
-from beft.evaluation.promotion.verdict import Check, Evidence, Side, SliceGain, Verdict, judge
+from beft.evaluation.promotion.verdict import Check, GateEvidence, Side, SliceGain, Verdict, judge
 from beft.evaluation.records import Gain
 from beft.files import read_json, sha256_file, sha256_json, write_json, write_text
 from beft.names import unknown_name
 from beft.tables import Column, Table
 from tasks.engine.declaration import JSON
-from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, aliases_of, deciding
+from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, alias_lock, aliases_of
 from tasks.registry.gate import GateDecisions, decision_id
 from tasks.registry.rebuildable import MISSING, NOTHING
 from tasks.registry.registered import fetch_model
@@ -106,12 +106,12 @@ def fetch_candidates(connection: Connection, found: Candidates, folder: Path) ->
 
 def evidence_of(
     comparison: Mapping[str, Any], settings: PipelineSettings, found: Candidates, decisions: int
-) -> Evidence:
+) -> GateEvidence:
     """What a verdict is made of, from the ``comparison.json`` of the step compare."""
     names = {"challenger": f"version {found.challenger}", "champion": f"version {found.champion}"}
     sides = {side: Side(**{**facts, "name": names[side]}) for side, facts in comparison["sides"].items()}
     floor = settings.promotion.floor
-    return Evidence(
+    return GateEvidence(
         metric=str(comparison["metric"]),
         rows=int(comparison["rows"]),
         challenger=sides["challenger"],
@@ -139,7 +139,7 @@ def promote(
         InputError: The aliases were moved since the versions were compared.
     """
     connection, taken = connect(settings, root), GateDecisions(settings, root)
-    with deciding(connection, found.model, root) as turn:
+    with alias_lock(connection, found.model, root) as turn:
         now = turn.aliases.get(CHAMPION)
         if now != found.champion:
             raise InputError(

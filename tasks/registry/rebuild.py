@@ -21,7 +21,7 @@ from beft.adapters.checks import check_contents
 from beft.adapters.record import RECORD_FILE
 from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
-from beft.files import sha256_file, whole_folder, write_json, write_text
+from beft.files import atomic_directory, sha256_file, write_json, write_text
 from beft.models.base import resolve_base
 from tasks.engine.commands import run_command
 from tasks.engine.declaration import JSON
@@ -30,7 +30,7 @@ from tasks.engine.provenance import environment
 from tasks.environment import environment_of_strangers
 from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
-from tasks.registry.entry import Entry, Version, read_entry, versions_named
+from tasks.registry.entry import RegistryEntry, Version, read_entry, versions_named
 from tasks.registry.rebuildable import has_commit
 from tasks.settings import PipelineSettings
 from tasks.source_archive import changed_files, source_of_commit, source_sha256_of, unpack_source
@@ -53,7 +53,7 @@ class Rebuilt:
         same: Whether the adapter is the registered one to the byte.
         registered_sha256: Of the tensors of the registered adapter; ``rebuilt_sha256`` of the new one.
         differences: In what the adapters differ; empty where they are the same.
-        circumstances: What was other than when the registered one was trained, as (there, here).
+        compute_environment: What was other than when the registered one was trained, as (there, here).
         seconds: What each step took.
         adapter: The folder of the new adapter, below the workspace.
     """
@@ -67,7 +67,7 @@ class Rebuilt:
     registered_sha256: str
     rebuilt_sha256: str
     differences: list[str]
-    circumstances: dict[str, tuple[str, str]]
+    compute_environment: dict[str, tuple[str, str]]
     seconds: dict[str, float]
     adapter: str
 
@@ -114,7 +114,7 @@ def _rebuild(
         seconds = {step: _run(step, entry, place) for step in STEPS}
         trained = place / dvc_folder(f"train/{entry.dataset}") / "adapter"
         out = Path("runs", "rebuilds", f"{version.model}-{version.version}")
-        with whole_folder(root / out) as folder:
+        with atomic_directory(root / out) as folder:
             shutil.copytree(trained, folder / "adapter")
             adapter = Adapter.load(folder / "adapter")
             differences = differences_of(entry, adapter, folder / "adapter")
@@ -128,7 +128,7 @@ def _rebuild(
                 registered_sha256=entry.adapter.sha256,
                 rebuilt_sha256=adapter.sha256,
                 differences=differences,
-                circumstances=other_circumstances(entry, adapter, place),
+                compute_environment=other_circumstances(entry, adapter, place),
                 seconds=seconds,
                 adapter=(out / "adapter").as_posix(),
             )
@@ -136,7 +136,7 @@ def _rebuild(
         return found
 
 
-def _bring_source(entry: Entry, place: Path, root: Path, agree: Callable[[str], bool]) -> str:
+def _bring_source(entry: RegistryEntry, place: Path, root: Path, agree: Callable[[str], bool]) -> str:
     if entry.source is not None:
         unpack_source(entry.source, place)
         if not agree(f"{entry.version} brings its source along, {_compared(changed_files(place, PROJECT))}."):
@@ -157,7 +157,7 @@ def _compared(changed: Sequence[str]) -> str:
     return f"which differs from the one installed here in {len(changed)} files ({named})"
 
 
-def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
+def _settings(entry: RegistryEntry, root: Path, base: str | None) -> dict[str, JSON]:
     """The registered settings, with the base where it is here and the device and precision that were resolved there."""
     values = dict(entry.settings)
     stated = dict(values["base"])
@@ -183,7 +183,7 @@ def _settings(entry: Entry, root: Path, base: str | None) -> dict[str, JSON]:
     return values
 
 
-def bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path) -> str:
+def bring_data(entry: RegistryEntry, place: Path, settings: PipelineSettings, root: Path) -> str:
     """Get the prepared data of a version, by whichever way leads to the same bytes.
 
     Args:
@@ -234,7 +234,7 @@ def bring_data(entry: Entry, place: Path, settings: PipelineSettings, root: Path
     )
 
 
-def _run(step: str, entry: Entry, place: Path) -> float:
+def _run(step: str, entry: RegistryEntry, place: Path) -> float:
     """Run one step of the registered source, as DVC does; the seconds that it took."""
     logger.info("%s: running", step)
     began = time.monotonic()
@@ -247,7 +247,7 @@ def _run(step: str, entry: Entry, place: Path) -> float:
     return round(time.monotonic() - began, 3)
 
 
-def differences_of(entry: Entry, adapter: Adapter, folder: Path) -> list[str]:
+def differences_of(entry: RegistryEntry, adapter: Adapter, folder: Path) -> list[str]:
     """In what a rebuilt adapter differs from the registered one, a sentence each; none: they are the same to the byte.
 
     Args:
@@ -282,7 +282,7 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def other_circumstances(entry: Entry, adapter: Adapter, place: Path) -> dict[str, tuple[str, str]]:
+def other_circumstances(entry: RegistryEntry, adapter: Adapter, place: Path) -> dict[str, tuple[str, str]]:
     """What was other than when the registered adapter was trained, as (there, here); what was not recorded is said."""
     there: dict[str, JSON] = {**(entry.facts.get("environment") or {}), **(entry.facts.get("compute") or {})}
     of_base = [name for name in BASE_LIBRARIES if name in there]

@@ -37,7 +37,7 @@ class Rebuildable:
         return tags | ({NEEDS: "; ".join(self.needs)} if self.needs else {})
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """One sentence without a full stop; empty where there is nothing to say."""
         lacks = f"it cannot be rebuilt: {'; '.join(self.missing)}" if self.missing else ""
         needs = f"a rebuild needs {'; '.join(self.needs)}" if self.needs else ""

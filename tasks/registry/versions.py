@@ -23,10 +23,10 @@ from tasks.registry.package import save_model
 from tasks.registry.rebuildable import Rebuildable, has_commit, rebuildable
 from tasks.reporting.results import DatasetResults
 from tasks.settings import PipelineSettings
-from tasks.source_archive import KEPT, keep_source
+from tasks.source_archive import SOURCE_ARCHIVE, archive_source
 from tasks.tracking.connection import Connection, as_default, every, versions_of
 from tasks.tracking.entries import shown
-from tasks.tracking.flat_settings import ELSEWHERE
+from tasks.tracking.flat_settings import NON_TRAINING_SECTIONS
 from tasks.tracking.limits import REGISTRY_TEXT, RUN_NAME
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ def make_version(connection: Connection, candidate: Candidate) -> Any:
             model_id=model_id,
         )
     log.info("registered %s version %s", name, version.version)
-    if candidate.rebuildable.said:
-        log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.said)
+    if candidate.rebuildable.summary:
+        log.warning("%s version %s: %s", name, version.version, candidate.rebuildable.summary)
     return version
 
 
@@ -147,12 +147,12 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
             pairs=bool(candidate.results.data.get("text_pairs")),
             seen=[row for split in ("train", "dev") for row in _ids(candidate, split)],
             metadata={
-                "settings": candidate.settings.model_dump(mode="json", exclude=set(ELSEWHERE)),
+                "settings": candidate.settings.model_dump(mode="json", exclude=set(NON_TRAINING_SECTIONS)),
                 "facts": dict(candidate.facts),
             },
         )
         if not has_commit(candidate.facts):
-            keep_source(PROJECT, folder / "model" / KEPT)
+            archive_source(PROJECT, folder / "model" / SOURCE_ARCHIVE)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -250,7 +250,7 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
         "dirty": facts.get("dirty"),
         "lock_sha256": facts.get("lock_sha256"),
         "requirements_sha256": facts.get("requirements_sha256"),
-        "settings_sha256": sha256_json(candidate.settings.model_dump(mode="json", exclude=set(ELSEWHERE))),
+        "settings_sha256": sha256_json(candidate.settings.model_dump(mode="json", exclude=set(NON_TRAINING_SECTIONS))),
         "device": compute.get("device"),
         "precision": compute.get("precision"),
         "threads": compute.get("threads"),

@@ -14,12 +14,12 @@ from beft.settings import TERMS
 from beft.studies.published.table import AVERAGE, Published
 from beft.studies.selection_analysis.jackknife import jackknife
 from beft.studies.selection_analysis.records import TermRecord
-from beft.tables import Estimate
+from beft.tables import ScoreInterval
 from tasks.reproduction.measured import Failed, Measured, Measurement, Scored
-from tasks.reproduction.plan import Missing
+from tasks.reproduction.plan import Unavailable
 
 
-class Outline(BaseModel):
+class ReportPlan(BaseModel):
     """What a report has to know of the plan; ``plan.json``.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outline(BaseModel):
     methods: tuple[str, ...]
     measurements: dict[str, tuple[str, str, str]]
     merges: tuple[str, ...] = ()
-    missing: tuple[Missing, ...]
+    missing: tuple[Unavailable, ...]
     facts: dict[str, Any] = {}
 
 
@@ -78,7 +78,7 @@ class Cell:
         """Seed -> the metric on test."""
         return {record.seed: record.scores[self.metric(metric)] for record in self.records}
 
-    def estimate(self, metric: str | None = None) -> Estimate:
+    def estimate(self, metric: str | None = None) -> ScoreInterval:
         """The mean over seeds with Student's t interval."""
         return mean_of(list(self.values(metric).values()))
 
@@ -89,7 +89,7 @@ class Cell:
         return sum(told) / len(told) if told else None
 
     @property
-    def seconds(self) -> Estimate | None:
+    def seconds(self) -> ScoreInterval | None:
         """The mean time of a run; None where it is not known."""
         costs = [record.cost.seconds for record in self.records if record.cost and record.cost.seconds is not None]
         return mean_of(costs) if costs else None
@@ -109,7 +109,7 @@ class Cells:
         scored: Place of a probe -> what each of its seeds says of every term.
     """
 
-    outline: Outline
+    outline: ReportPlan
     by_place: dict[Place, Cell]
     metrics: dict[str, str] = field(default_factory=dict)
     scored: dict[Place, list[Scored]] = field(default_factory=dict)
@@ -149,13 +149,13 @@ class Cells:
         return {place: cell for place, cell in self.in_order if cell.records}
 
 
-def mean_of(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+def mean_of(values: Sequence[float], confidence: float = 0.95) -> ScoreInterval:
     """The mean over seeds with Student's t interval; no interval for a single seed."""
     numbers = np.array(values)
     return jackknife(lambda kept: float(numbers[kept].mean()), len(numbers)).estimate(confidence)
 
 
-def gather(outline: Outline, found: dict[str, Measurement], published: Published) -> Cells:
+def gather(outline: ReportPlan, found: dict[str, Measurement], published: Published) -> Cells:
     """Sort the records of the measurements into cells.
 
     Args:

@@ -76,9 +76,9 @@ def forecast(
 forecast_step = Step(
     forecast,
     reads=("prepare",),
-    sections=(*CLASSIFIER_SECTIONS, "train.batch_size"),
+    settings=(*CLASSIFIER_SECTIONS, "train.batch_size"),
     per_dataset=False,
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

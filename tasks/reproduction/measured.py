@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from beft.errors import BeftError
-from beft.files import copy_file, read_json, whole_folder, write_json
+from beft.files import atomic_directory, copy_file, read_json, write_json
 
 RECORDS = "records.json"
 COST = "cost.json"
@@ -179,7 +179,7 @@ def as_trained(folder: Path, method: str, seed: int, out: Path) -> None:
     found = [one.key for one in Measurement.load(folder).records if (one.method, one.seed) == (method, seed)]
     if not found or not (folder / "adapters" / found[0]).is_dir():
         raise BeftError(f"{folder} holds no adapter of {method} from seed {seed}")
-    with whole_folder(out) as there:
+    with atomic_directory(out) as there:
         shutil.copytree(folder / "adapters" / found[0], there / "adapter")
         copy_file(folder / "predictions.parquet", there / "predictions.parquet")
         write_json(there / "evaluation.json", {"target": found[0]})

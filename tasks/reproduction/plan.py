@@ -34,7 +34,7 @@ PAPER_FULL_RATE = 1e-5
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedMeasurement:
     """One measurement that is to be made.
 
     Attributes:
@@ -67,7 +67,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Missing:
+class Unavailable:
     """What was asked for and cannot be measured.
 
     Attributes:
@@ -95,8 +95,8 @@ class Plan:
     datasets: tuple[str, ...]
     regimes: tuple[str, ...]
     methods: tuple[str, ...]
-    measurements: tuple[Planned, ...]
-    missing: tuple[Missing, ...]
+    measurements: tuple[PlannedMeasurement, ...]
+    missing: tuple[Unavailable, ...]
 
 
 def make_plan(request: ReproductionRequest, settings: PipelineSettings, root: Path) -> Plan:
@@ -117,8 +117,8 @@ def make_plan(request: ReproductionRequest, settings: PipelineSettings, root: Pa
     bases = _short_names(request.models or (settings.base.source,))
     datasets = tuple(dict.fromkeys(request.datasets or reproduction.datasets))
     regimes = tuple(dict.fromkeys(request.regimes or reproduction.regimes))
-    planned: list[Planned] = []
-    missing: list[Missing] = []
+    planned: list[PlannedMeasurement] = []
+    missing: list[Unavailable] = []
     for base, source in bases.items():
         for dataset in datasets:
             for regime in regimes:
@@ -127,7 +127,7 @@ def make_plan(request: ReproductionRequest, settings: PipelineSettings, root: Pa
                         request, reproduction, settings, root, base, source, dataset, regime, methods
                     )
                 except InputError as error:
-                    missing.append(Missing(base, dataset, str(regime), methods, str(error)))
+                    missing.append(Unavailable(base, dataset, str(regime), methods, str(error)))
     if not planned:
         raise InputError("nothing of this can be measured here:\n" + "\n".join(reasons(missing)))
     return Plan(
@@ -152,7 +152,7 @@ def _measurements(
     dataset: str,
     regime: int | str,
     methods: tuple[str, ...],
-) -> Iterator[Planned]:
+) -> Iterator[PlannedMeasurement]:
     """The measurements of one base, dataset and regime.
 
     Raises:
@@ -171,7 +171,7 @@ def _measurements(
         if request.protocol == "paper" and values["measure"]["weight_learning_rate"] is None:
             rates = {"full": PAPER_FULL_RATE, "rand_uniform": values["train"]["learning_rate"]}
             values["measure"]["weight_learning_rate"] = rates.get(group[0])
-        yield Planned(source, base, dataset, str(regime), PipelineSettings.from_mapping(values))
+        yield PlannedMeasurement(source, base, dataset, str(regime), PipelineSettings.from_mapping(values))
 
 
 def _groups(
@@ -295,7 +295,7 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def reasons(missing: Sequence[Missing]) -> list[str]:
+def reasons(missing: Sequence[Unavailable]) -> list[str]:
     """One line for each reason, with all that it concerns."""
     by_reason: dict[str, list[str]] = {}
     for one in missing:

@@ -11,11 +11,11 @@ from beft.tables import Cell, Column, Table
 from beft.training.engine.cost import readable_seconds
 from beft.training.sample import learnt_rows, settings_of
 from tasks.reproduction.forecast import Forecast
-from tasks.reproduction.plan import Planned
+from tasks.reproduction.plan import PlannedMeasurement
 
 
 @dataclass(frozen=True)
-class Price:
+class PlanCost:
     """What one measurement takes.
 
     Attributes:
@@ -31,7 +31,7 @@ class Price:
     finished: bool
 
     @classmethod
-    def of(cls, planned: Planned, rows: Mapping[str, int], forecast: Path | None, *, finished: bool) -> Self:
+    def of(cls, planned: PlannedMeasurement, rows: Mapping[str, int], forecast: Path | None, *, finished: bool) -> Self:
         """The price of a measurement.
 
         Args:
@@ -49,7 +49,7 @@ class Price:
         return cls(learnt, tuple(lengths), steps, seconds, finished)
 
 
-def run_lengths(planned: Planned, rows: int) -> list[int]:
+def run_lengths(planned: PlannedMeasurement, rows: int) -> list[int]:
     """The epochs of each run of a measurement, those that try learning rates on dev included; 0 without training.
 
     Args:
@@ -70,9 +70,9 @@ def run_lengths(planned: Planned, rows: int) -> list[int]:
     return lengths
 
 
-def price_table(title: str, planned: Sequence[Planned], prices: Mapping[str, Price]) -> Table:
+def price_table(title: str, planned: Sequence[PlannedMeasurement], prices: Mapping[str, PlanCost]) -> Table:
     """A line a base, dataset, regime and group of methods, over all its seeds; the last one is the sum."""
-    groups: dict[tuple[str, ...], list[Price]] = {}
+    groups: dict[tuple[str, ...], list[PlanCost]] = {}
     for one in planned:
         key: tuple[str, ...] = (one.base, one.dataset, one.regime, ", ".join(one.methods))
         groups.setdefault(key, []).append(prices[one.key])
@@ -91,7 +91,7 @@ def price_table(title: str, planned: Sequence[Planned], prices: Mapping[str, Pri
     )
 
 
-def _sums(of_group: Sequence[Price]) -> list[Cell]:
+def _sums(of_group: Sequence[PlanCost]) -> list[Cell]:
     seconds = sum(price.seconds for price in of_group)
     finished = sum(price.finished for price in of_group)
     rows = sorted({price.rows for price in of_group})

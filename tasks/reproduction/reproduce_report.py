@@ -12,7 +12,7 @@ from beft.studies.selection_analysis.cells import arrange, cell_of
 from beft.studies.selection_analysis.records import TermRecord
 from beft.studies.selection_analysis.reports import SelectionReport, extension, figure1, figure4
 from tasks.engine.declaration import JSON, Step
-from tasks.reproduction.cells import Cells, Outline, gather, term_records
+from tasks.reproduction.cells import Cells, ReportPlan, gather, term_records
 from tasks.reproduction.figures import draw_scores
 from tasks.reproduction.measured import Measurement
 from tasks.reproduction.tables import cost_table, long_table, merge_table, merged_means, wide_table
@@ -37,7 +37,7 @@ def reproduce_report(
     Args:
         inputs: ``plan``: the folder of the outline; ``MEASURE/…``: those of the measurements.
     """
-    outline = Outline.model_validate(read_json(inputs["plan"] / PLAN))
+    outline = ReportPlan.model_validate(read_json(inputs["plan"] / PLAN))
     found = {key: Measurement.load(folder) for key, folder in inputs.items() if key in outline.measurements}
     beside = published(outline.name)
     cells = gather(outline, found, beside)
@@ -70,7 +70,7 @@ def reproduce_report(
     return {"headline": headline, "cells": len(cells.measured), "missing": len(cells.by_place) - len(cells.measured)}
 
 
-def _draw(outline: Outline, cells: Cells, beside: Published, analysis: SelectionReport | None, out: Path) -> None:
+def _draw(outline: ReportPlan, cells: Cells, beside: Published, analysis: SelectionReport | None, out: Path) -> None:
     drawn = analysis.figures if analysis else {}
     for name in _MAIN_FIGURES.get(outline.name, ()):
         if name in drawn:
@@ -80,7 +80,7 @@ def _draw(outline: Outline, cells: Cells, beside: Published, analysis: Selection
     draw_scores(cells, beside, out)
 
 
-def _analysis(records: list[TermRecord], outline: Outline) -> SelectionReport | None:
+def _analysis(records: list[TermRecord], outline: ReportPlan) -> SelectionReport | None:
     """The analysis of the selections; none where there is nothing scored and trained."""
     if not any(record.importance and record.value is not None for record in records):
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from beft.studies.published.table import AVERAGE, Published, PublishedScore
 from beft.tables import Cell as TableCell
-from beft.tables import Estimate, Table
+from beft.tables import ScoreInterval, Table
 from tasks.reporting.formatting import title
 from tasks.reproduction.cells import Cell, Cells, Place, mean_of
 
@@ -208,7 +208,7 @@ def long_table(cells: Cells, published: Published) -> Table:
                 None,
                 None,
                 score.metric,
-                Estimate(score.value),
+                ScoreInterval(score.value),
                 None,
                 float(score.selected) if score.selected else None,
                 None,
@@ -261,13 +261,13 @@ def _text(cell: Cell, metric: str | None, reasons: _Reasons) -> str:
     return _percent(cell.estimate(metric)) + mark + lost
 
 
-def _percent(estimate: Estimate) -> str:
+def _percent(estimate: ScoreInterval) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _seconds(estimate: Estimate) -> str:
+def _seconds(estimate: ScoreInterval) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.1f} s"
     return f"{estimate.value:.1f} s [{max(0.0, estimate.low):.1f}, {estimate.high:.1f}]"
@@ -288,7 +288,7 @@ def _setting(place: Place) -> list[str]:
     return [", ".join(parts)]
 
 
-def _average(of_row: Sequence[Cell], metrics: Sequence[str | None]) -> Estimate | None:
+def _average(of_row: Sequence[Cell], metrics: Sequence[str | None]) -> ScoreInterval | None:
     """The mean over datasets, seed by seed, where every dataset has the same seeds; else nothing."""
     values = [cell.values(metric) for cell, metric in zip(of_row, metrics, strict=True) if cell.records]
     if len(values) < len(of_row) or len({tuple(sorted(by_seed)) for by_seed in values}) != 1:

@@ -13,9 +13,9 @@ from tasks.engine.declaration import JSON
 from tasks.engine.store import StepRecord
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.reproduction.measured import Failed, Measured, Measurement
-from tasks.reproduction.plan import Plan, Planned
+from tasks.reproduction.plan import Plan, PlannedMeasurement
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import Connection, connect, explained, in_experiment, repeatable
+from tasks.tracking.connection import Connection, connect, in_experiment, retry_broken_response, translate_errors
 from tasks.tracking.entries import Metrics, shown
 from tasks.tracking.flat_settings import flat
 from tasks.tracking.limits import RUN_NAME
@@ -42,8 +42,8 @@ def tracked_in(settings: PipelineSettings) -> PipelineSettings:
     return in_experiment(settings, "-reproduce")
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def open_reproduction(
     fingerprint: str,
     request: ReproductionRequest,
@@ -96,11 +96,11 @@ def open_reproduction(
     return parent
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def log_measurement(
     parent: str,
-    planned: Planned,
+    planned: PlannedMeasurement,
     measurement: Measurement,
     *,
     made: StepRecord,
@@ -121,8 +121,8 @@ def log_measurement(
         _nested(connection, parent, planned, record, milliseconds(made.finished), outputs_mark(made.outputs))
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def finish_reproduction(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],
@@ -154,7 +154,12 @@ def finish_reproduction(
 
 
 def _nested(
-    connection: Connection, parent: str, planned: Planned, record: Measured | Failed, finished: int, outputs: str
+    connection: Connection,
+    parent: str,
+    planned: PlannedMeasurement,
+    record: Measured | Failed,
+    finished: int,
+    outputs: str,
 ) -> None:
     status = "FAILED" if isinstance(record, Failed) else "FINISHED"
     client = connection.client
@@ -181,7 +186,7 @@ def _nested(
     client.set_terminated(run.info.run_id, status, finished)
 
 
-def _params(planned: Planned, record: Measured | Failed) -> dict[str, JSON]:
+def _params(planned: PlannedMeasurement, record: Measured | Failed) -> dict[str, JSON]:
     """The settings of a run under the names of the settings; the dataset's own stand below ``dataset``."""
     own = f"datasets.{planned.dataset}."
     section = "probe." if record.method == "all_biases" else "train."
@@ -198,7 +203,7 @@ def _params(planned: Planned, record: Measured | Failed) -> dict[str, JSON]:
     }
 
 
-def _tags(planned: Planned, record: Measured | Failed) -> dict[str, JSON]:
+def _tags(planned: PlannedMeasurement, record: Measured | Failed) -> dict[str, JSON]:
     from beft.settings import TERMS
 
     return {

@@ -25,7 +25,7 @@ from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
 from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
-from tasks.registry.package import SEEN
+from tasks.registry.package import TRAINING_ROWS_FILE
 from tasks.settings import PipelineSettings
 
 log = logging.getLogger("tasks")
@@ -158,12 +158,12 @@ def _opener(session: Session) -> Callable[[Adapter], Session]:
 
 def _version(name: str, folder: Path, open_as: Callable[[Adapter], Session]) -> _Version:
     adapter = folder / "artifacts" / "adapter"
-    if not adapter.is_dir() or not (folder / SEEN).is_file():
+    if not adapter.is_dir() or not (folder / TRAINING_ROWS_FILE).is_file():
         again = own_command("beft", "run")
         raise InputError(f"the {name} was not registered by this version of beft: register it again with {again}")
     size = sum(path.stat().st_size for path in adapter.iterdir())
     loaded = Adapter.load(adapter)
-    return _Version(name, open_as(loaded), loaded, size, frozenset(read_json(folder / SEEN)))
+    return _Version(name, open_as(loaded), loaded, size, frozenset(read_json(folder / TRAINING_ROWS_FILE)))
 
 
 def _text_of(row_id: str) -> str:
@@ -243,8 +243,8 @@ def _slice_gains(
 compare_step = Step(
     compare,
     reads=("prepare", "challenger", "champion"),
-    sections=(*CLASSIFIER_SECTIONS, "evaluate", "promotion"),
+    settings=(*CLASSIFIER_SECTIONS, "evaluate", "promotion"),
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

@@ -78,7 +78,7 @@ def _headlines(found: Evaluation) -> dict[str, JSON]:
 evaluate_step = Step(
     evaluate,
     reads=("prepare", "probe", "train"),
-    sections=(
+    settings=(
         *CLASSIFIER_SECTIONS,
         "train",
         "evaluate",
@@ -86,6 +86,6 @@ evaluate_step = Step(
         "datasets.{dataset}.learning_rate",
     ),
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

@@ -34,4 +34,4 @@ def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dic
     return source_identity(find_dataset(str(dataset), root), root)
 
 
-fetch_step = Step(fetch, watches=_watched)
+fetch_step = Step(fetch, extra_inputs=_watched)

@@ -18,7 +18,7 @@ from beft.datasets.prepared import PreparedData, load_split
 from beft.errors import BeftError, InputError, TrainingError
 from beft.files import write_json
 from beft.importance.methods.fisher import fisher_information
-from beft.importance.probe_result import Evidence, Scores
+from beft.importance.probe_result import ProbeResult, Scores
 from beft.inference.predictions import score_rows
 from beft.settings import TERMS
 from beft.sites.site import read_bias
@@ -132,7 +132,7 @@ def _scores(session: Session, probe: MethodResult) -> Scores:
     inert = common.inert(sites)
     before = {site: read_bias(classifier.model, site).cpu() for site in sites}
     after = {site: before[site] + probe.deltas[site] for site in sites}
-    return Evidence(before, after, information, inert).scores(settings)
+    return ProbeResult(before, after, information, inert).scores(settings)
 
 
 def _beside(one: MethodResult, scored: list[tuple[MethodResult, Scores]]) -> Scores | None:
@@ -214,7 +214,7 @@ def _adapter(session: Session, one: MethodResult) -> Adapter:
 measure_step = Step(
     measure,
     reads=("prepare",),
-    sections=(
+    settings=(
         *CLASSIFIER_SECTIONS,
         "probe",
         "train",
@@ -227,6 +227,6 @@ measure_step = Step(
         "datasets.{dataset}.learning_rate",
     ),
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

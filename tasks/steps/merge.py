@@ -134,9 +134,9 @@ def _predictions(session: Session, adapter: Adapter, rows: LabelledRows) -> Pred
 merge_step = Step(
     merge,
     reads=("prepare", "train", "evaluate"),
-    sections=(*(name.replace(".{dataset}.max_length", "") for name in CLASSIFIER_SECTIONS), "evaluate", "merge"),
+    settings=(*(name.replace(".{dataset}.max_length", "") for name in CLASSIFIER_SECTIONS), "evaluate", "merge"),
     per_dataset=False,
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

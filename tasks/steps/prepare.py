@@ -21,4 +21,4 @@ def prepare(
     return {"rows": summary["rows"], "dropped": summary["dropped"], "conflicts": summary["conflicts"]["texts"]}
 
 
-prepare_step = Step(prepare, reads=("fetch",), sections=("datasets.{dataset}.size", "split"))
+prepare_step = Step(prepare, reads=("fetch",), settings=("datasets.{dataset}.size", "split"))

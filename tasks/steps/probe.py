@@ -45,8 +45,8 @@ def probe(
 probe_step = Step(
     probe,
     reads=("prepare",),
-    sections=(*CLASSIFIER_SECTIONS, "probe", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
+    settings=(*CLASSIFIER_SECTIONS, "probe", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

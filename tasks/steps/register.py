@@ -13,7 +13,7 @@ from beft.evaluation.records import NO_GATE
 from beft.files import read_json, write_json, write_text
 from tasks.engine.declaration import JSON, Step
 from tasks.model_name import model_name
-from tasks.registry.aliases import CHALLENGER, CHAMPION, Turn, deciding
+from tasks.registry.aliases import CHALLENGER, CHAMPION, Turn, alias_lock
 from tasks.registry.gate import GateDecisions
 from tasks.registry.versions import (
     EVALUATION_TAG,
@@ -27,7 +27,7 @@ from tasks.registry.versions import (
 )
 from tasks.reporting.results import read_datasets
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import Connection, connect, explained, versions_of
+from tasks.tracking.connection import Connection, connect, translate_errors, versions_of
 from tasks.tracking.entries import TARGET, shown
 from tasks.tracking.limits import REGISTRY_TEXT
 from tasks.tracking.runs import FLOW, nested_run
@@ -38,7 +38,7 @@ DONE = "registration"
 _PATIENCE_SECONDS = 600.0  # others that register the same model, on other machines perhaps, copy their files meanwhile
 
 
-@explained
+@translate_errors
 def register(
     settings: PipelineSettings,
     inputs: Mapping[str, Path],
@@ -100,7 +100,7 @@ def _register(connection: Connection, candidate: Candidate, root: Path, out: Pat
     client, name = connection.client, candidate.name
     ensure_registered_model(connection, candidate)
     # From the look for what is there already to the aliases: the same run may be going on elsewhere.
-    with deciding(connection, name, root, patience=_PATIENCE_SECONDS) as turn:
+    with alias_lock(connection, name, root, patience=_PATIENCE_SECONDS) as turn:
         version = find_version(connection, candidate) or make_version(connection, candidate)
         number = str(version.version)
         if version.tags.get(DONE) != "complete":
@@ -121,7 +121,7 @@ def _register(connection: Connection, candidate: Candidate, root: Path, out: Pat
         "decision": version.tags["decision"],
         "reason": version.tags["reason"],
         "gate_decisions": int(version.tags.get("gate_decisions", 0)),
-        "rebuild": candidate.rebuildable.said,
+        "rebuild": candidate.rebuildable.summary,
         "adapter_sha256": candidate.adapter.sha256,
         "model_id": str(version.tags["model_id"]) if "model_id" in version.tags else None,
     }
@@ -148,7 +148,7 @@ def _decide(connection: Connection, candidate: Candidate, version: str, turn: Tu
         missing = candidate.rebuildable.missing
         tags["decision"] = "champion" if decision.passed and not missing else "challenger"
         if decision.passed and missing:
-            verdict = f"no champion, since {candidate.rebuildable.said}; its gain is certain on the gate split"
+            verdict = f"no champion, since {candidate.rebuildable.summary}; its gain is certain on the gate split"
         elif decision.passed:
             verdict = "there was no champion yet, and its gain over each baseline is certain on the gate split"
         else:
@@ -171,8 +171,8 @@ def _decide(connection: Connection, candidate: Candidate, version: str, turn: Tu
 register_step = Step(
     register,
     reads=("prepare", "validate_raw", "validate", "probe", "score", "train", "evaluate", "merge", "report"),
-    sections=("*",),
+    settings=("*",),
     per_dataset=False,
     source=("mlflow/pyfunc_model.py",),
-    still_good=still_registered,
+    effects_still_valid=still_registered,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import beft
 from beft.evaluation.promotion.certainty import decision_certainty
-from beft.evaluation.records import Cost, Gain, Score
+from beft.evaluation.records import Cost, Gain, MetricScore
 from beft.files import read_json, write_text
 from beft.importance.result import numbers_of_layers
 from beft.metrics.registry import METRICS
@@ -21,7 +21,7 @@ from tasks.reporting.report_pictures import curve_pictures, gain_picture, order,
 from tasks.reporting.results import DatasetResults, read_datasets
 from tasks.reporting.template import TEMPLATE
 from tasks.settings import PipelineSettings
-from tasks.tracking.flat_settings import ELSEWHERE, flat
+from tasks.tracking.flat_settings import NON_TRAINING_SECTIONS, flat
 
 LIBRARIES = (
     "torch",
@@ -135,7 +135,7 @@ def _method(results: DatasetResults, method: str) -> dict[str, Any]:
     }
 
 
-def _score(score: Score) -> dict[str, Any]:
+def _score(score: MetricScore) -> dict[str, Any]:
     return {
         "value": percent(score.value),
         "low": percent(score.low),
@@ -259,7 +259,10 @@ def _versions() -> list[tuple[str, str]]:
 report_step = Step(
     report,
     reads=("prepare", "validate_raw", "validate", "probe", "score", "train", "evaluate", "merge"),
-    sections=(*(name for name in PipelineSettings.model_fields if name not in ELSEWHERE), "tracking.model_prefix"),
+    settings=(
+        *(name for name in PipelineSettings.model_fields if name not in NON_TRAINING_SECTIONS),
+        "tracking.model_prefix",
+    ),
     per_dataset=False,
     source=("tasks/reporting/report.html.jinja",),
 )

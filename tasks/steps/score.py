@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.files import write_json
-from beft.importance.probe_result import Evidence
+from beft.importance.probe_result import ProbeResult
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -20,7 +20,7 @@ def score(
     """
     from beft.studies.heatmap import draw_heatmap
 
-    scores = Evidence.load(inputs["probe"]).scores(settings)
+    scores = ProbeResult.load(inputs["probe"]).scores(settings)
     write_json(out / "importance.json", scores.to_json())
     inert = {term: facts["inert"] for term, facts in scores.inert.items()}
     for ending in ("png", "svg"):
@@ -32,4 +32,4 @@ def score(
     }
 
 
-score_step = Step(score, reads=("probe",), sections=("protocol", "score"))
+score_step = Step(score, reads=("probe",), settings=("protocol", "score"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
-from beft.importance.probe_result import Evidence
+from beft.importance.probe_result import ProbeResult
 from beft.training.results import TrainingResult
 from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
@@ -28,7 +28,7 @@ def train(
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
-    inert = Evidence.load(inputs["probe"]).inert
+    inert = ProbeResult.load(inputs["probe"]).inert
     result = session.train([target], inert=inert, checkpoints=checkpoints)
     result.adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
@@ -63,8 +63,8 @@ def _metrics(result: TrainingResult, metric: str) -> dict[str, JSON]:
 train_step = Step(
     train,
     reads=("prepare", "probe", "score"),
-    sections=(*CLASSIFIER_SECTIONS, "train", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
+    settings=(*CLASSIFIER_SECTIONS, "train", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
     computes=True,
-    own_process=True,
+    isolated=True,
     tags=("gpu",),
 )

@@ -167,4 +167,4 @@ def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dic
     return watched_files("prepared", str(dataset), root)
 
 
-validate_step = Step(validate, reads=("prepare",), watches=_watched)
+validate_step = Step(validate, reads=("prepare",), extra_inputs=_watched)

@@ -166,4 +166,4 @@ def _watched(settings: PipelineSettings, dataset: str | None, root: Path) -> dic
     return watched_files("raw", str(dataset), root)
 
 
-validate_raw_step = Step(validate_raw, reads=("fetch",), watches=_watched)
+validate_raw_step = Step(validate_raw, reads=("fetch",), extra_inputs=_watched)

@@ -20,7 +20,7 @@ from beft.commands import own_command
 from beft.errors import BeftError, InputError
 from tasks.engine.supervisor import STOPPING
 from tasks.engine.transient import broke_off
-from tasks.environment import settle, sqlite_uri
+from tasks.environment import configure_environment, sqlite_uri
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import files_of_database, is_database, is_remote, keeps_files_here, silence, with_driver
@@ -106,7 +106,7 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
         InputError: ``MLFLOW_TRACKING_URI`` holds a password, or the address is none.
         BeftError: The server does not answer or refuses the user, or the experiment was deleted.
     """
-    settle(root)
+    configure_environment(root)
     uri = tracking_uri(settings, root)
     if is_remote(uri):
         _require_answer(uri)
@@ -142,7 +142,7 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
             f"{restore}, or set tracking.experiment to another name"
         )
     if files is not None:
-        _follow_a_move(root, experiment.artifact_location, files)
+        _relocate_artifact_paths(root, experiment.artifact_location, files)
     return Connection(client, uri, experiment.experiment_id)
 
 
@@ -231,7 +231,7 @@ def hurried() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def explained(function: Callable[P, R]) -> Callable[P, R]:
+def translate_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Have a function that writes to MLflow say in one line what MLflow, its database or its files refused.
 
     The function then raises a BeftError in place of an MlflowException, an SQLAlchemyError or an OSError.
@@ -255,7 +255,7 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
     return explaining
 
 
-def repeatable(function: Callable[P, R]) -> Callable[P, R]:
+def retry_broken_response(function: Callable[P, R]) -> Callable[P, R]:
     """Have a function whose second call changes nothing called again when an answer of the server broke off.
 
     That happens when the server is restarted. MLflow's client itself sends again only what got no answer at all.
@@ -299,7 +299,7 @@ def _said(error: Exception) -> str:
     return said
 
 
-def _follow_a_move(root: Path, stored: str, artifacts: str) -> None:
+def _relocate_artifact_paths(root: Path, stored: str, artifacts: str) -> None:
     """Mend the absolute paths that MLflow stores when the project's folder was moved or copied."""
     if stored == artifacts:
         return

@@ -36,7 +36,7 @@ CURVES = {"train_loss": "train/loss", "dev_loss": "dev/loss", "dev_metric": "dev
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """What one run of MLflow gets from one step.
 
     Attributes:
@@ -58,13 +58,13 @@ class Entry:
     artifacts: Sequence[tuple[Path, str | None]] = ()
 
 
-def entries(record: StepRecord, folder: Path, settings: PipelineSettings) -> list[Entry]:
+def entries(record: StepRecord, folder: Path, settings: PipelineSettings) -> list[RunEntry]:
     """What a step's folder has to say.
 
     Args:
         folder: The step's folder, whole.
     """
-    said = _SAYS.get(record.step)
+    said = _LOGGERS_BY_STEP.get(record.step)
     return list(said(record, folder, settings)) if said is not None else []
 
 
@@ -81,32 +81,32 @@ def shown(value: JSON, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _prepared(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
-    yield Entry(artifacts=[(folder / "data.json", f"data/{record.dataset}")])
+def _prepared(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
+    yield RunEntry(artifacts=[(folder / "data.json", f"data/{record.dataset}")])
 
 
-def _validated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
-    yield Entry(artifacts=[(folder / "validation.json", f"data/{record.dataset}/{record.step}")])
+def _validated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
+    yield RunEntry(artifacts=[(folder / "validation.json", f"data/{record.dataset}/{record.step}")])
 
 
-def _probed(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _probed(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     facts = read_json(folder / "probe.json")
     yield _training(record, folder, settings, PROBE, facts["terms"], facts)
 
 
-def _scored(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _scored(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     selection = read_json(folder / "importance.json")["selection"]
     files = [folder / f"importance.{ending}" for ending in ("png", "json")]
-    yield Entry(
+    yield RunEntry(
         tags={f"target.{record.dataset}": selection["target"]},
         artifacts=[(file, f"importance/{record.dataset}") for file in files],
     )
 
 
-def _trained(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _trained(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     facts = read_json(folder / "train.json")
     yield _training(record, folder, settings, TARGET, [facts["target"]], facts)
-    yield Entry(tags=record.compute)
+    yield RunEntry(tags=record.compute)
 
 
 def _training(
@@ -116,7 +116,7 @@ def _training(
     method: str,
     terms: list[str],
     facts: Mapping[str, JSON],
-) -> Entry:
+) -> RunEntry:
     """A nested run of something that was trained by epochs."""
     dataset, name = str(record.dataset), terms[0] if method == TARGET else method
     data = read_json(folder / "adapter" / "beft.json")
@@ -124,7 +124,7 @@ def _training(
     metrics += _usage(read_json(folder / "cost.json"))
     metrics.append(("usage/best_epoch", facts["best_epoch"], 0))
     named = ["history.json", "cost.json", f"{record.step}.json"]
-    return Entry(
+    return RunEntry(
         nested=f"{dataset}/{method}",
         dataset=dataset,
         title=_title(name, dataset),
@@ -143,14 +143,14 @@ def _training(
     )
 
 
-def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     value = read_json(folder / "evaluation.json")
     evaluation = Evaluation.from_json({name: value[name] for name in Evaluation.model_fields})
     dataset, target, headline = str(record.dataset), evaluation.target, evaluation.metrics[0]
     trained = (target, PROBE)  # which have said by themselves what they were trained with
     for method in evaluation.splits["test"].scores:
         tuning = value["tuning"].get(method, {})
-        yield Entry(
+        yield RunEntry(
             nested=f"{dataset}/{nested_name(method, target)}",
             dataset=dataset,
             title=_title(method, dataset),
@@ -167,7 +167,7 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
         metrics.append((f"{dataset}/test_{headline}{suffix}", scores[headline].value, 0))
     for baseline, gains in test.gains.items():
         metrics.append((f"{dataset}/test_gain_over_{baseline}", round(gains[headline].difference, 12), 0))
-    yield Entry(metrics=metrics, artifacts=[(folder / "evaluation.json", f"evaluation/{dataset}")])
+    yield RunEntry(metrics=metrics, artifacts=[(folder / "evaluation.json", f"evaluation/{dataset}")])
 
 
 def _metrics_of(evaluation: Evaluation, method: str) -> Metrics:
@@ -221,7 +221,7 @@ def nested_name(method: str, target: str) -> str:
     return TARGET if method == target else method
 
 
-def _merged(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _merged(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     found = read_json(folder / "merge.json")
     metrics: Metrics = []
     for dataset, column in found.get("matrix", {}).items():
@@ -236,14 +236,14 @@ def _merged(record: StepRecord, folder: Path, settings: PipelineSettings) -> Ite
         if pair["cosine"] is not None
     ]
     files = [file for file in (folder / "merge.json", folder / "merge.png") if file.exists()]
-    yield Entry(metrics=metrics + cosines, artifacts=[(file, "merge") for file in files])
+    yield RunEntry(metrics=metrics + cosines, artifacts=[(file, "merge") for file in files])
 
 
-def _reported(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
-    yield Entry(artifacts=[(folder / "report.html", None)])
+def _reported(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
+    yield RunEntry(artifacts=[(folder / "report.html", None)])
 
 
-def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[Entry]:
+def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) -> Iterator[RunEntry]:
     tags: dict[str, JSON] = {}
     lines = []
     for model in record.summary["models"]:
@@ -254,10 +254,10 @@ def _registered(record: StepRecord, folder: Path, settings: PipelineSettings) ->
             f"- **{model['dataset']}**: [{model['name']} version {model['version']}]({page}) {aliases}: "
             f"{model['reason']}"
         )
-    yield Entry(tags=tags, note="\n".join(lines), artifacts=[(folder / "registration.json", None)])
+    yield RunEntry(tags=tags, note="\n".join(lines), artifacts=[(folder / "registration.json", None)])
 
 
-_SAYS = {
+_LOGGERS_BY_STEP = {
     "prepare": _prepared,
     "validate_raw": _validated,
     "validate": _validated,

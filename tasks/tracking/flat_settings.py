@@ -3,13 +3,13 @@
 from tasks.engine.declaration import JSON
 from tasks.settings import PipelineSettings
 
-ELSEWHERE = frozenset({"measure", "tracking", "versioning", "promotion", "deployment"})
+NON_TRAINING_SECTIONS = frozenset({"measure", "tracking", "versioning", "promotion", "deployment"})
 """Sections that say where things are kept and run and how versions are judged, never what is trained; an address among
 them may hold a password. And that of ``beft reproduce``, which the main job does not look at."""
 
 
 def flat(settings: PipelineSettings) -> dict[str, JSON]:
-    """Dotted name to value, lists as they are; without the sections ``ELSEWHERE``."""
+    """Dotted name to value, lists as they are; without the sections ``NON_TRAINING_SECTIONS``."""
     found: dict[str, JSON] = {}
 
     def walk(name: str, value: JSON) -> None:
@@ -19,5 +19,5 @@ def flat(settings: PipelineSettings) -> dict[str, JSON]:
         else:
             found[name] = value
 
-    walk("", settings.model_dump(mode="json", exclude=set(ELSEWHERE)))
+    walk("", settings.model_dump(mode="json", exclude=set(NON_TRAINING_SECTIONS)))
     return found

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tasks.engine.declaration import JSON, step_key
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import connect, explained, repeatable
+from tasks.tracking.connection import connect, retry_broken_response, translate_errors
 from tasks.tracking.entries import CURVES, PROBE, TARGET, shown
 from tasks.tracking.limits import RUN_NAME
 from tasks.tracking.runs import FAILED, NESTED, find_run, user_name, write_batch
@@ -22,8 +22,8 @@ TRAININGS = {"probe": PROBE, "train": TARGET}
 log = logging.getLogger(__name__)
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def start_step(parent: str, step: str, dataset: str | None, settings: PipelineSettings, *, root: Path) -> str | None:
     """Open the nested run of a step that trains; the id, None for another step.
 
@@ -45,8 +45,8 @@ def start_step(parent: str, step: str, dataset: str | None, settings: PipelineSe
     return str(run.info.run_id)
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def log_epoch(run: str, event: Mapping[str, JSON], metric: str, settings: PipelineSettings, *, root: Path) -> None:
     """Write an epoch of a training into its nested run, as soon as it has ended.
 
@@ -65,8 +65,8 @@ def log_epoch(run: str, event: Mapping[str, JSON], metric: str, settings: Pipeli
     write_batch(connect(settings, root), run, metrics=points, time=round(1000 * time.time()))
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def fail_step(
     parent: str,
     step: str,

@@ -20,9 +20,9 @@ from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import COST
 from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import Connection, connect, every, explained, repeatable
+from tasks.tracking.connection import Connection, connect, every, retry_broken_response, translate_errors
 from tasks.tracking.data_inputs import dataset_names, log_datasets
-from tasks.tracking.entries import Entry, Metrics, entries, shown
+from tasks.tracking.entries import Metrics, RunEntry, entries, shown
 from tasks.tracking.flat_settings import flat
 from tasks.tracking.limits import PARAM, RUN_NAME, TAG
 
@@ -46,8 +46,8 @@ NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run."""
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> str:
     """Give the id of the parent run of a run of the flow.
 
@@ -84,8 +84,8 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     return parent
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def log_data(parent: str, settings: PipelineSettings, *, root: Path, facts: Mapping[str, JSON]) -> None:
     """Write which data a run works on into its parent run, now that the data is there; a finished one stays as it is.
 
@@ -107,8 +107,8 @@ def set_running(connection: Connection, run: Any) -> None:
         connection.client.delete_tag(run.info.run_id, "error")
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSettings, *, root: Path) -> bool:
     """Write what a finished step says into MLflow: metrics, pictures and files, and nested runs for what it trained.
 
@@ -168,7 +168,7 @@ def _new_points(client: Any, run: Any, metrics: Metrics) -> Metrics:
 
 
 def _write_entry(
-    connection: Connection, parent: Any, target: str, entry: Entry, when: int, tags: Mapping[str, JSON]
+    connection: Connection, parent: Any, target: str, entry: RunEntry, when: int, tags: Mapping[str, JSON]
 ) -> None:
     tags = {**entry.tags, **tags}
     if entry.note:
@@ -198,7 +198,7 @@ def set_aside(connection: Connection, run: Any) -> None:
     log.warning("%s was made again and is other than before: MLflow shows it as a new run", name)
 
 
-def _last_times(client: Any, run: str, entry: Entry) -> list[int]:
+def _last_times(client: Any, run: str, entry: RunEntry) -> list[int]:
     """When each metric of an entry was written last."""
     histories = (client.get_metric_history(run, name) for name, _, _ in entry.metrics)
     return [max(point.timestamp for point in points) for points in histories if points]
@@ -214,8 +214,8 @@ def _nested_runs(connection: Connection, parent: str) -> dict[str, Any]:
     return nested
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def close_run(
     parent: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],
@@ -241,8 +241,8 @@ def close_run(
     client.set_terminated(parent, status)
 
 
-@explained
-@repeatable
+@translate_errors
+@retry_broken_response
 def page_of(parent: str, settings: PipelineSettings, *, root: Path) -> str:
     """The run's page below the address of MLflow's pages, without the host."""
     return f"experiments/{connect(settings, root).client.get_run(parent).info.experiment_id}/runs/{parent}"
@@ -280,7 +280,7 @@ def find_run(connection: Connection, tags: Mapping[str, str]) -> Any | None:
 
 
 def _nested(
-    connection: Connection, parent: Any, entry: Entry, run: Any | None, finished: int, tags: Mapping[str, str]
+    connection: Connection, parent: Any, entry: RunEntry, run: Any | None, finished: int, tags: Mapping[str, str]
 ) -> str:
     """The id of a nested run, the one that is there or a new one, with the times of the step."""
     if run is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from beft.datasets.description import DatasetError
 from beft.errors import InputError
-from beft.files import whole_folder, write_json
+from beft.files import atomic_directory, write_json
 from beft.names import unknown_name
 from tasks.environment import QUIET
 from tasks.validation.expectation_files import JSON, SPLIT, Expectation, Stage, Subject, expectations_of
@@ -245,7 +245,7 @@ def _plain(value: Any) -> JSON:
 
 def _keep(out: Path, folder: Path) -> Path | None:
     try:
-        with whole_folder(folder) as kept:
+        with atomic_directory(folder) as kept:
             shutil.copytree(out, kept, dirs_exist_ok=True)
     except OSError:
         return None  # what the user must know is in the message

@@ -9,7 +9,7 @@ from beft.datasets.reading.loaders import source_identity
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
 from beft.files import read_json, sha256_file
-from tasks.engine.settings_view import selected
+from tasks.engine.settings_view import settings_subset
 from tasks.pipeline import dvc_folder, find_step
 from tasks.settings import PipelineSettings
 from tasks.versioning.dvc import has_stages
@@ -29,12 +29,12 @@ def datasets_of_dvc(settings: PipelineSettings, root: Path) -> list[str]:
     except InputError as error:
         logger.warning("the data is made without DVC: %s", error)
         return []
-    sections = [find_step(name).sections for name in ("fetch", "prepare")]
+    sections = [find_step(name).settings for name in ("fetch", "prepare")]
     return [
         name
         for name in settings.datasets
         if name in kept.datasets
-        and all(selected(settings, each, name) == selected(kept, each, name) for each in sections)
+        and all(settings_subset(settings, each, name) == settings_subset(kept, each, name) for each in sections)
     ]
 
 

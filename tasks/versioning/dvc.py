@@ -24,7 +24,7 @@ from tasks.engine.commands import run_command
 from tasks.engine.fingerprint import contents, contents_sha256
 from tasks.engine.store import StepRecord
 from tasks.engine.supervisor import STOPPING
-from tasks.environment import settle
+from tasks.environment import configure_environment
 from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
 from tasks.versioning.dvc_lock import forget_dead_holders, lock_holders
@@ -100,14 +100,14 @@ def has_stages(root: Path) -> bool:
     return (root / "dvc.yaml").is_file() and (root / ".dvc").is_dir()
 
 
-def fetch_again(root: Path, datasets: Sequence[str]) -> None:
+def force_fetch(root: Path, datasets: Sequence[str]) -> None:
     """Run the fetch stage of datasets although DVC takes it as up to date.
 
     Raises:
         InputError: A source cannot be read.
         BeftError: DVC failed.
     """
-    keep_without_git(root)
+    configure_no_scm(root)
     _dvc(root, ["repro", "--force", "--single-item", *(f"fetch@{name}" for name in datasets)])
 
 
@@ -118,7 +118,7 @@ def reproduce(root: Path, stages: Sequence[str], *, patience: float = 120.0) -> 
         InputError: A stage said that the user's input is wrong; the message is the stage's.
         BeftError: A stage or DVC failed.
     """
-    keep_without_git(root)
+    configure_no_scm(root)
     _dvc(root, ["repro", *stages], patience=patience)
 
 
@@ -219,7 +219,7 @@ def lock_sha256(root: Path) -> str | None:
     return sha256_file(path) if path.is_file() else None
 
 
-def keep_without_git(root: Path) -> None:
+def configure_no_scm(root: Path) -> None:
     """Tell DVC, in its local configuration, when the workspace is not under git: it would refuse to work."""
     path = root / ".dvc" / "config.local"
     wanted = not (root / ".git").exists()
@@ -240,7 +240,7 @@ def _md5(stages: dict[str, dict[str, list[dict[str, str]]]], step: str, dataset:
 def _dvc(
     root: Path, arguments: Sequence[str], *, patience: float = 120.0, program: Sequence[str] = ("-m", "dvc")
 ) -> None:
-    settle(root)
+    configure_environment(root)
     deadline = time.monotonic() + patience
     pause = 0.5
     while True:

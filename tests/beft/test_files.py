@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beft import files
-from beft.files import whole_folder, write_text
+from beft.files import atomic_directory, write_text
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -32,7 +32,7 @@ def killing(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(killing)
-with files.whole_folder(folder) as out:
+with files.atomic_directory(folder) as out:
     for name in ("a", "b"):
         (out / name).write_text("new")
 """
@@ -69,7 +69,7 @@ def test_a_folder_that_is_replaced_is_the_old_or_the_new_one_at_any_moment(way: 
 
 def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     write_text(tmp_path / "report" / "a", "old")
-    with pytest.raises(ValueError, match="inside"), whole_folder(tmp_path / "report") as out:
+    with pytest.raises(ValueError, match="inside"), atomic_directory(tmp_path / "report") as out:
         write_text(out / "a", "new")
         raise ValueError("inside")
     assert contents(tmp_path / "report") == {"a": "old"}
@@ -94,7 +94,7 @@ def test_the_only_copy_is_kept_where_it_cannot_get_its_name_back(
 
 def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     write_text(tmp_path / "report", "a file")
-    with pytest.raises(NotADirectoryError), whole_folder(tmp_path / "report"):
+    with pytest.raises(NotADirectoryError), atomic_directory(tmp_path / "report"):
         pass
     assert (tmp_path / "report").read_text() == "a file"
 
@@ -102,7 +102,7 @@ def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_text(tmp_path / "large-disk" / "a", "old")
     (tmp_path / "report").symlink_to("large-disk")
-    with whole_folder(tmp_path / "report") as out:
+    with atomic_directory(tmp_path / "report") as out:
         write_text(out / "a", "new")
     assert (tmp_path / "report").is_symlink()
     assert contents(tmp_path / "large-disk") == {"a": "new"}
@@ -111,9 +111,9 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from beft.files import _whole_file, whole_folder
+from beft.files import _whole_file, atomic_directory
 
-with whole_folder(Path(sys.argv[1], "folder")) as out, _whole_file(Path(sys.argv[1], "file")) as file:
+with atomic_directory(Path(sys.argv[1], "folder")) as out, _whole_file(Path(sys.argv[1], "file")) as file:
     sys.stdout.write("writing\\n"); sys.stdout.flush(); sys.stdin.read()
     (out / "a").write_text("new")
     file.write(b"new")
@@ -148,7 +148,7 @@ def test_two_processes_that_replace_the_same_folder_at_once_both_end_well(tmp_pa
         "import sys\nfrom pathlib import Path\nfrom beft import files\n"
         "if sys.argv[2] == 'rename':\n    files._exchange = lambda one, other: False\n"
         "for number in range(60):\n"
-        "    with files.whole_folder(Path(sys.argv[1])) as out:\n        (out / 'a').write_text('whole')\n"
+        "    with files.atomic_directory(Path(sys.argv[1])) as out:\n        (out / 'a').write_text('whole')\n"
     )
     for way in ("swap", "rename"):
         both = [

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from beft.errors import InputError
-from beft.tables import Cell, Column, Estimate, Table
+from beft.tables import Cell, Column, ScoreInterval, Table
 
 SMALL = Table(
     "Accuracy on dev",
     ["method", Column("accuracy", digits=1), Column("regret", digits=2, signed=True), "runs"],
     [
-        ["projection_ratio", Estimate(78.94, 77.06, 80.21), 0.5, 5],
+        ["projection_ratio", ScoreInterval(78.94, 77.06, 80.21), 0.5, 5],
         ["all | biases", None, -0.125, 10],
     ],
     notes=["5 seeds; 95 % of the draws."],
@@ -31,7 +31,7 @@ cells = st.one_of(
     st.integers(-(10**6), 10**6),
     st.floats(allow_nan=False, allow_infinity=False),
     st.none(),
-    st.builds(Estimate, *[st.floats(-1e6, 1e6)] * 3),
+    st.builds(ScoreInterval, *[st.floats(-1e6, 1e6)] * 3),
 )
 
 
@@ -77,10 +77,10 @@ def test_csv_reads_back(table: Table) -> None:
     for line, row in zip(read[1:], table.rows, strict=True):
         values: list[Cell] = []
         for at, cell in enumerate(row):
-            if isinstance(cell, Estimate):
+            if isinstance(cell, ScoreInterval):
                 values += [cell.value, cell.low, cell.high]
             else:
-                wide = any(isinstance(other[at], Estimate) for other in table.rows)
+                wide = any(isinstance(other[at], ScoreInterval) for other in table.rows)
                 values += [cell, None, None] if wide else [cell]
         assert len(line) == len(values)
         for text, value in zip(line, values, strict=True):
@@ -127,7 +127,7 @@ def test_the_terminal_takes_no_text_as_markup() -> None:
         (Column("x", signed=True), 3, "+3"),
         (Column("x"), True, "yes"),
         (Column("x"), None, "\N{EN DASH}"),
-        (Column("x", digits=1), Estimate(1.26), "1.3"),
+        (Column("x", digits=1), ScoreInterval(1.26), "1.3"),
     ],
 )
 def test_numbers_as_people_read_them(column: Column, cell: Cell, text: str) -> None:
@@ -140,7 +140,7 @@ def test_a_wrong_table_is_refused() -> None:
     with pytest.raises(InputError, match="column 'b': not a finite number"):
         Table("t", ["a", "b"], [[1, float("nan")]])
     with pytest.raises(InputError, match="not a finite number"):
-        Table("t", ["a"], [[Estimate(1, 0, float("inf"))]])
+        Table("t", ["a"], [[ScoreInterval(1, 0, float("inf"))]])
     with pytest.raises(InputError, match="no columns"):
         Table("t", [], [])
     with pytest.raises(InputError, match="should be bold"):

@@ -12,7 +12,7 @@ from typing import Any
 import tasks.engine.execution
 import tasks.tracking.connection
 from flows.cli import main
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 
 PAUSED, GO = Path("paused"), Path("go")
 SHORT = 3.0  # seconds that a server is waited for which has answered before, in place of minutes
@@ -22,7 +22,7 @@ def stop_at(key: str) -> None:
     """Have the step wait when its function has ended, until a file tells it to go on."""
     plain = tasks.engine.execution.run_function
 
-    def run_function(call: Call, *arguments: Any) -> dict[str, Any]:
+    def run_function(call: StepRun, *arguments: Any) -> dict[str, Any]:
         summary = plain(call, *arguments)
         if call.key == key:
             PAUSED.touch()

@@ -19,7 +19,7 @@ from flows.deployments.deployment import deploy
 from flows.runs.artifacts import artifact_key
 from flows.servers.prefect_server import server_address
 from tasks.engine.execution import run_step
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.engine.workspace import Workspace, WorkspaceBusyError
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
@@ -312,7 +312,7 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     summary = read_json(folder / "step.json")["summary"]
     assert 0 < summary["steps_here"] < summary["steps"]
     inputs = {name: root / first["steps"][f"{name}/mine"]["folder"] for name in train.reads}
-    alone = run_step(Call(train, settings, inputs, root / "alone", "mine"))
+    alone = run_step(StepRun(train, settings, inputs, root / "alone", "mine"))
     assert alone.record.summary["steps_here"] == alone.record.summary["steps"]
     assert sha256_tree(alone.folder / "adapter") == sha256_tree(folder / "adapter")
 

@@ -24,7 +24,7 @@ from beft.files import write_text
 from flows.deployments.automations import CRASHED
 from flows.deployments.deployment import LIMIT, POOLS, deploy, deployed_settings
 from flows.servers.prefect_server import server_address
-from tasks.engine.compute_slots import places_here
+from tasks.engine.compute_slots import slots_here
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tests.faults.cases_prefect import PrefectServer
@@ -116,7 +116,7 @@ def test_twice_is_as_once(root: Path) -> None:
     once = asyncio.run(found())
     assert limit.startswith(f"{LIMIT}: {once['limits'][LIMIT]} at once")
     assert once["pools"] == {"cpu": "process", "gpu": "process"}
-    assert once["limits"] == {LIMIT: len(places_here(PipelineSettings.read(root / "params.yaml").base))}
+    assert once["limits"] == {LIMIT: len(slots_here(PipelineSettings.read(root / "params.yaml").base))}
     assert once["automations"] == [CRASHED, "beft: promote after every adapt"]
     settings = PipelineSettings.read(root / "params.yaml")
     for _, parameters, _ in once["deployments"].values():

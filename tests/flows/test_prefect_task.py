@@ -14,7 +14,7 @@ from beft.files import write_text
 from flows.runs.prefect_task import prefect_task
 from tasks.engine.declaration import JSON, Step
 from tasks.engine.execution import run_step
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import count_step, double_step, refuse_step
 
@@ -73,7 +73,7 @@ def test_it_runs_again_when(change: str, raw: Path, tmp_path: Path) -> None:
 
 
 def test_a_step_that_another_driver_finished_is_shown_as_reused(raw: Path, tmp_path: Path) -> None:
-    run_step(Call(count_step, PipelineSettings(), {"raw": raw}, tmp_path))
+    run_step(StepRun(count_step, PipelineSettings(), {"raw": raw}, tmp_path))
     state = states(tmp_path, [(count_step, {"raw": str(raw)})])[0]
     assert state.name == "Reused" and state.is_completed()
     assert "saved" in state.message

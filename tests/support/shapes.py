@@ -22,7 +22,7 @@ from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
 TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")
@@ -60,12 +60,12 @@ def letter_tokenizer() -> Any:
 def task(name: str, *, dtype: torch.dtype = torch.float64, family: str = "", rows: int = 26) -> Task:
     """One of ``TASKS``; its dev rows are others than its train rows."""
     if name in ("regression", "multiple_choice"):
-        shape: Shape = Regression() if name == "regression" else MultipleChoice()
+        shape: ProblemType = Regression() if name == "regression" else MultipleChoice()
         model = build_tiny(family or "bert", dtype=dtype, num_labels=1)
         classifier = Classifier(model, None, None, (), shape=shape)
         make, loss = (_values, _squared_error) if name == "regression" else (_choices, _choice_loss)
         return Task(classifier, make(rows, 0), make(12, 1), loss)
-    shapes: dict[str, tuple[Shape, str, Callable[..., Tensor]]] = {
+    shapes: dict[str, tuple[ProblemType, str, Callable[..., Tensor]]] = {
         "candidates": (Candidates(PROMPT, ("no", "yes")), "gpt2", _candidate_loss),
         "ranked": (LanguageModeling(PROMPT), "opt", _answer_loss),
         "generated": (LanguageModeling(PROMPT, free=True, max_new_tokens=4), "qwen2", _answer_loss),

@@ -30,7 +30,7 @@ def count(
     return {"words": words}
 
 
-count_step = Step(count, reads=("raw",), sections=("seed",))
+count_step = Step(count, reads=("raw",), settings=("seed",))
 
 
 def double(
@@ -45,7 +45,7 @@ def double(
     return {"doubled": words, "pid": os.getpid()}
 
 
-double_step = Step(double, reads=("count",), own_process=True)
+double_step = Step(double, reads=("count",), isolated=True)
 
 
 def refuse(
@@ -56,7 +56,7 @@ def refuse(
     raise InputError("column 'text' is missing; the file has: label")
 
 
-refuse_step = Step(refuse, own_process=True)
+refuse_step = Step(refuse, isolated=True)
 
 
 def fail(
@@ -77,7 +77,7 @@ def fail(
     raise OSError(28, "No space left on device", str(out / "weights"))
 
 
-fail_step = Step(fail, reads=("raw",), own_process=True)
+fail_step = Step(fail, reads=("raw",), isolated=True)
 
 
 def linger(
@@ -89,7 +89,7 @@ def linger(
     return {}
 
 
-linger_step = Step(linger, reads=("raw",), own_process=True)
+linger_step = Step(linger, reads=("raw",), isolated=True)
 
 
 def leave_behind(
@@ -100,7 +100,7 @@ def leave_behind(
     return {"left": [process.pid for process in started]}
 
 
-leave_behind_step = Step(leave_behind, own_process=True)
+leave_behind_step = Step(leave_behind, isolated=True)
 
 
 def train_on(
@@ -121,7 +121,7 @@ def train_on(
     return {"attempts": attempts}
 
 
-train_on_step = Step(train_on, own_process=True)
+train_on_step = Step(train_on, isolated=True)
 
 
 def meddle(
@@ -147,7 +147,7 @@ def occupy(
     return {"seen": seen}
 
 
-occupy_step = Step(occupy, reads=("raw",), own_process=True, tags=("gpu",))
+occupy_step = Step(occupy, reads=("raw",), isolated=True, tags=("gpu",))
 
 
 def look_around(
@@ -157,4 +157,4 @@ def look_around(
     return {"variables": sorted(os.environ)}
 
 
-look_around_step = Step(look_around, own_process=True)
+look_around_step = Step(look_around, isolated=True)

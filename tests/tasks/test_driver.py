@@ -13,7 +13,7 @@ from beft.errors import InputError
 from beft.files import read_json, sha256_tree, write_text
 from tasks.__main__ import main, run
 from tasks.engine.execution import run_step
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.pipeline import OVER_ALL, STEPS, dvc_folder, find_step, input_keys
 from tasks.settings import PipelineSettings
 from tests.support.small_data import small_workspace
@@ -57,7 +57,7 @@ def test_both_drivers_write_the_same_bytes(root: Path) -> None:
     for name in ("fetch", "prepare"):
         run(name, "mine", root)
         inputs = {"fetch": root / "data" / "raw" / "mine"} if name == "prepare" else {}
-        done = run_step(Call(find_step(name), settings, inputs, root, "mine"))
+        done = run_step(StepRun(find_step(name), settings, inputs, root, "mine"))
         (done.folder / "step.json").unlink()
         assert sha256_tree(done.folder) == sha256_tree(root / dvc_folder(f"{name}/mine"))
 

@@ -25,10 +25,10 @@ from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.settings import TrainingSettings
 from beft.training.engine.optimizer import StackedAdamW
-from beft.training.engine.schedule import rate_factor
+from beft.training.engine.schedule import lr_multiplier
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class HeadSearch:
     weight_decay: float = 0.0
 
     @classmethod
-    def as_wide_as(cls, training: TrainingSettings) -> Self:
+    def from_training(cls, training: TrainingSettings) -> Self:
         """The target's optimiser and schedule, with its learning rates and length among the ones tried."""
         of_biases = training.learning_rates or (training.learning_rate,)
         of_head = (training.head_learning_rate,) if training.head_learning_rate else ()
@@ -83,7 +83,7 @@ def fit_head_only(
     search: HeadSearch | None = None,
     starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
     seed: int = 0,
-    shape: Shape | None = None,
+    shape: ProblemType | None = None,
 ) -> LinearClassifier:
     """Train the output layer with every candidate of the search, and keep the one that is best on dev.
 
@@ -162,7 +162,7 @@ def fit_head_only(
     )
 
 
-def _rows(shape: Shape, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
+def _rows(shape: ProblemType, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
     if isinstance(shape, Classification):
         labels = targets.labels if isinstance(targets, LabelledRows) else targets
         _, indices = checked(features, labels, classes, what)
@@ -216,7 +216,7 @@ def _train(
     for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
         for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
             totals = [epochs * steps_of_epoch for _, _, epochs in candidates]
-            factors = [rate_factor(search, step, total) if step < total else 0.0 for total in totals]
+            factors = [lr_multiplier(search, step, total) if step < total else 0.0 for total in totals]
             rates = [rate * factor for (_, rate, _), factor in zip(candidates, factors, strict=True)]
             seen = inputs[train.sequences(batch)]
             surprise = train.gradient(seen @ parameters.transpose(1, 2), batch)

@@ -49,7 +49,7 @@ class SliceGain:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateEvidence:
     """Everything that a verdict is made of; the champion's part is empty where there is none.
 
     Attributes:
@@ -102,7 +102,7 @@ class Verdict:
         }
 
 
-def judge(evidence: Evidence, rules: PromotionRules) -> Verdict:
+def judge(evidence: GateEvidence, rules: PromotionRules) -> Verdict:
     """Decide. A tie holds; what is certainly worse, or breaks a limit, is rejected."""
     checks = [_floor(evidence), *_gain(evidence, rules), *_slices(evidence, rules), *_flips(evidence, rules)]
     checks += [*_latency(evidence, rules), _size(evidence, rules), _spent(evidence, rules)]
@@ -134,13 +134,13 @@ def slice_gain(
     return SliceGain(name, rows, (better - worse) / rows, low, high)
 
 
-def _floor(evidence: Evidence) -> Check:
+def _floor(evidence: GateEvidence) -> Check:
     score, floor = evidence.challenger.score, evidence.floor
     said = f"{evidence.metric} {_points(score)} on {evidence.rows:,} gate rows, floor {_points(floor)}"
     return Check("floor", "PROMOTE" if score >= floor else "REJECT", said)
 
 
-def _gain(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+def _gain(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     gain, champion = evidence.gain, evidence.champion
     if gain is None or champion is None:
         return []
@@ -155,7 +155,7 @@ def _gain(evidence: Evidence, rules: PromotionRules) -> list[Check]:
     return [Check("gain", "HOLD", f"{said}: no certain gain")]
 
 
-def _slices(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+def _slices(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     checks = []
     for found in evidence.slices:
         said = (
@@ -174,7 +174,7 @@ def _slices(evidence: Evidence, rules: PromotionRules) -> list[Check]:
     return checks
 
 
-def _flips(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+def _flips(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     checks = []
     for name, most in rules.flips.items():
         rate = evidence.challenger.flips[name]
@@ -185,7 +185,7 @@ def _flips(evidence: Evidence, rules: PromotionRules) -> list[Check]:
     return checks
 
 
-def _latency(evidence: Evidence, rules: PromotionRules) -> list[Check]:
+def _latency(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     if evidence.champion is None:
         return []
     ours, theirs = evidence.challenger.seconds_a_row, evidence.champion.seconds_a_row
@@ -197,13 +197,13 @@ def _latency(evidence: Evidence, rules: PromotionRules) -> list[Check]:
     return [Check("latency", "PROMOTE" if ratio <= rules.latency_ratio else "HOLD", said)]
 
 
-def _size(evidence: Evidence, rules: PromotionRules) -> Check:
+def _size(evidence: GateEvidence, rules: PromotionRules) -> Check:
     kilobytes = evidence.challenger.adapter_bytes / 1000
     said = f"{kilobytes:,.1f} kB on disk, at most {rules.adapter_kilobytes:,g} kB"
     return Check("size", "PROMOTE" if kilobytes <= rules.adapter_kilobytes else "REJECT", said)
 
 
-def _spent(evidence: Evidence, rules: PromotionRules) -> Check:
+def _spent(evidence: GateEvidence, rules: PromotionRules) -> Check:
     """Each further score of decisions on the same rows asks for half, a third, … of the usual risk."""
     asked = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
     said = f"{evidence.decisions} decisions were taken on these gate rows before"

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from beft.bank.first_token import first_token_alone, reads_first_token_alone
-from beft.bank.gradients import taking_gradients
+from beft.bank.gradients import requires_grad_set
 from beft.errors import BeftError, InputError
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
 from beft.problems.classification import Classification
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.sites.batch_axis import (
     AnyClassifier,
     Batch,
@@ -81,7 +81,7 @@ def fisher_information(
     examples = 0
     # No parameter takes a gradient: the backward pass ends at the lowest output that is watched.
     floating = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    with evaluating(classifier), taking_gradients(floating, on=False), torch.enable_grad(), ExitStack() as stack:
+    with evaluating(classifier), requires_grad_set(floating, on=False), torch.enable_grad(), ExitStack() as stack:
         for batch, given, *sizes_given in batches:
             labels = torch.as_tensor(given)
             sizes = sizes_given[0] if sizes_given else torch.ones(len(labels), dtype=torch.int64)
@@ -162,7 +162,7 @@ def _squared_gradients(
 
     with output_hooks(modules, watch):
         outputs = classifier(batch)
-    shape: Shape = getattr(classifier, "shape", Classification())
+    shape: ProblemType = getattr(classifier, "shape", Classification())
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     loss = shape.losses(outputs, labels.to(outputs.device), sizes).sum()
     if roots and loss.requires_grad:

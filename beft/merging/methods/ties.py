@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.merging.deltas import Deltas, Weighted, as_wide_as, in_order, shares
+from beft.merging.deltas import Deltas, Weighted, canonical_order, in_widest_dtype, shares
 from beft.merging.registry import merge_method
 
 
@@ -31,7 +31,7 @@ def ties(adapters: Sequence[Weighted], *, density: float = 0.2, scale: float = 1
     """
     if not 0 < density <= 1:
         raise InputError(f"the density of ties must be above 0 and at most 1, not {density}")
-    ordered = in_order(adapters)
+    ordered = canonical_order(adapters)
     weights = torch.tensor(shares([weight for _, weight in ordered], "ties"), dtype=torch.float64).unsqueeze(1)
     trimmed = [trim(deltas, density) for deltas, _ in ordered]
     merged = {}
@@ -43,7 +43,7 @@ def ties(adapters: Sequence[Weighted], *, density: float = 0.2, scale: float = 1
         agrees = (changes.sign() == elected) & (elected != 0)
         mass = (weights * agrees).sum(0)
         mean = torch.where(mass > 0, (changes * agrees).sum(0) / mass.where(mass > 0, 1.0), 0.0)
-        merged[name] = as_wide_as(name, scale * mean, ordered)
+        merged[name] = in_widest_dtype(name, scale * mean, ordered)
     return merged
 
 

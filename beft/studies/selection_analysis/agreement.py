@@ -14,7 +14,7 @@ from beft.studies.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.over_cells import OverCells
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CellAgreement:
     method: str
     terms: tuple[str, ...]
     seeds: int
-    tau: Estimate
+    tau: ScoreInterval
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Agreement(OverCells):
     """
 
     cells: tuple[CellAgreement, ...]
-    overall: dict[str, Estimate]
+    overall: dict[str, ScoreInterval]
     notes: tuple[str, ...]
 
     def table(self) -> Table:

@@ -18,7 +18,7 @@ from beft.studies.selection_analysis.jackknife import Jackknifed, Kept, jackknif
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
 from beft.studies.selection_analysis.regret import scaled
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 _BOUNDS = (0.0, math.inf)
 _PLACES = 3
@@ -37,10 +37,10 @@ class MethodCarryOver:
         cost: ``carried`` minus ``own``: what saving the probe costs.
     """
 
-    matrix: tuple[tuple[Estimate | None, ...], ...]
-    own: Estimate
-    carried: Estimate
-    cost: Estimate
+    matrix: tuple[tuple[ScoreInterval | None, ...], ...]
+    own: ScoreInterval
+    carried: ScoreInterval
+    cost: ScoreInterval
 
 
 @dataclass(frozen=True)

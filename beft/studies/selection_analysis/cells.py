@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beft.errors import InputError
-from beft.importance.result import in_order
+from beft.importance.result import terms_in_order
 from beft.studies.selection_analysis.records import REGIMES, TermRecord, check_records
 
 Floats = NDArray[np.float64]
@@ -134,9 +134,9 @@ def _arranged(
     inert = {record.term for record in wanted if record.inert} if exclude_inert else set()
     wanted = [record for record in wanted if record.term not in inert and (record.value is not None or not measured)]
     by_key = {(record.seed, record.term): record for record in wanted}
-    chosen_terms = in_order({record.term for record in wanted})
+    chosen_terms = terms_in_order({record.term for record in wanted})
     if not chosen_terms:
-        left = f" ({', '.join(in_order(inert))}: inert)" if inert else ""
+        left = f" ({', '.join(terms_in_order(inert))}: inert)" if inert else ""
         raise InputError(f"no bias term of {cell.text()} can be compared{left}: the records lack importance or value")
     all_seeds = sorted({record.seed for record in wanted})
     seeds = [seed for seed in all_seeds if all((seed, term) in by_key for term in chosen_terms)]
@@ -149,7 +149,7 @@ def _arranged(
         scores = [[record.importance.get(method) for record in row] for row in grid]
         missing = [term for at, term in enumerate(chosen_terms) for row in scores if row[at] is None]
         if missing:
-            unable[method] = f"no score of {', '.join(in_order(set(missing)))}"
+            unable[method] = f"no score of {', '.join(terms_in_order(set(missing)))}"
         elif any(not any(row) for row in scores):
             unable[method] = "every candidate scores 0"
         else:
@@ -162,7 +162,7 @@ def _arranged(
         values=np.array([[_or_nan(record.value) for record in row] for row in grid]),
         dev_values=None if any(value is None for row in dev for value in row) else np.array(dev, dtype=np.float64),
         importance=importance,
-        inert=tuple(in_order(inert)),
+        inert=tuple(terms_in_order(inert)),
         unable=unable,
         left_out=tuple(seed for seed in all_seeds if seed not in seeds),
     )

@@ -28,7 +28,7 @@ from beft.studies.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.records import TermRecord
 from beft.studies.selection_analysis.regret import scaled
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 SETTINGS = ("learning_rate", "epochs")
 """What section 3.4 varies."""
@@ -51,11 +51,11 @@ class GapPoint:
     method: str
     seeds: int
     metric: str
-    importance: dict[str, Estimate]
-    value: dict[str, Estimate]
-    importance_gap: Estimate
-    value_gap: Estimate
-    beside: dict[str, Estimate]
+    importance: dict[str, ScoreInterval]
+    value: dict[str, ScoreInterval]
+    importance_gap: ScoreInterval
+    value_gap: ScoreInterval
+    beside: dict[str, ScoreInterval]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Trend:
     cell: Cell
     method: str
     points: int
-    gap: Estimate
-    level: Estimate
+    gap: ScoreInterval
+    level: ScoreInterval
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Gaps:
     along: tuple[str, ...]
     points: tuple[GapPoint, ...]
     trends: tuple[Trend, ...]
-    overall: dict[str, dict[str, Estimate]]
+    overall: dict[str, dict[str, ScoreInterval]]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def gaps(
 
 
 def _point(
-    table: CellTable, method: str, first: str, second: str, beside: Mapping[str, Estimate], confidence: float
+    table: CellTable, method: str, first: str, second: str, beside: Mapping[str, ScoreInterval], confidence: float
 ) -> GapPoint:
     one, other = table.terms.index(first), table.terms.index(second)
     scores, values = table.importance[method], table.values
@@ -249,7 +249,7 @@ def _trend(
     return jackknife(tau, len(seeds))
 
 
-def _beside(records: Sequence[TermRecord], confidence: float) -> dict[Cell, dict[str, Estimate]]:
+def _beside(records: Sequence[TermRecord], confidence: float) -> dict[Cell, dict[str, ScoreInterval]]:
     """The metric of the records without importance, by cell and name."""
     values: dict[Cell, dict[str, list[float]]] = {}
     for record in records:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from beft.evaluation.t_interval import t_interval
 from beft.studies.selection_analysis.cells import Cell, Floats
-from beft.tables import Estimate
+from beft.tables import ScoreInterval
 
 Kept = NDArray[np.int64]
 
@@ -50,11 +50,11 @@ class Jackknifed:
         pairs = zip(self.without, other.without, strict=True) if self.without and other.without else ()
         return Jackknifed(self.value - other.value, tuple(one - two for one, two in pairs))
 
-    def estimate(self, confidence: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    def estimate(self, confidence: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)) -> ScoreInterval:
         """The figure with its interval, cut to ``bounds``; without an interval where leaving out is not defined."""
         variances = [_variance(without) for without in self.without]
         if not variances:
-            return Estimate(self.value)
+            return ScoreInterval(self.value)
         return _interval(self.value, variances, [len(without) - 1 for without in self.without], confidence, bounds)
 
 
@@ -80,7 +80,7 @@ def jackknife(figure: Callable[..., float], *units: int, least: int = 1) -> Jack
     return Jackknifed(value, tuple(without))
 
 
-def mean_estimate(values: Floats, confidence: float = 0.95) -> Estimate:
+def mean_estimate(values: Floats, confidence: float = 0.95) -> ScoreInterval:
     """The mean of one number a seed [seeds], with its t-interval."""
     return jackknife(lambda kept: float(values[kept].mean()), len(values)).estimate(confidence)
 
@@ -90,7 +90,7 @@ def mean_over_cells(
     found: Sequence[Jackknifed],
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Estimate:
+) -> ScoreInterval:
     """The average of a figure over cells with its interval: over datasets from three on, else over the seeds.
 
     Args:
@@ -105,7 +105,7 @@ def mean_over_cells(
         without = np.array([values[of != dataset].mean() for dataset in range(len(datasets))])
         return Jackknifed(mean, (without,)).estimate(confidence, bounds)
     if not all(figure.without for figure in found):
-        return Estimate(mean)
+        return ScoreInterval(mean)
     variances = [_variance(without) / len(found) ** 2 for figure in found for without in figure.without]
     degrees = [len(without) - 1 for figure in found for without in figure.without]
     return _interval(mean, variances, degrees, confidence, bounds)
@@ -122,11 +122,11 @@ def _interval(
     degrees: Sequence[int],
     confidence: float,
     bounds: tuple[float, float],
-) -> Estimate:
+) -> ScoreInterval:
     """Student's t-interval of a sum of independent parts, its degrees of freedom by Welch and Satterthwaite."""
     variance = math.fsum(variances)
     if variance == 0:
-        return Estimate(value, value, value)
+        return ScoreInterval(value, value, value)
     freedom = 1 / math.fsum((part / variance) ** 2 / degree for part, degree in zip(variances, degrees, strict=True))
     low, high = t_interval(value, math.sqrt(variance), freedom, confidence)
-    return Estimate(value, max(low, bounds[0]), min(high, bounds[1]))
+    return ScoreInterval(value, max(low, bounds[0]), min(high, bounds[1]))

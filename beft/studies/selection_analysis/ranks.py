@@ -11,7 +11,7 @@ from beft.studies.selection_analysis.jackknife import mean_estimate
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
 from beft.studies.selection_analysis.regret import scaled
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TermRank:
     terms: int
     importance: float
     metric: str
-    value: Estimate | None
+    value: ScoreInterval | None
     values: tuple[float, ...]
     chosen: float
     inert: bool

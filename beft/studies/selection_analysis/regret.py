@@ -18,7 +18,7 @@ from beft.studies.selection_analysis.jackknife import Jackknifed, Kept, jackknif
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.over_cells import OverCells
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 RANDOM, VALUE, DEV = "random choice", "always value", "best on dev"
 """What stands beside the methods: a term drawn at random, the value bias without any probe, and the term whose own
@@ -45,7 +45,7 @@ class CellRegret:
     best: str
     chosen: dict[str, float]
     seeds: int
-    regret: Estimate
+    regret: ScoreInterval
     best_chosen: float
 
 
@@ -61,9 +61,9 @@ class OverallRegret:
     """
 
     cells: int
-    regret: Estimate
+    regret: ScoreInterval
     best_chosen: float
-    less_than: dict[str, Estimate]
+    less_than: dict[str, ScoreInterval]
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class Regret(OverCells):
         return Table("Regret of each selection by cell, points", columns, rows, notes=self.notes)
 
 
-def scaled(estimate: Estimate, by: float = 100.0) -> Estimate:
+def scaled(estimate: ScoreInterval, by: float = 100.0) -> ScoreInterval:
     """An estimate in another unit: in points, which are hundredths."""
     low, high = (None if end is None else by * end for end in (estimate.low, estimate.high))
-    return Estimate(by * estimate.value, low, high)
+    return ScoreInterval(by * estimate.value, low, high)
 
 
 def regret(
@@ -192,7 +192,9 @@ def _regret(values: Floats, choices: Floats, kept: Kept) -> float:
     return float(max((means.max() - choices[kept] @ means).mean(), 0.0))
 
 
-def _less_than(method: str, spreads: Mapping[str, Mapping[Cell, Jackknifed]], confidence: float) -> dict[str, Estimate]:
+def _less_than(
+    method: str, spreads: Mapping[str, Mapping[Cell, Jackknifed]], confidence: float
+) -> dict[str, ScoreInterval]:
     found = {}
     for line in (RANDOM, VALUE, DEV):
         both = [cell for cell in spreads[method] if line in spreads and cell in spreads[line]]

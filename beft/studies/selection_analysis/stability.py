@@ -13,7 +13,7 @@ from beft.studies.selection_analysis.kendall import TAU_RANGE, kendall_tau
 from beft.studies.selection_analysis.notes import common_notes
 from beft.studies.selection_analysis.over_cells import OverCells
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord
-from beft.tables import Column, Estimate, Table
+from beft.tables import Column, ScoreInterval, Table
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CellStability:
     method: str
     terms: tuple[str, ...]
     seeds: int
-    tau: Estimate
+    tau: ScoreInterval
     same_choice: float | None
 
 
@@ -47,7 +47,7 @@ class Stability(OverCells):
     """
 
     cells: tuple[CellStability, ...]
-    overall: dict[str, Estimate]
+    overall: dict[str, ScoreInterval]
     notes: tuple[str, ...]
 
     def table(self) -> Table:

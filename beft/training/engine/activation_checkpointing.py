@@ -11,7 +11,7 @@ from beft.sites.matching import match_layout
 
 
 @contextmanager
-def recomputed_layers(model: nn.Module, *, on: bool = True) -> Iterator[None]:
+def activation_checkpointing(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     """Within the context, each layer of the model keeps its inputs alone; results and dropout's masks are the same.
 
     This is done around the layers rather than by the model's own switch, which works only while it trains with dropout.

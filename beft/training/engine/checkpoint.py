@@ -18,7 +18,7 @@ from beft.files import write_bytes
 
 
 @dataclass
-class Position:
+class RunState:
     """How far one run has come.
 
     Attributes:
@@ -52,7 +52,7 @@ class Checkpoint:
     identity: str
 
 
-def write_checkpoint(checkpoint: Checkpoint, positions: list[Position], tensors: dict[str, Tensor]) -> None:
+def write_checkpoint(checkpoint: Checkpoint, positions: list[RunState], tensors: dict[str, Tensor]) -> None:
     """Replace the checkpoint on disk, whole or not at all."""
     # JSON of a float is exact in Python: it is read back bit for bit.
     header = {"identity": checkpoint.identity, "positions": json.dumps([asdict(one) for one in positions])}
@@ -60,12 +60,12 @@ def write_checkpoint(checkpoint: Checkpoint, positions: list[Position], tensors:
     write_bytes(checkpoint.path, save(found, metadata=header))
 
 
-def read_checkpoint(checkpoint: Checkpoint) -> tuple[list[Position], dict[str, Tensor]] | None:
+def read_checkpoint(checkpoint: Checkpoint) -> tuple[list[RunState], dict[str, Tensor]] | None:
     """Read a checkpoint; None when there is none, it is damaged, or it belongs to another pass."""
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
             header = file.metadata() or {}
-            positions = [Position(**one) for one in json.loads(header["positions"])]
+            positions = [RunState(**one) for one in json.loads(header["positions"])]
             # Copied: what is read is mapped from the file, and must outlive it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):

@@ -18,7 +18,7 @@ _MEASURED = 4  # rows
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """The cost of one forward and backward pass over a batch.
 
     Attributes:
@@ -37,7 +37,7 @@ class Estimate:
         return self.seconds / self.tokens * int(rows.encoded.lengths.sum()) * epochs
 
 
-def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate:
+def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> CostEstimate:
     """Measure a batch of the longest rows and one of middle length, down to the embeddings; nothing is changed.
 
     Dropout is off, so a training with dropout takes more of both. A few of the longest rows tell what a batch of them
@@ -72,7 +72,7 @@ def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> Estimate
         measure(longest)  # which also pays for what is set up once
         saved_bytes = sum(kept.values()) * rows // few
         seconds = measure(usual)
-    return Estimate(saved_bytes, seconds, int(usual["input_ids"].numel()))
+    return CostEstimate(saved_bytes, seconds, int(usual["input_ids"].numel()))
 
 
 def _embeddings(model: Any) -> list[nn.Module]:

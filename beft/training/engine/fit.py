@@ -23,9 +23,9 @@ from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
 from beft.sites.site import site_module
-from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.checkpoint import Checkpoint
-from beft.training.engine.cost import Estimate, estimate, readable_bytes, readable_seconds
+from beft.training.engine.cost import CostEstimate, estimate, readable_bytes, readable_seconds
 from beft.training.engine.identity import run_identity, training_identity
 from beft.training.engine.progress import Progress
 from beft.training.engine.trainer import TrainingPass
@@ -96,8 +96,8 @@ def _fit(
 ) -> list[RunResult | FailedRun]:
     """What ``fit`` does once it is known how the base is computed."""
     if at_once is None:
-        with recomputed_layers(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
-            cost = estimate(classifier, train, max(_rows_at_once(run) for run in runs))
+        with activation_checkpointing(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
+            cost = estimate(classifier, train, max(_rows_computed_at_once(run) for run in runs))
         seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
         progress(
             f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
@@ -167,13 +167,13 @@ def _axes(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> d
     return {name: one_axis(measured[name]) if measured else None for name in modules}
 
 
-def _rows_at_once(run: Run) -> int:
+def _rows_computed_at_once(run: Run) -> int:
     """The rows of a run that are computed at once."""
     settings = run.settings
-    return min(settings.batch_size, settings.rows_at_once or settings.batch_size)
+    return min(settings.batch_size, settings.micro_batch_size or settings.batch_size)
 
 
-def _most_at_once(classifier: Classifier, cost: Estimate) -> int:
+def _most_at_once(classifier: Classifier, cost: CostEstimate) -> int:
     """How many runs fit into the free memory together."""
     return max(1, int(_USABLE * available_bytes(classifier.device) / max(1, cost.saved_bytes)))
 
@@ -195,7 +195,7 @@ def _plan(
         alone = any(axes[site.module] is None for site in run.sites)
         # How the base computes is the same for all runs of a pass.
         settings = run.settings
-        shared = (settings.dropout, settings.rows_at_once, settings.activation_checkpointing)
+        shared = (settings.dropout, settings.micro_batch_size, settings.activation_checkpointing)
         groups.setdefault(("alone", index) if alone else shared, []).append(index)
     plan = [group[start : start + at_once] for group in groups.values() for start in range(0, len(group), at_once)]
     progress(f"{len(runs)} runs in {len(plan)} {'pass' if len(plan) == 1 else 'passes'}")

@@ -39,7 +39,9 @@ def at_each_rate(run: Run) -> list[Run]:
     ]
 
 
-def best_on_dev(run: Run, results: Sequence[Result | FailedRun], progress: Callable[[str], None] = log.info) -> Result:
+def best_learning_rate(
+    run: Run, results: Sequence[Result | FailedRun], progress: Callable[[str], None] = log.info
+) -> Result:
     """The result with the best dev metric; lower dev loss decides between equals, then the order.
 
     A rate that failed is left out.
@@ -61,7 +63,7 @@ def best_on_dev(run: Run, results: Sequence[Result | FailedRun], progress: Calla
     if len(results) == 1:
         return replace(known[0], run=replace(known[0].run, name=run.name))
     tried = tuple(_on_dev(result) for result in results)
-    chosen = known[best_tried([one for one in tried if "failed" not in one])]
+    chosen = known[best_trial([one for one in tried if "failed" not in one])]
     listed = ", ".join(
         f"{one['learning_rate']:g}: " + ("failed" if "failed" in one else f"{one['dev_metric']:.4f}") for one in tried
     )
@@ -74,7 +76,7 @@ def best_on_dev(run: Run, results: Sequence[Result | FailedRun], progress: Calla
     )
 
 
-def best_tried(tried: Sequence[Mapping[str, Any]]) -> int:
+def best_trial(tried: Sequence[Mapping[str, Any]]) -> int:
     """Which of several has the best ``dev_metric``; lower ``dev_loss`` decides between equals, then the order."""
     return max(range(len(tried)), key=lambda at: (*rank_on_dev(tried[at]["dev_metric"], tried[at]["dev_loss"]), -at))
 

@@ -18,7 +18,7 @@ class Scheduled(Protocol):
         """Share of the steps in which the rate rises."""
 
 
-def rate_factor(settings: Scheduled, step: int, total: int) -> float:
+def lr_multiplier(settings: Scheduled, step: int, total: int) -> float:
     """The share of the peak learning rate at the next step: a linear rise, then constant or a linear fall to zero.
 
     Args:

@@ -20,10 +20,10 @@ from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult,
 from beft.models.classifier import Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import RowAxis
-from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.checkpoint import (
     Checkpoint,
-    Position,
+    RunState,
     random_state,
     read_checkpoint,
     set_random_state,
@@ -31,7 +31,7 @@ from beft.training.engine.checkpoint import (
 )
 from beft.training.engine.optimizer import StackedAdamW
 from beft.training.engine.progress import Progress
-from beft.training.engine.schedule import chosen_epoch, rate_factor
+from beft.training.engine.schedule import chosen_epoch, lr_multiplier
 from beft.training.engine.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
@@ -83,7 +83,7 @@ class TrainingPass:
             [one.head_learning_rate or one.learning_rate for one in settings],
         )
         self.best = self.stack.values.clone()
-        self.positions = [Position() for _ in runs]
+        self.positions = [RunState() for _ in runs]
         self.batches: list[list[np.ndarray]] = [[] for _ in runs]
         self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
         self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
@@ -101,7 +101,7 @@ class TrainingPass:
         try:
             model = self.classifier.model
             with (
-                recomputed_layers(model, on=self.runs[0].settings.activation_checkpointing),
+                activation_checkpointing(model, on=self.runs[0].settings.activation_checkpointing),
                 Bank(model, self.stack.deltas, self.stack.head, axes=self.axes) as bank,
             ):
                 while alive := [run for run, position in enumerate(self.positions) if not position.stopped]:
@@ -192,7 +192,7 @@ class TrainingPass:
         settings = [run.settings for run in self.runs]
         lengths = self.train.lengths[rows]
         least = max(one.batch_size for one in settings)
-        return parts_of_like_length(lengths, least=least, most=settings[0].rows_at_once)
+        return parts_of_like_length(lengths, least=least, most=settings[0].micro_batch_size)
 
     def _fail(self, run: int, what: str) -> None:
         """End a run that cannot go on."""
@@ -202,7 +202,7 @@ class TrainingPass:
 
     def _rate(self, run: int) -> float:
         """The share of the peak learning rate at a run's next step."""
-        return rate_factor(self.runs[run].settings, self.positions[run].step, self.total_steps[run])
+        return lr_multiplier(self.runs[run].settings, self.positions[run].step, self.total_steps[run])
 
     def _end_epoch(self, bank: Bank, runs: Sequence[int]) -> None:
         """Measure the runs whose epoch ended, keep the best parameters, and stop the runs that are done."""

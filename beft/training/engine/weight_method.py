@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from beft.bank.gradients import taking_gradients
+from beft.bank.gradients import requires_grad_set
 from beft.errors import InputError
 from beft.models.classifier import Batch, Classifier
 from beft.sites.matching import match_layout
@@ -173,7 +173,7 @@ def used_parameters(classifier: Classifier, batch: Batch) -> dict[str, nn.Parame
     """
     named = dict(classifier.model.named_parameters())
     trainable = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
-    with torch.enable_grad(), taking_gradients(trainable.values(), on=True):
+    with torch.enable_grad(), requires_grad_set(trainable.values(), on=True):
         gradients = torch.autograd.grad(classifier(batch).sum(), list(trainable.values()), allow_unused=True)
     used = {name: named[name] for name, gradient in zip(trainable, gradients, strict=True) if gradient is not None}
     match = match_layout(classifier.model)

@@ -23,10 +23,10 @@ from beft.inference.predictions import measure_runs
 from beft.inference.runs import LabelledRows, Metric, Run, diverged, peak_memory
 from beft.models.classifier import Classifier
 from beft.process_state import seeded, with_own_threads
-from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.optimizer import BETAS
 from beft.training.engine.progress import Progress
-from beft.training.engine.schedule import chosen_epoch, rate_factor
+from beft.training.engine.schedule import chosen_epoch, lr_multiplier
 from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
 
 log = logging.getLogger("beft.training.engine.fit")
@@ -122,7 +122,7 @@ def fit_weights(
     try:
         with (
             first_token_alone(classifier.model, on=first_token),
-            recomputed_layers(classifier.model, on=run.settings.activation_checkpointing),
+            activation_checkpointing(classifier.model, on=run.settings.activation_checkpointing),
             method.attached(classifier, start) as weights,
             Bank(classifier.model, {}, {name: value.requires_grad_(True) for name, value in head.items()}),
         ):
@@ -225,7 +225,7 @@ class _Training:
         self.classifier.train(settings.dropout)
         total = 0.0
         lengths = self.train.lengths[rows]
-        for part in parts_of_like_length(lengths, least=settings.batch_size, most=settings.rows_at_once):
+        for part in parts_of_like_length(lengths, least=settings.batch_size, most=settings.micro_batch_size):
             outputs = self.classifier(self.train.batch(rows[part], device))
             targets = self.train.targets(rows[part]).to(device)
             each = self.classifier.shape.losses(outputs, targets, self.train.sizes_of(rows[part]))
@@ -235,7 +235,7 @@ class _Training:
         if not np.isfinite(total):
             raise TrainingError(diverged(self.run, f"the loss is {total} at step {self.steps + 1}"))
         torch.nn.utils.clip_grad_norm_(self.values, settings.clip_norm)
-        factor = rate_factor(settings, self.steps, self.total)
+        factor = lr_multiplier(settings, self.steps, self.total)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         self.optimizer.step()

@@ -17,7 +17,7 @@ from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 
@@ -36,7 +36,7 @@ OLD = {
 }
 
 
-def export(model: Any, tokenizer: Any, root: Path, shape: Shape, labels: tuple[str, ...]) -> Predictor:
+def export(model: Any, tokenizer: Any, root: Path, shape: ProblemType, labels: tuple[str, ...]) -> Predictor:
     """Save a base, and an adapter of it folded into a plain model; what predicts with the adapter itself."""
     model.save_pretrained(root / "base")
     tokenizer.save_pretrained(root / "base")

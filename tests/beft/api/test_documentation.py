@@ -55,7 +55,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert merge.startswith("beft.merge([a, b]")
     small = textwrap.dedent("""
         import beft, beft.settings
-        beft.settings.EPOCHS = beft.settings.MOST_EPOCHS = 1
+        beft.settings.EPOCHS = beft.settings.MAX_EPOCHS = 1
         load = beft.load_dataset
         beft.load_dataset = lambda name, size: load(name, size=40, test_rows=20, gate_rows=0)
     """)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.errors import InputError
-from beft.heads.logistic_regression import COSTS, TOLERANCE, fit_logistic_regression, logistic_regression_head
+from beft.heads.logistic_regression import C_GRID, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.inference.features import extract_features
 from beft.inference.runs import Run
 from beft.settings import TrainingSettings
@@ -63,7 +63,7 @@ def test_logistic_regression_is_the_scikit_learn_pipeline_of_the_best_c(classes:
     train, dev, test = rows(120, classes, 0), rows(60, classes, 1), rows(50, classes, 2)
     fitted = fit_logistic_regression(*train, *dev, classes=classes)
     by_hand = []
-    for cost in COSTS:
+    for cost in C_GRID:
         model = pipeline(cost, train)
         loss = -np.log(model.predict_proba(dev[0])[np.arange(60), dev[1]]).mean()
         by_hand.append((model.score(*dev), -loss, -cost))
@@ -78,9 +78,9 @@ def test_logistic_regression_is_the_scikit_learn_pipeline_of_the_best_c(classes:
 
 
 def test_the_grid_is_the_promised_one() -> None:
-    assert COSTS[0] == pytest.approx(1e-3)
-    assert COSTS[-1] == pytest.approx(1e2)
-    assert np.ptp(np.diff(np.log10(COSTS))) < 1e-9
+    assert C_GRID[0] == pytest.approx(1e-3)
+    assert C_GRID[-1] == pytest.approx(1e2)
+    assert np.ptp(np.diff(np.log10(C_GRID))) < 1e-9
 
 
 def test_only_train_standardises_and_only_dev_chooses() -> None:
@@ -119,7 +119,7 @@ def test_the_metric_chooses() -> None:
     features = labels[:, None] * 1.2 + generator.normal(size=(200, 5))
     train, dev = (features[:120], labels[:120]), (features[120:], labels[120:])
     fitted = fit_logistic_regression(*train, *dev, classes=2, metric="f1")
-    by_hand = max(f1_score(dev[1], pipeline(cost, train).predict(dev[0])) for cost in COSTS)
+    by_hand = max(f1_score(dev[1], pipeline(cost, train).predict(dev[0])) for cost in C_GRID)
     assert fitted.details["dev"] == pytest.approx(by_hand)
     with pytest.raises(InputError, match="use macro_f1"):
         fit_logistic_regression(*rows(30, 3, 0), *rows(30, 3, 1), classes=3, metric="f1")
@@ -134,12 +134,12 @@ def test_the_head_s_logits_are_scikit_learn_s_decision_function(classes: int, wi
     assert (weight.shape, bias.shape) == ((classes, 6), (classes,))
     assert weight.dtype == bias.dtype == torch.float32
     logits = (torch.tensor(dev[0]) @ weight.double().T + bias.double()).numpy()
-    decisions = [one_scale(cost, train).decision_function(dev[0]) for cost in COSTS]
+    decisions = [one_scale(cost, train).decision_function(dev[0]) for cost in C_GRID]
     found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
     errors = [float(np.abs(found - decision).max()) for decision in decisions]
     assert min(errors) < 2e-3  # one C of the grid, exactly
     if with_dev:
-        losses = [log_loss(dev[1], one_scale(cost, train).predict_proba(dev[0])) for cost in COSTS]
+        losses = [log_loss(dev[1], one_scale(cost, train).predict_proba(dev[0])) for cost in C_GRID]
         assert int(np.argmin(errors)) == int(np.argmin(losses)), "the C with the lowest cross-entropy on dev"
     if classes == 2:
         assert torch.equal(weight[0], -weight[1])
@@ -253,11 +253,11 @@ def test_head_only_reaches_the_convex_optimum_when_it_is_left_to() -> None:
 
 def test_the_search_is_as_wide_as_the_target_s() -> None:
     training = TrainingSettings(epochs=40, learning_rate=2e-3, head_learning_rate=5e-4, schedule="constant")
-    search = HeadSearch.as_wide_as(training)
+    search = HeadSearch.from_training(training)
     assert {2e-3, 5e-4} < set(search.learning_rates)
     assert search.epochs == (40, 80)
     assert (search.schedule, search.batch_size, search.adam_epsilon) == ("constant", 16, 1e-6)
-    assert HeadSearch.as_wide_as(TrainingSettings(epochs=6)).epochs == (6, 32)
+    assert HeadSearch.from_training(TrainingSettings(epochs=6)).epochs == (6, 32)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "constant"])

@@ -14,7 +14,7 @@ from beft.comparison.baselines.lora import Lora
 from beft.comparison.measuring import measure, measure_many
 from beft.comparison.registry import METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
-from beft.comparison.table import method_rows, side_by_side
+from beft.comparison.table import method_rows, methods_table
 from beft.datasets.prepared import PreparedData
 from beft.errors import InputError, TrainingError
 from beft.heads.logistic_regression import fit_logistic_regression
@@ -226,7 +226,7 @@ def test_rows_are_means_over_seeds_with_their_interval(found: list) -> None:
     score = found[3].scores["test"]["accuracy"]
     assert (rows["query"].estimate.low, rows["query"].estimate.high) == (score.low, score.high)
     refused = NotAvailable(MethodRun("prefix", 0), "takes no prefix")
-    text = side_by_side(list(rows.values()), [refused, refused], title="films", metric="accuracy").to_markdown()
+    text = methods_table(list(rows.values()), [refused, refused], title="films", metric="accuracy").to_markdown()
     assert "| key (inert: head alone) | 1 | 66 |" in text
     assert text.count("prefix: takes no prefix") == 1
     assert "Up to 5 trainings shared a pass" in text
@@ -276,7 +276,7 @@ def test_a_run_that_fails_says_why_and_the_others_keep_their_results(session: Se
     assert isinstance(found[3], MethodResult)
     with pytest.raises(TrainingError, match="a learning_rate below"):
         measure(session, "value", training=lost, progress=quiet)
-    shown = side_by_side(method_rows([found[0]], "accuracy"), [found[1]], title="films", metric="accuracy")
+    shown = methods_table(method_rows([found[0]], "accuracy"), [found[1]], title="films", metric="accuracy")
     assert any(note.startswith("value, seed 0, failed: ") for note in shown.notes)
 
 

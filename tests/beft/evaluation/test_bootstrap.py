@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from beft.errors import InputError
 from beft.evaluation.bootstrap import (
     bootstrap,
-    exchange_test,
     group_rows,
     metric_values,
+    paired_permutation_test,
     percentile_interval,
 )
 from beft.metrics.registry import METRICS
@@ -81,12 +81,12 @@ def test_the_interval_is_seeded_and_does_not_depend_on_portions(monkeypatch: pyt
 
     whole, p_whole = (
         draw(7),
-        exchange_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
+        paired_permutation_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
     )
     monkeypatch.setattr("beft.evaluation.bootstrap._NUMBERS_AT_ONCE", 100)
     portions, p_portions = (
         draw(7),
-        exchange_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
+        paired_permutation_test(groups, KINDS[0], [0], [1], resamples=500, generator=np.random.default_rng(7)),
     )
     for name in NAMES:
         assert np.array_equal(whole[name], portions[name])
@@ -143,7 +143,9 @@ def test_exchange_test_of_accuracy_is_the_exact_sign_test(better: int, worse: in
     predicted[1, :better] = 0
     predicted[0, better : better + worse] = 0
     groups = group_rows(np.ones(rows, dtype=int), predicted, 2)
-    found = exchange_test(groups, METRICS["accuracy"], [0], [1], resamples=50_000, generator=np.random.default_rng(0))
+    found = paired_permutation_test(
+        groups, METRICS["accuracy"], [0], [1], resamples=50_000, generator=np.random.default_rng(0)
+    )
     exact = binomtest(better, better + worse, alternative="greater").pvalue
     assert found == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / 50_000) + 2e-5)
 
@@ -160,7 +162,7 @@ def test_false_gains_are_as_rare_as_promised() -> None:
         groups = group_rows(truth, predicted, 2)
         draws = bootstrap(groups, [kind], resamples=300, generator=generator)["matthews"]
         low, _ = percentile_interval(draws[:, 0] - draws[:, 1], 0.95)
-        p_value = exchange_test(groups, kind, [0], [1], resamples=300, generator=generator)
+        p_value = paired_permutation_test(groups, kind, [0], [1], resamples=300, generator=generator)
         by_interval += low > 0
         by_both += low > 0 and p_value <= 0.025
     assert by_both <= by_interval
@@ -173,7 +175,7 @@ def test_equal_methods_tie() -> None:
     draws = bootstrap(groups, KINDS, resamples=200, generator=np.random.default_rng(0))
     for kind in KINDS:
         assert np.array_equal(draws[kind.name][:, 0], draws[kind.name][:, 1])
-        assert exchange_test(groups, kind, [0], [1], resamples=200, generator=np.random.default_rng(0)) == 1.0
+        assert paired_permutation_test(groups, kind, [0], [1], resamples=200, generator=np.random.default_rng(0)) == 1.0
 
 
 @pytest.mark.parametrize("truth", [np.zeros(1, dtype=int), np.zeros(30, dtype=int), np.arange(30) % 2])
@@ -182,7 +184,9 @@ def test_constant_predictions_give_finite_numbers(truth: np.ndarray, constant: i
     groups = group_rows(truth, np.stack([np.full(len(truth), constant), truth]), 2)
     draws = bootstrap(groups, KINDS, resamples=200, generator=np.random.default_rng(0))
     assert all(np.isfinite(values).all() for values in draws.values())
-    p_value = exchange_test(groups, METRICS["f1"], [0], [1], resamples=200, generator=np.random.default_rng(0))
+    p_value = paired_permutation_test(
+        groups, METRICS["f1"], [0], [1], resamples=200, generator=np.random.default_rng(0)
+    )
     assert 0 < p_value <= 1
 
 
@@ -191,7 +195,9 @@ def test_runs_are_exchanged_in_pairs() -> None:
     groups = group_rows(truth, np.stack([truth, truth, predicted[0], predicted[1], predicted[1]]), 2)
 
     def p_value(first: list[int], second: list[int]) -> float:
-        return exchange_test(groups, KINDS[0], first, second, resamples=500, generator=np.random.default_rng(0))
+        return paired_permutation_test(
+            groups, KINDS[0], first, second, resamples=500, generator=np.random.default_rng(0)
+        )
 
     assert p_value([0, 1], [2]) == p_value([0], [2])  # equal runs count as one
     assert p_value([0, 1], [2, 3]) < 0.01 < 0.9 < p_value([2, 3], [0, 1])

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, binomtest, kstest, pearsonr, spearmanr
 
 from beft.errors import InputError
-from beft.evaluation.bootstrap import bootstrap, exchange_test, percentile_interval, single_units
+from beft.evaluation.bootstrap import bootstrap, paired_permutation_test, percentile_interval, single_units
 from beft.evaluation.records import Evaluation, SplitEvaluation
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric
@@ -226,7 +226,9 @@ def test_p_values_are_uniform_where_methods_are_interchangeable(name: str) -> No
     for _ in range(250):
         truth, shared, *own = generator.normal(0, 1, (4, 40))
         units = single_units(truth, [truth + shared + one for one in own])
-        p_values.append(exchange_test(units, known_metric(name), [0], [1], resamples=150, generator=generator))
+        p_values.append(
+            paired_permutation_test(units, known_metric(name), [0], [1], resamples=150, generator=generator)
+        )
     assert kstest(p_values, "uniform").pvalue > 1e-3
 
 

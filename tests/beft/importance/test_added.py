@@ -16,7 +16,7 @@ from beft.bank.inertness import inert_terms, measure_inertness
 from beft.errors import BeftError
 from beft.importance.methods.fisher import fisher_information
 from beft.importance.methods.projection_ratio import projection_ratio_of
-from beft.importance.probe_result import Evidence
+from beft.importance.probe_result import ProbeResult
 from beft.importance.registry import score
 from beft.settings import Settings
 from beft.sites.site import find_sites, read_bias
@@ -25,14 +25,14 @@ from tests.beft.importance.methods.test_fisher import Plain
 
 torch.set_num_threads(1)
 
-Probe = Callable[[str, tuple[str, ...]], Evidence]
+Probe = Callable[[str, tuple[str, ...]], ProbeResult]
 
 
 @pytest.fixture
 def probe(tiny: Callable[..., Any]) -> Probe:
     """A probe of 30 steps over a tiny base, with biases added where it has none."""
 
-    def run(family: str, terms: tuple[str, ...]) -> Evidence:
+    def run(family: str, terms: tuple[str, ...]) -> ProbeResult:
         model = tiny(family, dtype=torch.float64).requires_grad_(False)
         sites = find_sites(model, terms, add=True)
         ids = torch.randint(3, 128, (16, 8), generator=torch.Generator().manual_seed(0))
@@ -51,7 +51,7 @@ def probe(tiny: Callable[..., Any]) -> Probe:
             for site in sites
         }
         after = {site: before[site] + deltas[site].detach() for site in sites}
-        return Evidence(before, after, information, inert)
+        return ProbeResult(before, after, information, inert)
 
     return run
 

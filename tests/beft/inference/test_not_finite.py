@@ -24,9 +24,9 @@ from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.models.language_model import LanguageModel
 from beft.problems.classification import Classification
-from beft.training.engine.learning_rates import best_tried
+from beft.training.engine.learning_rates import best_trial
 from beft.training.engine.schedule import chosen_epoch
-from tests.beft.inference.test_threads import SHAPES, save_adapter
+from tests.beft.inference.test_threads import PROBLEM_TYPES, save_adapter
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import load, make_adapter, save_base
@@ -64,7 +64,7 @@ def test_the_best_is_never_one_that_is_not_finite_whatever_the_order() -> None:
     ]
     for order in itertools.permutations(records):
         assert chosen_epoch("best", order) == 3
-        assert order[best_tried(order)]["epoch"] == 3
+        assert order[best_trial(order)]["epoch"] == 3
         scores = [Score(record["dev_metric"], record["dev_loss"]) for record in order]
         assert best([((1.0,), score) for score in scores])[1] == Score(0.5, 0.7)
         merges = [DevScore({}, record["dev_metric"], record["dev_loss"]) for record in order]
@@ -122,7 +122,7 @@ def test_a_predictor_whose_base_gives_nan_says_so(tmp_path: Path) -> None:
 
 def test_a_predictor_whose_base_generates_from_nan_says_so(tmp_path: Path) -> None:
     """An empty answer would pass for one."""
-    base, folder = save_adapter(build_tiny, tmp_path, *SHAPES["generation"])
+    base, folder = save_adapter(build_tiny, tmp_path, *PROBLEM_TYPES["generation"])
     predictor = Predictor(folder, base=base, device="cpu")
     assert predictor.predict(["abc", "ab"])
     output = predictor.classifier.model.get_output_embeddings()

@@ -22,7 +22,7 @@ from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
-from beft.problems.shape import Shape
+from beft.problems.shape import ProblemType
 from beft.settings import Quantization
 from tasks.registry.package import save_model
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer
@@ -65,7 +65,7 @@ def texts_of(words: Sequence[str], *, separator: str = " ") -> list[list[str]]:
     ]
 
 
-def save_adapter(tiny: Callable[..., Any], root: Path, shape: Shape, labels: Sequence[str]) -> tuple[Path, Path]:
+def save_adapter(tiny: Callable[..., Any], root: Path, shape: ProblemType, labels: Sequence[str]) -> tuple[Path, Path]:
     """The folders of a tiny base and of an adapter of it."""
     base = root / "base"
     if shape.has_head:
@@ -78,30 +78,30 @@ def save_adapter(tiny: Callable[..., Any], root: Path, shape: Shape, labels: Seq
     return base, root / "adapter"
 
 
-def opened(base: Path, shape: Shape, labels: Sequence[str], quantization: Quantization = "none") -> Classifier:
+def opened(base: Path, shape: ProblemType, labels: Sequence[str], quantization: Quantization = "none") -> Classifier:
     compute = Compute("cpu", "fp32", 1, quantization)
     return load_classifier(resolve_base(str(base)), labels, compute=compute, pooling="model", shape=shape)
 
 
-SHAPES: dict[str, tuple[Shape, tuple[str, ...]]] = {
+PROBLEM_TYPES: dict[str, tuple[ProblemType, tuple[str, ...]]] = {
     "classification": (Classification(), LABELS),
     "candidates": (Candidates(PROMPT, ("no", "yes")), ("no", "yes")),
     "generation": (LanguageModeling(PROMPT, free=True, max_new_tokens=5), ()),
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", PROBLEM_TYPES)
 def test_eight_threads_get_what_each_gets_alone(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
-    shape, labels = SHAPES[name]
+    shape, labels = PROBLEM_TYPES[name]
     base, adapter = save_adapter(tiny, tmp_path, shape, labels)
     predictor = Predictor(adapter, base=base, device="cpu", batch_size=2)
     questions = texts_of(WORDS) if shape.has_head else texts_of(LETTERS, separator="")
     check_same(questions, predictor.predict)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", PROBLEM_TYPES)
 def test_eight_threads_get_it_through_mlflow(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
-    shape, labels = SHAPES[name]
+    shape, labels = PROBLEM_TYPES[name]
     base, folder = save_adapter(tiny, tmp_path, shape, labels)
     adapter, made = Adapter.load(folder), mlflow.models.Model()
     save_model(tmp_path / "model", folder, adapter, made, base=base, pairs=False, seen=[], metadata={})
@@ -112,7 +112,7 @@ def test_eight_threads_get_it_through_mlflow(name: str, tiny: Callable[..., Any]
 
 def test_a_language_model_is_computed_by_eight_threads(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """The classifier itself, without a predictor that lets one in after the other."""
-    shape, labels = SHAPES["candidates"]
+    shape, labels = PROBLEM_TYPES["candidates"]
     base, _ = save_adapter(tiny, tmp_path, shape, labels)
     classifier = opened(base, shape, labels)
 

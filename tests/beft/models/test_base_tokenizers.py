@@ -22,7 +22,7 @@ from beft.models.device import Compute
 from beft.models.tokenizer_loading import check_known, known_tokens, model_positions
 from beft.problems.multiple_choice import MultipleChoice
 from beft.training.inspection import inspect_base
-from tests.beft.inference.test_threads import SHAPES, opened, save_adapter
+from tests.beft.inference.test_threads import PROBLEM_TYPES, opened, save_adapter
 from tests.beft.models.test_base_files import Change, alone, both, entries, parts, without, write
 from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base, tiny_tokenizer
 
@@ -270,9 +270,9 @@ def test_it_is_the_row_that_is_named_where_rows_have_several_sequences(base: Pat
 
 
 def test_a_token_beyond_the_embeddings_is_named_before_an_answer_is_generated(tiny: Tiny, tmp_path: Path) -> None:
-    base, _ = save_adapter(tiny, tmp_path, *SHAPES["generation"])
+    base, _ = save_adapter(tiny, tmp_path, *PROBLEM_TYPES["generation"])
     first = added(base, 3)
-    make_adapter(opened(base, *SHAPES["generation"])).save(tmp_path / "later")
+    make_adapter(opened(base, *PROBLEM_TYPES["generation"])).save(tmp_path / "later")
     predictor = Predictor(tmp_path / "later", base=base, device="cpu")
     with pytest.raises(
         InputError, match=rf"row 1 has the token 'new2' \(id {first + 2}\), but the base has embeddings"

@@ -78,7 +78,7 @@ def plain(classifier: Classifier) -> Classifier:
             if layer.bias is not None:
                 linear.bias.copy_(layer.bias)
         model.set_submodule(path, linear)
-    return classifier.over(model)
+    return classifier.with_model(model)
 
 
 def wide(classifier: Classifier) -> Classifier:
@@ -223,7 +223,7 @@ def test_inertness_is_measured_on_a_narrow_base_without_a_wide_copy(
     before = classifier(batch_of_texts())
     sites = find_sites(model, ["query", "key", "value"], add=True)
     measured = measure_inertness(
-        model, sites, batch=batch_of_texts(), logits=lambda twin, batch: classifier.over(twin)(batch)
+        model, sites, batch=batch_of_texts(), logits=lambda twin, batch: classifier.with_model(twin)(batch)
     )
     assert inert_terms(measured) == {"query": False, "key": inert, "value": False}
     assert torch.equal(classifier(batch_of_texts()), before)

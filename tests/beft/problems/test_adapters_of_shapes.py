@@ -15,17 +15,17 @@ from beft.inference.predictor import Predictor
 from beft.models.base import is_decoder, load_classifier, resolve_base
 from beft.models.device import Compute
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import choose_shape
+from beft.problems.choosing import choose_problem_type
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
-from beft.problems.registry import read_shape
+from beft.problems.registry import read_problem_type
 from beft.problems.regression import Regression
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import load, make_adapter, save_base
 
-SHAPES = [
+PROBLEM_TYPES = [
     Classification(),
     Regression(),
     MultipleChoice(),
@@ -53,27 +53,27 @@ def adapter_of(language_model):
     return make_adapter(language_model, ("query", "value"))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", PROBLEM_TYPES)
 def test_a_shape_is_read_as_it_was_written(shape):
     value = json.loads(json.dumps(shape.to_json()))
-    again = read_shape(value)
+    again = read_problem_type(value)
     assert type(again) is type(shape) and again.to_json() == shape.to_json()
     assert again.new_tokens == shape.new_tokens
 
 
 def test_what_is_no_shape_is_named():
     with pytest.raises(InputError, match="regression"):
-        read_shape({"name": "regresion"})
+        read_problem_type({"name": "regresion"})
     with pytest.raises(InputError, match="needs a prompt"):
-        read_shape({"name": "candidates"})
+        read_problem_type({"name": "candidates"})
     with pytest.raises(InputError, match="max_new_tokens"):
-        read_shape({**SHAPES[5].to_json(), "max_new_tokens": 0})
+        read_problem_type({**PROBLEM_TYPES[5].to_json(), "max_new_tokens": 0})
 
 
 def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
     from peft import PeftModel
 
-    language_model = opened(decoder, SHAPES[3], ("no", "yes"))
+    language_model = opened(decoder, PROBLEM_TYPES[3], ("no", "yes"))
     adapter = adapter_of(language_model)
     adapter.save(tmp_path / "adapter")
     assert adapter.peft.opens == "whole" and not adapter.head
@@ -90,20 +90,20 @@ def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
 
 
 def test_a_folded_language_model_is_a_plain_one(decoder, tmp_path):
-    language_model = opened(decoder, SHAPES[5])
+    language_model = opened(decoder, PROBLEM_TYPES[5])
     adapter = adapter_of(language_model)
     adapter.fold(language_model, tmp_path / "plain")
     encoded = encode_prompted(language_model.tokenizer, ["abc="], [["yes", "n!"]], max_length=20)
     batch = encoded.batch([0, 1])
-    folded = language_model.over(AutoModelForCausalLM.from_pretrained(tmp_path / "plain"))
+    folded = language_model.with_model(AutoModelForCausalLM.from_pretrained(tmp_path / "plain"))
     with torch.no_grad(), adapter.attached(language_model):
         torch.testing.assert_close(folded(batch), language_model(batch), rtol=0, atol=1e-5)
 
 
 def test_an_adapter_fits_its_own_shape_alone(decoder, tmp_path):
-    adapter = adapter_of(opened(decoder, SHAPES[3], ("no", "yes")))
+    adapter = adapter_of(opened(decoder, PROBLEM_TYPES[3], ("no", "yes")))
     with pytest.raises(InputError, match="shape is candidates, the classifier's language_model"):
-        adapter.bank(opened(decoder, SHAPES[4], ("no", "yes")))
+        adapter.bank(opened(decoder, PROBLEM_TYPES[4], ("no", "yes")))
 
 
 def test_a_record_from_before_there_were_shapes_is_of_a_classification(tmp_path):
@@ -121,7 +121,7 @@ def test_a_base_without_its_output_layer_is_no_language_model(tmp_path):
     model = build_tiny("opt", causal=True, tie_word_embeddings=False)
     save_base(tmp_path, model)  # without what stands on top
     with pytest.raises(InputError, match=r"does not hold lm_head\.weight"):
-        opened(tmp_path, SHAPES[5])
+        opened(tmp_path, PROBLEM_TYPES[5])
 
 
 @pytest.mark.parametrize(("family", "expected"), [("opt", True), ("gpt2", True), ("qwen2", True), ("bert", False)])
@@ -153,6 +153,6 @@ def test_the_shape_follows_dataset_base_and_settings(given, expected):
     data = given.pop("data")
     if " " in expected:
         with pytest.raises(InputError, match=expected):
-            choose_shape(data, prompt=prompt, labels=("no", "yes"), **given)
+            choose_problem_type(data, prompt=prompt, labels=("no", "yes"), **given)
     else:
-        assert choose_shape(data, prompt=prompt, labels=("no", "yes"), **given).name == expected
+        assert choose_problem_type(data, prompt=prompt, labels=("no", "yes"), **given).name == expected

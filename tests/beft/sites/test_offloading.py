@@ -25,7 +25,7 @@ from beft.settings import DeviceMap, TrainingSettings
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
-from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.cost import estimate
 from beft.training.engine.fit import fit
 from tests.beft.models.test_quantized import batch_of_texts, draw
@@ -72,7 +72,7 @@ def test_what_is_kept_on_disk_is_computed_with(pair: tuple[Classifier, Classifie
         assert torch.equal(parameter_value(module, "weight"), whole.model.get_submodule(site.module).weight)
     one = draw(sites)
     for classifier in pair:
-        with Bank(classifier.model, one), recomputed_layers(classifier.model):
+        with Bank(classifier.model, one), activation_checkpointing(classifier.model):
             classifier(batch).square().sum().backward()
     # Both banks added their gradients: half of the sum is that of each.
     with Bank(whole.model, one):

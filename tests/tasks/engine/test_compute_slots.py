@@ -16,11 +16,11 @@ import pytest
 import beft.limits
 from beft.files import read_json, write_text
 from beft.settings import BaseSettings
-from tasks.engine.compute_slots import GPUS, place_for, places_here
+from tasks.engine.compute_slots import GPUS, acquire_slot, slots_here
 from tasks.engine.execution import run_step
-from tasks.engine.isolated_step import run_apart
-from tasks.engine.store import Call
-from tasks.environment import settle
+from tasks.engine.isolated_step import run_in_subprocess
+from tasks.engine.store import StepRun
+from tasks.environment import configure_environment
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import occupy_step
 from tests.support.waiting import wait_until
@@ -40,14 +40,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestWhichPlaces:
     def test_the_gpus_that_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(GPUS, "0, 3")
-        assert places_here(BaseSettings()) == ["gpu 0", "gpu 3"]
-        assert places_here(BaseSettings(device="cpu", threads=256)) == ["cpu 0"]
+        assert slots_here(BaseSettings()) == ["gpu 0", "gpu 3"]
+        assert slots_here(BaseSettings(device="cpu", threads=256)) == ["cpu 0"]
 
     def test_a_share_of_the_cores_for_each_without_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(GPUS, "")
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-        assert places_here(BaseSettings(threads=3)) == ["cpu 0", "cpu 1"]
-        assert places_here(BaseSettings(threads=8)) == places_here(BaseSettings(threads=16)) == ["cpu 0"]
+        assert slots_here(BaseSettings(threads=3)) == ["cpu 0", "cpu 1"]
+        assert slots_here(BaseSettings(threads=8)) == slots_here(BaseSettings(threads=16)) == ["cpu 0"]
 
     def test_no_more_than_the_quota_of_a_container_allows(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -58,11 +58,11 @@ class TestWhichPlaces:
         write_text(tmp_path / "proc/self/mountinfo", "30 23 0:28 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n")
         write_text(tmp_path / "sys/fs/cgroup/cpu.max", "400000 100000\n")
         monkeypatch.setattr(beft.limits, "_ROOT", tmp_path)
-        assert places_here(BaseSettings(threads=2)) == ["cpu 0", "cpu 1"]
+        assert slots_here(BaseSettings(threads=2)) == ["cpu 0", "cpu 1"]
 
         monkeypatch.setattr(os, "cpu_count", lambda: 64)
         monkeypatch.setattr(os, "environ", {})
-        settle(tmp_path)
+        configure_environment(tmp_path)
         assert os.environ["OMP_NUM_THREADS"] == "4"
 
 
@@ -70,7 +70,7 @@ def test_without_a_gpu_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(GPUS, "")
-    with caplog.at_level("INFO"), place_for("train/imdb", BaseSettings(threads=2), tmp_path) as place:
+    with caplog.at_level("INFO"), acquire_slot("train/imdb", BaseSettings(threads=2), tmp_path) as place:
         assert place.environment == {}
     assert caplog.messages == ["train/imdb: on the CPU, with 2 threads (there is no GPU here)"]
 
@@ -80,11 +80,11 @@ def test_threads_wait_passively_only_where_more_compute_than_there_are_cores(
 ) -> None:
     monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(4)))
-    settle(tmp_path)
+    configure_environment(tmp_path)
 
     def environment(threads: int, **variables: str) -> dict[str, str]:
         os.environ.update(variables)
-        with place_for("train/imdb", BaseSettings(threads=threads), tmp_path) as place:
+        with acquire_slot("train/imdb", BaseSettings(threads=threads), tmp_path) as place:
             return place.environment
 
     assert "OMP_WAIT_POLICY" not in os.environ
@@ -97,7 +97,7 @@ def test_threads_wait_passively_only_where_more_compute_than_there_are_cores(
 
 def test_a_spread_base_takes_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GPUS, "0,1")
-    with place_for("train/imdb", BaseSettings(device_map="auto"), tmp_path) as place:
+    with acquire_slot("train/imdb", BaseSettings(device_map="auto"), tmp_path) as place:
         assert place.environment == {"CUDA_VISIBLE_DEVICES": "0,1"}
         assert len(place.descriptors) == 2
 
@@ -109,11 +109,11 @@ def test_no_more_steps_at_once_than_gpus_and_each_sees_its_own(tmp_path: Path, m
     inputs = {"raw": raw}
 
     def occupied(name: str) -> dict[str, Any]:
-        call = Call(occupy_step, SETTINGS, inputs, tmp_path, name)
-        with place_for(call.key, call.settings.base, tmp_path) as place:
+        call = StepRun(occupy_step, SETTINGS, inputs, tmp_path, name)
+        with acquire_slot(call.key, call.settings.base, tmp_path) as place:
             out = tmp_path / f"out-{name}"
             out.mkdir()
-            return run_apart(call, out, place=place)
+            return run_in_subprocess(call, out, place=place)
 
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(occupied, name) for name in SETTINGS.datasets]
@@ -135,11 +135,11 @@ def test_a_killed_holder_gives_its_gpu_back(
     program = f"""
         from pathlib import Path
         from tasks.engine.execution import run_step
-        from tasks.engine.store import Call
+        from tasks.engine.store import StepRun
         from tests.support.small_steps import occupy_step
         from tests.tasks.engine.test_compute_slots import SETTINGS
         root = Path({str(tmp_path)!r})
-        run_step(Call(occupy_step, SETTINGS, {{"raw": root / "raw"}}, root, "first"))
+        run_step(StepRun(occupy_step, SETTINGS, {{"raw": root / "raw"}}, root, "first"))
     """
     holder = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -150,7 +150,7 @@ def test_a_killed_holder_gives_its_gpu_back(
         wait_until((raw / "first.json").is_file, 60)
         (tmp_path / "raw2").mkdir()
         write_text(tmp_path / "raw2" / "end", "")
-        call = Call(occupy_step, SETTINGS, {"raw": tmp_path / "raw2"}, tmp_path, "second")
+        call = StepRun(occupy_step, SETTINGS, {"raw": tmp_path / "raw2"}, tmp_path, "second")
         following = pool.submit(run_step, call)
         wait_until(lambda: "occupy/second: waiting for gpu 0" in caplog.messages, 60)
         assert not (tmp_path / "raw2" / "second.json").exists()

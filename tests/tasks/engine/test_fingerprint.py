@@ -20,9 +20,9 @@ from beft.files import write_json, write_text
 from beft.settings import BaseSettings
 from tasks.engine import fingerprint as module
 from tasks.engine.declaration import Step
-from tasks.engine.fingerprint import Circumstances, contents_sha256, source_sha256
+from tasks.engine.fingerprint import ComputeEnvironment, contents_sha256, source_sha256
 from tasks.engine.import_closure import import_closure
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.pipeline import STEPS, find_step
 from tasks.registry.package import LIBRARIES as MODEL_LIBRARIES
 from tasks.registry.package import requirements
@@ -33,13 +33,13 @@ from tests.test_dependencies import foreign, plain
 
 
 @pytest.fixture
-def call(tmp_path: Path) -> Call:
+def call(tmp_path: Path) -> StepRun:
     write_text(tmp_path / "raw" / "text.txt", "one two three")
     write_text(tmp_path / "raw" / "below" / "more.txt", "four")
-    return Call(count_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path, "rotten_tomatoes")
+    return StepRun(count_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path, "rotten_tomatoes")
 
 
-def with_settings(call: Call, **changes: object) -> Call:
+def with_settings(call: StepRun, **changes: object) -> StepRun:
     values = call.settings.model_dump()
     for name, value in changes.items():
         section, _, field = name.partition("__")
@@ -50,13 +50,13 @@ def with_settings(call: Call, **changes: object) -> Call:
     return replace(call, settings=PipelineSettings.from_mapping(values))
 
 
-def test_it_is_the_same_for_the_same(call: Call) -> None:
+def test_it_is_the_same_for_the_same(call: StepRun) -> None:
     assert call.fingerprint() == call.fingerprint()
     assert len(bytes.fromhex(call.fingerprint())) == 32
 
 
 @pytest.mark.parametrize("what", ["contents", "name", "new file", "deleted file"])
-def test_it_changes_with_the_contents_of_an_input(call: Call, what: str) -> None:
+def test_it_changes_with_the_contents_of_an_input(call: StepRun, what: str) -> None:
     before = call.fingerprint()
     raw = call.inputs["raw"]
     if what == "contents":
@@ -71,7 +71,7 @@ def test_it_changes_with_the_contents_of_an_input(call: Call, what: str) -> None
 
 
 @pytest.mark.parametrize("what", ["times", "another folder", "the driver's record", "what it took"])
-def test_it_does_not_change_with(call: Call, what: str, tmp_path: Path) -> None:
+def test_it_does_not_change_with(call: StepRun, what: str, tmp_path: Path) -> None:
     before = call.fingerprint()
     raw = call.inputs["raw"]
     if what == "times":
@@ -86,20 +86,20 @@ def test_it_does_not_change_with(call: Call, what: str, tmp_path: Path) -> None:
     assert call.fingerprint() == before
 
 
-def test_it_changes_with_the_settings_that_the_step_names(call: Call) -> None:
+def test_it_changes_with_the_settings_that_the_step_names(call: StepRun) -> None:
     assert with_settings(call, seed=1).fingerprint() != call.fingerprint()
 
 
-def test_it_does_not_change_with_others(call: Call) -> None:
+def test_it_does_not_change_with_others(call: StepRun) -> None:
     before = call.fingerprint()
     assert with_settings(call, train__epochs=99).fingerprint() == before
     assert with_settings(call, versioning__push=False).fingerprint() == before
-    without = replace(call, step=replace(count_step, sections=()))
+    without = replace(call, step=replace(count_step, settings=()))
     assert with_settings(without, seed=1, train__epochs=99).fingerprint() == without.fingerprint()
 
 
-def test_it_names_one_dataset_among_the_settings(call: Call) -> None:
-    sized = replace(call, step=replace(count_step, sections=("datasets.{dataset}.size",)))
+def test_it_names_one_dataset_among_the_settings(call: StepRun) -> None:
+    sized = replace(call, step=replace(count_step, settings=("datasets.{dataset}.size",)))
     both = {"rotten_tomatoes": {"size": 50}, "imdb": {"size": 60}}
     before = with_settings(sized, datasets=both).fingerprint()
     other = with_settings(sized, datasets={**both, "imdb": {"size": 61}})
@@ -109,7 +109,7 @@ def test_it_names_one_dataset_among_the_settings(call: Call) -> None:
     assert own.fingerprint() != before
 
 
-def test_it_changes_with_the_step_and_the_dataset(call: Call) -> None:
+def test_it_changes_with_the_step_and_the_dataset(call: StepRun) -> None:
     def recount(*arguments: object, **named: object) -> dict[str, object]:
         return {}
 
@@ -123,33 +123,33 @@ def test_it_changes_with_the_step_and_the_dataset(call: Call) -> None:
     assert len(found) == 4
 
 
-def test_the_order_of_datasets_counts_for_steps_over_all_of_them(call: Call) -> None:
+def test_the_order_of_datasets_counts_for_steps_over_all_of_them(call: StepRun) -> None:
     one = with_settings(call, datasets={"rotten_tomatoes": {}, "imdb": {}})
     other = with_settings(call, datasets={"imdb": {}, "rotten_tomatoes": {}})
     assert one.fingerprint() == other.fingerprint()
     assert replace(one, dataset=None).fingerprint() != replace(other, dataset=None).fingerprint()
 
 
-def test_a_dataset_that_the_settings_do_not_have_is_an_error(call: Call) -> None:
+def test_a_dataset_that_the_settings_do_not_have_is_an_error(call: StepRun) -> None:
     with pytest.raises(InputError, match="Did you mean 'rotten_tomatoes'"):
         replace(call, dataset="rotten_tomato").fingerprint()
 
 
-def test_it_changes_with_what_the_step_watches(call: Call) -> None:
-    def watching(contents: Mapping[str, str]) -> Call:
-        return replace(call, step=replace(count_step, watches=lambda _settings, _dataset, _root: contents))
+def test_it_changes_with_what_the_step_watches(call: StepRun) -> None:
+    def watching(contents: Mapping[str, str]) -> StepRun:
+        return replace(call, step=replace(count_step, extra_inputs=lambda _settings, _dataset, _root: contents))
 
     assert watching({"mine.csv": "aa"}).fingerprint() != watching({"mine.csv": "ab"}).fingerprint()
 
 
 def test_it_changes_with_device_precision_threads_base_and_libraries(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    call: StepRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fingerprint(
         step: Step, compute: dict[str, object], base: str = "aa", torch: str = "2.13.0", contents: str = "2:cc"
     ) -> str:
-        found = Circumstances(compute, base, contents, {"torch": torch})
-        monkeypatch.setattr(module, "circumstances", lambda _base: found)
+        found = ComputeEnvironment(compute, base, contents, {"torch": torch})
+        monkeypatch.setattr(module, "compute_environment", lambda _base: found)
         return replace(call, step=step).fingerprint()
 
     computing = replace(count_step, computes=True)
@@ -168,7 +168,7 @@ def test_it_changes_with_device_precision_threads_base_and_libraries(
 
 
 def test_what_a_step_computes_with_is_resolved() -> None:
-    found = module.circumstances(BaseSettings(device="cpu", precision="auto", threads=1))
+    found = module.compute_environment(BaseSettings(device="cpu", precision="auto", threads=1))
     assert found.compute["device"] == "cpu" and found.compute["threads"] == 1
     assert found.compute["precision"] in ("fp32", "bf16")
     assert len(found.base_sha256) == 64 and len(found.base_contents) == 66
@@ -319,7 +319,7 @@ def test_contents_are_the_same_exactly_when_names_and_bytes_are(
 
 
 def test_a_local_base_that_is_changed_while_the_process_lives_is_seen(
-    call: Call, tiny: Callable[..., Any], tmp_path: Path
+    call: StepRun, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     base = save_base(tmp_path / "base", tiny("bert"))
     local = with_settings(call, base__source=str(base), base__device="cpu", base__precision="fp32", base__threads=1)
@@ -336,7 +336,7 @@ def test_a_local_base_that_is_changed_while_the_process_lives_is_seen(
         computing.fingerprint()
 
 
-def test_a_base_that_has_not_changed_is_read_once(call: Call) -> None:
+def test_a_base_that_has_not_changed_is_read_once(call: StepRun) -> None:
     """The package was installed longer ago than a change could go unseen."""
     from beft.models.base import _remembered_sha256, resolve_base
 

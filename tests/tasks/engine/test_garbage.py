@@ -31,7 +31,7 @@ def left(root: Path) -> set[str]:
     return {path.name for path in (root / "runs").glob("*/*") if path.is_dir() and not path.is_symlink()}
 
 
-KEPT = {"train-mine-1", "prepare-mine-4", "merge-3", "mine-7"}
+SOURCE_ARCHIVE = {"train-mine-1", "prepare-mine-4", "merge-3", "mine-7"}
 UNNEEDED = {"train-mine-2", "score-mine-5", "train-mine-6", "model-1"}
 
 
@@ -39,9 +39,9 @@ def test_it_says_how_much_first_and_removes_with_yes(root: Path, capsys: pytest.
     assert status_of(["gc"]) == 0
     said = capsys.readouterr().out
     assert "in 4 folders can be removed: add --yes" in said and "runs/steps/train-mine-2" in said
-    assert left(root) == KEPT | UNNEEDED
+    assert left(root) == SOURCE_ARCHIVE | UNNEEDED
     assert status_of(["gc", "--yes"]) == 0
-    assert left(root) == KEPT
+    assert left(root) == SOURCE_ARCHIVE
     assert (root / "runs" / "aaaa" / "merge" / "data.bin").is_file()
     capsys.readouterr()
     assert status_of(["gc", "--yes"]) == 0
@@ -51,10 +51,10 @@ def test_it_says_how_much_first_and_removes_with_yes(root: Path, capsys: pytest.
 def test_checkpoints_stay_while_a_run_can_be_continued(root: Path) -> None:
     record("KILLED", root)
     assert status_of(["gc", "--yes"]) == 0
-    assert left(root) == KEPT | {"train-mine-6"}
+    assert left(root) == SOURCE_ARCHIVE | {"train-mine-6"}
 
 
 def test_a_record_that_cannot_be_read_keeps_its_links(root: Path) -> None:
     write_text(root / "runs" / "aaaa" / "run.json", "{")
     assert status_of(["gc", "--yes"]) == 0
-    assert left(root) == (KEPT - {"train-mine-1"}) | {"train-mine-6"}
+    assert left(root) == (SOURCE_ARCHIVE - {"train-mine-1"}) | {"train-mine-6"}

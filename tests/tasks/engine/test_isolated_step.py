@@ -17,7 +17,7 @@ from beft.files import write_text
 from tasks.engine.commands import run_command
 from tasks.engine.execution import run_step
 from tasks.engine.isolated_step import LISTENER, Event
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.engine.supervisor import stopping_commands
 from tasks.engine.transient import is_transient
 from tasks.engine.workspace import process_start
@@ -39,7 +39,7 @@ def test_it_runs_elsewhere_and_gives_its_summary_back(
     raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        done = run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+        done = run_step(StepRun(double_step, PipelineSettings(), {"count": raw}, tmp_path))
     assert done.record.summary["doubled"] == 42
     child = done.record.summary["pid"]
     assert child != os.getpid()
@@ -54,7 +54,7 @@ def test_its_events_reach_the_listener_and_no_log(raw: Path, tmp_path: Path, cap
     listening = LISTENER.set(events.append)
     try:
         with caplog.at_level(logging.DEBUG):
-            run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+            run_step(StepRun(double_step, PipelineSettings(), {"count": raw}, tmp_path))
     finally:
         LISTENER.reset(listening)
     assert events == [{"started": True}, {"pass": "double", "done": 1, "all": 2}]
@@ -65,7 +65,7 @@ def test_it_gets_no_password_of_a_server(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "PGPASSWORD"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HF_TOKEN", "of the hub, where the base may be")
-    variables = run_step(Call(look_around_step, PipelineSettings(), {}, tmp_path)).record.summary["variables"]
+    variables = run_step(StepRun(look_around_step, PipelineSettings(), {}, tmp_path)).record.summary["variables"]
     assert {"PATH", "HF_TOKEN"} <= set(variables)
     assert not SECRETS & set(variables)
     listed = run_command(["-c", "import os; print(*os.environ, sep='\\n')"], tmp_path, source=PROJECT).lines
@@ -75,7 +75,7 @@ def test_it_gets_no_password_of_a_server(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_wrong_input_keeps_its_message_and_kind(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        run_step(Call(refuse_step, PipelineSettings(), {}, tmp_path))
+        run_step(StepRun(refuse_step, PipelineSettings(), {}, tmp_path))
     assert str(error.value) == "column 'text' is missing; the file has: label"
     assert not list((tmp_path / "runs" / "steps").iterdir())
 
@@ -93,7 +93,7 @@ def test_wrong_input_keeps_its_message_and_kind(tmp_path: Path) -> None:
 def test_any_other_end_is_an_error_in_one_line(how: str, message: str, tmp_path: Path) -> None:
     write_text(tmp_path / "raw" / "text.txt", how)
     with pytest.raises(BeftError, match=message) as error:
-        run_step(Call(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+        run_step(StepRun(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
     assert not isinstance(error.value, InputError)
     assert "\n" not in str(error.value)
 
@@ -103,21 +103,21 @@ def test_a_source_that_was_changed_meanwhile_is_refused(
 ) -> None:
     monkeypatch.setattr("tasks.engine.isolated_step.source_sha256", lambda _step: "what the parent has loaded")
     with pytest.raises(BeftError, match="changed since this run began"):
-        run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+        run_step(StepRun(double_step, PipelineSettings(), {"count": raw}, tmp_path))
 
 
 def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     step = replace(linger_step, time_limit=0.01)
     with pytest.raises(BeftError, match=r"linger: timed out after .* hours; run it again"):
-        run_step(Call(step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+        run_step(StepRun(step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
 
 
 def test_a_network_that_failed_there_is_known_here(tmp_path: Path) -> None:
     for how, transient in (("network", True), ("disk", False)):
         write_text(tmp_path / "raw" / "text.txt", how)
         with pytest.raises(BeftError) as error:
-            run_step(Call(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
+            run_step(StepRun(fail_step, PipelineSettings(), {"raw": tmp_path / "raw"}, tmp_path))
         assert is_transient(error.value) is transient
 
 
@@ -129,11 +129,11 @@ def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path
         from pathlib import Path
         from tasks.settings import PipelineSettings
         from tasks.engine.execution import run_step
-        from tasks.engine.store import Call
+        from tasks.engine.store import StepRun
         from tests.support.small_steps import linger_step
         signal.signal(signal.SIGINT, signal.default_int_handler)
         root = Path({str(tmp_path)!r})
-        run_step(Call(linger_step, PipelineSettings(), {{"raw": root / "raw"}}, root))
+        run_step(StepRun(linger_step, PipelineSettings(), {{"raw": root / "raw"}}, root))
     """
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
@@ -154,7 +154,7 @@ def test_it_dies_with_its_parent(signal_of_the_parent: signal.Signals, raw: Path
 
 def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp_path: Path) -> None:
     """They are waited for in threads, where nothing tells that the run is stopped."""
-    call = Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path)
+    call = StepRun(linger_step, PipelineSettings(), {"raw": raw}, tmp_path)
     with ThreadPoolExecutor() as threads:
         with pytest.raises(KeyboardInterrupt), stopping_commands():
             running = threads.submit(run_step, call)
@@ -167,14 +167,14 @@ def test_a_run_that_is_stopped_ends_its_steps_and_starts_no_other(raw: Path, tmp
     assert process_start(int((raw / "pid").read_text())) is None
 
     with stopping_commands():  # another run in the same process
-        done = run_step(Call(double_step, PipelineSettings(), {"count": raw}, tmp_path))
+        done = run_step(StepRun(double_step, PipelineSettings(), {"count": raw}, tmp_path))
     assert done.record.summary["doubled"] == 42
 
 
 def test_what_fails_beside_them_does_not_stop_other_steps(raw: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         with pytest.raises(BeftError, match="beside"), stopping_commands():
-            running = threads.submit(run_step, Call(linger_step, PipelineSettings(), {"raw": raw}, tmp_path))
+            running = threads.submit(run_step, StepRun(linger_step, PipelineSettings(), {"raw": raw}, tmp_path))
             wait_until(lambda: (raw / "pid").is_file())
             raise BeftError("beside")
         assert not running.done()

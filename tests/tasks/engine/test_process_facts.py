@@ -10,7 +10,7 @@ from beft.adapters.adapter import Adapter
 from beft.files import read_json
 from tasks.engine.execution import run_step
 from tasks.engine.provenance import process_facts
-from tasks.engine.store import RECORD, Call
+from tasks.engine.store import RECORD, StepRun
 from tasks.run_metadata import facts_of_training
 from tasks.settings import PipelineSettings
 from tasks.steps.register import register
@@ -34,7 +34,7 @@ def test_a_step_records_the_precision_of_its_own_process(
     there = beft.models.device._cpu_multiplies_bf16()
     monkeypatch.setattr(beft.models.device, "_cpu_multiplies_bf16", lambda: not there)
     inputs = {name: finished_run.inputs[f"{name}/films"] for name in train_step.reads}
-    done = run_step(Call(train_step, settings, inputs, tmp_path, "films"))
+    done = run_step(StepRun(train_step, settings, inputs, tmp_path, "films"))
     trained = Adapter.load(done.folder / "adapter").provenance["compute"]
     assert done.record.compute == trained
     assert done.record.compute["precision"] == ("bf16" if there else "fp32") != process_facts(settings)["compute"]

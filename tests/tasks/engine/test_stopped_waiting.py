@@ -13,7 +13,7 @@ import pytest
 
 from beft.errors import BeftError
 from beft.settings import BaseSettings
-from tasks.engine.compute_slots import GPUS, place_for
+from tasks.engine.compute_slots import GPUS, acquire_slot
 from tasks.engine.supervisor import stopping_commands
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
@@ -63,7 +63,7 @@ def test_for_a_gpu_that_another_run_holds(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tasks.engine.compute_slots._shared_folder", lambda: tmp_path)
 
     def wait() -> None:
-        with place_for("train/mine", BaseSettings(), tmp_path):
+        with acquire_slot("train/mine", BaseSettings(), tmp_path):
             pass
 
     with (tmp_path / "gpu-0.lock").open("w") as other:

@@ -13,7 +13,7 @@ import pytest
 from beft.errors import BeftError, InputError
 from tasks.engine.commands import run_command
 from tasks.engine.execution import run_step
-from tasks.engine.store import Call
+from tasks.engine.store import StepRun
 from tasks.engine.workspace import process_start
 from tasks.settings import PipelineSettings
 from tests.support.small_steps import leave_behind_step
@@ -112,7 +112,7 @@ def test_a_command_that_leaves_processes_behind_which_hold_its_pipe_ends_all_the
 
 def test_a_step_that_leaves_processes_behind_which_hold_its_pipes_ends_all_the_same(tmp_path: Path) -> None:
     began = time.monotonic()
-    done = run_step(Call(leave_behind_step, PipelineSettings(), {}, tmp_path))
+    done = run_step(StepRun(leave_behind_step, PipelineSettings(), {}, tmp_path))
     assert time.monotonic() - began < 50
     assert not any(process_start(one) for one in done.record.summary["left"])
 
@@ -125,8 +125,8 @@ def test_it_ends_as_the_command_did(how: str, status: int, tmp_path: Path) -> No
 def test_an_error_that_is_no_valid_unicode_comes_back(tmp_path: Path) -> None:
     program = (
         "from beft.errors import InputError\n"
-        "from tasks.engine.commands import leave_error\n"
-        "leave_error(InputError('no file f\\udce4r'))\n"
+        "from tasks.engine.commands import write_error_file\n"
+        "write_error_file(InputError('no file f\\udce4r'))\n"
     )
     error = run_command(["-c", program], tmp_path, source=PROJECT).error
     assert isinstance(error, InputError) and str(error) == r"no file f\udce4r"

@@ -23,12 +23,12 @@ from tasks.registry.aliases import (
     MOVES,
     PREVIOUS,
     RegistryBusyError,
+    alias_lock,
     aliases_of,
-    deciding,
     history,
     rollback,
 )
-from tasks.registry.journal import enter, journal_of, read_journal
+from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, every
 from tests.tasks.engine.test_workspace import hides_others
@@ -47,19 +47,19 @@ def connection(project: Path) -> Connection:
 
 
 def move(connection: Connection, root: Path, **moves: str | None) -> None:
-    with deciding(connection, MODEL, root) as turn:
+    with alias_lock(connection, MODEL, root) as turn:
         turn.move(moves, subject=sorted(moves.items()), reason="a test")
 
 
 def test_what_is_moved_stands_in_the_journal_before_and_after(connection: Connection, project: Path) -> None:
     move(connection, project, challenger="1", champion="1")
     assert aliases_of(connection, MODEL) == {CHALLENGER: "1", CHAMPION: "1"}
-    before, after = read_journal(journal_of(project))
+    before, after = read_journal(journal_path(project))
     assert (before["kind"], after["kind"]) == (MOVES, MOVED)
     assert before["moves"] == {CHALLENGER: {"from": None, "to": "1"}, CHAMPION: {"from": None, "to": "1"}}
     assert after["of"] == before["id"]
     move(connection, project, challenger="1", champion="1")  # nothing to do, nothing to say
-    assert len(read_journal(journal_of(project))) == 2
+    assert len(read_journal(journal_path(project))) == 2
 
 
 @pytest.mark.parametrize("made", [0, 1])
@@ -84,7 +84,7 @@ def test_moves_that_a_crash_cut_short_are_finished(
     # Whatever was moved, the champion is still a whole one, and the journal says that something is open.
     assert aliases_of(connection, MODEL)[CHAMPION] == "1"
     assert [entry["finished"] for entry in history(connection, project, MODEL)] == [True, False]
-    with deciding(connection, MODEL, project):
+    with alias_lock(connection, MODEL, project):
         assert aliases_of(connection, MODEL) == {CHAMPION: "2", PREVIOUS: "1"}
     assert all(entry["finished"] for entry in history(connection, project, MODEL))
 
@@ -102,7 +102,7 @@ def test_an_alias_that_somebody_moved_since_stays(
         with pytest.raises(KeyboardInterrupt):
             move(connection, project, champion="2")
     connection.client.set_registered_model_alias(MODEL, CHAMPION, "3")
-    with deciding(connection, MODEL, project):
+    with alias_lock(connection, MODEL, project):
         assert aliases_of(connection, MODEL) == {CHAMPION: "3"}
 
 
@@ -133,11 +133,11 @@ def test_rollbacks_that_cannot_be(connection: Connection, project: Path) -> None
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.registry.aliases import deciding
+from tasks.registry.aliases import alias_lock
 from tasks.tracking.connection import connect
 from tasks.settings import PipelineSettings
 root = Path(sys.argv[1])
-with deciding(connect(PipelineSettings(), Path(sys.argv[2])), sys.argv[3], root):
+with alias_lock(connect(PipelineSettings(), Path(sys.argv[2])), sys.argv[3], root):
     print("deciding", flush=True)
     sys.stdin.readline()
 """
@@ -157,10 +157,10 @@ def test_of_two_that_decide_at_once_one_is_refused(
     )
     with other:
         assert other.stdout and other.stdout.readline() == b"deciding\n"
-        with pytest.raises(RegistryBusyError, match=f"process {other.pid} on"), deciding(connection, MODEL, project):
+        with pytest.raises(RegistryBusyError, match=f"process {other.pid} on"), alias_lock(connection, MODEL, project):
             pass
         other.kill()
-    with deciding(connection, MODEL, project):  # a dead one holds nothing
+    with alias_lock(connection, MODEL, project):  # a dead one holds nothing
         pass
 
 
@@ -170,11 +170,11 @@ def test_a_holder_that_proc_does_not_show_is_not_taken_for_dead(
     with machine(ALIVE, tmp_path / "a", project) as holder:
         assert holder.stdout and holder.stdout.readline() == "deciding\n"
         hides_others(monkeypatch)
-        with pytest.raises(RegistryBusyError, match=f"process {holder.pid} on"), deciding(connection, MODEL, project):
+        with pytest.raises(RegistryBusyError, match=f"process {holder.pid} on"), alias_lock(connection, MODEL, project):
             pass
         holder.kill()
         holder.wait()
-        with deciding(connection, MODEL, project):  # it is known to be dead
+        with alias_lock(connection, MODEL, project):  # it is known to be dead
             pass
 
 
@@ -227,7 +227,7 @@ ALIVE = (
     + """
 import tasks.registry.lease
 tasks.registry.lease.BEAT_SECONDS = 0.2
-with aliases.deciding(connection, model, root):
+with aliases.alias_lock(connection, model, root):
     print("deciding", flush=True)
     sys.stdin.readline()
 """
@@ -277,7 +277,7 @@ def test_clocks_that_differ_free_no_model(
     monkeypatch.setattr("tasks.registry.lease.LEASE_SECONDS", 30.0)
     with machine(ALIVE, tmp_path / "a", project, ahead=ahead) as holder:
         assert holder.stdout and holder.stdout.readline() == "deciding\n"
-        with pytest.raises(RegistryBusyError, match="on machine-a"), deciding(connection, MODEL, project):
+        with pytest.raises(RegistryBusyError, match="on machine-a"), alias_lock(connection, MODEL, project):
             pass
 
 
@@ -291,7 +291,7 @@ def test_a_holder_that_shows_itself_no_more_is_succeeded(
         holder.kill()
         holder.wait()
         began = time.monotonic()
-        with deciding(connection, MODEL, project):
+        with alias_lock(connection, MODEL, project):
             assert time.monotonic() - began > 0.9
 
 
@@ -305,11 +305,11 @@ def test_moves_that_others_overtook_are_not_made_after_a_crash(
     assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "1"}
     rollback(connection, tmp_path / "b", MODEL, to="3")
     assert rollback(connection, tmp_path / "b", MODEL) == "1"
-    with deciding(connection, MODEL, tmp_path / "a"):
+    with alias_lock(connection, MODEL, tmp_path / "a"):
         assert aliases_of(connection, MODEL) == {CHAMPION: "1", PREVIOUS: "3"}
     [entry] = history(connection, tmp_path / "a", MODEL)
     assert (entry["finished"], entry["given_up"]) == (False, True)
-    with deciding(connection, MODEL, tmp_path / "a") as turn:  # it is closed, and stays so
+    with alias_lock(connection, MODEL, tmp_path / "a") as turn:  # it is closed, and stays so
         assert turn.finish_moves() == []
 
 
@@ -328,7 +328,7 @@ def test_whoever_lost_the_model_moves_nothing_more(
     assert "another process is deciding" in complained or "were moved by another process" in complained
     assert stalled.returncode == 1
     assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "1"}
-    with deciding(connection, MODEL, tmp_path / "a"):  # nor later
+    with alias_lock(connection, MODEL, tmp_path / "a"):  # nor later
         assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "1"}
 
 
@@ -338,11 +338,11 @@ def test_an_unfinished_move_of_an_older_version_is_finished_unless_others_came_a
     """The journals of older versions of beft have no sequence numbers."""
     changes = {CHAMPION: {"from": None, "to": "2"}}
     for root in (project, tmp_path / "b"):
-        enter(journal_of(root), MOVES, str(root), model=MODEL, moves=changes, reason="a test", who="somebody")
-    with deciding(connection, MODEL, project) as turn:
+        append_entry(journal_path(root), MOVES, str(root), model=MODEL, moves=changes, reason="a test", who="somebody")
+    with alias_lock(connection, MODEL, project) as turn:
         assert turn.aliases == {CHAMPION: "2"}
     connection.client.delete_registered_model_alias(MODEL, CHAMPION)
-    with deciding(connection, MODEL, tmp_path / "b") as turn:
+    with alias_lock(connection, MODEL, tmp_path / "b") as turn:
         assert turn.aliases == {}
 
 
@@ -366,12 +366,12 @@ def test_moves_of_one_registry_are_not_finished_in_another(
     shutil.copytree(project, tmp_path / "other")
     other = connect(PipelineSettings(), tmp_path / "other")
     cut_short(connection, root, monkeypatch)
-    with deciding(other, MODEL, root) as turn:
+    with alias_lock(other, MODEL, root) as turn:
         assert turn.aliases == {}
     assert history(other, root, MODEL) == []
     move(other, root, champion="2")  # the same move, the first one there too
     assert [entry["finished"] for entry in history(other, root, MODEL)] == [True]
-    with deciding(connection, MODEL, root) as turn:
+    with alias_lock(connection, MODEL, root) as turn:
         assert turn.aliases == {CHAMPION: "2"}
     assert [entry["finished"] for entry in history(connection, root, MODEL)] == [True]
 
@@ -384,7 +384,7 @@ def test_moves_of_a_deleted_model_are_not_finished_on_a_later_one_of_its_name(
     connection.client.create_registered_model(MODEL)
     for _ in range(2):
         connection.client.create_model_version(MODEL, source=(project / "nothing").as_uri())
-    with deciding(connection, MODEL, project) as turn:
+    with alias_lock(connection, MODEL, project) as turn:
         assert turn.aliases == {}
 
 
@@ -393,7 +393,7 @@ def test_moves_are_finished_in_a_project_that_was_renamed(
 ) -> None:
     cut_short(connection, project, monkeypatch)
     renamed = project.rename(project.with_name("renamed"))
-    with deciding(connect(PipelineSettings(), renamed), MODEL, renamed) as turn:
+    with alias_lock(connect(PipelineSettings(), renamed), MODEL, renamed) as turn:
         assert turn.aliases == {CHAMPION: "2"}
 
 
@@ -401,8 +401,8 @@ def test_an_unfinished_move_of_an_older_version_is_left_alone_where_it_may_be_of
     connection: Connection, tmp_path: Path
 ) -> None:
     changes = {CHAMPION: {"from": None, "to": "2"}}
-    enter(journal_of(tmp_path / "b"), MOVES, "a", model=MODEL, moves=changes, reason="a test", who="somebody")
-    with deciding(connection, MODEL, tmp_path / "b") as turn:
+    append_entry(journal_path(tmp_path / "b"), MOVES, "a", model=MODEL, moves=changes, reason="a test", who="somebody")
+    with alias_lock(connection, MODEL, tmp_path / "b") as turn:
         assert turn.aliases == {}
 
 

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from tasks.registry.journal import enter, read_journal
+from tasks.registry.journal import append_entry, read_journal
 
 
 def test_entries_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "mlflow" / "journal.jsonl"
-    first = enter(path, "alias", {"alias": "champion", "to": "1"}, moved_to="1")
-    second = enter(path, "alias", {"alias": "champion", "to": "2"}, moved_to="2", moved_from="1")
+    first = append_entry(path, "alias", {"alias": "champion", "to": "1"}, moved_to="1")
+    second = append_entry(path, "alias", {"alias": "champion", "to": "2"}, moved_to="2", moved_from="1")
     assert [entry["id"] for entry in read_journal(path)] == [first, second]
     assert [entry["moved_to"] for entry in read_journal(path)] == ["1", "2"]
     assert first != second
@@ -17,23 +17,23 @@ def test_entries_come_back_in_order(tmp_path: Path) -> None:
 
 def test_the_same_entry_is_kept_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    first = enter(path, "gate decision", {"model": "m"}, reason="because")
-    again = enter(path, "gate decision", {"model": "m"}, reason="told in other words")
+    first = append_entry(path, "gate decision", {"model": "m"}, reason="because")
+    again = append_entry(path, "gate decision", {"model": "m"}, reason="told in other words")
     assert first == again
     assert [entry["reason"] for entry in read_journal(path)] == ["because"]
 
 
 def test_a_reason_may_hold_what_unicode_takes_for_a_line_break(tmp_path: Path) -> None:
-    enter(tmp_path / "journal.jsonl", "alias", 1, reason="one\u2028two\x85three")
+    append_entry(tmp_path / "journal.jsonl", "alias", 1, reason="one\u2028two\x85three")
     assert [entry["reason"] for entry in read_journal(tmp_path / "journal.jsonl")] == ["one\u2028two\x85three"]
 
 
 def test_a_cut_line_is_left_out_and_hurts_no_other(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    enter(path, "alias", 1)
+    append_entry(path, "alias", 1)
     whole = path.read_text()
     path.write_text(whole + whole[: len(whole) // 2])
-    enter(path, "alias", 2)
+    append_entry(path, "alias", 2)
     assert len(read_journal(path)) == 2
     assert json.loads(path.read_text().splitlines()[-1])["kind"] == "alias"
 

@@ -24,8 +24,8 @@ from beft.training.session import open_session
 from tasks.pipeline import find_step
 from tasks.registry.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.registry.gate import DECISION, GateDecisions
-from tasks.registry.journal import enter, journal_of, read_journal
-from tasks.registry.package import SEEN
+from tasks.registry.journal import append_entry, journal_path, read_journal
+from tasks.registry.package import TRAINING_ROWS_FILE
 from tasks.registry.promote import Candidates, candidates, evidence_of, fetch_candidates, promote
 from tasks.settings import PipelineSettings
 from tasks.steps.compare import compare
@@ -113,7 +113,7 @@ def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
     assert tags["gate_decisions"] == "2"  # the first champion was one
     report = (tmp_path / "first" / "promotion.md").read_text()
     assert report.startswith(f"**PROMOTE: version 2 of {found.model}, against version 1**")
-    entries = read_journal(journal_of(project))
+    entries = read_journal(journal_path(project))
     assert [entry["kind"] for entry in entries[-3:]] == ["gate decision", "alias moves", "alias moves done"]
     assert entries[-3]["verdict"] == "PROMOTE"
 
@@ -213,10 +213,10 @@ def test_decisions_of_older_versions_are_counted_and_kept(good: FinishedRun, pro
     for name, value in {"gate_sha256": "9" * 64, "gate_decision": "a", "promotion_decision": "b"}.items():
         connection.client.set_model_version_tag("old", version.version, name, value)
     known = {"model": "old", "version": "1", "gate_sha256": "9" * 64}
-    entered = enter(journal_of(project), DECISION, "c", **known)
+    entered = append_entry(journal_path(project), DECISION, "c", **known)
     assert GateDecisions(good.settings, project).on("9" * 64) == {"a", "b", entered}
     connection.client.delete_model_version("old", version.version)
-    journal_of(project).unlink()
+    journal_path(project).unlink()
     assert GateDecisions(good.settings, project).on("9" * 64) == {"a", "b", entered}
     assert GateDecisions(good.settings, project).on("8" * 64) == set()
 
@@ -247,16 +247,16 @@ def test_rows_that_a_version_was_trained_on_never_judge_it(good: FinishedRun, pr
     [model] = [found.name for found in connection.client.search_registered_models()]
     inputs = fetch_candidates(connection, Candidates(model, "1", None), tmp_path / "registered")
     prepared = good.inputs["prepare/films"]
-    seen = read_json(inputs["challenger"] / SEEN)
+    seen = read_json(inputs["challenger"] / TRAINING_ROWS_FILE)
     assert seen == sorted({row for split in ("train", "dev") for row in load_split(prepared, split).ids})
     gate = load_split(prepared, "gate")
     assert set(seen).isdisjoint(gate.ids)
-    write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids[:25]]))
+    write_json(inputs["challenger"] / TRAINING_ROWS_FILE, sorted([*seen, *gate.ids[:25]]))
     out = tmp_path / "out"
     out.mkdir()
     found = compare(good.settings, {**inputs, "prepare": prepared}, out, dataset="films")
     assert found["rows"] == len(gate) - 25
-    write_json(inputs["challenger"] / SEEN, sorted([*seen, *gate.ids]))
+    write_json(inputs["challenger"] / TRAINING_ROWS_FILE, sorted([*seen, *gate.ids]))
     with pytest.raises(InputError, match="bring fresh rows"):
         compare(good.settings, {**inputs, "prepare": prepared}, out, dataset="films")
 
@@ -283,7 +283,7 @@ def test_names_that_are_not_there(good: FinishedRun, project: Path) -> None:
 def version_folder(adapter: Adapter, folder: Path) -> Path:
     """What the registry gives of a version that was trained on no gate row."""
     adapter.save(folder / "artifacts" / "adapter")
-    write_json(folder / SEEN, [])
+    write_json(folder / TRAINING_ROWS_FILE, [])
     return folder
 
 
@@ -335,7 +335,7 @@ def test_many_labels_are_compared_with_the_default_slices(project: Path, tmp_pat
     for side in ("challenger", "champion"):
         inputs[side] = tmp_path / side
         shutil.copytree(tmp_path / "probe" / "adapter", inputs[side] / "artifacts" / "adapter")
-        write_json(inputs[side] / SEEN, [])
+        write_json(inputs[side] / TRAINING_ROWS_FILE, [])
     (tmp_path / "compared").mkdir()
     compare(settings, inputs, tmp_path / "compared", dataset="own")
     comparison = read_json(tmp_path / "compared" / "comparison.json")

@@ -24,10 +24,10 @@ from flows.cli import status_of
 from tasks.engine.fingerprint import contents_sha256
 from tasks.engine.provenance import code_version, environment
 from tasks.project_files import PROJECT
-from tasks.registry.entry import Entry, Version, versions_named
+from tasks.registry.entry import RegistryEntry, Version, versions_named
 from tasks.registry.rebuild import bring_data, differences_of, other_circumstances
 from tasks.registry.rebuildable import rebuildable
-from tasks.source_archive import keep_source, source_of_commit, source_sha256_of, unpack_source
+from tasks.source_archive import archive_source, source_of_commit, source_sha256_of, unpack_source
 from tasks.tracking.connection import connect
 from tests.support.finished_run import FinishedRun
 from tests.tasks.steps.test_register import registered, with_evaluation
@@ -98,7 +98,7 @@ def test_it_is_the_same_to_the_byte_and_a_changed_byte_of_its_data_is_told(
         path.name: path.read_bytes() for path in adapter.iterdir()
     }
     found = read_json(kept / "rebuild.json")
-    assert found["same"] and found["circumstances"] == {}
+    assert found["same"] and found["compute_environment"] == {}
     assert found["rebuilt_sha256"] == read_json(run.inputs["train/films"] / "train.json")["adapter_sha256"]
     assert not (project / "artifacts").exists() and not (project / "data" / "prepared" / "films").exists()
 
@@ -132,12 +132,12 @@ def flip_a_byte(path: Path) -> None:
     path.chmod(mode)
 
 
-def entry_of(run: FinishedRun, **facts: Any) -> Entry:
+def entry_of(run: FinishedRun, **facts: Any) -> RegistryEntry:
     """What the registry would say of the run."""
     folder = run.inputs["train/films"] / "adapter"
     adapter = Adapter.load(folder)
     settings = run.settings.model_dump(mode="json")
-    return Entry(
+    return RegistryEntry(
         Version("films", "1"), adapter, settings, {**run.facts, **facts}, None, sha256_file(folder / RECORD_FILE)
     )
 
@@ -156,11 +156,11 @@ def test_what_differs_and_why(run: FinishedRun, tmp_path: Path) -> None:
     assert any(one.startswith("the numbers: by 0.25 at most") for one in found)
     (tmp_path / "beft").mkdir()
     (tmp_path / "tasks").mkdir()
-    circumstances = other_circumstances(entry, entry.adapter, tmp_path)
-    assert circumstances["torch"] == ("2.0.1", environment()["torch"])
-    assert circumstances["device"] == ("cuda", "cpu")
-    assert circumstances["precision"] == ("not recorded", "fp32")
-    assert set(circumstances) == {"torch", "device", "precision", "source"}
+    compute_environment = other_circumstances(entry, entry.adapter, tmp_path)
+    assert compute_environment["torch"] == ("2.0.1", environment()["torch"])
+    assert compute_environment["device"] == ("cuda", "cpu")
+    assert compute_environment["precision"] == ("not recorded", "fp32")
+    assert set(compute_environment) == {"torch", "device", "precision", "source"}
 
 
 SPY = """
@@ -196,7 +196,7 @@ def test_source_of_a_version_runs_only_when_somebody_agrees_and_sees_no_password
     write_text(project / "spy" / "beft" / "__init__.py", "")
     write_text(project / "spy" / "tasks" / "__init__.py", "")
     write_text(project / "spy" / "tasks" / "__main__.py", SPY.format(path=str(project / "seen")))
-    keep_source(project / "spy", kept)
+    archive_source(project / "spy", kept)
 
     capsys.readouterr()
     assert status_of(["rebuild", name]) == 2  # pytest's standard input is no terminal
@@ -239,11 +239,11 @@ def test_what_a_rebuild_lacks_is_known_at_once(
     found = rebuildable(run.facts, data, adapter, PROJECT, pushed=True)
     assert "; ".join(found.missing).startswith(missing) and bool(found.missing) == bool(missing)
     assert found.needs == (f"the folder of its base ({adapter.base_id[:19]}…)",)
-    assert "versioning.push" in rebuildable(run.facts, data, adapter, PROJECT, pushed=False).said or missing
+    assert "versioning.push" in rebuildable(run.facts, data, adapter, PROJECT, pushed=False).summary or missing
     changed = {**run.facts, "source_sha256": "0" * 64}
-    assert "before it could be kept" in rebuildable(changed, data, adapter, PROJECT, pushed=True).said
+    assert "before it could be kept" in rebuildable(changed, data, adapter, PROJECT, pushed=True).summary
     in_git = {**changed, "commit": "c" * 40}
-    assert "before it could be kept" not in rebuildable(in_git, data, adapter, PROJECT, pushed=True).said
+    assert "before it could be kept" not in rebuildable(in_git, data, adapter, PROJECT, pushed=True).summary
 
 
 def test_what_cannot_be_rebuilt_does_not_become_champion(run: FinishedRun, project: Path) -> None:
@@ -281,7 +281,7 @@ def test_names_of_versions_and_runs(run: FinishedRun, project: Path) -> None:
 
 def test_kept_source_is_the_source(tmp_path: Path) -> None:
     for name in ("first.zip", "second.zip"):
-        keep_source(PROJECT, tmp_path / name)
+        archive_source(PROJECT, tmp_path / name)
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
     unpack_source(tmp_path / "first.zip", tmp_path / "out")
     assert source_sha256_of(tmp_path / "out") == source_sha256_of(PROJECT)

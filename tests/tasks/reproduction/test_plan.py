@@ -10,8 +10,8 @@ from beft.errors import InputError, SettingsError
 from beft.files import write_json, write_text
 from tasks.reproduction.catalogue import REPRODUCTIONS, ReproductionRequest
 from tasks.reproduction.forecast import FORECAST
-from tasks.reproduction.plan import Plan, Planned, make_plan, reasons
-from tasks.reproduction.price import Price, price_table, run_lengths
+from tasks.reproduction.plan import Plan, PlannedMeasurement, make_plan, reasons
+from tasks.reproduction.price import PlanCost, price_table, run_lengths
 from tasks.settings import PipelineSettings
 from tests.support.small_data import small_workspace
 
@@ -143,16 +143,16 @@ class TestPrice:
         tokens = {"train": 480, "dev": 120, "test": 300}
         forecast = {"seconds_per_token": 0.001, "rows": {"train": 48, "dev": 12, "test": 40}, "tokens": tokens}
         write_json(tmp_path / "forecast" / FORECAST, {"mine/60": forecast})
-        price = Price.of(one, {"train": 48, "dev": 12, "test": 40}, tmp_path / "forecast", finished=False)
+        price = PlanCost.of(one, {"train": 48, "dev": 12, "test": 40}, tmp_path / "forecast", finished=False)
         assert (price.rows, price.steps) == (48, 4 * 2 * 3)
         # Four runs: two epochs of train, a third of that for dev after each, and for test once.
         assert price.seconds == pytest.approx(4 * 0.001 * (2 * (480 + 120 / 3) + 300 / 3))
-        finished = Price.of(one, {"train": 48, "dev": 12, "test": 40}, None, finished=True)
+        finished = PlanCost.of(one, {"train": 48, "dev": 12, "test": 40}, None, finished=True)
         assert finished.seconds == 0 and finished.steps == price.steps
 
     def test_the_table_adds_up(self, plan: Make) -> None:
-        planned: tuple[Planned, ...] = plan("table1", seeds=3).measurements
-        prices = {one.key: Price(48, (8, 8), 6, 30.0, finished=number == 0) for number, one in enumerate(planned)}
+        planned: tuple[PlannedMeasurement, ...] = plan("table1", seeds=3).measurements
+        prices = {one.key: PlanCost(48, (8, 8), 6, 30.0, finished=number == 0) for number, one in enumerate(planned)}
         table = price_table("Title", planned, prices)
         assert len(table.rows) == 2  # the seeds of one group are one line; below it the sum
         assert "1 of 3" in table.rows[-1] and 6 in table.rows[-1] and 18 in table.rows[-1]

@@ -10,10 +10,10 @@ from beft.files import read_json, write_json
 from beft.studies.published.table import published
 from beft.studies.selection_analysis.records import TermRecord
 from tasks.engine.execution import run_step
-from tasks.engine.store import Call
-from tasks.reproduction.cells import Outline, Place, gather, term_records
+from tasks.engine.store import StepRun
+from tasks.reproduction.cells import Place, ReportPlan, gather, term_records
 from tasks.reproduction.measured import Failed, Measurement
-from tasks.reproduction.plan import Missing
+from tasks.reproduction.plan import Unavailable
 from tasks.reproduction.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
 from tasks.reproduction.tables import cost_table, long_table, wide_table
 from tasks.settings import PipelineSettings
@@ -23,7 +23,7 @@ VALUE, QUERY = [0.80, 0.84, 0.79], [0.70, 0.74, 0.73]
 SCORES = {"projection_ratio": 0.6, "magnitude": 0.01}
 
 
-def outline(**changes: object) -> Outline:
+def outline(**changes: object) -> ReportPlan:
     values: dict[str, object] = {
         "name": "table1",
         "title": "Bias terms",
@@ -34,9 +34,9 @@ def outline(**changes: object) -> Outline:
         "regimes": ("low",),
         "methods": ("value", "query", "full"),
         "measurements": {f"measure/{seed}": ("small", "sst2", "low") for seed in range(3)},
-        "missing": (Missing("small", "rte", "low", ("value", "query", "full"), "there is no file RTE/train.tsv"),),
+        "missing": (Unavailable("small", "rte", "low", ("value", "query", "full"), "there is no file RTE/train.tsv"),),
     }
-    return Outline.model_validate(values | changes)
+    return ReportPlan.model_validate(values | changes)
 
 
 def measurements() -> dict[str, Measurement]:
@@ -213,7 +213,7 @@ def test_the_step_writes_the_report(tmp_path: Path) -> None:
     for key, one in measurements().items():
         one.save(tmp_path / key)
         inputs[key] = tmp_path / key
-    done = run_step(Call(reproduce_report_step, PipelineSettings(), inputs, tmp_path / "root"))
+    done = run_step(StepRun(reproduce_report_step, PipelineSettings(), inputs, tmp_path / "root"))
     names = {path.name for path in done.folder.iterdir()}
     assert names == {
         *("table.md", "table.csv", "table.tex", "report.json", "analysis"),

@@ -6,7 +6,7 @@ import pytest
 
 from beft.datasets.prepared import load_split
 from beft.errors import InputError
-from tasks.engine.settings_view import narrowed
+from tasks.engine.settings_view import restrict_settings
 from tasks.settings import PipelineSettings
 from tasks.steps.fetch import fetch, fetch_step
 from tasks.steps.prepare import prepare, prepare_step
@@ -30,21 +30,21 @@ def test_from_a_file_to_splits(workspace: Path) -> None:
     raw, out = workspace / "raw", workspace / "prepared"
     raw.mkdir()
     out.mkdir()
-    summary = fetch(narrowed(SETTINGS, fetch_step.sections, "own"), {}, raw, dataset="own")
+    summary = fetch(restrict_settings(SETTINGS, fetch_step.settings, "own"), {}, raw, dataset="own")
     assert summary == {"origin": "files", "bytes": (workspace / "rows.jsonl").stat().st_size}
-    summary = prepare(narrowed(SETTINGS, prepare_step.sections, "own"), {"fetch": raw}, out, dataset="own")
+    summary = prepare(restrict_settings(SETTINGS, prepare_step.settings, "own"), {"fetch": raw}, out, dataset="own")
     assert summary["rows"] == {"train": 48, "dev": 12, "gate": 40, "test": 40}
     assert len(load_split(out, "train")) == 48
 
 
 def test_fetch_watches_the_description_and_the_files(workspace: Path) -> None:
-    assert fetch_step.watches is not None
-    before = fetch_step.watches(SETTINGS, "own", workspace)
+    assert fetch_step.extra_inputs is not None
+    before = fetch_step.extra_inputs(SETTINGS, "own", workspace)
     write_jsonl(workspace / "rows.jsonl", texts(201))
-    after = fetch_step.watches(SETTINGS, "own", workspace)
+    after = fetch_step.extra_inputs(SETTINGS, "own", workspace)
     assert {name for name in before if before[name] != after[name]} == {"train/rows.jsonl"}
     describe(workspace, version=2)
-    assert fetch_step.watches(SETTINGS, "own", workspace)["description"] != after["description"]
+    assert fetch_step.extra_inputs(SETTINGS, "own", workspace)["description"] != after["description"]
 
 
 def test_a_missing_file_is_wrong_input(workspace: Path) -> None:

@@ -19,7 +19,7 @@ from beft.inference.predictor import Predictor
 from beft.settings import EvaluateSettings
 from flows.cli import status_of
 from tasks.model_name import model_name
-from tasks.registry.journal import journal_of, read_journal
+from tasks.registry.journal import journal_path, read_journal
 from tasks.registry.registered import registered_adapter
 from tasks.settings import PipelineSettings
 from tasks.steps.register import register, still_registered
@@ -118,7 +118,7 @@ def test_a_certain_gain_makes_the_first_champion(certain: FinishedRun, project: 
     assert "- key: inert, shifting it changes no logit" in version.description
     assert "learning rate 0.005, of the head 0.0005, schedule linear" in version.description
     assert version.tags["regime"] == "60" and version.tags["seed"] == "0"
-    journal = read_journal(journal_of(project))
+    journal = read_journal(journal_path(project))
     assert [entry["kind"] for entry in journal] == ["gate decision", "alias moves", "alias moves done"]
     assert journal[1]["moves"] == {
         "challenger": {"from": None, "to": "1"},
@@ -152,7 +152,7 @@ def test_a_second_run_leaves_the_champion_and_takes_no_decision(
     # Two decisions were taken on one gate split, and the second says so; the third run took none.
     counts = [client.get_model_version(first["name"], number).tags.get("gate_decisions") for number in "123"]
     assert counts == ["1", "2", None]
-    decisions = [entry for entry in read_journal(journal_of(project)) if entry["kind"] == "gate decision"]
+    decisions = [entry for entry in read_journal(journal_path(project)) if entry["kind"] == "gate decision"]
     assert [entry["version"] for entry in decisions] == ["1", "2"]
     # Registering the first run again moves nothing back.
     again = registered(uncertain, project, "01" * 32)
@@ -208,7 +208,7 @@ def test_an_interrupted_registration_is_finished_not_doubled(
     version = connection.client.get_model_version(model["name"], "1")
     assert version.tags["model_id"] == logged.model_id
     assert version.tags["gate_decisions"] == "1"
-    kinds = [entry["kind"] for entry in read_journal(journal_of(project))]
+    kinds = [entry["kind"] for entry in read_journal(journal_path(project))]
     assert kinds == ["gate decision", "alias moves", "alias moves done"]
 
 

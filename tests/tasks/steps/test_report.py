@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.files import read_json, write_json
-from tasks.engine.settings_view import narrowed
+from tasks.engine.settings_view import restrict_settings
 from tasks.reporting.drawing import Curve, Interval, curves, intervals, ticks_over
 from tasks.reporting.formatting import duration, percent, points, quantity
 from tasks.steps.report import report, report_step
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def written(run: FinishedRun, out: Path) -> str:
     """The report of a run, made as the driver makes it: it sees only the settings that the step declares."""
     out.mkdir(parents=True, exist_ok=True)
-    report(narrowed(run.settings, report_step.sections, None), run.inputs, out)
+    report(restrict_settings(run.settings, report_step.settings, None), run.inputs, out)
     return (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -183,4 +183,4 @@ def test_numbers_read_well() -> None:
     assert (points(0.023), points(-0.02)) == ("+2.3", "-2.0")
     assert (quantity(512), quantity(9216), quantity(569868288), quantity(None)) == ("512 B", "9.2 kB", "569.9 MB", "—")
     assert (duration(2.34), duration(125.2)) == ("2.3 s", "2 min 05 s")
-    assert json.dumps(report_step.sections)
+    assert json.dumps(report_step.settings)

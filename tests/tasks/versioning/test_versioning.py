@@ -73,18 +73,18 @@ def test_stages_run_once_are_versioned_and_pushed_without_git(root: Path) -> Non
 
 def test_a_workspace_under_git_is_asked_again(root: Path) -> None:
     local = root / ".dvc" / "config.local"
-    versioning.keep_without_git(root)
+    versioning.configure_no_scm(root)
     assert "no_scm = true" in local.read_text()
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    versioning.keep_without_git(root)
+    versioning.configure_no_scm(root)
     assert "no_scm" not in local.read_text()
 
 
 def test_the_error_of_a_stage_is_the_callers(root: Path) -> None:
     stage = """
-        from tasks.engine.commands import leave_error
+        from tasks.engine.commands import write_error_file
         from beft.errors import InputError
-        leave_error(InputError("column 'text' is missing; the file has: label"))
+        write_error_file(InputError("column 'text' is missing; the file has: label"))
         raise SystemExit(2)
     """
     write_text(root / "stage.py", textwrap.dedent(stage))
@@ -129,7 +129,7 @@ def test_a_running_stage_is_named_by_what_it_works_on(root: Path) -> None:
     running = root / "running"
     begin = "import pathlib, time\npathlib.Path('running').touch()\ntime.sleep(8)\n"
     write_text(root / "stage.py", f"{begin}{STAGE}")
-    versioning.keep_without_git(root)
+    versioning.configure_no_scm(root)
     command = [sys.executable, "-m", "dvc", "repro", "fetch@imdb"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     other = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -212,7 +212,7 @@ def test_a_stage_watches_what_its_step_declares(name: str) -> None:
     step = find_step(name)
     stage = stages[name].get("do", stages[name])
     assert ("foreach" in stages[name]) == step.per_dataset
-    sections = {section.replace("{dataset}", "${key}") for section in step.sections}
+    sections = {section.replace("{dataset}", "${key}") for section in step.settings}
     whole = {name for name in sections if not any(name.startswith(f"{other}.") for other in sections)}
     assert set(stage.get("params", [])) == whole
 

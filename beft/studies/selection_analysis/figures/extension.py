@@ -20,7 +20,7 @@ from beft.studies.style import (
     plain,
     symbol,
 )
-from beft.tables import Estimate
+from beft.tables import ScoreInterval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +132,7 @@ class _Line:
     by: float
     intervals: bool
 
-    def through(self, x: Sequence[float], found: Sequence[Estimate], colour: str, mark: str) -> list[float]:
+    def through(self, x: Sequence[float], found: Sequence[ScoreInterval], colour: str, mark: str) -> list[float]:
         """Draw a line through estimates; returns its heights."""
         heights = [self.by * one.value for one in found]
         self.axes.plot(

@@ -17,7 +17,7 @@ from beft.studies.style import (
     picture,
     plain,
 )
-from beft.tables import Estimate
+from beft.tables import ScoreInterval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def draw_agreement(agreement: Agreement, path: Path, *, title: str | None = None
 
 
 def _draw_taus(
-    overall: Mapping[str, Estimate],
+    overall: Mapping[str, ScoreInterval],
     cells: Mapping[str, Sequence[float]],
     path: Path,
     title: str | None,
@@ -122,7 +122,7 @@ def _cells(axes: "Axes", row: int, values: Sequence[float], colour: str) -> None
     axes.plot(values, heights, "o", color=colour, markersize=3.2, alpha=0.3, markeredgewidth=0, zorder=3)
 
 
-def _interval(axes: "Axes", row: int, estimate: Estimate, colour: str) -> None:
+def _interval(axes: "Axes", row: int, estimate: ScoreInterval, colour: str) -> None:
     """The interval as a line, and the numbers at the right edge."""
     text = f"{estimate.value:.2f}"
     if estimate.low is not None and estimate.high is not None:

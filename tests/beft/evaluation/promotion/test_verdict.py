@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from beft.evaluation.promotion.rules import PromotionRules
-from beft.evaluation.promotion.verdict import Evidence, Side, SliceGain, Verdict, judge, slice_gain
+from beft.evaluation.promotion.verdict import GateEvidence, Side, SliceGain, Verdict, judge, slice_gain
 from beft.evaluation.records import Gain
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.settings import EvaluateSettings
@@ -37,9 +37,9 @@ def gain(right_of_challenger: int, right_of_champion: int, rows: int = 400) -> G
     return found.splits["gate"].gains["old"]["accuracy"]
 
 
-def evidence(right: int = 340, against: int = 300, **changes: object) -> Evidence:
+def evidence(right: int = 340, against: int = 300, **changes: object) -> GateEvidence:
     """A challenger that is right on so many of 400 rows, and a champion."""
-    found = Evidence(
+    found = GateEvidence(
         metric="accuracy",
         rows=400,
         challenger=Side("version 3", right / 400, CALM, 0.01, 12_000),

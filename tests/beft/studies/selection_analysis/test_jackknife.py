@@ -8,12 +8,12 @@ from scipy import stats
 
 from beft.studies.selection_analysis.cells import Cell
 from beft.studies.selection_analysis.jackknife import Jackknifed, jackknife, mean_estimate, mean_over_cells
-from beft.tables import Estimate
+from beft.tables import ScoreInterval
 
 GENERATOR = np.random.default_rng(0)
 
 
-def interval(estimate: Estimate) -> tuple[float, float]:
+def interval(estimate: ScoreInterval) -> tuple[float, float]:
     assert estimate.low is not None and estimate.high is not None
     return estimate.low, estimate.high
 
@@ -68,8 +68,8 @@ def test_over_two_datasets_the_seeds_give_the_interval() -> None:
 
 
 def test_one_seed_has_no_interval_and_equal_seeds_have_one_of_no_width() -> None:
-    assert mean_estimate(np.array([0.5])) == Estimate(0.5)
-    assert mean_estimate(np.full(4, 0.5)) == Estimate(0.5, 0.5, 0.5)
+    assert mean_estimate(np.array([0.5])) == ScoreInterval(0.5)
+    assert mean_estimate(np.full(4, 0.5)) == ScoreInterval(0.5, 0.5, 0.5)
     assert jackknife(lambda kept: float(len(kept)), 2, least=2) == Jackknifed(2.0)
 
 

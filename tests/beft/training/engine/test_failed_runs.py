@@ -14,7 +14,7 @@ from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.engine.trainer import TrainingPass
 from beft.training.target import train_weights
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
@@ -98,14 +98,14 @@ def test_a_learning_rate_that_fails_is_left_out_of_the_choice() -> None:
     run = replace(run, settings=run.settings.model_copy(update={"learning_rates": (LOST, 1e-2, 3e-3)}))
     results = fit(classifier, TRAIN, DEV, at_each_rate(run), metric=accuracy, progress=quiet)
     said: list[str] = []
-    chosen = best_on_dev(run, results, said.append)
+    chosen = best_learning_rate(run, results, said.append)
     assert isinstance(chosen, RunResult)
     assert chosen.run.settings.learning_rate in (1e-2, 3e-3)
     assert [one["learning_rate"] for one in chosen.tried] == [LOST, 1e-2, 3e-3]
     assert "a learning_rate below 1e+300" in chosen.tried[0]["failed"]
     assert "1e+300: failed" in said[-1]
     with pytest.raises(TrainingError, match="run 0@1e"):
-        best_on_dev(run, results[:1], quiet)
+        best_learning_rate(run, results[:1], quiet)
 
 
 def test_weights_that_fail_at_one_rate_are_trained_at_the_others() -> None:

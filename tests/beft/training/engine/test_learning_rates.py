@@ -11,7 +11,7 @@ from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_on_dev
+from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.probe import run_probe
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms, train_weights
@@ -86,7 +86,7 @@ def test_a_tie_is_decided_by_the_dev_loss_then_by_the_order():
             RunResult(one, {}, {}, [{"epoch": 1, "dev_metric": metric, "dev_loss": loss}], 1, 5, 5, 2.0, 0)
             for one, (metric, loss) in zip(runs, measured, strict=True)
         ]
-        return best_on_dev(run, results, quiet)
+        return best_learning_rate(run, results, quiet)
 
     assert chosen((0.5, 0.1), (0.7, 0.9), (0.6, 0.1)).run.settings.learning_rate == 3e-2
     assert chosen((0.7, 0.3), (0.7, 0.2), (0.7, 0.4)).run.settings.learning_rate == 3e-2
@@ -100,7 +100,7 @@ def test_one_rate_in_the_list_is_that_rate(sample):
     [only] = at_each_rate(run)
     assert (only.name, only.settings.learning_rate) == ("head", 2e-2)
     results = fit(classifier, sample.train, sample.dev, [only], metric=lambda *_: 0.0, progress=quiet)
-    assert best_on_dev(run, results, quiet).tried == ()
+    assert best_learning_rate(run, results, quiet).tried == ()
 
 
 def test_rates_need_dev():
@@ -117,4 +117,4 @@ def test_a_dataset_s_own_rate_is_not_searched_and_head_only_tries_every_rate():
     section = ProbeSettings(**with_rates(*RATES).model_dump())
     found = settings_of(section, settings, "imdb", rows=56)
     assert found.model_dump() == ONE_RATE.model_copy(update={"learning_rate": 0.5}).model_dump()
-    assert {7e-4, 0.07} < set(HeadSearch.as_wide_as(with_rates(7e-4, 0.07)).learning_rates)
+    assert {7e-4, 0.07} < set(HeadSearch.from_training(with_rates(7e-4, 0.07)).learning_rates)

@@ -68,7 +68,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_goes_on(tmp_path: Path) -> None:
     assert len(read_json(plan)) > 1  # started again, it does not try all eight
     assert found["halved"] == [pytest.approx(losses, rel=1e-5) for losses in found["whole"]]
     assert found["refused"].startswith("0: out of memory (")
-    assert "set train.rows_at_once to less than train.batch_size" in found["refused"]
+    assert "set train.micro_batch_size to less than train.batch_size" in found["refused"]
     assert "\n" not in found["refused"]
 
 

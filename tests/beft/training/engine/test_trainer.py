@@ -14,7 +14,7 @@ from beft.inference.runs import Run
 from beft.models.classifier import Classifier
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites, site_module
-from beft.training.engine.activation_checkpointing import recomputed_layers
+from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.cost import estimate
 from beft.training.engine.fit import fit
 from beft.training.engine.trainer import TrainingPass
@@ -120,7 +120,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     classifier = tiny_classifier()
     train, dev = random_rows(60), random_rows(20, seed=9)
     runs = mixed_runs(classifier)[:3]
-    parts = [replace(run, settings=run.settings.model_copy(update={"rows_at_once": 3})) for run in runs]
+    parts = [replace(run, settings=run.settings.model_copy(update={"micro_batch_size": 3})) for run in runs]
     whole = fit(classifier, train, dev, runs, metric=accuracy)
     for one, other in zip(whole, fit(classifier, train, dev, parts, metric=accuracy), strict=True):
         for site, delta in one.deltas.items():
@@ -140,7 +140,7 @@ def test_recomputed_activations_change_nothing_but_what_is_kept(family):
             torch.testing.assert_close(delta, other.deltas[site], rtol=0, atol=1e-12)
     sizes = []
     for on in (False, True):
-        with recomputed_layers(classifier.model, on=on):
+        with activation_checkpointing(classifier.model, on=on):
             sizes.append(estimate(classifier, train, 8).saved_bytes)
     assert sizes[1] < sizes[0] / 2
     assert not any("forward" in module.__dict__ for module in classifier.model.modules())

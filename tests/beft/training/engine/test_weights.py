@@ -82,7 +82,7 @@ def test_biases_trained_as_weights_come_out_as_a_bias_run_trains_them():
         dropout=True,
         patience=2,
         clip_norm=0.5,
-        rows_at_once=5,
+        micro_batch_size=5,
     )
     found = train(classifier, OnlyValueBiases(), run, rows, dev)
     sites = find_sites(classifier.model, ["value"])
@@ -270,7 +270,9 @@ def test_activation_parts_add_up():
     for method in METHODS.values():
         run = run_of(classifier)
         whole = train(classifier, method, run, rows)
-        settings = run.settings.model_copy(update={"rows_at_once": 3, "activation_checkpointing": method.recomputable})
+        settings = run.settings.model_copy(
+            update={"micro_batch_size": 3, "activation_checkpointing": method.recomputable}
+        )
         parts = train(classifier, method, replace(run, settings=settings), rows)
         for name, value in whole.state.values.items():
             assert_close(parts.state.values[name], value)
