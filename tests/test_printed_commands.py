@@ -21,8 +21,8 @@ from flows.cli import status_of
 from tasks.environment import configure_environment, sqlite_uri
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, tracking_uri
+from tests.cli.workspace import describe, prepare
 from tests.support.tiny_bases import make_adapter, save_base
-from tests.test_cli import describe, prepare
 
 torch.set_num_threads(1)
 
