@@ -49,8 +49,8 @@ from beft.models.quantized import quantization_of
 from beft.models.tokenizer_facts import tokenizer_facts
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import ProblemType
 from beft.problems.registry import read_problem_type
-from beft.problems.shape import ProblemType
 from beft.settings import TERMS, Quantization
 from beft.sites.site import BiasSite, find_sites
 

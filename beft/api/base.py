@@ -7,7 +7,7 @@ from typing import Any, Literal
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.settings import BaseSettings, Quantization, Settings
 from beft.training.inspection import Inspection, inspect_base
 

@@ -16,7 +16,7 @@ from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats, extract_features, frozen_features
 from beft.inference.predictions import as_metric_takes
 from beft.problems.classification import Classification
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.training.session import Session
 
 log = logging.getLogger("beft.comparison")

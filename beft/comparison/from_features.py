@@ -15,7 +15,7 @@ from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
 from beft.models.memory import PeakMemory
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.settings import TrainingSettings
 from beft.training.session import Session
 

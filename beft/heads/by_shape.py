@@ -12,7 +12,7 @@ from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.heads.ridge_regression import fit_ridge_regression, ridge_regression_head
 from beft.names import known_name
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 
 LINEAR_BASELINES: Mapping[str, str] = {
     "classification": "logistic_regression",

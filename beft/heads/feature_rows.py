@@ -13,7 +13,7 @@ from beft.errors import InputError
 from beft.inference.predictions import score_rows
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 
 Floats = NDArray[np.float64]
 Features = NDArray[Any] | Tensor

@@ -9,7 +9,7 @@ import torch
 
 from beft.encoding.tokenization import TOKENIZING, Encoded, sorted_batches
 from beft.models.classifier import Classifier
-from beft.problems.shape import BETWEEN_SPANS
+from beft.problems.problem_type import BETWEEN_SPANS
 from beft.process_state import with_own_threads
 
 Choose = Callable[[torch.Tensor], Any]

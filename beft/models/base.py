@@ -24,7 +24,7 @@ from beft.models.own_head import fit_own_head
 from beft.models.pooling import base_pooling, pooling_files, unused_modules
 from beft.models.tokenizer_loading import load_tokenizer
 from beft.problems.classification import Classification
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 
 log = logging.getLogger("beft.models.base")
 

@@ -11,7 +11,7 @@ from beft.errors import InputError
 from beft.models.pooling import pool
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.sites.batch_axis import Batch as Batch
 from beft.sites.offloading import attached_forward, input_device
 

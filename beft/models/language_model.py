@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.models.classifier import Classifier
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.sites.batch_axis import Batch
 from beft.sites.offloading import input_device
 

@@ -1,4 +1,4 @@
-"""Task shapes: one file a shape.
+"""Problem types, one file each.
 
 With a head: ``classification``, ``regression``, ``multiple_choice``. With a language model and a prompt, and no head:
 ``candidates`` and ``language_model``.

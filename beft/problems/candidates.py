@@ -9,8 +9,8 @@ from beft.encoding.examples import AnyRows, LabelledRows
 from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import choices_of, labels_or_zeros
 from beft.problems.prompt import Prompt
-from beft.problems.shape import choices_of, labels_or_zeros
 
 
 class Candidates(MultipleChoice):

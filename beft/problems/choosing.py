@@ -9,9 +9,9 @@ from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import NEW_TOKENS, LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
-from beft.problems.shape import ProblemType
 
 _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "classification": Classification,

@@ -10,7 +10,7 @@ from torch.nn import functional
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
-from beft.problems.shape import ProblemType, as_array, labels_or_zeros
+from beft.problems.problem_type import ProblemType, as_array, labels_or_zeros
 
 
 class Classification(ProblemType):

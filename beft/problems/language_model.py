@@ -11,8 +11,8 @@ from beft.encoding.prompted import encode_prompted, encode_prompts
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError, RowError
 from beft.problems.candidates import Candidates
+from beft.problems.problem_type import BETWEEN_SPANS, labels_or_zeros
 from beft.problems.prompt import Prompt
-from beft.problems.shape import BETWEEN_SPANS, labels_or_zeros
 
 NEW_TOKENS = 32
 """Tokens of a generated answer at most, where nothing else is said."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions, pad_scores
 from beft.encoding.tokenization import encode
-from beft.problems.shape import ProblemType, as_array, choices_of, labels_or_zeros
+from beft.problems.problem_type import ProblemType, as_array, choices_of, labels_or_zeros
 
 
 class MultipleChoice(ProblemType):

@@ -8,8 +8,8 @@ from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression
-from beft.problems.shape import ProblemType
 
 PROBLEM_TYPES: dict[str, type[ProblemType]] = {
     shape.name: shape for shape in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
@@ -22,4 +22,4 @@ def read_problem_type(value: Mapping[str, Any]) -> ProblemType:
     Raises:
         InputError: There is no such shape, or something in it is wrong.
     """
-    return PROBLEM_TYPES[known_name(str(value.get("name")), PROBLEM_TYPES, "task shape")].from_json(value)
+    return PROBLEM_TYPES[known_name(str(value.get("name")), PROBLEM_TYPES, "problem type")].from_json(value)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.encoding.tokenization import encode
-from beft.problems.shape import ProblemType, as_array, labels_or_zeros
+from beft.problems.problem_type import ProblemType, as_array, labels_or_zeros
 
 
 class Regression(ProblemType):

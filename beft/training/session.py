@@ -22,7 +22,7 @@ from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_problem_type
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.probe import run_probe
@@ -71,7 +71,7 @@ class Session:
 
     @property
     def shape(self) -> ProblemType:
-        """The task's shape."""
+        """The problem type of the dataset on this base."""
         return self.classifier.shape
 
     @cached_property

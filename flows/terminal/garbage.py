@@ -18,13 +18,14 @@ def collect_garbage(root: Path, *, yes: bool) -> None:
     Raises:
         WorkspaceBusyError: A run is going on here.
     """
-    with Workspace(root.resolve()).locked():
-        found = find_garbage(Workspace(root.resolve()))
+    workspace = Workspace(root.resolve())
+    with workspace.locked():
+        found = find_garbage(workspace)
         if not found:
             typer.echo("Nothing in runs/ can be removed.")
             return
         for one in found:
-            typer.echo(f"{one.size / 1e6:10.1f} MB  {one.folder.relative_to(root.resolve())}  ({one.reason})")
+            typer.echo(f"{one.size / 1e6:10.1f} MB  {one.folder.relative_to(workspace.root)}  ({one.reason})")
         total = f"{sum(one.size for one in found) / 1e6:.1f} MB in {len(found)} folders"
         if not yes and not sys.stdin.isatty():
             typer.echo(f"{total} can be removed: add --yes.")

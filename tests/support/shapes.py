@@ -20,9 +20,9 @@ from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
-from beft.problems.shape import ProblemType
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
 TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")

@@ -25,7 +25,7 @@ from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.settings import TrainingSettings
 from beft.training.engine.optimizer import StackedAdamW
 from beft.training.engine.schedule import lr_multiplier

@@ -22,7 +22,7 @@ from beft.errors import BeftError, InputError
 from beft.importance.registry import importance_method
 from beft.importance.result import Importance, Vectors, score_by_layer
 from beft.problems.classification import Classification
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.sites.batch_axis import (
     AnyClassifier,
     Batch,

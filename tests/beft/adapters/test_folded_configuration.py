@@ -16,8 +16,8 @@ from beft.models.device import Compute
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice
+from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression
-from beft.problems.shape import ProblemType
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, tiny_tokenizer
 

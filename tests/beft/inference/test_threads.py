@@ -22,7 +22,7 @@ from beft.models.device import Compute
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
-from beft.problems.shape import ProblemType
+from beft.problems.problem_type import ProblemType
 from beft.settings import Quantization
 from tasks.registry.package import save_model
 from tests.support.shapes import LETTERS, PROMPT, letter_tokenizer

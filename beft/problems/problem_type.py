@@ -1,4 +1,4 @@
-"""What a task shape knows: how rows become examples, what their loss is, and what is predicted from the outputs."""
+"""What a problem type knows: how rows become examples, what their loss is, and what is predicted from the outputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ BETWEEN_SPANS = " | "
 
 
 class ProblemType(ABC):
-    """A task shape. An example is one sequence of tokens or several; the model gives outputs for each sequence.
+    """A problem type. An example is one sequence of tokens or several; the model gives outputs for each sequence.
 
     Attributes:
         name: How settings and adapters call it.
@@ -50,7 +50,7 @@ class ProblemType(ABC):
             training: Whether they are trained on: what only predictions need is then left out.
 
         Raises:
-            InputError: The rows lack something that the shape needs.
+            InputError: The rows lack something that the problem type needs.
         """
 
     @abstractmethod
