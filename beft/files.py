@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -133,8 +134,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         NotADirectoryError: A file has this name.
     """
     path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    with suppress(FileNotFoundError):  # one look: another process may take the name away between two
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
