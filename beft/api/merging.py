@@ -6,7 +6,7 @@ from typing import Any
 
 from beft.adapters.adapter import Adapter
 from beft.errors import InputError
-from beft.merging.dev import with_merged
+from beft.merging.adapters import check_several, merged_adapters
 from beft.merging.merged import merge as merge_changes
 from beft.training.results import TrainingResult
 
@@ -38,8 +38,7 @@ def merge(
         True
     """
     given = [one.adapter if isinstance(one, TrainingResult) else one for one in adapters]
-    if len(given) < 2:
-        raise InputError("a merge needs two adapters or more")
+    check_several(given)
     if weights is not None and len(weights) != len(given):
         raise InputError(f"there are {len(given)} adapters but {len(weights)} weights")
     datasets = Counter(one.dataset for one in given)
@@ -49,4 +48,4 @@ def merge(
     named = dict(zip(names, given, strict=True))
     of_each = None if weights is None else dict(zip(names, weights, strict=True))
     merged = merge_changes(method, named, weights=of_each, **options)
-    return [with_merged(named, name, merged) for name in names]
+    return list(merged_adapters(named, merged).values())

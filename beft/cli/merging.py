@@ -1,8 +1,9 @@
 """merge: what is done with several saved adapters of one base."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,8 @@ from beft.cli.output import print_table, progress
 
 if TYPE_CHECKING:
     from beft.adapters.adapter import Adapter
+    from beft.merging.choice import MergeSelection
+    from beft.merging.comparison import Comparison
     from beft.settings import Settings
     from beft.training.session import Session
 
@@ -38,20 +41,42 @@ def merge(
     With --prepared, options (and weights, of searched_weights) are chosen on the dev rows, as the section merge of the
     settings says.
     """
-    import warnings
-
     from beft.adapters.adapter import Adapter
-    from beft.errors import InputError
-    from beft.files import atomic_directory, write_json
-    from beft.merging.choice import SEARCHED, MergeSelection, choose_merges
     from beft.merging.comparison import compare_all
-    from beft.merging.dev import with_merged
-    from beft.merging.merged import merge as merge_adapters
+
+    _check(adapters, method, weight, prepared)
+    given = parse_changes(option or (), option="--option", example="density=0.2")
+    given |= {} if scale is None else {"scale": scale}
+    refuse_existing(out)
+    names = _names_of(adapters)
+    loaded = {name: Adapter.load(path) for name, path in zip(names, adapters, strict=True)}
+    if prepared:
+        settings = read_settings(context, params, None)
+        opener = _opener(settings, loaded, dict(zip(names, prepared, strict=True)), base)
+        choice = _choose_on_dev(method, loaded, opener, settings, given)
+    else:
+        choice = _merge_as_given(method, loaded, dict(zip(names, weight, strict=True)) if weight else None, given)
+    comparisons = compare_all(loaded)
+    _write(out, loaded, choice, comparisons)
+    _print(choice, comparisons)
+    typer.echo(f"\n{', '.join(str(out / name) for name in names)}: the merged biases, each with its own head")
+
+
+def _check(
+    adapters: Sequence[Path], method: str, weight: Sequence[float] | None, prepared: Sequence[Path] | None
+) -> None:
+    """Check the arguments against each other, before anything is loaded.
+
+    Raises:
+        InputError: They do not go together, or the method is unknown.
+    """
+    from beft.errors import InputError
+    from beft.merging.adapters import check_several
+    from beft.merging.choice import SEARCHED
     from beft.merging.registry import known_methods
     from beft.names import known_name
 
-    if len(adapters) < 2:
-        raise InputError("a merge needs two adapters or more")
+    check_several(adapters)
     for values, what in ((weight, "weight"), (prepared, "prepared")):
         if values and len(values) != len(adapters):
             raise InputError(
@@ -62,43 +87,77 @@ def merge(
     known_name(method, known_methods(), "merge method")
     if method == SEARCHED and not weight and not prepared:
         raise InputError(f"{SEARCHED} needs --prepared FOLDER once for each adapter: dev rows to search the weights on")
-    given = parse_changes(option or (), option="--option", example="density=0.2")
-    given |= {} if scale is None else {"scale": scale}
-    refuse_existing(out)
-    names = _names_of(adapters)
-    loaded = {name: Adapter.load(path) for name, path in zip(names, adapters, strict=True)}
+
+
+def _choose_on_dev(
+    method: str,
+    adapters: "Mapping[str, Adapter]",
+    open_dataset: "Callable[[str], Session]",
+    settings: "Settings",
+    given: Mapping[str, Any],
+) -> "MergeSelection":
+    """The merge whose options, and weights of searched_weights, are best on dev."""
+    from beft.merging.choice import choose_merges
+
+    section = type(settings.merge).model_validate({**settings.merge.model_dump(), "methods": (method,)})
+    with _notes_printed_later():
+        choices = choose_merges(section, adapters, open_dataset, given=given, seed=settings.seed, progress=progress)
+    [choice] = choices.values()
+    return choice
+
+
+def _merge_as_given(
+    method: str, adapters: "Mapping[str, Adapter]", weights: Mapping[str, float] | None, given: Mapping[str, Any]
+) -> "MergeSelection":
+    """The merge with the given options and weights, the defaults elsewhere."""
+    from beft.merging.choice import MergeSelection
+    from beft.merging.merged import merge as merge_changes
+
+    with _notes_printed_later():
+        return MergeSelection(merge_changes(method, adapters, weights=weights, **given))
+
+
+@contextmanager
+def _notes_printed_later() -> Iterator[None]:
+    """No warnings: what they say is in the notes of a merge, which are printed at the end."""
+    import warnings
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say is in the notes, printed below
-        if prepared:
-            settings = read_settings(context, params, None)
-            opener = _opener(settings, loaded, dict(zip(names, prepared, strict=True)), base)
-            section = type(settings.merge).model_validate({**settings.merge.model_dump(), "methods": (method,)})
-            choices = choose_merges(section, loaded, opener, given=given, seed=settings.seed, progress=progress)
-            [choice] = choices.values()
-        else:
-            weights = dict(zip(names, weight, strict=True)) if weight else None
-            choice = MergeSelection(merge_adapters(method, loaded, weights=weights, **given))
-    merged = choice.merged
-    comparisons = compare_all(loaded)
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write(
+    out: Path, adapters: "Mapping[str, Adapter]", choice: "MergeSelection", comparisons: "Sequence[Comparison]"
+) -> None:
+    """Write one merged adapter for each head, and ``merge.json``."""
+    from beft.files import atomic_directory, write_json
+    from beft.merging.adapters import merged_adapters
+
     with atomic_directory(out) as folder:
-        for name in names:
-            with_merged(loaded, name, merged).save(folder / name)
+        for name, adapter in merged_adapters(adapters, choice.merged).items():
+            adapter.save(folder / name)
         described = {
-            "recipe": merged.recipe(),
+            "recipe": choice.merged.recipe(),
             "tried": [one.to_json() for one in choice.tried],
             "comparisons": [each.to_json() for each in comparisons],
         }
         write_json(folder / "merge.json", described)
+
+
+def _print(choice: "MergeSelection", comparisons: "Sequence[Comparison]") -> None:
+    from beft.merging.choice import SEARCHED
+
+    merged = choice.merged
     for note in merged.notes:
         typer.echo(note, err=True)
     print_table(
         ["first", "second", "cosine", "sign conflict"],
         [[each.first, each.second, _number(each.cosine), _number(each.sign_conflict)] for each in comparisons],
     )
-    chosen = {**merged.options, **({"weights": dict(merged.weights)} if method == SEARCHED else {})}
+    chosen = {**merged.options, **({"weights": dict(merged.weights)} if merged.method == SEARCHED else {})}
     if choice.tried:
         typer.echo(f"\nchosen on dev among {len(choice.tried)}: {chosen}")
-    typer.echo(f"\n{', '.join(str(out / name) for name in names)}: the merged biases, each with its own head")
 
 
 def _opener(

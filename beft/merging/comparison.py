@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from beft.adapters.checks import check_one_base
 from beft.errors import InputError
 from beft.merging.merged import Mergeable
 from beft.settings import TERMS
-from beft.sites.site import BiasSite
+from beft.sites.site import BiasSite, read_bias
 
 Changes = Mapping[BiasSite, Tensor]
 
@@ -120,6 +120,12 @@ def compare_all(adapters: Mapping[str, Mergeable], *, before: Changes | None = N
         compare(adapters[first].deltas, adapters[second].deltas, names=(first, second), before=before)
         for first, second in itertools.combinations(sorted(adapters), 2)
     ]
+
+
+def biases_of(model: nn.Module, adapters: Mapping[str, Mergeable]) -> dict[BiasSite, Tensor]:
+    """The base's own bias, [width], at every site of the adapters."""
+    sites = {site for adapter in adapters.values() for site in adapter.deltas}
+    return {site: read_bias(model, site) for site in sites}
 
 
 def cosine(first: Tensor, second: Tensor) -> float | None:

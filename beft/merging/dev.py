@@ -10,6 +10,7 @@ from typing import Any
 from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
 from beft.inference.predictions import measure_runs
+from beft.merging.adapters import with_merged
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
 from beft.training.sample import DevMetric
@@ -92,13 +93,6 @@ class DevRows:
         seconds = self.planned * (time.perf_counter() - start)
         self.progress(f"merge: {self.planned} merges on {len(rows)} dev rows of {name} take about {seconds:.0f} s")
         return metric
-
-
-def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> Adapter:
-    """The adapter ``name`` with its own head and merged biases."""
-    own = adapters[name]
-    beside = [adapter for other, adapter in adapters.items() if other != name]
-    return own.with_deltas(merged.deltas, beside=beside, provenance={"merge": merged.recipe()})
 
 
 def _measured(session: Session, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:

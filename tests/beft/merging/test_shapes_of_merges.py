@@ -14,8 +14,8 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import PreparedData, Rows, load_split, save_split
 from beft.files import write_json
 from beft.inference.predictor import Predictor
+from beft.merging.adapters import with_merged
 from beft.merging.choice import choose_merges
-from beft.merging.dev import with_merged
 from beft.settings import Settings
 from beft.training.session import Session, open_session
 from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer

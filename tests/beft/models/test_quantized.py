@@ -24,8 +24,8 @@ from beft.importance.methods.fisher import fisher_information
 from beft.inference.features import predict_probabilities
 from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
+from beft.merging.adapters import with_merged
 from beft.merging.comparison import compare_all
-from beft.merging.dev import with_merged
 from beft.merging.merged import merge
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
