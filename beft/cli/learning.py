@@ -61,13 +61,11 @@ def score(
     if as_json:
         print_json(found.to_json())
         return
-    means = {table.method: table.mean for table in found.tables}
     rows = []
     for term in found.inert:
-        values = [means[method][term] for method in means]
-        cells = ["no direction" if value is None else f"{value:.4g}" for value in values]
-        rows.append([term, *cells, "yes" if found.inert[term]["inert"] else "no"])
-    print_table(["bias term", *means, "inert"], rows)
+        cells = ["no direction" if value is None else f"{value:.4g}" for value in found.of_term(term).values()]
+        rows.append([term, *cells, "yes" if found.is_inert(term) else "no"])
+    print_table(["bias term", *(table.method for table in found.tables), "inert"], rows)
     typer.echo(f"\nTarget term: {found.selection.term}. {found.selection.reason}")
 
 

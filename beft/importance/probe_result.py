@@ -35,6 +35,14 @@ class Scores:
     inert: dict[str, dict[str, Any]]
     selection: Selection
 
+    def of_term(self, term: str) -> dict[str, float | None]:
+        """Method -> the score of a term, averaged over its layers; None: no direction."""
+        return {table.method: table.mean[term] for table in self.tables}
+
+    def is_inert(self, term: str) -> bool:
+        """Whether no component of a term changes a logit."""
+        return bool(self.inert[term]["inert"])
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``importance.json``."""
         return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from beft.bank.bank import Bank
 from beft.bank.inertness import measure_inertness
@@ -74,16 +74,50 @@ def run_probe(
     inert = inert_components(classifier, sites, sample.train.encoded, settings.seed)
     frozen = () if settings.protocol == "paper" else tuple(site for site in sites if inert[site].all())
     progress(f"probe: Fisher information of {len(sample.train)} examples")
-    with Bank(model, {}, start):
-        information = fisher_information(
-            classifier, labelled_batches(classifier, sample.train, training.batch_size), sites
-        )
+    information = row_information(classifier, sample.train, sites, start, batch_size=training.batch_size)
     trained = tuple(site for site in sites if site not in frozen)
     run = planned_run(classifier, sample, settings, training, "probe", trained, start)
     result = with_frozen(fit_run(classifier, sample, run, checkpoints, progress), frozen)
-    before = {site: read_bias(model, site).cpu() for site in sites}
-    after = {site: before[site] + result.deltas[site] for site in sites}
-    return ProbeRun(ProbeResult(before, after, information, inert), frozen, result)
+    return ProbeRun(moved_biases(model, result.deltas, information, inert), frozen, result)
+
+
+@with_own_threads
+def row_information(
+    classifier: Classifier,
+    rows: LabelledRows,
+    sites: Sequence[BiasSite],
+    head: Mapping[str, Tensor],
+    *,
+    batch_size: int,
+) -> dict[BiasSite, Tensor]:
+    """Fisher information of each site's components over labelled rows, fp64, [width].
+
+    Args:
+        head: The head's parameters where a training starts, by their names in the model.
+    """
+    batches = [
+        (rows.batch(batch, classifier.device), rows.targets(batch), rows.sizes_of(batch))
+        for batch in sorted_batches(rows.lengths, batch_size)
+    ]
+    with Bank(classifier.model, {}, head):
+        return fisher_information(classifier, batches, sites)
+
+
+def moved_biases(
+    model: nn.Module,
+    deltas: Mapping[BiasSite, Tensor],
+    information: Mapping[BiasSite, Tensor],
+    inert: Mapping[BiasSite, Tensor],
+) -> ProbeResult:
+    """What importance methods compare, of a training that changed the base's biases by ``deltas``.
+
+    Args:
+        information: Fisher information from before the training.
+        inert: The inert components of every site.
+    """
+    before = {site: read_bias(model, site).cpu() for site in inert}
+    after = {site: before[site] + deltas[site] for site in inert}
+    return ProbeResult(before, after, information, inert)
 
 
 @with_own_threads
@@ -103,13 +137,3 @@ def inert_components(
         seed=seed,
         logits=lambda model, tokens: classifier.with_model(model)(tokens),
     )
-
-
-def labelled_batches(
-    classifier: Classifier, rows: LabelledRows, batch_size: int
-) -> "list[tuple[Mapping[str, Tensor], Tensor, Tensor]]":
-    """Rows as Fisher information takes them: tokens, targets, and sequences of each example."""
-    return [
-        (rows.batch(batch, classifier.device), rows.targets(batch), rows.sizes_of(batch))
-        for batch in sorted_batches(rows.lengths, batch_size)
-    ]

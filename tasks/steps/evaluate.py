@@ -5,6 +5,7 @@ from pathlib import Path
 
 from beft.adapters.adapter import Adapter
 from beft.comparison.evaluation import cost_of, evaluate_adapters
+from beft.comparison.registry import ALL_BIASES
 from beft.datasets.prepared import PreparedData, Split
 from beft.evaluation.records import Evaluation
 from beft.files import read_json, write_json
@@ -12,8 +13,6 @@ from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions
-
-ALL_BIASES = "all_biases"
 
 
 def evaluate(

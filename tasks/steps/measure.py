@@ -9,20 +9,16 @@ from itertools import product
 from pathlib import Path
 
 from beft.adapters.adapter import Adapter
-from beft.bank.bank import Bank
-from beft.comparison.common import Common
 from beft.comparison.measuring import measure_many
-from beft.comparison.registry import METHODS, Kind, MethodOptions
+from beft.comparison.probe_scores import ScoredProbe, score_probes, scores_for
+from beft.comparison.registry import ALL_BIASES, METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
-from beft.datasets.prepared import PreparedData, load_split
-from beft.errors import BeftError, InputError, TrainingError
+from beft.datasets.prepared import PreparedData
+from beft.errors import InputError, TrainingError
 from beft.files import write_json
-from beft.importance.methods.fisher import fisher_information
-from beft.importance.probe_result import ProbeResult, Scores
+from beft.importance.probe_result import Scores
 from beft.inference.predictions import score_rows
 from beft.settings import TERMS
-from beft.sites.site import read_bias
-from beft.training.probe import labelled_batches
 from beft.training.sample import learnt_rows
 from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
@@ -31,8 +27,6 @@ from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions
 
 log = logging.getLogger("tasks")
-
-ALL_BIASES = "all_biases"
 
 
 def measure(
@@ -63,24 +57,24 @@ def measure(
     if not results:
         said = [*(f"{method}: {reason}" for method, reason in unavailable.items()), *(one.reason for one in failed)]
         raise (TrainingError if failed else InputError)("; ".join(said))
-    probes = [(one, _scores_or_none(session, one)) for one in results if one.run.method == ALL_BIASES]
-    scored = [(one, scores) for one, scores in probes if scores is not None]
-    records = [
-        _record(session, one, _beside(one, scored), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES)
+    probes = score_probes(session, results, progress=log.info)
+    records = {
+        one: _record(
+            session, one, scores_for(one, probes), timed=not interrupted or METHODS[one.run.method] is not Kind.BIASES
+        )
         for one in results
-    ]
-    of_probes = tuple(_scored(one, scores) for one, scores in scored)
-    Measurement(records=tuple(records), unavailable=unavailable, scored=of_probes, failed=failed).save(out)
-    for record, one in zip(records, results, strict=True):
+    }
+    scored = tuple(_scored(one) for one in probes)
+    Measurement(records=tuple(records.values()), unavailable=unavailable, scored=scored, failed=failed).save(out)
+    for one, record in records.items():
         if one.run.method in TERMS:
             _adapter(session, one).save(out / "adapters" / record.key)
-    for one, scores in scored:
-        key = next(record.key for record, result in zip(records, results, strict=True) if result is one)
-        write_json(out / "importance" / f"{key}.json", scores.to_json())
-    predictions = {record.key: one.predictions for record, one in zip(records, results, strict=True)}
-    ids = {"test": load_split(inputs["prepare"], "test").ids}
+    for probed in probes:
+        write_json(out / "importance" / f"{records[probed.probe].key}.json", probed.scores.to_json())
+    predictions = {record.key: one.predictions for one, record in records.items()}
+    ids = {"test": session.data.rows("test").ids}
     write_predictions(out / "predictions.parquet", ids, {"test": session.rows("test").truth}, predictions)
-    return {record.key: record.scores[record.metric] for record in records}
+    return {record.key: record.scores[record.metric] for record in records.values()}
 
 
 def _runs(session: Session, settings: PipelineSettings) -> list[MethodRun]:
@@ -111,51 +105,15 @@ def _failed(one: NotAvailable) -> Failed:
     )
 
 
-def _scores_or_none(session: Session, probe: MethodResult) -> Scores | None:
-    """The importance of every term; None where the probe gives none, which costs no run its result."""
-    try:
-        return _scores(session, probe)
-    except BeftError as error:
-        log.warning("%s of seed %d scores no term: %s", probe.run.method, probe.run.seed, error)
-        return None
-
-
-def _scores(session: Session, probe: MethodResult) -> Scores:
-    """The importance of every term by what the probe moved; Fisher is taken before it, from the head of its seed."""
-    classifier, settings = session.classifier, session.settings
-    common = Common(session, ("test",), log.info)
-    train, sites = common.sample.train, tuple(probe.deltas)
-    assert probe.training is not None
-    batches = labelled_batches(classifier, train, probe.training.batch_size)
-    with Bank(classifier.model, {}, common.head_start(probe.run.seed)):
-        information = fisher_information(classifier, batches, sites)
-    inert = common.inert(sites)
-    before = {site: read_bias(classifier.model, site).cpu() for site in sites}
-    after = {site: before[site] + probe.deltas[site] for site in sites}
-    return ProbeResult(before, after, information, inert).scores(settings)
-
-
-def _beside(one: MethodResult, scored: list[tuple[MethodResult, Scores]]) -> Scores | None:
-    """The scores by the probe of the same seed and length; of several, by the one of the same learning rate."""
-    if one.training is None:
-        return None
-    found = [
-        (probe.training.learning_rate, scores)
-        for probe, scores in scored
-        if probe.training is not None and (probe.run.seed, probe.training.epochs) == (one.run.seed, one.training.epochs)
-    ]
-    same = [scores for rate, scores in found if rate == one.training.learning_rate]
-    return same[0] if same else found[0][1] if len(found) == 1 else None
-
-
-def _scored(probe: MethodResult, scores: Scores) -> Scored:
+def _scored(one: ScoredProbe) -> Scored:
+    probe, scores = one.probe, one.scores
     assert probe.training is not None
     return Scored(
         seed=probe.run.seed,
         learning_rate=probe.training.learning_rate,
         epochs=probe.training.epochs,
-        importance={term: {table.method: table.mean[term] for table in scores.tables} for term in scores.inert},
-        inert={term: bool(facts["inert"]) for term, facts in scores.inert.items()},
+        importance={term: scores.of_term(term) for term in scores.inert},
+        inert={term: scores.is_inert(term) for term in scores.inert},
     )
 
 
@@ -163,9 +121,8 @@ def _record(session: Session, one: MethodResult, scores: Scores | None, *, timed
     settings, method = session.settings, one.run.method
     importance = selected = inert = None
     if scores is not None and method in scores.inert:
-        importance = {table.method: table.mean[method] for table in scores.tables}
+        importance, inert = scores.of_term(method), scores.is_inert(method)
         selected = scores.selection.term == method
-        inert = bool(scores.inert[method]["inert"])
     reference, rows = session.classifier.reference, session.facts["rows"]
     paper = settings.protocol == "paper"
     return Measured(

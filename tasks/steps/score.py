@@ -22,7 +22,7 @@ def score(
 
     scores = ProbeResult.load(inputs["probe"]).scores(settings)
     write_json(out / "importance.json", scores.to_json())
-    inert = {term: facts["inert"] for term, facts in scores.inert.items()}
+    inert = {term: scores.is_inert(term) for term in scores.inert}
     for ending in ("png", "svg"):
         draw_heatmap(scores.tables, out / f"importance.{ending}", selection=scores.selection, inert=inert)
     return {
