@@ -9,8 +9,9 @@ is stratified.
 import hashlib
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from beft.settings import SplitSettings
@@ -122,83 +123,129 @@ def split_rows(
     Raises:
         TooFewRows: There are not enough rows.
     """
-    stratum = [int(label) for label in labels] if strata is None else strata
-    by_label = list(stratum) == list(labels)
-    copies: dict[str, list[int]] = defaultdict(list)
-    for row in sorted(range(len(keys)), key=lambda row: labels[row]):
-        copies[keys[row]].append(row)
-    in_own_test = {key for key, own in zip(keys, own_test, strict=True) if own}
-    texts = sum(key not in in_own_test and len({labels[row] for row in rows}) == 1 for key, rows in copies.items())
+    rows = _Rows(keys, labels, [int(label) for label in labels] if strata is None else strata, groups)
+    texts = rows.usable_texts(outside={key for key, own in zip(keys, own_test, strict=True) if own})
     asked = SplitSizes.of(settings, len(keys), texts, most_test_rows=most_test_rows, most_gate_rows=most_gate_rows)
-
-    def ordered(rows: Iterable[int], purpose: str) -> list[int]:
-        return sorted(rows, key=lambda row: (_keyed_hash(purpose, keys[row]), labels[row], row))
-
-    def take(rows: Iterable[int], purpose: str, total: int) -> tuple[list[int], list[int]]:
-        if groups is None:
-            each = purpose.startswith("sample")
-            return _stratified(
-                ordered(rows, purpose), stratum, total, shown=by_label and not each, each=by_label and each
-            )
-        return _whole_groups(ordered(rows, purpose), groups, purpose, total)
-
-    if any(own_test):
-        test = [row for row, own in enumerate(own_test) if own]
-    elif groups is None:
-        test = _whole_texts(copies, stratum, asked.test_rows, shown=by_label)
-    else:
-        test, _ = take(range(len(keys)), "test", asked.test_rows)
-    test_keys = {keys[row] for row in test}
-    in_test = set(test)
-    seen_in_test = [row for row in range(len(keys)) if keys[row] in test_keys and row not in in_test]
-
-    left: list[int] = []
-    duplicates: list[int] = []
-    conflicts: list[int] = []
-    for key, rows in copies.items():
-        if key in test_keys:
-            continue
-        if len({labels[row] for row in rows}) > 1:
-            conflicts += rows
-        else:
-            left.append(rows[0])
-            duplicates += rows[1:]
-
-    wanted = asked.gate_rows + (2 if size is None else size)
-    if len(left) < wanted:
-        sample_rows = "at least 2" if size is None else f"{size:,}"
-        gone = {
-            "in test": len(test),
-            "with a text that is in test": len(seen_in_test),
-            "further copies of a text": len(duplicates),
-            "with a text that has two labels": len(conflicts),
-        }
-        counted = ", ".join(f"{count:,} are {what}" for what, count in gone.items() if count)
-        raise TooFewRows(
-            f"gate ({asked.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
-            f"{len(keys):,} only {len(left):,} are left ({counted})"
-        )
-    gate, left = take(left, "gate", asked.gate_rows)
-    sample, unused = take(left, f"sample {settings.draw}", len(left) if size is None else size)
-    dev_rows = max(1, round(settings.dev_fraction * len(sample)))
-    dev, _ = take(sample, f"dev {settings.draw}", dev_rows)
+    test = [row for row, own in enumerate(own_test) if own] or rows.take_test(asked.test_rows)
+    rest = _Rest.of(rows, test)
+    _check_enough(asked, size, rows, test, rest)
+    gate, left = rows.take(rest.left, "gate", asked.gate_rows)
+    sample, unused = rows.take(left, f"sample {settings.draw}", len(left) if size is None else size)
+    dev, _ = rows.take(sample, f"dev {settings.draw}", max(1, round(settings.dev_fraction * len(sample))))
     in_dev = set(dev)
     splits = Splits(
         train=[row for row in sample if row not in in_dev],
         dev=dev,
         gate=gate,
-        test=ordered(test, "test"),
+        test=rows.ordered(test, "test"),
         asked=asked,
-        duplicates=duplicates,
-        conflicts=conflicts,
-        seen_in_test=seen_in_test,
+        duplicates=rest.duplicates,
+        conflicts=rest.conflicts,
+        seen_in_test=rest.seen_in_test,
         unused=unused,
     )
-    wanted_splits = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
-    empty = [name for name in wanted_splits if not getattr(splits, name)]
+    wanted = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
+    empty = [name for name in wanted if not getattr(splits, name)]
     if groups is not None and empty:
         raise TooFewRows(f"too few groups are left for {empty[0]}: rows of one group stay together", empty[0])
     return splits
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are divided, as the arguments of ``split_rows`` describe them."""
+
+    keys: Sequence[str]
+    labels: Sequence[int] | Sequence[float]
+    strata: Sequence[int]
+    groups: Sequence[str] | None
+
+    @cached_property
+    def copies(self) -> dict[str, list[int]]:
+        """The rows of each text, in the order of their labels."""
+        copies: dict[str, list[int]] = defaultdict(list)
+        for row in sorted(range(len(self.keys)), key=lambda row: self.labels[row]):
+            copies[self.keys[row]].append(row)
+        return copies
+
+    @cached_property
+    def by_label(self) -> bool:
+        """Whether the strata are the labels."""
+        return list(self.strata) == list(self.labels)
+
+    def contradict(self, rows: Iterable[int]) -> bool:
+        """Whether copies of a text have two labels."""
+        return len({self.labels[row] for row in rows}) > 1
+
+    def usable_texts(self, *, outside: Container[str]) -> int:
+        """How many different texts have one label, those ``outside`` not counted."""
+        return sum(key not in outside and not self.contradict(rows) for key, rows in self.copies.items())
+
+    def ordered(self, rows: Iterable[int], purpose: str) -> list[int]:
+        """Rows in the order of their keyed hash."""
+        return sorted(rows, key=lambda row: (_keyed_hash(purpose, self.keys[row]), self.labels[row], row))
+
+    def take(self, rows: Iterable[int], purpose: str, total: int) -> tuple[list[int], list[int]]:
+        """Rows for a split, stratified or in whole groups; and the rest."""
+        ordered = self.ordered(rows, purpose)
+        if self.groups is not None:
+            return _whole_groups(ordered, self.groups, purpose, total)
+        each = purpose.startswith("sample")
+        return _stratified(ordered, self.strata, total, shown=self.by_label and not each, each=self.by_label and each)
+
+    def take_test(self, total: int) -> list[int]:
+        """Rows for test, all copies of a text or none."""
+        if self.groups is not None:
+            return self.take(range(len(self.keys)), "test", total)[0]
+        return _whole_texts(self.copies, self.strata, total, shown=self.by_label)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The rows outside of test: the first of each text that can be learnt from, and why the others cannot."""
+
+    left: list[int]
+    duplicates: list[int]
+    conflicts: list[int]
+    seen_in_test: list[int]
+
+    @classmethod
+    def of(cls, rows: _Rows, test: Sequence[int]) -> Self:
+        test_keys, in_test = {rows.keys[row] for row in test}, set(test)
+        seen_in_test = [row for row, key in enumerate(rows.keys) if key in test_keys and row not in in_test]
+        rest = cls([], [], [], seen_in_test)
+        for key, copies in rows.copies.items():
+            if key in test_keys:
+                continue
+            if rows.contradict(copies):
+                rest.conflicts.extend(copies)
+            else:
+                rest.left.append(copies[0])
+                rest.duplicates.extend(copies[1:])
+        return rest
+
+
+def _check_enough(asked: SplitSizes, size: int | None, rows: _Rows, test: Sequence[int], rest: _Rest) -> None:
+    """Check that gate and the sample have rows.
+
+    Raises:
+        TooFewRows: They do not; the message counts where the rows are.
+    """
+    wanted = asked.gate_rows + (2 if size is None else size)
+    if len(rest.left) >= wanted:
+        return
+    sample_rows = "at least 2" if size is None else f"{size:,}"
+    gone = {
+        "in test": len(test),
+        "with a text that is in test": len(rest.seen_in_test),
+        "further copies of a text": len(rest.duplicates),
+        "with a text that has two labels": len(rest.conflicts),
+    }
+    counted = ", ".join(f"{count:,} are {what}" for what, count in gone.items() if count)
+    raise TooFewRows(
+        f"gate ({asked.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
+        f"{len(rows.keys):,} only {len(rest.left):,} are left ({counted})"
+    )
 
 
 def deciles(values: Sequence[float]) -> list[int]:
