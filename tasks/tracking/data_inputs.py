@@ -1,20 +1,22 @@
 """The data sets of a run in MLflow: one for each split, with its use (train, dev, gate or test) as the context."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from beft.files import read_json
 from tasks.engine.declaration import JSON
 from tasks.tracking.connection import Connection
-from tasks.tracking.limits import DATASET_SOURCE
+from tasks.tracking.limits import DATASET_DIGEST, DATASET_SOURCE
+
+if TYPE_CHECKING:
+    from tasks.tracking.prepared_split import PreparedSource
 
 CONTEXTS = ("train", "dev", "gate", "test")
 """The splits, which are MLflow's contexts as well."""
 
 _HASHES = ("prepared_md5", "prepared_sha256", "raw_md5")
 _PROFILE = ("version", "shape", "metric", "metrics", "rows", "balance", "dropped", "ragged")
-_MLFLOW_TYPES = {"int32": "integer", "double": "double"}
 
 
 def dataset_names(dataset: str) -> dict[str, str]:
@@ -31,39 +33,33 @@ def log_datasets(connection: Connection, parent: str, facts: Mapping[str, JSON],
         facts: Of the run; those of its data stand below ``data``.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    from tasks.tracking.prepared_split import PreparedSplit, columns_of
 
     inputs = []
     for name, data in facts["data"].items():
-        digest = data.get("prepared_md5") or data["prepared_sha256"]
-        source = {"uri": f"data/prepared/{name}", **{key: data.get(key) for key in _HASHES}}
-        schema, profile = "", {}
         folder = root / str(data.get("folder", ""))
         is_there = "folder" in data and (folder / "data.json").is_file()
+        prepared = read_json(folder / "data.json") if is_there else {}
+        source = _source(name, data, prepared)
+        digest = data.get("prepared_md5") or data["prepared_sha256"]
+        columns = columns_of(folder) if is_there else None
+        profile = {key: prepared[key] for key in _PROFILE if key in prepared}
         if is_there:
-            prepared = read_json(folder / "data.json")
-            source |= prepared["source"]
-            profile = {key: prepared[key] for key in _PROFILE if key in prepared}
-            schema = json.dumps({"mlflow_colspec": _columns(folder)})
             connection.client.log_artifact(parent, str(folder / "data.json"), f"data/{name}")
-        described = json.dumps(source, sort_keys=True)
-        if len(described) > DATASET_SOURCE:
-            described = json.dumps({key: source[key] for key in ("uri", *_HASHES)}, sort_keys=True)
-        for own, split in dataset_names(name).items():
-            if split != "train" and not (is_there and (folder / f"{split}.parquet").is_file()):
+        for own, context in dataset_names(name).items():
+            if context != "train" and not (is_there and (folder / f"{context}.parquet").is_file()):
                 continue
-            dataset = Dataset(own, digest[:36], "local", described, schema, json.dumps(profile, sort_keys=True))
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+            split = PreparedSplit(source, own, digest[:DATASET_DIGEST], columns, profile)
+            inputs.append(DatasetInput(Dataset(**split.to_dict()), [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
     connection.client.log_inputs(parent, datasets=inputs)
 
 
-def _columns(prepared: Path) -> list[dict[str, JSON]]:
-    """The columns of prepared data in MLflow's words; which there are depends on the shape of the data."""
-    from pyarrow import parquet, types
+def _source(name: str, data: Mapping[str, JSON], prepared: Mapping[str, JSON]) -> "PreparedSource":
+    """Where the prepared data is, its hashes, and where it came from as far as MLflow has room for it."""
+    from tasks.tracking.prepared_split import PreparedSource
 
-    found: list[dict[str, JSON]] = []
-    for column in parquet.read_schema(prepared / "train.parquet"):
-        if types.is_list(column.type):
-            found.append({"name": column.name, "type": "array", "items": {"type": "string"}})
-        else:
-            found.append({"name": column.name, "type": _MLFLOW_TYPES.get(str(column.type), "string")})
-    return found
+    address, hashes = f"data/prepared/{name}", {key: data.get(key) for key in _HASHES}
+    whole = PreparedSource(address, {**hashes, **prepared.get("source", {})})
+    return whole if len(whole.to_json()) <= DATASET_SOURCE else PreparedSource(address, hashes)

@@ -12,7 +12,7 @@ from tasks.settings import PipelineSettings
 PARAM, TAG, RUN_NAME = 6000, 8000, 250
 REGISTRY_TEXT = 5000
 """Characters of a description in the registry, and of a tag of a registered model or a version."""
-DATASET_SOURCE = 65535
+DATASET_SOURCE, DATASET_DIGEST = 65535, 36
 
 _REGISTERED_NAME = 256
 _DATASET = 100

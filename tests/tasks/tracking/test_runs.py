@@ -18,7 +18,6 @@ from tasks.engine.fingerprint import contents
 from tasks.project_files import PROJECT
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
-from tasks.tracking.data_inputs import dataset_names
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run, page_of
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 
@@ -149,22 +148,13 @@ def test_what_methods_differ_in_comes_first_on_the_page_that_compares(
     assert differing(params[:4]) == ["method", "train.epochs", "train.learning_rate"]
 
 
-def test_settings_are_flat_parameters_and_data_has_its_md5(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
+def test_settings_are_flat_parameters(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
     root, parent = logged
     run = connect(finished_run.settings, root).client.get_run(parent)
     assert run.data.params["datasets.films.size"] == "60"
     assert run.data.params["train.learning_rate"] == "0.005"
     assert run.data.params["score.candidates"] == "query, key, value"
     assert run.data.tags["commit"] == "c" * 40
-    digests = {of.dataset.name: of.dataset.digest for of in run.inputs.dataset_inputs}
-    data = finished_run.facts["data"]
-    assert digests == {own: data[name]["prepared_md5"] for name in data for own in dataset_names(name)}
-    contexts = {of.dataset.name: of.tags[0].value for of in run.inputs.dataset_inputs}
-    assert contexts["films"] == "train" and contexts["films (gate)"] == "gate"
-    target = nested_run(connect(finished_run.settings, logged[0]), logged[1], "films", "target")
-    assert {of.dataset.name for of in target.inputs.dataset_inputs} == set(dataset_names("films"))
-    profile = run.inputs.dataset_inputs[0].dataset.profile
-    assert '"train": 48' in profile
 
 
 def test_pictures_are_among_the_files(finished_run: FinishedRun, logged: tuple[Path, str]) -> None:
