@@ -19,7 +19,7 @@ from tasks.tracking.connection import connect
 from tasks.tracking.entries import entries
 from tasks.tracking.runs import open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
-from tests.tasks.steps.test_register import with_evaluation
+from tests.support.registration import with_evaluation
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 

@@ -33,8 +33,8 @@ from tasks.tracking.connection import connect
 from tests.beft.datasets.small import fetched
 from tests.conftest import build_tiny
 from tests.support.finished_run import FinishedRun
+from tests.support.registration import registered, with_evaluation
 from tests.support.tiny_bases import save_base
-from tests.tasks.steps.test_register import registered, with_evaluation
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 

@@ -30,7 +30,7 @@ from tasks.registry.rebuildable import rebuildable
 from tasks.source_archive import archive_source, source_of_commit, source_sha256_of, unpack_source
 from tasks.tracking.connection import connect
 from tests.support.finished_run import FinishedRun
-from tests.tasks.steps.test_register import registered, with_evaluation
+from tests.support.registration import registered, with_evaluation
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 

@@ -18,9 +18,9 @@ from tasks.tracking.connection import connect
 from tasks.tracking.limits import name_problems
 from tasks.tracking.runs import close_run, log_step, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
+from tests.support.registration import with_evaluation
 from tests.support.servers.postgresql import PASSWORD, USER, postgresql
 from tests.tasks.registry.test_promote import with_adapter
-from tests.tasks.steps.test_register import with_evaluation
 
 pytestmark = pytest.mark.usefixtures("_no_tracking_address")
 

@@ -17,7 +17,7 @@ from tasks.tracking.runs import close_run, log_step, nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.support.servers.mlflow_server import mlflow_server
 from tests.support.servers.relay import relay_to
-from tests.tasks.steps.test_register import SERVED
+from tests.tasks.steps.test_registered_model import SERVED
 from tests.tasks.tracking.test_runs import log_all
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("_no_tracking_address")]
