@@ -14,6 +14,7 @@ import torch
 
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
+from beft.training.engine.bias_parameters import BiasParameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.trainer import TrainingPass
 
@@ -67,7 +68,15 @@ def measure(classifier: Classifier, rows: LabelledRows, run: Run, device: str) -
         clock = StepClock()
         try:
             with compiled(classifier, options):
-                TrainingPass(classifier, rows, None, [run], lambda probabilities, labels: 0.0, progress=clock).results()
+                TrainingPass(
+                    classifier,
+                    rows,
+                    None,
+                    [run],
+                    lambda probabilities, labels: 0.0,
+                    parameters=BiasParameters(classifier.model, [run]),
+                    progress=clock,
+                ).results()
         except Exception as error:  # what compilers raise has nothing in common
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             found[name] = CompiledSteps(None, None, f"{type(error).__name__}: {reason}")

@@ -32,6 +32,7 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
         progress=common.progress,
     )
     peak = memory.above()
+    assert result.weights is not None
     with attached_weights(classifier, method, result):
         predictions = common.predict()
     return MethodResult(
@@ -39,18 +40,18 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
         predictions=predictions,
         scores=common.scores(predictions),
         dev=result.history[result.best_epoch - 1].get("dev_metric"),
-        trained_parameters=result.state.parameters,
+        trained_parameters=result.weights.parameters,
         head_parameters=result.head_parameters,
-        model_parameters=result.model_parameters,
+        model_parameters=common.model_parameters,
         seconds=result.seconds,
         peak_memory_bytes=peak,
         best_epoch=result.best_epoch,
         history=result.history,
         training=result.run.settings,
         tried=result.tried,
-        deltas=method.deltas(classifier.model, result.state) if isinstance(method, LowRankValue) else {},
+        deltas=method.deltas(classifier.model, result.weights) if isinstance(method, LowRankValue) else {},
         head=result.head,
-        weights=result.state,
+        weights=result.weights,
     )
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from beft.comparison.registry import MethodOptions
 from beft.encoding.examples import Predictions
 from beft.evaluation.records import MetricScore
+from beft.inference.runs import WeightsState
 from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
-from beft.training.engine.weight_method import WeightsState
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,31 @@ class Run:
 
 
 @dataclass(frozen=True)
+class WeightsState:
+    """Values of trained weights of a base.
+
+    Attributes:
+        values: The parameter's name -> its values, fp32 or wider: of its shape, or [weights] where only some of its
+            weights are trained.
+        indices: The parameter's name -> which of its weights are trained, int64, [weights], as positions in the
+            flattened parameter; empty when whole parameters are.
+    """
+
+    values: dict[str, Tensor]
+    indices: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """How many single weights are trained."""
+        return sum(value.numel() for value in self.values.values())
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run trained, exactly as it is to be saved, and how it went.
 
     Attributes:
+        run: What was asked for.
         deltas: Trained minus original bias, fp32 or wider, [width] a site.
         head: The head's trained parameters by their names in the model.
         history: A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where there is a dev split.
@@ -60,6 +81,7 @@ class RunResult:
         tried: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
             best_epoch; of one that failed learning_rate and failed, its reason); ``seconds`` is then what all of them
             took.
+        weights: Trained weights of the base, on the CPU; None where biases and the head alone are trained.
     """
 
     run: Run
@@ -72,6 +94,12 @@ class RunResult:
     seconds: float
     peak_memory: int
     tried: tuple[dict[str, Any], ...] = ()
+    weights: WeightsState | None = None
+
+    @property
+    def head_parameters(self) -> int:
+        """How many numbers of the head are trained."""
+        return sum(value.numel() for value in self.head.values())
 
 
 @dataclass(frozen=True)

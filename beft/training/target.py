@@ -4,7 +4,6 @@ Under ``protocol: beft`` the epoch is chosen on dev and inert sites stay frozen.
 sample is trained on, the last epoch counts and every site is trained, as in the published code.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,17 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from beft.errors import TrainingError
-from beft.inference.runs import FailedRun, Run, RunResult
+from beft.inference.runs import Run, RunResult
 from beft.models.classifier import Classifier
-from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.settings import Settings, TrainingSettings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
 from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.engine.weight_method import WeightMethod
-from beft.training.engine.weights import WeightsResult, fit_weights
+from beft.training.engine.weights import fit_weights
 from beft.training.head_start import head_start
 from beft.training.sample import DevMetric, Sample
 
@@ -74,7 +71,7 @@ def train_weights(
     *,
     start: Mapping[str, Tensor] | None = None,
     progress: Progress = log.info,
-) -> WeightsResult:
+) -> RunResult:
     """Train weights of the base, and the head, on what the target term is trained on and as it is.
 
     Args:
@@ -90,23 +87,10 @@ def train_weights(
     start = head_start(classifier, sample, settings) if start is None else start
     run = planned_run(classifier, sample, settings, training, method.name, (), start)
     metric = DevMetric(sample.metric, sample.dev)
-    results: list[WeightsResult | FailedRun] = []
-    for one in at_each_rate(run):
-        exhausted: str | None = None
-        try:
-            results.append(
-                fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
-            )
-        except TrainingError as error:
-            results.append(FailedRun(one, str(error)))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            exhausted = out_of_memory_reason(error)
-        if exhausted is not None:  # the error, which held on to what was computed, is gone here
-            gc.collect()
-            torch.cuda.empty_cache()
-            results.append(FailedRun(one, f"{one.name}: {exhausted}"))
+    results = [
+        fit_weights(classifier, sample.train, sample.dev, one, method, metric=metric, progress=progress)
+        for one in at_each_rate(run)
+    ]
     return best_learning_rate(run, results, progress)
 
 

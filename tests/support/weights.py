@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from beft.encoding.tokenization import training_batches
-from beft.inference.runs import Run
+from beft.inference.runs import Run, finished
 from beft.training.engine.weights import fit_weights
 from tests.support.rows import plain_settings, random_rows
 
@@ -26,9 +26,9 @@ def run_of(classifier, *, head="output", select="last", seed=3, initial_head=Non
 
 
 def train(classifier, method, run, rows=None, dev=None):
-    """Train weights on random rows, or on those that are given."""
+    """Train weights on random rows, or on those that are given; raises what a failed run says."""
     rows = random_rows(60) if rows is None else rows
-    return fit_weights(classifier, rows, dev, run, method, metric=accuracy, progress=quiet)
+    return finished(fit_weights(classifier, rows, dev, run, method, metric=accuracy, progress=quiet))
 
 
 def plain_loop(model, trained, run, rows, *, head=(), after=lambda: None):

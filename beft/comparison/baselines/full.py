@@ -3,15 +3,9 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
-from beft.training.engine.weight_method import (
-    TrainedWeights,
-    WeightMethod,
-    WeightsState,
-    trained_parameters,
-    used_parameters,
-    wide,
-)
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, trained_parameters, used_parameters, wide
 
 
 class FullFineTuning(WeightMethod):

@@ -7,13 +7,14 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.process_state import seeded
 from beft.settings import TERMS
 from beft.sites.matching import match_layout
 from beft.sites.offloading import input_device
-from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod
 
 ADAPTED = ("query", "value")
 """The projections that are adapted, by the terms of their biases."""

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
 from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites, site_module
-from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, wide
 
 
 class LowRankValue(WeightMethod):

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
 from beft.process_state import seeded
 from beft.sites.batch_axis import evaluating
 from beft.sites.offloading import input_device
-from beft.training.engine.weight_method import TrainedWeights, WeightMethod, WeightsState, wide
+from beft.training.engine.weight_method import TrainedWeights, WeightMethod, wide
 
 _NAME = "prefix"
 

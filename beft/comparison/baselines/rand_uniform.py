@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from beft.errors import InputError
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
-from beft.training.engine.weight_method import WeightMethod, WeightsState, of_base, used_parameters, wide
+from beft.training.engine.weight_method import WeightMethod, of_base, used_parameters, wide
 
 _STREAM = b"rand uniform"
 """Keeps the draw apart from that of the data order, which has the same seed."""

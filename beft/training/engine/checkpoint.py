@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from beft.files import write_bytes
+from beft.training.engine.bias_parameters import BiasParameters
 
 
 @dataclass
@@ -50,6 +51,33 @@ class Checkpoint:
 
     path: Path
     identity: str
+
+
+class PassCheckpoint:
+    """The checkpoint of a pass of bias runs: read once at the start, replaced while it trains.
+
+    Args:
+        file: Where it is.
+        parameters: What the pass trains.
+        device: On which it trains; its random state is kept.
+    """
+
+    def __init__(self, file: Checkpoint, parameters: BiasParameters, device: torch.device) -> None:
+        self._file, self._parameters, self._device = file, parameters, device
+
+    def read(self) -> list[RunState] | None:
+        """Load what an interrupted pass left: its runs' states; None where there is nothing to continue."""
+        found = read_checkpoint(self._file)
+        if found is None:
+            return None
+        states, tensors = found
+        self._parameters.load_state(tensors, [state.step for state in states])
+        set_random_state(tensors)
+        return states
+
+    def write(self, states: list[RunState]) -> None:
+        """Replace the file by the state as it is now."""
+        write_checkpoint(self._file, states, {**self._parameters.state(), **random_state(self._device)})
 
 
 def write_checkpoint(checkpoint: Checkpoint, positions: list[RunState], tensors: dict[str, Tensor]) -> None:

@@ -24,7 +24,8 @@ from beft.process_state import with_own_threads
 from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
 from beft.sites.site import site_module
 from beft.training.engine.activation_checkpointing import activation_checkpointing
-from beft.training.engine.checkpoint import Checkpoint
+from beft.training.engine.bias_parameters import BiasParameters
+from beft.training.engine.checkpoint import Checkpoint, PassCheckpoint
 from beft.training.engine.cost import CostEstimate, estimate, readable_bytes, readable_seconds
 from beft.training.engine.identity import run_identity, training_identity
 from beft.training.engine.progress import Progress
@@ -112,14 +113,16 @@ def _fit(
         results: list[RunResult | FailedRun] = []
         exhausted: str | None = None
         try:
+            parameters = BiasParameters(classifier.model, of_group, axes)
+            file = kept.of_pass(group)
             results = TrainingPass(
                 classifier,
                 train,
                 dev,
                 of_group,
                 metric,
-                axes=axes,
-                checkpoint=kept.of_pass(group),
+                parameters=parameters,
+                checkpoint=None if file is None else PassCheckpoint(file, parameters, classifier.device),
                 progress=Progress(progress),
             ).results()
         except (RuntimeError, MemoryError) as error:

@@ -3,16 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
-from beft.training.engine.weights import WeightsResult
 
 log = logging.getLogger("beft.training.engine.fit")
-
-Result = TypeVar("Result", RunResult, WeightsResult)
 
 
 def at_each_rate(run: Run) -> list[Run]:
@@ -40,8 +37,8 @@ def at_each_rate(run: Run) -> list[Run]:
 
 
 def best_learning_rate(
-    run: Run, results: Sequence[Result | FailedRun], progress: Callable[[str], None] = log.info
-) -> Result:
+    run: Run, results: Sequence[RunResult | FailedRun], progress: Callable[[str], None] = log.info
+) -> RunResult:
     """The result with the best dev metric; lower dev loss decides between equals, then the order.
 
     A rate that failed is left out.
@@ -81,7 +78,7 @@ def best_trial(tried: Sequence[Mapping[str, Any]]) -> int:
     return max(range(len(tried)), key=lambda at: (*rank_on_dev(tried[at]["dev_metric"], tried[at]["dev_loss"]), -at))
 
 
-def _on_dev(result: RunResult | WeightsResult | FailedRun) -> dict[str, Any]:
+def _on_dev(result: RunResult | FailedRun) -> dict[str, Any]:
     """What a rate gave, at its best epoch, or why it failed."""
     if isinstance(result, FailedRun):
         return {"learning_rate": result.run.settings.learning_rate, "failed": result.reason}

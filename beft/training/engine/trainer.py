@@ -1,38 +1,29 @@
-"""One pass: many runs over one frozen base, each step one forward and one backward for all of them.
+"""The training loop. One pass: many runs over one base, each step one forward and one backward for all of them.
 
 At each step every run that is still alive gives its own next batch. The rows of all batches go through the base
 together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples, so that a
 run's gradient is what it would be alone. Clipping, optimiser state, schedule, dev metric and early stop are each run's
-own.
+own. What is trained, biases and heads or weights of the base, is the business of the pass's ``Parameters``.
 """
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from beft.bank.bank import Bank
 from beft.encoding.tokenization import parts_of_like_length, training_batches
+from beft.inference.generation import Choose
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.models.classifier import Classifier
 from beft.process_state import seeded
-from beft.sites.batch_axis import RowAxis
 from beft.training.engine.activation_checkpointing import activation_checkpointing
-from beft.training.engine.checkpoint import (
-    Checkpoint,
-    RunState,
-    random_state,
-    read_checkpoint,
-    set_random_state,
-    write_checkpoint,
-)
-from beft.training.engine.optimizer import StackedAdamW
+from beft.training.engine.checkpoint import PassCheckpoint, RunState
+from beft.training.engine.parameters import Parameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.schedule import chosen_epoch, lr_multiplier
-from beft.training.engine.stack import ParameterStack
 
 CHECKPOINT_SECONDS = 30.0
 """The longest time that a killed pass has to train again."""
@@ -42,12 +33,12 @@ class TrainingPass:
     """Some runs from their first step, or from their checkpoint, to their results.
 
     Args:
-        classifier: The frozen base with a head.
+        classifier: The base with a head.
         train: The rows of every run.
         dev: Chooses each run's epoch.
         runs: What is trained.
         metric: The dev metric.
-        axes: Where the modules of the runs' sites keep the rows of a batch; needed for two runs or more.
+        parameters: What the runs train, in the order of the runs.
         checkpoint: In which an interrupted pass is found and continued.
         progress: Takes what there is to say.
     """
@@ -60,29 +51,13 @@ class TrainingPass:
         runs: Sequence[Run],
         metric: Metric,
         *,
-        axes: Mapping[str, RowAxis] | None = None,
-        checkpoint: Checkpoint | None = None,
+        parameters: Parameters,
+        checkpoint: PassCheckpoint | None = None,
         progress: Progress,
     ) -> None:
         self.classifier, self.train, self.dev, self.runs = classifier, train, dev, tuple(runs)
-        self.metric, self.axes, self.checkpoint, self.progress = metric, axes, checkpoint, progress
-        self.stack = ParameterStack(
-            classifier.model,
-            [run.sites for run in runs],
-            [run.head for run in runs],
-            [run.initial_head for run in runs],
-        )
+        self.metric, self.parameters, self.checkpoint, self.progress = metric, parameters, checkpoint, progress
         settings = [run.settings for run in runs]
-        self.optimizer = StackedAdamW(
-            self.stack.values,
-            epsilon=[one.adam_epsilon for one in settings],
-            clip_norm=[one.clip_norm for one in settings],
-        )
-        self.peaks = self.stack.rates(
-            [one.learning_rate for one in settings],
-            [one.head_learning_rate or one.learning_rate for one in settings],
-        )
-        self.best = self.stack.values.clone()
         self.positions = [RunState() for _ in runs]
         self.batches: list[list[np.ndarray]] = [[] for _ in runs]
         self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
@@ -91,23 +66,24 @@ class TrainingPass:
     def results(self) -> list[RunResult | FailedRun]:
         """Train what is left to train; a run whose loss becomes NaN or infinite stops, and the others go on."""
         with seeded(self._dropout_seed(), self.classifier.device):  # which dropout draws from
-            self._resume()
+            if self.checkpoint is not None and (found := self.checkpoint.read()) is not None:
+                self.positions = found
             return self._run_all()
 
     def _run_all(self) -> list[RunResult | FailedRun]:
         first, began = [position.step for position in self.positions], time.monotonic()
-        self.progress.start(self.runs, self.total_steps, first, len(self.train), self.stack.trained.sum(1).tolist())
+        self.progress.start(self.runs, self.total_steps, first, len(self.train), self.parameters.counts)
         saved = began
         try:
-            model = self.classifier.model
+            recomputed = self.runs[0].settings.activation_checkpointing
             with (
-                activation_checkpointing(model, on=self.runs[0].settings.activation_checkpointing),
-                Bank(model, self.stack.deltas, self.stack.head, axes=self.axes) as bank,
+                activation_checkpointing(self.classifier.model, on=recomputed),
+                self.parameters.attached() as choose,
             ):
                 while alive := [run for run, position in enumerate(self.positions) if not position.stopped]:
-                    ended = self._step(bank, alive)
+                    ended = self._step(choose, alive)
                     if ended:
-                        self._end_epoch(bank, ended)
+                        self._end_epoch(choose, ended)
                     failed = any(self.positions[run].failed for run in alive)
                     if ended or failed or time.monotonic() - saved > CHECKPOINT_SECONDS:
                         self._save()
@@ -123,11 +99,12 @@ class TrainingPass:
         position, spec = self.positions[run], self.runs[run]
         if position.failed is not None:
             return FailedRun(spec, position.failed)
-        named = self.stack.read(run, self.best[run])
+        best = self.parameters.best(run)
         return RunResult(
             run=spec,
-            deltas={site: named[f"bias/{site.name}"] for site in spec.sites},
-            head={name: named[f"head/{name}"] for name in spec.head},
+            deltas=best.deltas,
+            head=best.head,
+            weights=best.weights,
             history=position.history,
             best_epoch=chosen_epoch(spec.select, position.history),
             steps=position.step,
@@ -136,7 +113,7 @@ class TrainingPass:
             peak_memory=peak_memory(self.classifier.device),
         )
 
-    def _step(self, bank: Bank, alive: Sequence[int]) -> list[int]:
+    def _step(self, choose: Choose, alive: Sequence[int]) -> list[int]:
         """One step of every run that is alive; the runs whose epoch it ended."""
         parts = [self._next_rows(run) for run in alive]
         rows = np.concatenate(parts)
@@ -146,10 +123,10 @@ class TrainingPass:
         shares = torch.repeat_interleave(1 / sizes.double(), sizes)
         losses = torch.zeros(len(self.runs), dtype=torch.float64)
         self.classifier.train(self.runs[0].settings.dropout)
-        self.stack.gradient.zero_()
+        self.parameters.zero_gradient()
         for chosen in self._at_once(rows):
             sequences = self.train.sizes_of(rows[chosen])
-            bank.choose(runs[chosen].repeat_interleave(sequences))
+            choose(runs[chosen].repeat_interleave(sequences))
             outputs = self.classifier(self.train.batch(rows[chosen], device))
             targets = self.train.targets(rows[chosen]).to(device)
             each = self.classifier.shape.losses(outputs, targets, sequences)
@@ -158,11 +135,8 @@ class TrainingPass:
         for run in alive:
             if not np.isfinite(float(losses[run])):
                 self._fail(run, f"the loss is {float(losses[run])} at step {self.positions[run].step + 1}")
-                self.stack.gradient[run] = 0
         active = [run in alive and self.positions[run].failed is None for run in range(len(self.runs))]
-        factors = [self._rate(run) if active[run] else 0.0 for run in range(len(self.runs))]
-        rates = self.peaks * torch.tensor(factors, dtype=torch.float64).to(self.peaks)[:, None]
-        self.optimizer.step(self.stack.gradient.mul_(self.stack.trained), rates, active)
+        self.parameters.step([self._multiplier(run) if one else 0.0 for run, one in enumerate(active)], active)
         ended = []
         for run, part in zip(alive, parts, strict=True):
             position = self.positions[run]
@@ -200,19 +174,19 @@ class TrainingPass:
         position.failed, position.stopped = diverged(spec, what), True
         self.progress.say(position.failed)
 
-    def _rate(self, run: int) -> float:
+    def _multiplier(self, run: int) -> float:
         """The share of the peak learning rate at a run's next step."""
         return lr_multiplier(self.runs[run].settings, self.positions[run].step, self.total_steps[run])
 
-    def _end_epoch(self, bank: Bank, runs: Sequence[int]) -> None:
+    def _end_epoch(self, choose: Choose, runs: Sequence[int]) -> None:
         """Measure the runs whose epoch ended, keep the best parameters, and stop the runs that are done."""
-        found = self._evaluate(bank, runs) if self.dev is not None else [{} for _ in runs]
+        found = self._evaluate(choose, runs) if self.dev is not None else [{} for _ in runs]
         for run, measured in zip(runs, found, strict=True):
             position, spec = self.positions[run], self.runs[run]
             if not np.isfinite(measured.get("dev_loss", 0.0)):
                 self._fail(run, f"the dev loss is {measured['dev_loss']} after epoch {position.epoch}")
                 continue
-            if not torch.isfinite(self.stack.values[run]).all():
+            if not self.parameters.finite(run):
                 self._fail(run, f"a trained parameter is NaN or infinite after epoch {position.epoch}")
                 continue
             record = {
@@ -223,19 +197,19 @@ class TrainingPass:
             }
             position.history.append(record)
             best = chosen_epoch(spec.select, position.history)
-            if best == position.epoch:
-                self.best[run] = self.stack.values[run]
             patience = spec.settings.patience
             spent = patience is not None and spec.select == "best" and position.epoch - best >= patience
             position.stopped = spent or position.epoch == spec.settings.epochs
+            if best == position.epoch and (position.stopped or spec.select == "best"):
+                self.parameters.keep(run, last=position.stopped)
             position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
             self.batches[run] = []
             self.progress.epoch(spec, record)
 
-    def _evaluate(self, bank: Bank, runs: Sequence[int]) -> list[dict[str, float]]:
+    def _evaluate(self, choose: Choose, runs: Sequence[int]) -> list[dict[str, float]]:
         """Dev loss and dev metric of some runs, all in one pass over dev."""
         assert self.dev is not None
-        return measure_runs(self.classifier, self.dev, self.metric, runs, choose=bank.choose)
+        return measure_runs(self.classifier, self.dev, self.metric, runs, choose=choose)
 
     def _dropout_seed(self) -> int:
         """The run's own seed, or one made of all seeds: the masks of a pass are drawn for all its rows together."""
@@ -245,26 +219,5 @@ class TrainingPass:
         return int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:4], "big")
 
     def _save(self) -> None:
-        if self.checkpoint is None:
-            return
-        tensors = {
-            "values": self.stack.values,
-            "best": self.best,
-            "mean": self.optimizer.mean,
-            "square": self.optimizer.square,
-            **random_state(self.classifier.device),
-        }
-        write_checkpoint(self.checkpoint, self.positions, tensors)
-
-    def _resume(self) -> None:
-        found = read_checkpoint(self.checkpoint) if self.checkpoint else None
-        if found is None:
-            return
-        self.positions, tensors = found
-        with torch.no_grad():
-            self.stack.values.copy_(tensors["values"])
-            self.best.copy_(tensors["best"])
-            self.optimizer.mean.copy_(tensors["mean"])
-            self.optimizer.square.copy_(tensors["square"])
-        self.optimizer.steps = [position.step for position in self.positions]
-        set_random_state(tensors)
+        if self.checkpoint is not None:
+            self.checkpoint.write(self.positions)

@@ -8,7 +8,6 @@ never written.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,28 +15,9 @@ from torch import Tensor, nn
 
 from beft.bank.gradients import requires_grad_set
 from beft.errors import InputError
+from beft.inference.runs import WeightsState
 from beft.models.classifier import Batch, Classifier
 from beft.sites.matching import match_layout
-
-
-@dataclass(frozen=True)
-class WeightsState:
-    """Values of trained weights.
-
-    Attributes:
-        values: The parameter's name -> its values, fp32 or wider: of its shape, or [weights] where only some of its
-            weights are trained.
-        indices: The parameter's name -> which of its weights are trained, int64, [weights], as positions in the
-            flattened parameter; empty when whole parameters are.
-    """
-
-    values: dict[str, Tensor]
-    indices: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def parameters(self) -> int:
-        """How many single weights are trained."""
-        return sum(value.numel() for value in self.values.values())
 
 
 class TrainedWeights:

@@ -35,7 +35,7 @@ def test_prefix_trains_what_a_plain_loop_over_peft_s_model_trains(family):
     run = run_of(classifier, learning_rate=1e-2)
     start = prefix_of(classifier, seed=run.seed)
     result = train(classifier, Prefix(), run, rows)
-    assert set(result.state.values) == {"prefix"}
+    assert set(result.weights.values) == {"prefix"}
     wrapped = get_peft_model(
         copy.deepcopy(classifier.model), PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=5)
     )
@@ -47,13 +47,13 @@ def test_prefix_trains_what_a_plain_loop_over_peft_s_model_trains(family):
         for name in run.head
     }
     plain_loop(wrapped, [prefix], run, rows, head=list(head.values()))
-    assert_close(result.state.values["prefix"], prefix)
+    assert_close(result.weights.values["prefix"], prefix)
     assert float((prefix.detach() - start.values["prefix"]).abs().max()) > 1e-2
     for name, value in result.head.items():
         assert_close(value, head[name])
     kept = 16 if family == "llama" else HIDDEN  # grouped queries share keys and values
-    assert result.state.parameters == 5 * LAYERS * 2 * kept
-    assert result.trainable_parameters == 5 * LAYERS * 2 * kept + sum(value.numel() for value in head.values())
+    assert result.weights.parameters == 5 * LAYERS * 2 * kept
+    assert result.head_parameters == sum(value.numel() for value in head.values())
 
 
 @pytest.mark.parametrize("family", WITH_PREFIX)
@@ -154,18 +154,18 @@ def test_low_rank_biases_train_as_a_plain_loop_trains_them(family):
     plain_loop(plain, list(matrices.values()), run, rows, head=head)
     result = train(classifier, method, run, rows)
     for name, value in matrices.items():
-        assert_close(result.state.values[name], value)
+        assert_close(result.weights.values[name], value)
         assert float((value.detach() - start.values[name]).abs().max()) > 1e-3
     for name, value in result.head.items():
         assert_close(value, named[name])
     factors = {32: (4, 8), 16: (4, 4)}[sites[0].width]
-    assert result.state.parameters == LAYERS * 2 * sum(factors)
+    assert result.weights.parameters == LAYERS * 2 * sum(factors)
 
 
 def test_trained_low_rank_biases_are_an_adapter_of_biases():
     classifier, rows, method = tiny_classifier(), random_rows(60), LowRankValue(rank=2)
     result = train(classifier, method, run_of(classifier, learning_rate=5e-2), rows)
-    deltas = method.deltas(classifier.model, result.state)
+    deltas = method.deltas(classifier.model, result.weights)
     with attached_weights(classifier, method, result):
         expected = predict_probabilities(classifier, rows.encoded)
     with Bank(classifier.model, deltas, result.head):

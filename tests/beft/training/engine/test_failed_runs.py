@@ -138,7 +138,7 @@ def test_what_did_not_fit_into_memory_is_gone_before_the_next_rate_is_trained(mo
         held.append(weakref.ref(computed))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("beft.training.target.fit_weights", exhausted)
+    monkeypatch.setattr("beft.training.engine.weights.TrainingPass", exhausted)
     settings = plain_settings().model_copy(update={"learning_rates": (1e-3, 1e-2)})
     own = Settings.from_mapping({"datasets": {"films": {}}})
     with pytest.raises(TrainingError, match="out of memory"):

@@ -229,7 +229,7 @@ def test_checkpoints_are_written_between_epochs_when_epochs_are_long(tmp_path, m
     def note(checkpoint, positions, tensors):
         writes.append((positions[0].epoch, positions[0].batch))
 
-    monkeypatch.setattr("beft.training.engine.trainer.write_checkpoint", note)
+    monkeypatch.setattr("beft.training.engine.checkpoint.write_checkpoint", note)
     classifier = tiny_classifier()
     run = run_of(classifier, ["value"], plain_settings(epochs=1, batch_size=8), select="last")
     time.sleep(0.01)

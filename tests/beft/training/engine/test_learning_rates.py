@@ -72,8 +72,8 @@ def test_the_probe_and_weights_are_searched_alike(sample):
     alone = [train_weights(classifier, sample, Settings(), at(rate), method, progress=quiet) for rate in (5e-3, 2e-2)]
     records = [one.history[one.best_epoch - 1] for one in alone]
     best = max(range(2), key=lambda one: (records[one]["dev_metric"], -records[one]["dev_loss"]))
-    for name, value in alone[best].state.values.items():
-        torch.testing.assert_close(found.state.values[name], value, rtol=0, atol=1e-12)
+    for name, value in alone[best].weights.values.items():
+        torch.testing.assert_close(found.weights.values[name], value, rtol=0, atol=1e-12)
 
 
 def test_a_tie_is_decided_by_the_dev_loss_then_by_the_order():

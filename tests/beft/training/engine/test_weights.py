@@ -18,9 +18,10 @@ from beft.comparison.baselines.prefix import Prefix
 from beft.comparison.baselines.rand_uniform import RandUniform
 from beft.errors import BeftError, InputError
 from beft.inference.features import predict_probabilities
+from beft.inference.runs import WeightsState
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.weight_method import WeightMethod, WeightsState, used_parameters
+from beft.training.engine.weight_method import WeightMethod, used_parameters
 from beft.training.engine.weights import attached_weights
 from tests.support.rows import random_rows, tiny_classifier
 from tests.support.weights import accuracy, assert_close, plain_loop, quiet, run_of, train
@@ -50,13 +51,12 @@ def test_full_fine_tuning_trains_what_a_plain_loop_trains(family):
     plain_loop(model, [value for name, value in named.items() if name not in run.head], run, rows, head=head)
     result = train(classifier, FullFineTuning(), run, rows)
     assert result.steps == 24
-    assert set(result.state.values) | set(result.head) == set(named)
-    for name, value in {**result.state.values, **result.head}.items():
+    assert set(result.weights.values) | set(result.head) == set(named)
+    for name, value in {**result.weights.values, **result.head}.items():
         assert_close(value, named[name])
     before = dict(classifier.model.named_parameters())
     assert sum(float((named[name] - before[name]).detach().abs().max()) > 1e-3 for name in named) > len(named) / 2
-    assert result.trainable_parameters == result.model_parameters == sum(one.numel() for one in named.values())
-    assert result.share == 1
+    assert result.weights.parameters + result.head_parameters == sum(one.numel() for one in named.values())
 
 
 def test_biases_trained_as_weights_come_out_as_a_bias_run_trains_them():
@@ -94,7 +94,7 @@ def test_biases_trained_as_weights_come_out_as_a_bias_run_trains_them():
     named = dict(classifier.model.named_parameters())
     for site, delta in expected.deltas.items():
         assert float(delta.abs().max()) > 1e-2
-        assert_close(found.state.values[f"{site.module}.bias"], named[f"{site.module}.bias"] + delta)
+        assert_close(found.weights.values[f"{site.module}.bias"], named[f"{site.module}.bias"] + delta)
     for name, value in expected.head.items():
         assert_close(found.head[name], value)
 
@@ -107,7 +107,7 @@ def test_rand_uniform_moves_the_drawn_weights_and_no_other():
     model = copy.deepcopy(classifier.model)
     named = dict(model.requires_grad_(True).named_parameters())
     masks = {name: torch.zeros_like(value) for name, value in named.items()}
-    for name, index in result.state.indices.items():
+    for name, index in result.weights.indices.items():
         masks[name].view(-1)[index] = 1
     masks |= {name: torch.ones_like(named[name]) for name in run.head}
 
@@ -116,8 +116,8 @@ def test_rand_uniform_moves_the_drawn_weights_and_no_other():
             value.grad = value.grad * masks[name]
 
     plain_loop(model, list(named.values()), run, rows, after=after)
-    assert result.state.parameters == sum(map(len, result.state.indices.values())) == 500
-    assert result.trainable_parameters == 500 + 3 * 32 + 3
+    assert result.weights.parameters == sum(map(len, result.weights.indices.values())) == 500
+    assert result.head_parameters == 3 * 32 + 3
     moved = 0
     with attached_weights(classifier, RandUniform(500), result):
         inside = {name: value.detach().clone() for name, value in classifier.model.named_parameters()}
@@ -178,13 +178,12 @@ def test_lora_trains_what_a_plain_loop_over_peft_s_model_trains(family):
     head = [named[name].requires_grad_(True) for name in run.head]
     plain_loop(wrapped, trained, run, rows, head=head)
     result = train(classifier, Lora(), run, rows)
-    assert set(result.state.values) == {name for name in named if "lora_" in name}
-    for name, value in {**result.state.values, **result.head}.items():
+    assert set(result.weights.values) == {name for name in named if "lora_" in name}
+    for name, value in {**result.weights.values, **result.head}.items():
         assert_close(value, named[name])
-    assert all(bool(value.any()) for value in result.state.values.values())
+    assert all(bool(value.any()) for value in result.weights.values.values())
     outputs = {"bert": (32, 32), "mpnet": (32, 32), "gpt2": (96,), "llama": (32, 16)}[family]
-    assert result.state.parameters == 2 * sum(8 * (32 + width) for width in outputs)
-    assert result.share == result.trainable_parameters / sum(one.numel() for one in classifier.model.parameters())
+    assert result.weights.parameters == 2 * sum(8 * (32 + width) for width in outputs)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ def test_base_is_left_bit_for_bit(name, dtype):
     assert not any(value.requires_grad or value.grad is not None for value in classifier.model.parameters())
     assert not any(value._post_accumulate_grad_hooks for value in classifier.model.parameters())
     assert not hasattr(classifier.model, "peft_config")
-    assert all(value.dtype == torch.float32 for value in itertools.chain(result.state.values.values()))
+    assert all(value.dtype == torch.float32 for value in itertools.chain(result.weights.values.values()))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -260,8 +259,8 @@ def test_bf16_has_fp32_masters_that_keep_small_steps():
     run = run_of(classifier, learning_rate=1e-4)
     for method in METHODS.values():
         result = train(classifier, method, run, rows)
-        rounded = torch.cat([value.bfloat16().float().flatten() for value in result.state.values.values()])
-        exact = torch.cat([value.flatten() for value in result.state.values.values()])
+        rounded = torch.cat([value.bfloat16().float().flatten() for value in result.weights.values.values()])
+        exact = torch.cat([value.flatten() for value in result.weights.values.values()])
         assert float((rounded != exact).float().mean()) > 0.3
 
 
@@ -274,8 +273,8 @@ def test_activation_parts_add_up():
             update={"micro_batch_size": 3, "activation_checkpointing": method.recomputable}
         )
         parts = train(classifier, method, replace(run, settings=settings), rows)
-        for name, value in whole.state.values.items():
-            assert_close(parts.state.values[name], value)
+        for name, value in whole.weights.values.items():
+            assert_close(parts.weights.values[name], value)
 
 
 def test_the_head_starts_where_it_is_told_and_a_pooler_that_is_not_used_is_no_weight():
@@ -286,7 +285,7 @@ def test_the_head_starts_where_it_is_told_and_a_pooler_that_is_not_used_is_no_we
     start = {"classifier.weight": torch.full((3, 32), 7.0)}
     result = train(classifier, FullFineTuning(), run_of(classifier, epochs=1, initial_head=start))
     assert float((result.head["classifier.weight"] - 7).abs().max()) < 0.1
-    assert set(result.state.values) | set(result.head) == set(used)
+    assert set(result.weights.values) | set(result.head) == set(used)
 
 
 def test_a_base_may_be_given_up():
@@ -295,9 +294,9 @@ def test_a_base_may_be_given_up():
     found = train(classifier, FullFineTuning(keep_base=False), run_of(classifier, epochs=1), rows)
     for name, value in classifier.model.named_parameters():
         assert not value.requires_grad
-        if name in found.state.values:
-            assert torch.equal(found.state.values[name], expected.state.values[name])
-            assert torch.equal(value, found.state.values[name])
+        if name in found.weights.values:
+            assert torch.equal(found.weights.values[name], expected.weights.values[name])
+            assert torch.equal(value, found.weights.values[name])
 
 
 def test_the_last_epoch_counts_without_dev():
