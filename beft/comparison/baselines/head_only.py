@@ -13,7 +13,7 @@ All candidates are rows of one tensor [candidates, outputs, hidden]; the gradien
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -119,47 +119,84 @@ def fit_head_only(
         raise InputError("head only: a search needs learning rates above 0 and lengths of an epoch or more")
     started = time.perf_counter()
     first = _first_parameters(candidates, starts or {}, classes, train.features.shape[1])
-    best: list[tuple[Quality, int, Floats] | None] = [None] * len(candidates)
-    curves: list[list[dict[str, Any]]] = [[] for _ in candidates]
-    for epoch, parameters in _train(train, first, candidates, search, seed):
-        outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
-        for index, (_, _, epochs) in enumerate(candidates):
-            if epoch > epochs:
-                continue
-            quality = Quality.on(metric, outputs[index], dev, -epoch)
-            if epoch and math.isfinite(quality.metric):
-                point = {"epoch": epoch, "dev_loss": -quality.negative_loss, "dev_metric": quality.metric}
-                curves[index].append(point)
-            held = best[index]
-            if held is None or quality > held[0]:
-                best[index] = (quality, epoch, parameters[index].copy())
-    results = [(found, candidate) for found, candidate in zip(best, candidates, strict=True) if found is not None]
-    (quality, epoch, chosen), (start, rate, epochs) = max(results, key=lambda result: result[0][0])
+    results = _search(train, dev, first, candidates, search, metric, seed)
+    best = max(results, key=lambda result: result.quality)
+    start, rate, epochs = best.candidate
     return LinearClassifier(
-        weight=chosen[:, :-1],
-        bias=chosen[:, -1],
-        trainable_parameters=chosen.size,
+        weight=best.parameters[:, :-1],
+        bias=best.parameters[:, -1],
+        trainable_parameters=best.parameters.size,
         seconds=time.perf_counter() - started,
         details={
             "start": start,
             "learning_rate": rate,
             "epochs": epochs,
-            "best_epoch": epoch,
+            "best_epoch": best.epoch,
             "metric": metric,
-            **quality.facts(dev.loss_name),
-            "history": curves[candidates.index((start, rate, epochs))],
-            "candidates": [
-                {
-                    "start": s,
-                    "learning_rate": r,
-                    "epochs": e,
-                    "best_epoch": found[1],
-                    **found[0].facts(dev.loss_name),
-                }
-                for found, (s, r, e) in results
-            ],
+            **best.quality.facts(dev.loss_name),
+            "history": best.history,
+            "candidates": [one.facts(dev.loss_name) for one in results],
         },
     )
+
+
+@dataclass
+class _Candidate:
+    """One candidate of the search and the best that it reached on dev.
+
+    Attributes:
+        candidate: Start, learning rate, epochs.
+        quality: On dev, at the best epoch.
+        epoch: The best one; 0 is the start.
+        parameters: At the best epoch, [classes, hidden + 1].
+        history: A record an epoch.
+    """
+
+    candidate: tuple[str, float, int]
+    quality: Quality
+    epoch: int
+    parameters: Floats
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def facts(self, loss_name: str) -> dict[str, Any]:
+        """What the report of the search says of it."""
+        start, rate, epochs = self.candidate
+        return {
+            "start": start,
+            "learning_rate": rate,
+            "epochs": epochs,
+            "best_epoch": self.epoch,
+            **self.quality.facts(loss_name),
+        }
+
+
+def _search(
+    train: FeatureRows,
+    dev: FeatureRows,
+    first: torch.Tensor,
+    candidates: list[tuple[str, float, int]],
+    search: HeadSearch,
+    metric: str,
+    seed: int,
+) -> list[_Candidate]:
+    """Train every candidate from its first parameters, and measure each on dev at the start and after each epoch."""
+    results: list[_Candidate] = []
+    for epoch, parameters in _train(train, first, candidates, search, seed):
+        outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
+        for index, candidate in enumerate(candidates):
+            if epoch > candidate[2]:
+                continue
+            quality = Quality.on(metric, outputs[index], dev, -epoch)
+            if epoch == 0:
+                results.append(_Candidate(candidate, quality, 0, parameters[index].copy()))
+                continue
+            result = results[index]
+            if math.isfinite(quality.metric):
+                point = {"epoch": epoch, "dev_loss": -quality.negative_loss, "dev_metric": quality.metric}
+                result.history.append(point)
+            if quality > result.quality:
+                result.quality, result.epoch, result.parameters = quality, epoch, parameters[index].copy()
+    return results
 
 
 def _rows(shape: ProblemType, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
