@@ -87,7 +87,7 @@ def test_what_an_adapter_of_choices_needs_is_in_the_command(
     monkeypatch.chdir(project)
     compute = Compute("cpu", "fp32", 1)
     base = resolve_base("./my base")
-    classifier = load_classifier(base, (), compute=compute, pooling="model", shape=MultipleChoice())
+    classifier = load_classifier(base, (), compute=compute, pooling="model", problem_type=MultipleChoice())
     make_adapter(classifier).save(Path("my chooser"))
     command = predict_command(Path("my chooser"), Path("my chooser"), "./my base", "-5 & more")
     assert status_of(shlex.split(command)[1:]) == 0, capsys.readouterr().err

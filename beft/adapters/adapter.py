@@ -66,7 +66,7 @@ class Adapter:
         terms: The bias terms that were trained.
         base_id: The base's portable id.
         base_sha256: The first hash of the base's files, see ``beft.models.base.base_sha256``.
-        labels: Names of the classes, in the order of the logits; none for a shape without classes.
+        labels: Names of the classes, in the order of the logits; none for a problem type without classes.
         pooling: What the head sees, as ``head.pooling`` names it.
         max_length: Tokens that a text is cut to.
         head_train: What of the head was trained: ``output``, ``full`` or ``paper``.
@@ -91,7 +91,7 @@ class Adapter:
     head_train: str
     dataset: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    shape: ProblemType = field(default_factory=Classification)
+    problem_type: ProblemType = field(default_factory=Classification)
     quantization: Quantization | None = None
     base_contents: str | None = None
     pairs: bool | None = None
@@ -128,9 +128,11 @@ class Adapter:
             raise InputError(f"the adapter is incomplete: its head lacks {listed(lacking)}")
         head = {name: value.detach().cpu().clone() for name, value in head.items()}
         if classifier.pooling == "model":
-            expected_head |= set(classifier.drawn)
+            expected_head |= set(classifier.newly_initialized)
             named = dict(model.named_parameters())
-            head |= {name: named[name].detach().cpu().clone() for name in classifier.drawn if name not in head}
+            head |= {
+                name: named[name].detach().cpu().clone() for name in classifier.newly_initialized if name not in head
+            }
         sites = find_sites(model, terms, add=any(site.added for site in deltas))
         adapter = cls(
             deltas={site: delta.detach().cpu().clone() for site, delta in sorted(deltas.items(), key=_site_order)},
@@ -144,7 +146,7 @@ class Adapter:
             head_train=head_train,
             dataset=dataset,
             provenance=dict(provenance or {}),
-            shape=classifier.shape,
+            problem_type=classifier.problem_type,
             quantization=quantization_of(model),
             base_contents=(classifier.reference.contents if classifier.reference else "") or None,
             pairs=pairs,
@@ -221,7 +223,7 @@ class Adapter:
     @property
     def takes_choices(self) -> bool:
         """Whether it chooses among choices that each row brings."""
-        return isinstance(self.shape, MultipleChoice) and not self.labels and not self.shape.generates
+        return isinstance(self.problem_type, MultipleChoice) and not self.labels and not self.problem_type.generates
 
     @property
     def modules(self) -> Mapping[str, ModuleFacts]:
@@ -280,7 +282,7 @@ class Adapter:
             ),
             dataset=self.dataset,
             labels=self.labels,
-            shape=self.shape.to_json(),
+            shape=self.problem_type.to_json(),
             inputs=InputPart(pairs=self.pairs, choices=self.takes_choices),
             pooling=self.pooling,
             max_length=self.max_length,
@@ -336,7 +338,7 @@ class Adapter:
                 head_train=record.head.train,
                 dataset=record.dataset,
                 provenance=record.provenance,
-                shape=read_problem_type(record.shape),
+                problem_type=read_problem_type(record.shape),
                 quantization=record.base.quantization,
                 base_contents=record.base.contents,
                 pairs=record.inputs.pairs,
@@ -349,7 +351,7 @@ class Adapter:
                 ),
             )
             if record.inputs.choices not in (None, adapter.takes_choices):
-                raise InputError("what it says of choices does not fit its shape")
+                raise InputError("what it says of choices does not fit its problem type")
             check_complete(adapter)
             check_tensors(adapter, tensors)
         except InputError as error:

@@ -42,9 +42,9 @@ def check_complete(adapter: "Adapter") -> None:
         raise InputError(
             f"the adapter's head holds {listed(extra)}, which head.train {adapter.head_train!r} never trains"
         )
-    if adapter.shape.outputs(len(adapter.labels)) < 1:
+    if adapter.problem_type.outputs(len(adapter.labels)) < 1:
         raise InputError("the adapter is incomplete: it names no labels")
-    if adapter.shape.has_head and not any(value.dim() == 2 for value in adapter.head.values()):
+    if adapter.problem_type.has_head and not any(value.dim() == 2 for value in adapter.head.values()):
         raise InputError("the adapter is incomplete: it has no head")
     for site, delta in adapter.deltas.items():
         if delta.shape != (site.width,) or delta.dtype not in _DTYPES:
@@ -86,8 +86,8 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
     """Check that an adapter belongs to a classifier.
 
     Raises:
-        InputError: The base, its quantisation, the labels, the pooling, the tokenizer, a site or a shape differs; the
-            message says which, and what to do.
+        InputError: The base, its quantisation, the labels, the pooling, the tokenizer, a site or the problem type
+            differs; the message says which, and what to do.
     """
     reference = classifier.reference
     if adapter.base_sha256 != (reference.sha256 if reference else ""):
@@ -100,7 +100,7 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
         check_contents(adapter, reference)
     _check_quantization(adapter, classifier)
     for what, own, other in (
-        ("shape is", adapter.shape.name, classifier.shape.name),
+        ("shape is", adapter.problem_type.name, classifier.problem_type.name),
         ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
         ("pooling is", adapter.pooling, classifier.pooling),
     ):
@@ -250,7 +250,7 @@ def _check_head(adapter: "Adapter", classifier: Classifier) -> None:
                 f"{_ANOTHER_MODEL}"
             )
     needed = set(classifier.head_parameters(adapter.head_train))
-    needed |= set(classifier.drawn) if classifier.pooling == "model" else set()
+    needed |= set(classifier.newly_initialized) if classifier.pooling == "model" else set()
     if missing := sorted(needed - set(adapter.head)):
         raise InputError(f"the adapter's head lacks {listed(missing)}, which the base's files do not hold either")
 

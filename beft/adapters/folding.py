@@ -183,21 +183,21 @@ def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
     transformers' pipelines read from there which function makes probabilities of logits, names of labels, and how text
     is generated.
     """
-    config, shape = model.config, adapter.shape
+    config, problem_type = model.config, adapter.problem_type
     for name in _OF_ANOTHER_TASK:
         if getattr(config, name, None) is not None:
             delattr(config, name)
-    if shape.has_head:
-        names = adapter.labels or ("value" if shape.name == "regression" else "score",)
+    if problem_type.has_head:
+        names = adapter.labels or ("value" if problem_type.name == "regression" else "score",)
         config.id2label = dict(enumerate(names))
         config.label2id = {label: number for number, label in enumerate(names)}
     kinds = {"classification": "single_label_classification", "regression": "regression"}
-    config.problem_type = kinds.get(shape.name)
-    if shape.generates:
+    config.problem_type = kinds.get(problem_type.name)
+    if problem_type.generates:
         from transformers import GenerationConfig
 
         model.generation_config = GenerationConfig(
-            max_new_tokens=shape.new_tokens,
+            max_new_tokens=problem_type.new_tokens,
             do_sample=False,
             num_beams=1,
             eos_token_id=tokenizer.eos_token_id,
@@ -208,7 +208,7 @@ def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
 def _as_encoded(classifier: Classifier) -> Any:
     """The tokenizer of an exported model: under a head it pads on the right, as it does in training."""
     tokenizer: Any = classifier.tokenizer
-    if classifier.shape.has_head and tokenizer.padding_side != "right":
+    if classifier.problem_type.has_head and tokenizer.padding_side != "right":
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.padding_side = "right"
     return tokenizer

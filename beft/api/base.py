@@ -33,15 +33,21 @@ class Base:
         compute: Compute,
         pooling: str,
         seed: int,
-        shape: ProblemType,
+        problem_type: ProblemType,
         weights: bool = True,
     ) -> Classifier:
         """As ``beft.models.base.load_classifier``; what was loaded last is kept, and is given again for the same."""
-        key = (reference.contents, tuple(labels), compute, pooling, seed, repr(shape.to_json()), weights)
+        key = (reference.contents, tuple(labels), compute, pooling, seed, repr(problem_type.to_json()), weights)
         if key not in self._loaded:
             self._loaded.clear()  # two bases may not fit into memory
             self._loaded[key] = load_classifier(
-                reference, labels, compute=compute, pooling=pooling, seed=seed, shape=shape, weights=weights
+                reference,
+                labels,
+                compute=compute,
+                pooling=pooling,
+                seed=seed,
+                problem_type=problem_type,
+                weights=weights,
             )
         return self._loaded[key]
 

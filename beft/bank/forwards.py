@@ -26,17 +26,17 @@ class RowAssignment:
         self.vectors = vectors
         self.rows: Tensor | None = None
         self.places: Tensor | None = None
-        self.most = 0
+        self.max_rows = 0
 
     def of(self, rows: Tensor, device: torch.device) -> None:
         """Choose; rows of one vector also get places side by side, for products of one matrix a vector."""
         rows = rows.cpu()  # counted here, so that a GPU is not waited for
         counts = torch.bincount(rows, minlength=self.vectors)
-        self.most = int(counts.max()) if len(rows) else 0
+        self.max_rows = int(counts.max()) if len(rows) else 0
         order = torch.argsort(rows, stable=True)
         starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         places = torch.empty_like(rows)
-        places[order] = rows[order] * self.most + torch.arange(len(rows)) - starts
+        places[order] = rows[order] * self.max_rows + torch.arange(len(rows)) - starts
         self.rows, self.places = rows.to(device), places.to(device)
 
     def for_rows(self, rows: int, path: str) -> Tensor:
@@ -199,10 +199,10 @@ class HeadsForward(HeadForward):
             output = F.linear(input, weight.T if isinstance(module, Conv1D) else weight)
         else:
             assert choice.places is not None
-            beside = input.new_zeros(choice.vectors * choice.most, *input.shape[1:])
-            beside = beside.index_copy(0, choice.places, input).view(choice.vectors, -1, input.shape[-1])
-            product = torch.bmm(beside, weight if isinstance(module, Conv1D) else weight.transpose(1, 2))
-            output = product.view(choice.vectors * choice.most, *input.shape[1:-1], -1)[choice.places]
+            padded = input.new_zeros(choice.vectors * choice.max_rows, *input.shape[1:])
+            padded = padded.index_copy(0, choice.places, input).view(choice.vectors, -1, input.shape[-1])
+            product = torch.bmm(padded, weight if isinstance(module, Conv1D) else weight.transpose(1, 2))
+            output = product.view(choice.vectors * choice.max_rows, *input.shape[1:-1], -1)[choice.places]
         return output if bias is None else output + self._of_rows("bias", bias.to(weight.dtype), rows, output)
 
     def _of_rows(self, parameter: str, tensor: Tensor, rows: Tensor, output: Tensor) -> Tensor:

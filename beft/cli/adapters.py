@@ -57,7 +57,7 @@ def predict(
             if as_json:
                 typer.echo(json.dumps({"text": text, **row}, ensure_ascii=False))
             else:
-                typer.echo("\t".join([*_shown(row), " ".join(text.split())]))
+                typer.echo("\t".join([*_answer_columns(row), " ".join(text.split())]))
     if truncated:
         limit = predictor.adapter.max_length
         typer.echo(f"{truncated} texts were longer than {limit} tokens and were cut", err=True)
@@ -82,7 +82,11 @@ def export(
     refuse_existing(out)
     reference = find_base(loaded, base)
     classifier = load_classifier(
-        reference, loaded.labels, compute=Compute("cpu", "fp32", 1), pooling=loaded.pooling, shape=loaded.shape
+        reference,
+        loaded.labels,
+        compute=Compute("cpu", "fp32", 1),
+        pooling=loaded.pooling,
+        problem_type=loaded.problem_type,
     )
     report = loaded.fold(classifier, out)
     typer.echo(f"{out}: a model that plain transformers loads; largest rounding of a bias {report.largest:.2g}")
@@ -90,7 +94,7 @@ def export(
         typer.echo(f"the added biases are in {report.place}")
 
 
-def _shown(row: Mapping[str, Any]) -> list[str]:
+def _answer_columns(row: Mapping[str, Any]) -> list[str]:
     """What is predicted, and its probability where it has one, as columns."""
     if "label" in row:
         return [row["label"], f"{row['probabilities'][row['label']]:.4f}"]

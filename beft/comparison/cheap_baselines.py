@@ -11,7 +11,7 @@ from beft.comparison.from_features import fit_head, fit_linear
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.records import Cost
-from beft.heads.by_shape import LINEAR_BASELINES
+from beft.heads.by_problem_type import LINEAR_BASELINES
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats, extract_features, frozen_features
 from beft.inference.predictions import as_metric_takes
@@ -44,7 +44,7 @@ def cheap_baselines(
     Args:
         only: The baselines that are wanted; None: all.
     """
-    if session.shape.has_head:
+    if session.problem_type.has_head:
         return _under_a_head(session, rows, only)
     found = Baselines()
     if only is None or "untouched" in only:
@@ -57,14 +57,14 @@ def cheap_baselines(
             size = session.settings.evaluate.batch_size
             of_split = extract_features(session.classifier, part.encoded, "pooled", batch_size=size)
             features[split] = of_split.double().numpy()
-        fitted = fit_linear(session, features, texts, shape=Classification())
+        fitted = fit_linear(session, features, texts, problem_type=Classification())
         _add(found, LINEAR, session, fitted, Classification(), features, texts)
     return found
 
 
 def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequence[str] | None) -> Baselines:
-    found, shape = Baselines(), session.shape
-    linear = LINEAR_BASELINES[shape.name]
+    found, problem_type = Baselines(), session.problem_type
+    linear = LINEAR_BASELINES[problem_type.name]
     wanted = [name for name in (HEAD_ONLY, linear) if only is None or name in only]
     if not wanted:
         return found
@@ -78,9 +78,9 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
     if HEAD_ONLY in wanted:
         training, seed = session.training(session.settings.train), session.settings.seed
         fitted = fit_head(session, seen, rows, training=training, seed=seed)
-        _add(found, HEAD_ONLY, session, fitted, shape, seen, rows)
+        _add(found, HEAD_ONLY, session, fitted, problem_type, seen, rows)
     if linear in wanted:
-        _add(found, linear, session, fit_linear(session, pooled, rows), shape, pooled, rows)
+        _add(found, linear, session, fit_linear(session, pooled, rows), problem_type, pooled, rows)
     return found
 
 
@@ -89,7 +89,7 @@ def _add(
     name: str,
     session: Session,
     fitted: LinearClassifier,
-    shape: ProblemType,
+    problem_type: ProblemType,
     features: Mapping[str, Floats],
     rows: Mapping[str, LabelledRows],
 ) -> None:
@@ -97,7 +97,7 @@ def _add(
     found.fitted[name], found.costs[name], found.predictions[name] = fitted, fitted.cost(), {}
     for split in held_out(rows):
         outputs = torch.from_numpy(fitted.logits(features[split]))
-        predicted = shape.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
+        predicted = problem_type.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
         found.predictions[name][split] = as_metric_takes(session.metric, predicted, rows[split])
 
 

@@ -70,7 +70,7 @@ class Common:
 
     def drawn_head(self, seed: int) -> dict[str, Tensor]:
         """The head as a seed draws it; nothing where it is the one that the model has, or is in the base's files."""
-        if seed == self.settings.seed or not set(self.head) & set(self.classifier.drawn):
+        if seed == self.settings.seed or not set(self.head) & set(self.classifier.newly_initialized):
             return {}
         named = dict(self._loaded(seed).model.named_parameters())
         return {name: named[name].detach().clone() for name in self.head}
@@ -84,7 +84,7 @@ class Common:
             compute=resolve_compute(self.settings.base),
             pooling=self.settings.head.pooling,
             seed=seed,
-            shape=self.classifier.shape,
+            problem_type=self.classifier.problem_type,
         )
 
     def inert(self, sites: Sequence[BiasSite]) -> Mapping[BiasSite, Tensor]:
@@ -104,12 +104,12 @@ class Common:
         then.
         """
         output = set(self.classifier.head_parameters("output"))
-        return self.classifier.shape.has_head and self.sample.dev is not None and set(self.head) == output
+        return self.classifier.problem_type.has_head and self.sample.dev is not None and set(self.head) == output
 
     @property
     def classifies(self) -> bool:
         """Whether it is labels that are predicted, by a head."""
-        return self.classifier.shape.name == "classification"
+        return self.classifier.problem_type.name == "classification"
 
     def features(self, kind: Literal["pooled", "head"]) -> tuple[dict[str, Floats], float]:
         """The frozen base's features of train, dev and all splits; and the seconds that they took to make."""

@@ -17,7 +17,7 @@ BETWEEN = "\n\n"
 """What stands between two demonstrations, and between the last one and the prompt."""
 
 
-def draw_demonstrations(shape: Candidates, rows: AnyRows, count: int, seed: int) -> list[str]:
+def draw_demonstrations(problem_type: Candidates, rows: AnyRows, count: int, seed: int) -> list[str]:
     """Rows with their answers as they stand in a prompt, in a drawn order; labels take turns where there are labels.
 
     Raises:
@@ -26,8 +26,8 @@ def draw_demonstrations(shape: Candidates, rows: AnyRows, count: int, seed: int)
     if count < 1:
         raise InputError(f"in_context: {count} demonstrations are to be shown; name 1 or more")
     order = np.random.default_rng(seed).permutation(len(rows.texts))
-    chosen = (_in_turn(order, np.array(rows.labels)) if shape.of_labels else order)[:count]
-    prompts, answers = shape.prompts(rows), shape.right_answers(rows)
+    chosen = (_in_turn(order, np.array(rows.labels)) if problem_type.of_labels else order)[:count]
+    prompts, answers = problem_type.prompts(rows), problem_type.right_answers(rows)
     return [prompts[row] + answers[row] for row in chosen]
 
 
@@ -41,12 +41,12 @@ def _in_turn(order: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def with_demonstrations(
-    shape: Candidates, tokenizer: Any, rows: LabelledRows, shown: list[str], max_length: int
+    problem_type: Candidates, tokenizer: Any, rows: LabelledRows, shown: list[str], max_length: int
 ) -> tuple[LabelledRows, NDArray[np.int64]]:
     """Rows whose prompts stand behind demonstrations, and how many each row got.
 
     Args:
-        rows: As the shape encoded them; they are left as they are.
+        rows: As the problem type encoded them; they are left as they are.
         shown: The demonstrations; the first ones are shown where not all fit.
         max_length: Tokens of a sequence at most, answer included.
 
@@ -56,19 +56,19 @@ def with_demonstrations(
     source = rows.source
     assert source is not None  # the shapes of language models keep it
     own = rows.encoded if rows.prompts is None else rows.prompts
-    room = token_limit(tokenizer, max_length) - (shape.new_tokens if shape.generates else 0)
+    room = token_limit(tokenizer, max_length) - (problem_type.new_tokens if problem_type.generates else 0)
     longest = own.lengths if rows.prompts is not None else rows.lengths
     # A demonstration is counted with what stands behind it; one token more, for tokens may join where texts meet.
     sizes = np.cumsum([len(_tokens(tokenizer, text + BETWEEN)) + 1 for text in shown])
     counts = np.searchsorted(sizes, room - longest, side="right").astype(np.int64)
     prompts = [
         BETWEEN.join([*shown[:count], prompt])
-        for count, prompt in zip(counts.tolist(), shape.prompts(source), strict=True)
+        for count, prompt in zip(counts.tolist(), problem_type.prompts(source), strict=True)
     ]
-    if shape.generates:
-        encoded = encode_prompts(tokenizer, prompts, max_length=max_length, room=shape.new_tokens)
+    if problem_type.generates:
+        encoded = encode_prompts(tokenizer, prompts, max_length=max_length, room=problem_type.new_tokens)
         return replace(rows, prompts=encoded), counts
-    encoded = encode_prompted(tokenizer, prompts, shape.candidates(source), max_length=max_length)
+    encoded = encode_prompted(tokenizer, prompts, problem_type.candidates(source), max_length=max_length)
     return replace(rows, encoded=encoded), counts
 
 

@@ -11,7 +11,7 @@ from beft.comparison.common import Common
 from beft.comparison.result import MethodResult, MethodRun
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.heads.by_shape import LINEAR_BASELINES, fit_linear_baseline
+from beft.heads.by_problem_type import LINEAR_BASELINES, fit_linear_baseline
 from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
 from beft.models.memory import PeakMemory
@@ -20,7 +20,7 @@ from beft.settings import TrainingSettings
 from beft.training.session import Session
 
 
-def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
+def fit_on_features(common: Common, requested: MethodRun) -> MethodResult:
     """A linear model on the pooled features, or the head's output layer on those that it sees.
 
     The linear model is logistic regression; of values ridge regression, of choices a conditional logit.
@@ -30,29 +30,29 @@ def fit_on_features(common: Common, asked: MethodRun) -> MethodResult:
     Raises:
         InputError: There is no head, there is no dev split, or train has one label only.
     """
-    shape = common.classifier.shape
-    if not shape.has_head:
-        raise InputError(f"{asked.method} is of what is predicted by a head, and {shape.name} has none")
+    problem_type = common.classifier.problem_type
+    if not problem_type.has_head:
+        raise InputError(f"{requested.method} is of what is predicted by a head, and {problem_type.name} has none")
     if common.sample.dev is None:
-        raise InputError(f"{asked.method} is chosen on dev, and there is no dev split (protocol: paper)")
+        raise InputError(f"{requested.method} is chosen on dev, and there is no dev split (protocol: paper)")
     memory = PeakMemory(common.classifier.device)
-    features, made = common.features("pooled" if asked.method == "logistic_regression" else "head")
+    features, made = common.features("pooled" if requested.method == "logistic_regression" else "head")
     rows = {"train": common.sample.train, "dev": common.sample.dev}
     began = time.perf_counter()
-    if asked.method == "logistic_regression":
+    if requested.method == "logistic_regression":
         fitted = fit_linear(common.session, features, rows)
     else:
-        training = asked.training or common.session.training(common.settings.train)
-        fitted = fit_head(common.session, features, rows, training=training, seed=asked.seed)
+        training = requested.training or common.session.training(common.settings.train)
+        fitted = fit_head(common.session, features, rows, training=training, seed=requested.seed)
     seconds = made + time.perf_counter() - began
     predictions = {
-        split: shape.predictions(
+        split: problem_type.predictions(
             torch.from_numpy(fitted.logits(features[split])), of_split.sizes_of(np.arange(len(of_split)))
         )
         for split, of_split in common.rows.items()
     }
     return MethodResult(
-        run=asked,
+        run=requested,
         predictions=predictions,
         scores=common.scores(predictions),
         dev=fitted.details["dev"],
@@ -70,7 +70,7 @@ def fit_linear(
     features: Mapping[str, Floats],
     rows: Mapping[str, LabelledRows],
     *,
-    shape: ProblemType | None = None,
+    problem_type: ProblemType | None = None,
 ) -> LinearClassifier:
     """The linear model of the problem type on features, fitted on train and chosen on dev.
 
@@ -80,7 +80,7 @@ def fit_linear(
         shape: Another problem type than the session's.
     """
     labels = len(session.classifier.labels)
-    return fit_linear_baseline(shape or session.shape, labels, features, rows, metric=session.metric)
+    return fit_linear_baseline(problem_type or session.problem_type, labels, features, rows, metric=session.metric)
 
 
 def fit_head(
@@ -92,16 +92,16 @@ def fit_head(
     seed: int,
 ) -> LinearClassifier:
     """The head's output layer on the features that it sees, searched for as widely as ``training``; chosen on dev."""
-    shape = session.shape
+    problem_type = session.problem_type
     return fit_head_only(
         features["train"],
         rows["train"],
         features["dev"],
         rows["dev"],
-        classes=shape.outputs(len(session.classifier.labels)),
+        classes=problem_type.outputs(len(session.classifier.labels)),
         metric=session.metric,
         search=HeadSearch.from_training(training),
-        starts={LINEAR_BASELINES[shape.name]: fit_linear(session, features, rows).as_tensors()},
+        starts={LINEAR_BASELINES[problem_type.name]: fit_linear(session, features, rows).as_tensors()},
         seed=seed,
-        shape=shape,
+        problem_type=problem_type,
     )

@@ -6,7 +6,7 @@ from beft.comparison.cheap_baselines import LINEAR, Baselines, cheap_baselines, 
 from beft.comparison.measuring import measure
 from beft.encoding.examples import LabelledRows
 from beft.evaluation.records import Cost
-from beft.heads.by_shape import LINEAR_BASELINES
+from beft.heads.by_problem_type import LINEAR_BASELINES
 from beft.inference.predictions import as_metric_takes
 from beft.training.session import Session
 
@@ -22,7 +22,7 @@ def named_baselines(session: Session, rows: Mapping[str, LabelledRows], names: S
         InputError: A method is unknown, or is not available for this base and dataset.
         TrainingError: A training failed.
     """
-    linear = LINEAR_BASELINES.get(session.shape.name, LINEAR)
+    linear = LINEAR_BASELINES.get(session.problem_type.name, LINEAR)
     wanted = [linear if name == LINEAR else name for name in dict.fromkeys(names)]
     cheap = cheap_baselines(session, rows, only=wanted)
     found = Baselines(cheap.fitted)

@@ -11,7 +11,7 @@ from beft.training.engine.weights import attached_weights
 from beft.training.target import train_weights
 
 
-def train_one(common: Common, asked: MethodRun) -> MethodResult:
+def train_one(common: Common, requested: MethodRun) -> MethodResult:
     """Train the weights of a method, and the head.
 
     Raises:
@@ -19,16 +19,16 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
         TrainingError: It fails at every learning rate.
     """
     classifier, settings = common.classifier, common.settings
-    method = weight_method(asked.method, classifier.model, asked.options, add_biases=settings.base.add_biases)
-    training = asked.training or common.session.training(settings.train)
+    method = weight_method(requested.method, classifier.model, requested.options, add_biases=settings.base.add_biases)
+    training = requested.training or common.session.training(settings.train)
     memory = PeakMemory(classifier.device)
     result = train_weights(
         classifier,
         common.sample,
-        settings.model_copy(update={"seed": asked.seed}),
-        _at_own_rate(training, method, asked.options.learning_rate),
+        settings.model_copy(update={"seed": requested.seed}),
+        _at_own_rate(training, method, requested.options.learning_rate),
         method,
-        start=common.head_start(asked.seed),
+        start=common.head_start(requested.seed),
         progress=common.progress,
     )
     peak = memory.above()
@@ -36,7 +36,7 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
     with attached_weights(classifier, method, result):
         predictions = common.predict()
     return MethodResult(
-        run=asked,
+        run=requested,
         predictions=predictions,
         scores=common.scores(predictions),
         dev=result.history[result.best_epoch - 1].get("dev_metric"),
@@ -48,7 +48,7 @@ def train_one(common: Common, asked: MethodRun) -> MethodResult:
         best_epoch=result.best_epoch,
         history=result.history,
         training=result.run.settings,
-        tried=result.tried,
+        trials=result.trials,
         deltas=method.deltas(classifier.model, result.weights) if isinstance(method, LowRankValue) else {},
         head=result.head,
         weights=result.weights,

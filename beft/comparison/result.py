@@ -57,12 +57,12 @@ class MethodResult:
         seconds: Wall time of the training, a search included; of a pass of many runs, the run's share by steps.
         peak_memory_bytes: The most memory that the training took above what was taken before; None: not measured. Of a
             pass of many runs it is that of the pass.
-        together: How many trainings shared the pass, this one included; with others, neither time nor memory is that
-            of the run alone.
+        runs_in_pass: How many trainings shared the pass, this one included; with others, neither time nor memory is
+            that of the run alone.
         best_epoch: The epoch that was chosen; None where there are none.
         history: A record an epoch.
         training: With what it was trained, the chosen learning rate among it; None: nothing is trained by epochs.
-        tried: Where the learning rate was chosen on dev: what each one gave.
+        trials: Where the learning rate was chosen on dev: what each one gave.
         deltas: Trained minus original bias, [width] a site; zero where it was left frozen. Empty where no biases are
             trained.
         head: The head's trained parameters by their names in the model.
@@ -80,11 +80,11 @@ class MethodResult:
     model_parameters: int
     seconds: float
     peak_memory_bytes: int | None
-    together: int = 1
+    runs_in_pass: int = 1
     best_epoch: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     training: TrainingSettings | None = None
-    tried: tuple[dict[str, Any], ...] = ()
+    trials: tuple[dict[str, Any], ...] = ()
     deltas: Mapping[BiasSite, Tensor] = field(default_factory=dict)
     head: Mapping[str, Tensor] = field(default_factory=dict)
     weights: WeightsState | None = None
@@ -113,7 +113,7 @@ class MethodResult:
             "percent": self.percent,
             "seconds": round(self.seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
-            "together": self.together,
+            "together": self.runs_in_pass,
             "dev": self.dev,
             "scores": {
                 split: {metric: score.model_dump(mode="json") for metric, score in of_split.items()}
@@ -121,7 +121,7 @@ class MethodResult:
             },
             "best_epoch": self.best_epoch,
             "training": None if self.training is None else self.training.model_dump(mode="json"),
-            "learning_rates_tried": list(self.tried),
+            "learning_rates_tried": list(self.trials),
             "inert": self.inert,
             "history": self.history,
             "details": self.details,

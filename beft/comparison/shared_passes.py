@@ -25,49 +25,49 @@ from beft.training.target import with_frozen
 class _Planned:
     """A run as the engine takes it, and the sites that it leaves frozen because they are inert."""
 
-    asked: MethodRun
+    requested: MethodRun
     run: Run
     frozen: tuple[BiasSite, ...]
 
 
 def train_together(
-    common: Common, asked: Sequence[MethodRun], checkpoints: Path | None
+    common: Common, requested: Sequence[MethodRun], checkpoints: Path | None
 ) -> list[MethodResult | NotAvailable]:
     """Train all of them, in as few passes as memory allows; in their order."""
-    planned = [attempt(one, partial(_plan, common, one, at)) for at, one in enumerate(asked)]
+    planned = [attempt(one, partial(_plan, common, one, at)) for at, one in enumerate(requested)]
     possible = [one for one in planned if isinstance(one, _Planned)]
-    results = attempt_together([one.asked for one in possible], partial(_train, common, possible, checkpoints))
+    results = attempt_together([one.requested for one in possible], partial(_train, common, possible, checkpoints))
     found = iter(results)
     return [next(found) if isinstance(one, _Planned) else one for one in planned]
 
 
-def _plan(common: Common, asked: MethodRun, number: int) -> _Planned:
+def _plan(common: Common, requested: MethodRun, number: int) -> _Planned:
     settings, paper = common.settings, common.settings.protocol == "paper"
-    section = settings.probe if asked.method == ALL_BIASES else settings.train
+    section = settings.probe if requested.method == ALL_BIASES else settings.train
     sites: tuple[BiasSite, ...] = ()
-    if asked.method in TERMS or asked.method == ALL_BIASES:
-        terms = None if asked.method == ALL_BIASES else [asked.method]
+    if requested.method in TERMS or requested.method == ALL_BIASES:
+        terms = None if requested.method == ALL_BIASES else [requested.method]
         sites = find_sites(common.classifier.model, terms, add=settings.base.add_biases)
     inert = {} if paper else common.inert(sites)
     frozen = tuple(site for site in sites if site in inert and inert[site].all())
     trained = tuple(site for site in sites if site not in frozen)
     if not trained and not common.head:
-        why = "there is no head to train" + (f", and every {asked.method} bias is inert" if sites else "")
-        raise InputError(f"{asked.method}: {why}")
-    training = asked.training or common.session.training(section)
+        why = "there is no head to train" + (f", and every {requested.method} bias is inert" if sites else "")
+        raise InputError(f"{requested.method}: {why}")
+    training = requested.training or common.session.training(section)
     if not trained and training.head_learning_rate:
         training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
     run = Run(
-        name=f"{asked.method}-{asked.seed}-{number}",
+        name=f"{requested.method}-{requested.seed}-{number}",
         sites=trained,
         head=common.head,
-        seed=asked.seed,
+        seed=requested.seed,
         settings=training,
         select="last" if common.sample.dev is None else "best",
-        initial_head=common.head_start(asked.seed),
+        initial_head=common.head_start(requested.seed),
     )
     at_each_rate(run)  # whether its rates can be chosen at all
-    return _Planned(asked, run, frozen)
+    return _Planned(requested, run, frozen)
 
 
 def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None) -> list[MethodResult | NotAvailable]:
@@ -92,13 +92,13 @@ def _train(common: Common, planned: Sequence[_Planned], checkpoints: Path | None
     peak = memory.above()
     of_each = [[next(results) for _ in runs] for runs in at_rates]
     return [
-        attempt(one.asked, partial(_result, common, one, found, peak, len(every)))
+        attempt(one.requested, partial(_result, common, one, found, peak, len(every)))
         for one, found in zip(planned, of_each, strict=True)
     ]
 
 
 def _result(
-    common: Common, planned: _Planned, at_rates: Sequence[RunResult | FailedRun], peak: int | None, together: int
+    common: Common, planned: _Planned, at_rates: Sequence[RunResult | FailedRun], peak: int | None, runs_in_pass: int
 ) -> MethodResult:
     """What the best of a run's learning rates gives.
 
@@ -113,7 +113,7 @@ def _result(
         predictions = common.predict()
     trained = sum(delta.numel() for delta in found.deltas.values())
     return MethodResult(
-        run=planned.asked,
+        run=planned.requested,
         predictions=predictions,
         scores=common.scores(predictions),
         dev=found.history[found.best_epoch - 1].get("dev_metric"),
@@ -122,12 +122,12 @@ def _result(
         model_parameters=common.model_parameters,
         seconds=found.seconds,
         peak_memory_bytes=peak,
-        together=together,
+        runs_in_pass=runs_in_pass,
         best_epoch=found.best_epoch,
         history=found.history,
         training=found.run.settings,
-        tried=found.tried,
+        trials=found.trials,
         deltas=with_frozen(found, planned.frozen).deltas,
         head=found.head,
-        inert=None if common.settings.protocol == "paper" or planned.asked.method not in TERMS else not trained,
+        inert=None if common.settings.protocol == "paper" or planned.requested.method not in TERMS else not trained,
     )

@@ -21,7 +21,7 @@ class MethodRow:
         percent: The same in percent of the model's parameters.
         seconds: Of one run, the mean over seeds.
         peak_memory_bytes: The most over seeds; None: not measured.
-        together: How many trainings shared a pass at most.
+        runs_in_pass: How many trainings shared a pass at most.
         dev: The dev metric, the mean over seeds; None without dev.
         values: The metric of every seed.
         estimate: Their mean; with two seeds or more its t interval over seeds, with one its interval over rows.
@@ -34,7 +34,7 @@ class MethodRow:
     percent: float
     seconds: float
     peak_memory_bytes: int | None
-    together: int
+    runs_in_pass: int
     dev: float | None
     values: tuple[float, ...]
     estimate: ScoreInterval
@@ -78,7 +78,7 @@ def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, con
         percent=most.percent,
         seconds=statistics.mean(run.seconds for run in runs),
         peak_memory_bytes=max(peaks) if peaks else None,
-        together=max(run.together for run in runs),
+        runs_in_pass=max(run.runs_in_pass for run in runs),
         dev=statistics.mean(devs) if devs else None,
         values=values,
         estimate=ScoreInterval(mean, *interval),
@@ -133,7 +133,7 @@ def _notes(rows: Sequence[MethodRow], confidence: float) -> list[str]:
     several = any(len(row.seeds) > 1 for row in rows)
     over = "the mean over seeds with its t interval" if several else "one seed, with an interval over the rows"
     notes = [f"In brackets: {over}, {100 * confidence:g} %. Trainable parameters count the head's."]
-    shared = max((row.together for row in rows), default=1)
+    shared = max((row.runs_in_pass for row in rows), default=1)
     if shared > 1:
         notes.append(
             f"Up to {shared} trainings shared a pass: each one's seconds are its share, and the peak memory, above "

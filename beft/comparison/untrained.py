@@ -17,17 +17,17 @@ from beft.models.memory import PeakMemory
 from beft.problems.candidates import Candidates
 
 
-def predict_untouched(common: Common, asked: MethodRun) -> MethodResult:
+def predict_untouched(common: Common, requested: MethodRun) -> MethodResult:
     """The base as it is: a language model answers without an example; a head is as it was drawn, which is chance."""
     memory = PeakMemory(common.classifier.device)
     began = time.perf_counter()
-    start = common.drawn_head(asked.seed)
+    start = common.drawn_head(requested.seed)
     with Bank(common.classifier.model, {}, {name: value.to(common.classifier.device) for name, value in start.items()}):
         predictions, dev = common.predict(), _dev(common)
-    return _result(common, asked, predictions, dev, memory.above(), began, _what(common))
+    return _result(common, requested, predictions, dev, memory.above(), began, _what(common))
 
 
-def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
+def predict_in_context(common: Common, requested: MethodRun) -> MethodResult:
     """A language model whose prompt begins with rows of train and their answers.
 
     They are drawn by the seed, labels in turn; each row gets as many as fit into ``max_length`` before its own prompt.
@@ -36,11 +36,11 @@ def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
         InputError: It is no language model, or fewer than one is asked for.
     """
     classifier, session = common.classifier, common.session
-    shape, source = classifier.shape, common.sample.train.source
-    if not isinstance(shape, Candidates) or source is None:
-        raise InputError(f"in_context shows examples to a language model, and this is {shape.name} by a head")
+    problem_type, source = classifier.problem_type, common.sample.train.source
+    if not isinstance(problem_type, Candidates) or source is None:
+        raise InputError(f"in_context shows examples to a language model, and this is {problem_type.name} by a head")
     memory, began = PeakMemory(classifier.device), time.perf_counter()
-    shown = draw_demonstrations(shape, source, asked.options.demonstrations, asked.seed)
+    shown = draw_demonstrations(problem_type, source, requested.options.demonstrations, requested.seed)
     parts = dict(common.rows)
     if common.sample.dev is not None:
         parts["dev"] = common.sample.dev
@@ -48,7 +48,7 @@ def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
     predictions: dict[str, Predictions] = {}
     dev = None
     for split, rows in parts.items():
-        behind, count = with_demonstrations(shape, classifier.tokenizer, rows, shown, session.max_length)
+        behind, count = with_demonstrations(problem_type, classifier.tokenizer, rows, shown, session.max_length)
         found = predict_rows(classifier, behind, batch_size=common.settings.evaluate.batch_size)
         counts[split] = {
             "mean": float(np.mean(count)),
@@ -62,12 +62,12 @@ def predict_in_context(common: Common, asked: MethodRun) -> MethodResult:
         if split in common.rows:
             predictions[split] = found
     details = {"what": f"{len(shown)} demonstrations drawn from train, as many as fit", "demonstrations": counts}
-    return _result(common, asked, predictions, dev, memory.above(), began, details)
+    return _result(common, requested, predictions, dev, memory.above(), began, details)
 
 
 def _result(
     common: Common,
-    asked: MethodRun,
+    requested: MethodRun,
     predictions: Mapping[str, Predictions],
     dev: float | None,
     peak: int | None,
@@ -75,7 +75,7 @@ def _result(
     details: dict[str, Any],
 ) -> MethodResult:
     return MethodResult(
-        run=asked,
+        run=requested,
         predictions=predictions,
         scores=common.scores(predictions),
         dev=dev,
@@ -101,8 +101,8 @@ def _what(common: Common) -> dict[str, Any]:
     classifier = common.classifier
     if not common.head:
         return {"what": "zero-shot: the language model answers the prompt alone"}
-    drawn = bool(set(common.head) & set(classifier.drawn))
-    what = "a head as it was drawn at random: chance" if drawn else "the head that the base came with"
+    newly_initialized = bool(set(common.head) & set(classifier.newly_initialized))
+    what = "a head as it was drawn at random: chance" if newly_initialized else "the head that the base came with"
     if not common.classifies:
         return {"what": what}
     labels = np.bincount(common.sample.train.labels, minlength=len(classifier.labels))

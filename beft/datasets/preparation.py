@@ -27,7 +27,7 @@ class _Row(NamedTuple):
     """A row in the order that everything below is done in, whatever the order of the files was.
 
     Attributes:
-        label: The number of the label or of the right choice, or the value; 0 where the shape has none.
+        label: The number of the label or of the right choice, or the value; 0 where the problem type has none.
     """
 
     key: str

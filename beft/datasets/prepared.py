@@ -1,6 +1,6 @@
 """Prepared data on disk: a Parquet file for each split, and ``data.json``.
 
-Every split has the columns id, text and text_pair; beside them those that the shape of the data has: label, choices,
+Every split has the columns id, text and text_pair; beside them those of its problem type: label, choices,
 answers, group; and ``keep.NAME`` of each column that its description keeps.
 """
 

@@ -81,7 +81,7 @@ class Columns(Section):
         return ("length", "label", *(["group"] if self.group else []), *self.keep)
 
     def misfit(self, shape: ShapeName) -> str | None:
-        """What is wrong with these columns for a shape; None where nothing is."""
+        """What is wrong with these columns for a problem type; None where nothing is."""
         given = [role for role in ("label", "choices", "answers") if getattr(self, role) is not None]
         missing = [role for role in _NEEDED[shape] if role not in given]
         if missing:

@@ -16,7 +16,7 @@ class Target(NamedTuple):
     """What a row is to be answered with.
 
     Attributes:
-        label: The number of the label or of the (first) right choice, or the value; 0 where the shape has none.
+        label: The number of the label or of the (first) right choice, or the value; 0 where the problem type has none.
     """
 
     label: int | float

@@ -19,7 +19,7 @@ Predictions = NDArray[np.float64] | list[str]
 
 
 class AnyRows(Protocol):
-    """Rows of text, as ``beft.datasets.Rows`` holds them; what a shape does not need may be missing."""
+    """Rows of text, as ``beft.datasets.Rows`` holds them; what a problem type does not need may be missing."""
 
     @property
     def texts(self) -> Sequence[str]:

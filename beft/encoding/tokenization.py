@@ -124,21 +124,21 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]
         yield order[start : start + batch_size]
 
 
-def parts_of_like_length(lengths: np.ndarray, *, least: int, most: int | None = None) -> list[np.ndarray]:
+def parts_of_like_length(lengths: np.ndarray, *, min_rows: int, max_rows: int | None = None) -> list[np.ndarray]:
     """Divide the rows of one step so that under a tenth of what is computed is padding.
 
     Args:
         lengths: Tokens of each row.
-        least: Fewer rows than this are not divided off, for small parts compute slowly: they may be padded more.
-        most: The most rows of a part.
+        min_rows: Fewer rows than this are not divided off, for small parts compute slowly: they may be padded more.
+        max_rows: The most rows of a part.
 
     Returns:
         Positions of the rows: all of them in their own order, or several parts, sorted by length.
     """
     rows = len(lengths)
-    fewest = 1 if most is None else -(-rows // most)
+    fewest = 1 if max_rows is None else -(-rows // max_rows)
     order = np.argsort(lengths, kind="stable")
-    for count in range(fewest, max(fewest, rows // least) + 1):
+    for count in range(fewest, max(fewest, rows // min_rows) + 1):
         parts = np.array_split(order, count)
         padded = sum(len(part) * int(lengths[part].max()) for part in parts)
         if 1 - lengths.sum() / padded < _PADDING:

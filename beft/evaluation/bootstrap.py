@@ -64,7 +64,7 @@ class Units:
         rows = len(self.truth) if self.unit is not None or not self.labels else 0
         return max(len(self.counts), self.labels, 4 * rows)
 
-    def drawn(self, resamples: int, generator: np.random.Generator) -> Floats:
+    def resampled_weights(self, resamples: int, generator: np.random.Generator) -> Floats:
         """How often each unit occurs in resamples [resamples, units]."""
         if self.counts.max() > 1:
             share = self.counts / self.total
@@ -150,7 +150,7 @@ def bootstrap(
     """
     parts: dict[str, list[Floats]] = {kind.name: [] for kind in kinds}
     for count in _portions(resamples, units.width):
-        weights = units.drawn(count, generator)
+        weights = units.resampled_weights(count, generator)
         for kind in kinds:
             parts[kind.name].append(metric_values(units, kind, weights))
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -191,7 +191,7 @@ def paired_permutation_test(
         InputError: Both have several runs, and not the same number.
     """
     runs = units.weighed(kind)
-    pairs = [(runs[a].beside(runs[b]), runs[b].beside(runs[a])) for a, b in _paired_runs(first, second)]
+    pairs = [(runs[a].paired_with(runs[b]), runs[b].paired_with(runs[a])) for a, b in _paired_runs(first, second)]
 
     def difference(swapped: Floats) -> Floats:
         weights = np.concatenate([units.counts - swapped, swapped], axis=-1)

@@ -1,4 +1,4 @@
-"""Examples as frozen features: what the cheap baselines are fitted on, in every shape that has a head."""
+"""Examples as frozen features: what the cheap baselines are fitted on, for every problem type that has a head."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class FeatureRows:
         rows: The examples, where they are more than labels.
     """
 
-    shape: ProblemType
+    problem_type: ProblemType
     features: Floats
     labels: NDArray[Any]
     sizes: Tensor
@@ -43,7 +43,7 @@ class FeatureRows:
         return "squared_error" if self.labels.dtype == np.float64 else "cross_entropy"
 
     @classmethod
-    def of(cls, shape: ProblemType, features: Features, targets: Any, what: str) -> "FeatureRows":
+    def of(cls, problem_type: ProblemType, features: Features, targets: Any, what: str) -> "FeatureRows":
         """Features and targets that fit each other.
 
         Args:
@@ -62,11 +62,11 @@ class FeatureRows:
         sizes = torch.ones(len(labels), dtype=torch.int64) if rows is None else rows.sizes_of(np.arange(len(rows)))
         if labels.ndim != 1 or not len(labels) or int(sizes.sum()) != len(values):
             raise InputError(f"{what}: labels of shape {labels.shape} for features of shape {values.shape}")
-        return cls(shape, values, labels, sizes, rows)
+        return cls(problem_type, values, labels, sizes, rows)
 
     def predictions(self, outputs: Floats) -> Predictions:
         """What is predicted from outputs [sequences, outputs]."""
-        return self.shape.predictions(torch.from_numpy(np.ascontiguousarray(outputs)), self.sizes)
+        return self.problem_type.predictions(torch.from_numpy(np.ascontiguousarray(outputs)), self.sizes)
 
     def score(self, metric: str, outputs: Floats) -> float:
         """The metric of the predictions."""
@@ -79,7 +79,7 @@ class FeatureRows:
     def loss(self, outputs: Floats) -> float:
         """The mean loss of the examples."""
         tensor = torch.from_numpy(np.ascontiguousarray(outputs))
-        return self.shape.mean_loss(tensor, torch.from_numpy(self.labels), self.sizes)
+        return self.problem_type.mean_loss(tensor, torch.from_numpy(self.labels), self.sizes)
 
     def sequences(self, examples: Tensor) -> Tensor:
         """The numbers of the sequences of some examples."""
@@ -94,7 +94,7 @@ class FeatureRows:
         many = len(outputs)
         targets = torch.from_numpy(self.labels)[examples].repeat(many)
         with torch.enable_grad():
-            losses = self.shape.losses(leaf.flatten(0, 1), targets, self.sizes[examples].repeat(many))
+            losses = self.problem_type.losses(leaf.flatten(0, 1), targets, self.sizes[examples].repeat(many))
             (found,) = torch.autograd.grad(losses.sum() / len(examples), leaf)
         return found
 

@@ -19,21 +19,21 @@ class Selection:
 
     Attributes:
         term: The target term.
-        method: The method that chose it, which is not the one asked for where that one cannot choose.
+        method: The method that chose it, which is not the requested one where that one cannot choose.
         reason: Why this term and this method, in one or more sentences.
         ranking: The candidates that could be chosen with their mean scores by ``method``, best first.
-        asked: The method that the settings ask for.
+        requested: The method that the settings ask for.
         inert: The candidates that were left out because shifting them changes no logit.
-        beside: The ranking of the same candidates by every method that was computed.
+        by_method: The ranking of the same candidates by every method that was computed.
     """
 
     term: str
     method: str
     reason: str
     ranking: tuple[tuple[str, float], ...]
-    asked: str
+    requested: str
     inert: tuple[str, ...] = ()
-    beside: Mapping[str, tuple[tuple[str, float], ...]] | None = None
+    by_method: Mapping[str, tuple[tuple[str, float], ...]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The selection as JSON values."""
@@ -44,11 +44,11 @@ class Selection:
         return {
             "target": self.term,
             "method": self.method,
-            "asked": self.asked,
+            "asked": self.requested,
             "reason": self.reason,
             "ranking": listed(self.ranking),
             "inert": list(self.inert),
-            "beside": {method: listed(ranking) for method, ranking in (self.beside or {}).items()},
+            "beside": {method: listed(ranking) for method, ranking in (self.by_method or {}).items()},
         }
 
     @classmethod
@@ -63,9 +63,9 @@ class Selection:
             method=value["method"],
             reason=value["reason"],
             ranking=pairs(value["ranking"]),
-            asked=value["asked"],
+            requested=value["asked"],
             inert=tuple(value["inert"]),
-            beside={method: pairs(listed) for method, listed in value["beside"].items()},
+            by_method={method: pairs(listed) for method, listed in value["beside"].items()},
         )
 
 
@@ -109,22 +109,22 @@ def choose_target(
             "name other terms in score.candidates"
         )
     chooser, why = _chooser(by_name, open_terms, added, method)
-    beside = {name: _ranked(other, open_terms) for name, other in by_name.items()}
-    ranking = beside[chooser]
+    rankings = {name: _ranked(other, open_terms) for name, other in by_name.items()}
+    ranking = rankings[chooser]
     if ranking[0][1] == 0:
         raise BeftError(
             f"every candidate scores 0 by {chooser} ({', '.join(open_terms)}): the probe did not move them; "
             "raise probe.learning_rate or probe.epochs"
         )
-    others = {} if chooser == method else {name: beside[name] for name in _WITHOUT_DIRECTION if name in beside}
+    others = {} if chooser == method else {name: rankings[name] for name in _WITHOUT_DIRECTION if name in rankings}
     return Selection(
         term=ranking[0][0],
         method=chooser,
         reason=" ".join([*why, *_sentences(chooser, ranking, left_out), *_beside(others, chooser)]),
         ranking=ranking,
-        asked=method,
+        requested=method,
         inert=left_out,
-        beside=beside,
+        by_method=rankings,
     )
 
 

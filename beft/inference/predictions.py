@@ -64,7 +64,7 @@ def measure_runs(
     every = np.arange(len(rows))
     return [
         {
-            "dev_loss": classifier.shape.mean_loss(of_run, rows.targets(every), rows.sizes_of(every)),
+            "dev_loss": classifier.problem_type.mean_loss(of_run, rows.targets(every), rows.sizes_of(every)),
             "dev_metric": float(metric(predicted, rows.labels)),
         }
         for of_run, predicted in zip(outputs, predictions, strict=True)
@@ -74,7 +74,7 @@ def measure_runs(
 def predict_rows(classifier: Classifier, rows: LabelledRows, *, batch_size: int = _EVALUATED_AT_ONCE) -> Predictions:
     """What is predicted for every example, in the form of the metrics: probabilities, values or texts."""
     outputs = None
-    if not classifier.shape.generates:
+    if not classifier.problem_type.generates:
         outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size)
     return _predictions(classifier, rows, outputs, batch_size, (0,), None)[0]
 
@@ -87,13 +87,18 @@ def _predictions(
     runs: Sequence[int],
     choose: Choose | None,
 ) -> list[Predictions]:
-    """The predictions of every run, generated where the shape generates."""
-    shape = classifier.shape
-    if outputs is not None and not shape.generates:
-        return [shape.predictions(of_run, rows.sizes_of(np.arange(len(rows)))) for of_run in outputs]
-    assert rows.prompts is not None  # the shape that generates makes them
+    """The predictions of every run, generated where the problem type generates."""
+    problem_type = classifier.problem_type
+    if outputs is not None and not problem_type.generates:
+        return [problem_type.predictions(of_run, rows.sizes_of(np.arange(len(rows)))) for of_run in outputs]
+    assert rows.prompts is not None  # the problem type that generates makes them
     found = generate_answers(
-        classifier, rows.prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size, runs=runs, choose=choose
+        classifier,
+        rows.prompts,
+        max_new_tokens=problem_type.new_tokens,
+        batch_size=batch_size,
+        runs=runs,
+        choose=choose,
     )
     return [[answer or "" for answer in of_run] for of_run in found]  # one that was lost to NaN is never right
 

@@ -78,8 +78,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Texts that are asked about, as a shape takes rows."""
+class _Questions:
+    """Texts that are asked about, as a problem type takes rows."""
 
     texts: Sequence[str]
     pairs: Sequence[str] | None
@@ -132,7 +132,7 @@ class Predictor:
                 self.adapter.labels,
                 compute=self.compute,
                 pooling=self.adapter.pooling,
-                shape=self.adapter.shape,
+                problem_type=self.adapter.problem_type,
             )
         self.classifier.threads = self.compute.threads if self.compute.threads < torch.get_num_threads() else None
         self._bank = self.adapter.bank(self.classifier).attach()
@@ -200,21 +200,23 @@ class Predictor:
         check_inputs(self.adapter, pairs=pairs is not None, choices=choices is not None)
         if not len(texts):
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
-            return Answer(self.labels, [] if self.adapter.shape.generates else empty, 0)
+            return Answer(self.labels, [] if self.adapter.problem_type.generates else empty, 0)
         # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
         # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
         with self._lock:
-            return self._answer(_Asked(texts, pairs, choices), first_row)
+            return self._answer(_Questions(texts, pairs, choices), first_row)
 
-    def _answer(self, asked: "_Asked", first_row: int) -> Answer:
-        shape, batch_size, choices = self.adapter.shape, self.batch_size, asked.choices
-        if isinstance(shape, LanguageModeling) and shape.generates:
-            prompts = shape.to_continue(self.classifier.tokenizer, asked, self.adapter.max_length)
+    def _answer(self, question: "_Questions", first_row: int) -> Answer:
+        problem_type, batch_size, choices = self.adapter.problem_type, self.batch_size, question.choices
+        if isinstance(problem_type, LanguageModeling) and problem_type.generates:
+            prompts = problem_type.to_continue(self.classifier.tokenizer, question, self.adapter.max_length)
             check_token_ids(self.classifier.tokenizer, self.classifier.model, prompts)
-            [found] = generate_answers(self.classifier, prompts, max_new_tokens=shape.new_tokens, batch_size=batch_size)
+            [found] = generate_answers(
+                self.classifier, prompts, max_new_tokens=problem_type.new_tokens, batch_size=batch_size
+            )
             _check_none_lost([answer is None for answer in found], self.compute, first_row)
             return Answer(self.labels, [answer for answer in found if answer is not None], prompts.truncated)
-        rows = self.classifier.examples(asked, self.adapter.max_length)
+        rows = self.classifier.examples(question, self.adapter.max_length)
         predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
         assert not isinstance(predicted, list)  # nothing is generated here
         _check_none_lost([not np.isfinite(of_row).all() for of_row in predicted], self.compute, first_row)

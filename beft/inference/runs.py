@@ -78,7 +78,7 @@ class RunResult:
         steps_here: Of these, the steps made by this call; fewer when a checkpoint was continued.
         seconds: Wall time of this call's training; of a pass of many runs, the run's share by steps.
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
-        tried: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
+        trials: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
             best_epoch; of one that failed learning_rate and failed, its reason); ``seconds`` is then what all of them
             took.
         weights: Trained weights of the base, on the CPU; None where biases and the head alone are trained.
@@ -93,7 +93,7 @@ class RunResult:
     steps_here: int
     seconds: float
     peak_memory: int
-    tried: tuple[dict[str, Any], ...] = ()
+    trials: tuple[dict[str, Any], ...] = ()
     weights: WeightsState | None = None
 
     @property

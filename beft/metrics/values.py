@@ -35,7 +35,7 @@ class Correlation(ABC):
     def __call__(self, weights: Floats) -> Floats:
         """The correlation [...] under weights [..., units]."""
 
-    def beside(self, other: Self) -> Self:
+    def paired_with(self, other: Self) -> Self:
         """The units of both runs."""
         unit = None
         if self.unit is not None and other.unit is not None:

@@ -22,7 +22,7 @@ class Weighed(Protocol):
         """The metric [...] under weights [..., units]; never NaN."""
         ...
 
-    def beside(self, other: Self) -> Self:
+    def paired_with(self, other: Self) -> Self:
         """The units of both runs, these first [2 * units]."""
         ...
 
@@ -43,7 +43,7 @@ class Sums:
         """The metric [...] under weights [..., units]."""
         return self.value(weights @ self.parts)
 
-    def beside(self, other: "Sums") -> "Sums":
+    def paired_with(self, other: "Sums") -> "Sums":
         """The units of both runs."""
         return Sums(np.concatenate([self.parts, other.parts]), self.value)
 

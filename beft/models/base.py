@@ -178,7 +178,7 @@ def load_classifier(
     compute: Compute,
     pooling: str = "auto",
     seed: int = 0,
-    shape: ProblemType | None = None,
+    problem_type: ProblemType | None = None,
     weights: bool = True,
 ) -> Classifier:
     """Load a base for a task: frozen, in evaluation mode; a head that it lacks is drawn from ``seed``.
@@ -197,20 +197,20 @@ def load_classifier(
             or not all of it, its tokenizer does not fit it, it asks for a pooling that is not known, or it is quantised
             and cannot be computed here.
     """
-    shape = shape or Classification()
-    outputs = shape.outputs(len(labels)) if shape.has_head else 0
-    automatic = pooling == "auto" and shape.has_head
+    problem_type = problem_type or Classification()
+    outputs = problem_type.outputs(len(labels)) if problem_type.has_head else 0
+    automatic = pooling == "auto" and problem_type.has_head
     if automatic:
         pooling = base_pooling(reference.folder)
-    model, tokenizer, drawn = load_parts(reference.folder, outputs, compute, seed, weights=weights)
-    if not shape.has_head:
-        return LanguageModel(model, tokenizer, reference, tuple(labels), shape)
+    model, tokenizer, newly_initialized = load_parts(reference.folder, outputs, compute, seed, weights=weights)
+    if not problem_type.has_head:
+        return LanguageModel(model, tokenizer, reference, tuple(labels), problem_type)
     if automatic and pooling != "model":
         _warn_of_unused(reference.folder, tokenizer)
-    classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, drawn, shape)
+    classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, newly_initialized, problem_type)
     names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
-    if not names & set(drawn) and fit_own_head(model, classifier.output_layer, labels, seed):
-        classifier.drawn = tuple(sorted({*drawn, *names}))
+    if not names & set(newly_initialized) and fit_own_head(model, classifier.output_layer, labels, seed):
+        classifier.newly_initialized = tuple(sorted({*newly_initialized, *names}))
     return classifier
 
 
@@ -228,14 +228,14 @@ def load_parts(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, drawn = load_model(folder, outputs, compute, seed, weights=weights)
+        model, newly_initialized = load_model(folder, outputs, compute, seed, weights=weights)
         tokenizer = load_tokenizer(folder, model)
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer, drawn
+    return model, tokenizer, newly_initialized
 
 
 def _warn_of_unused(folder: Path, tokenizer: Any) -> None:

@@ -60,8 +60,8 @@ class Classifier(nn.Module):
         reference: "BaseReference | None",
         labels: tuple[str, ...],
         pooling: str = "model",
-        drawn: tuple[str, ...] = (),
-        shape: ProblemType | None = None,
+        newly_initialized: tuple[str, ...] = (),
+        problem_type: ProblemType | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
@@ -69,9 +69,9 @@ class Classifier(nn.Module):
         self.reference = reference
         self.labels = labels
         self.pooling = pooling
-        self.drawn = drawn
-        self.shape = shape or Classification()
-        self.output_name, self.output_layer = _output_layer(model, self.shape.outputs(len(labels)))
+        self.newly_initialized = newly_initialized
+        self.problem_type = problem_type or Classification()
+        self.output_name, self.output_layer = _output_layer(model, self.problem_type.outputs(len(labels)))
         if _keep_seen not in self.output_layer._forward_pre_hooks.values():  # a copy of a model brings it along
             self.output_layer.register_forward_pre_hook(_keep_seen)
         if pooling != "model" and self.output_layer.in_features != model.config.hidden_size:
@@ -79,7 +79,9 @@ class Classifier(nn.Module):
 
     def with_model(self, model: Any) -> "Classifier":
         """The same classifier over another copy of its model."""
-        over = Classifier(model, self.tokenizer, self.reference, self.labels, self.pooling, self.drawn, self.shape)
+        over = Classifier(
+            model, self.tokenizer, self.reference, self.labels, self.pooling, self.newly_initialized, self.problem_type
+        )
         over.threads = self.threads
         return over
 
@@ -87,9 +89,9 @@ class Classifier(nn.Module):
         """Encode rows in the classifier's shape, see ``ProblemType.examples``.
 
         Raises:
-            InputError: The rows lack something that the shape needs, or hold a token without an embedding.
+            InputError: The rows lack something that the problem type needs, or hold a token without an embedding.
         """
-        found = self.shape.examples(self.tokenizer, rows, max_length, training=training)
+        found = self.problem_type.examples(self.tokenizer, rows, max_length, training=training)
         check_token_ids(self.tokenizer, self.model, found.encoded, found.sizes)
         if found.prompts is not None:
             check_token_ids(self.tokenizer, self.model, found.prompts)

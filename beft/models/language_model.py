@@ -50,7 +50,12 @@ class LanguageModel(Classifier):
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, reference: "BaseReference | None", labels: tuple[str, ...], shape: ProblemType
+        self,
+        model: Any,
+        tokenizer: Any,
+        reference: "BaseReference | None",
+        labels: tuple[str, ...],
+        problem_type: ProblemType,
     ) -> None:
         nn.Module.__init__(self)
         output = model.get_output_embeddings()
@@ -63,12 +68,12 @@ class LanguageModel(Classifier):
         self.reference = reference
         self.labels = labels
         self.pooling = "model"
-        self.drawn = ()
-        self.shape = shape
+        self.newly_initialized = ()
+        self.problem_type = problem_type
 
     def with_model(self, model: Any) -> "LanguageModel":
         """The same over another copy of its model."""
-        return LanguageModel(model, self.tokenizer, self.reference, self.labels, self.shape)
+        return LanguageModel(model, self.tokenizer, self.reference, self.labels, self.problem_type)
 
     @property
     def device(self) -> torch.device:

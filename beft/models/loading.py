@@ -61,11 +61,11 @@ def load_model(
             f"look at {folder / 'config.json'}" if file is None else f"{file} is damaged or cut short: copy it again"
         )
         raise InputError(f"the base cannot be loaded as {what} ({_first_line(error)}); {advice}") from error
-    drawn = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
-    _check_drawn(model, drawn, found["mismatched_keys"], folder, has_head=outputs > 0)
+    newly_initialized = tuple(sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}))
+    _check_newly_initialized(model, newly_initialized, found["mismatched_keys"], folder, has_head=outputs > 0)
     _check_unused(model, found["unexpected_keys"], folder)
     _check_finite(model, folder)
-    return model, drawn
+    return model, newly_initialized
 
 
 def _first_line(error: Exception) -> str:
@@ -138,12 +138,17 @@ def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: b
     return model, found
 
 
-def _check_drawn(
-    model: Any, drawn: Sequence[str], mismatched: Sequence[tuple[str, Any, Any]], folder: Path, *, has_head: bool
+def _check_newly_initialized(
+    model: Any,
+    newly_initialized: Sequence[str],
+    mismatched: Sequence[tuple[str, Any, Any]],
+    folder: Path,
+    *,
+    has_head: bool,
 ) -> None:
     """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
     within = f"{model.base_model_prefix}." if has_head else ""
-    inside = [name for name in drawn if name.startswith(within) and ".pooler." not in name]
+    inside = [name for name in newly_initialized if name.startswith(within) and ".pooler." not in name]
     shapes = {name: (list(there), list(asked)) for name, there, asked in mismatched}
     if other := next((name for name in inside if name in shapes), None):
         there, asked = shapes[other]

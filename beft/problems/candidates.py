@@ -66,5 +66,5 @@ class Candidates(MultipleChoice):
         """
         prompt, labels = value.get("prompt"), value.get("labels", [])
         if not isinstance(prompt, Mapping) or not all(isinstance(label, str) for label in labels):
-            raise InputError(f"the shape {cls.name!r} needs a prompt, and labels that are texts")
+            raise InputError(f"the problem type {cls.name!r} needs a prompt, and labels that are texts")
         return cls(Prompt.from_json(prompt), labels)

@@ -92,7 +92,7 @@ class LanguageModeling(Candidates):
         plain = Candidates.from_json(value)
         free, most = value.get("free", False), value.get("max_new_tokens", NEW_TOKENS)
         if not isinstance(free, bool) or type(most) is not int or most < 1:
-            raise InputError(f"the shape {cls.name!r}: free must be true or false, max_new_tokens at least 1")
+            raise InputError(f"the problem type {cls.name!r}: free must be true or false, max_new_tokens at least 1")
         return cls(plain.prompt, plain.labels, free=free, max_new_tokens=most)
 
 

@@ -111,7 +111,7 @@ def choices_of(rows: AnyRows, shape: str) -> list[list[str]]:
         InputError: There are none, or a row has none, or its label is none of them.
     """
     if rows.choices is None:
-        raise InputError(f"the shape {shape!r} needs the choices of each row, and these rows have none")
+        raise InputError(f"the problem type {shape!r} needs the choices of each row, and these rows have none")
     for row, choices in enumerate(rows.choices):
         if not choices:
             raise RowError(row, "has no choice")

@@ -1,4 +1,4 @@
-"""The shapes by their names."""
+"""The problem types by their names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,8 @@ from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression
 
 PROBLEM_TYPES: dict[str, type[ProblemType]] = {
-    shape.name: shape for shape in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
+    problem_type.name: problem_type
+    for problem_type in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
 }
 
 
@@ -20,6 +21,6 @@ def read_problem_type(value: Mapping[str, Any]) -> ProblemType:
     """Read what ``ProblemType.to_json`` gave.
 
     Raises:
-        InputError: There is no such shape, or something in it is wrong.
+        InputError: There is no such problem type, or something in it is wrong.
     """
     return PROBLEM_TYPES[known_name(str(value.get("name")), PROBLEM_TYPES, "problem type")].from_json(value)

@@ -7,8 +7,8 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Place:
-    """The module that holds a bias term, and which part of its output is the term's.
+class TermLocation:
+    """Where a bias term is: the module that holds it, and which part of its output is the term's.
 
     Args:
         module: Path of the module, relative to its layer (or to the base model, for terms outside of the layers).
@@ -48,9 +48,9 @@ class Layout:
 
     name: str
     layers: str
-    terms: Mapping[str, Place]
-    outside: Mapping[str, Place] = field(default_factory=dict)
-    cross: Mapping[str, Place] = field(default_factory=dict)
+    terms: Mapping[str, TermLocation]
+    outside: Mapping[str, TermLocation] = field(default_factory=dict)
+    cross: Mapping[str, TermLocation] = field(default_factory=dict)
     other: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     post_norm: bool = False
@@ -74,7 +74,7 @@ class Found:
         stack: ``encoder`` or ``decoder`` in a model that has both, else "".
     """
 
-    place: Place
+    place: TermLocation
     module: str
     layer: int | None
     stack: str

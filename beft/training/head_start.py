@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from beft.encoding.examples import LabelledRows
-from beft.heads.by_shape import linear_head
+from beft.heads.by_problem_type import linear_head
 from beft.inference.features import extract_features
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
@@ -24,7 +24,7 @@ def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> di
     conditional logit of choices): linear probing before fine-tuning.
     """
     kind = settings.head_init
-    if kind == "random" or not classifier.shape.has_head:
+    if kind == "random" or not classifier.problem_type.has_head:
         return {}
     if kind == "best_constant":
         return _best_constant(classifier, sample)
@@ -33,7 +33,7 @@ def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> di
         return extract_features(classifier, rows.encoded, "head").numpy(), rows
 
     weight, bias = linear_head(
-        classifier.shape,
+        classifier.problem_type,
         len(classifier.labels),
         seen(sample.train),
         seen(sample.dev) if sample.dev else None,
@@ -49,7 +49,7 @@ def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> di
 
 def _best_constant(classifier: Classifier, sample: Sample) -> dict[str, Tensor]:
     bias = f"{classifier.output_name}.bias"
-    constant = classifier.shape.best_constant(sample.train.labels, len(classifier.labels))
-    if constant is None or bias not in classifier.drawn:
+    constant = classifier.problem_type.best_constant(sample.train.labels, len(classifier.labels))
+    if constant is None or bias not in classifier.newly_initialized:
         return {}
     return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}

@@ -127,13 +127,13 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
     """
     reference = resolve_base(source)
     compute = Compute("cpu", "fp32", torch.get_num_threads())
-    model, tokenizer, drawn = load_parts(reference.folder, len(_LABELS), compute, seed, weights=inertness)
+    model, tokenizer, newly_initialized = load_parts(reference.folder, len(_LABELS), compute, seed, weights=inertness)
     sites = find_sites(model, add=True)
     inert: dict[BiasSite, Tensor] | None = None
     if inertness:
         from beft.training.probe import inert_components
 
-        classifier = Classifier(model, tokenizer, reference, _LABELS, drawn=drawn)
+        classifier = Classifier(model, tokenizer, reference, _LABELS, newly_initialized=newly_initialized)
         classifier.threads = min(torch.get_num_threads(), usable_cores())
         inert = inert_components(classifier, sites, encode(tokenizer, _TEXTS, max_length=32), seed)
     match = match_layout(model)

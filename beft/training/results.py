@@ -50,7 +50,7 @@ class TrainingResult:
         """What the training did, as JSON: the same for the same adapter."""
         return {
             "learning_rate": self.learning_rate,
-            **({"learning_rates_tried": list(self.run.tried)} if self.run.tried else {}),
+            **({"learning_rates_tried": list(self.run.trials)} if self.run.trials else {}),
             "best_epoch": self.best_epoch,
             "steps": self.run.steps,
             "bias_parameters": self.adapter.bias_parameters,

@@ -70,9 +70,9 @@ class Session:
         return tuple(dict.fromkeys((self.metric, *self.facts.get("metrics", ()))))
 
     @property
-    def shape(self) -> ProblemType:
+    def problem_type(self) -> ProblemType:
         """The problem type of the dataset on this base."""
-        return self.classifier.shape
+        return self.classifier.problem_type
 
     @cached_property
     def sample(self) -> Sample:
@@ -98,9 +98,9 @@ class Session:
 
     def prompts(self, rows: LabelledRows) -> LabelledRows:
         """Rows of a language model as their prompts alone, one sequence each, as features are made of."""
-        shape = self.shape
-        assert isinstance(shape, Candidates) and rows.source is not None
-        texts = shape.prompts(rows.source)
+        problem_type = self.problem_type
+        assert isinstance(problem_type, Candidates) and rows.source is not None
+        texts = problem_type.prompts(rows.source)
         encoded = encode_prompts(self.classifier.tokenizer, texts, max_length=self.max_length, room=0)
         check_token_ids(self.classifier.tokenizer, self.classifier.model, encoded)
         # Nothing is generated: padded on the right, a text has the positions that it has alone.
@@ -193,7 +193,7 @@ class Session:
             result.head,
             seed=result.run.seed,
             training=result.run.settings.model_dump(mode="json"),
-            **({"learning_rates_tried": list(result.tried)} if result.tried else {}),
+            **({"learning_rates_tried": list(result.trials)} if result.trials else {}),
             best_epoch=result.best_epoch,
             steps=result.steps,
         )
@@ -262,7 +262,7 @@ def open_session(
     facts = data.facts
     reference = resolve_base(settings.base.source)
     labels = facts["labels"] if facts["shape"] == "classification" else []
-    shape = choose_problem_type(
+    problem_type = choose_problem_type(
         facts["shape"],
         prompt=facts["prompt"],
         labels=labels,
@@ -277,7 +277,7 @@ def open_session(
         compute=compute,
         pooling=settings.head.pooling,
         seed=settings.seed,
-        shape=shape,
+        problem_type=problem_type,
         weights=weights,
     )
     classifier.threads = compute.threads

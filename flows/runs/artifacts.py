@@ -35,7 +35,7 @@ class Artifact:
     picture: Path | None = None
 
 
-def shown(record: StepRecord, folder: Path) -> list[Artifact]:
+def artifacts_of(record: StepRecord, folder: Path) -> list[Artifact]:
     """What a step's folder has to show; of a step without anything of its own, its summary.
 
     Args:
@@ -53,7 +53,7 @@ def publish_artifacts(record: StepRecord, folder: Path) -> None:
 
     key = artifact_key(record.key)
     try:
-        for number, one in enumerate(shown(record, folder)):
+        for number, one in enumerate(artifacts_of(record, folder)):
             own = key if number == 0 else f"{key}-{number + 1}"
             if one.rows is not None:
                 create_table_artifact(key=own, table=one.rows, description=one.text or record.key)

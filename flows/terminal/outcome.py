@@ -88,7 +88,7 @@ def show_reproduction(record: Mapping[str, Any], root: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    report = root / record["report"] if "report" in record else None  # none: the plan alone was asked for
+    report = root / record["report"] if "report" in record else None  # None where the plan alone was requested
     text = record["plan"] if report is None else (report / "table.md").read_text(encoding="utf-8")
     console.print(f"\n{text}", markup=False, soft_wrap=True)
     steps = record["steps"].values()

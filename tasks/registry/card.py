@@ -11,7 +11,7 @@ from tasks.engine.declaration import JSON
 from tasks.reporting.formatting import percent, points, small
 from tasks.reporting.results import DatasetResults
 from tasks.settings import PipelineSettings
-from tasks.tracking.entries import shown
+from tasks.tracking.entries import as_mlflow_text
 from tasks.tracking.limits import REGISTRY_TEXT
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def model_card(
     """
     data, evaluation = results.data, results.evaluation
     rows = data["rows"]
-    title = shown(str(data.get("title", results.name)).replace("\n", " "), 200)
+    title = as_mlflow_text(str(data.get("title", results.name)).replace("\n", " "), 200)
     provenance = adapter.provenance
     parts = [
         _headline(results, title),
@@ -60,7 +60,7 @@ def model_card(
         "## Limits",
         "One seed; the intervals are over rows. It was tried on texts of the kind that it was trained on, no others.",
     ]
-    return shown("\n\n".join(part for part in parts if part), REGISTRY_TEXT)
+    return as_mlflow_text("\n\n".join(part for part in parts if part), REGISTRY_TEXT)
 
 
 def licence_of(results: DatasetResults) -> str:
@@ -74,7 +74,7 @@ def licence_of(results: DatasetResults) -> str:
 
 def _head(adapter: "Adapter") -> str:
     """What of the adapter is the head, and the number of its parameters."""
-    if not adapter.shape.has_head:
+    if not adapter.problem_type.has_head:
         return f"without a head: {adapter.bias_parameters:,} parameters"
     return f"and a head: {adapter.bias_parameters:,} + {adapter.head_parameters:,} parameters"
 
@@ -82,10 +82,14 @@ def _head(adapter: "Adapter") -> str:
 def _predicts(adapter: "Adapter") -> str:
     """What the adapter answers."""
     if adapter.labels:
-        return f"Labels: {shown(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
-    if adapter.shape.generates:
+        return f"Labels: {as_mlflow_text(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
+    if adapter.problem_type.generates:
         return "It answers with a text"
-    return "It predicts a number" if adapter.shape.name == "regression" else "It chooses among the choices of each text"
+    return (
+        "It predicts a number"
+        if adapter.problem_type.name == "regression"
+        else "It chooses among the choices of each text"
+    )
 
 
 def _headline(results: DatasetResults, title: str) -> str:
@@ -106,8 +110,8 @@ def _comparison(evaluation: Evaluation) -> str:
     for method in sorted(test.scores, key=lambda method: -test.scores[method][metric].value):
         score = test.scores[method][metric]
         name = method.replace("_", " ")
-        shown = f"**{name}, the target**" if method == evaluation.target else name
-        line = f"- {shown}: {percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
+        label = f"**{name}, the target**" if method == evaluation.target else name
+        line = f"- {label}: {percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
         if method in test.gains:
             gain = test.gains[method][metric]
             line += f"; the target's gain {points(gain.difference)} ({points(gain.low)} to {points(gain.high)})"
@@ -149,7 +153,7 @@ def _recipe(provenance: Mapping[str, JSON], settings: PipelineSettings) -> str:
         "device": compute.get("device"),
         "threads": compute.get("threads"),
     }
-    return ", ".join(f"{name} {shown(value, 100)}" for name, value in said.items() if value is not None) + "."
+    return ", ".join(f"{name} {as_mlflow_text(value, 100)}" for name, value in said.items() if value is not None) + "."
 
 
 def short(base_id: str) -> str:

@@ -14,7 +14,7 @@ from tasks.engine.declaration import JSON
 from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, every, in_experiment
-from tasks.tracking.entries import shown
+from tasks.tracking.entries import as_mlflow_text
 from tasks.tracking.limits import REGISTRY_TEXT, RUN_NAME
 
 _SUFFIX = "-decisions"
@@ -98,12 +98,14 @@ class GateDecisions:
         taken = datetime.fromisoformat(str(when)) if when else datetime.now(UTC)
         milliseconds = round(1000 * taken.timestamp())
         tags = {
-            name: shown(value, REGISTRY_TEXT) for name, value in facts.items() if name not in ("id", "kind", "time")
+            name: as_mlflow_text(value, REGISTRY_TEXT)
+            for name, value in facts.items()
+            if name not in ("id", "kind", "time")
         }
         run = client.create_run(
             self._connection.experiment,
             start_time=milliseconds,
-            run_name=shown(f"{facts.get('model')} version {facts.get('version')}", RUN_NAME),
+            run_name=as_mlflow_text(f"{facts.get('model')} version {facts.get('version')}", RUN_NAME),
             tags=tags | {_ID: decision},
         )
         client.update_run(run.info.run_id, status="FINISHED")  # ``set_terminated`` would write to standard output

@@ -118,7 +118,7 @@ def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
             ColSpec(DataType.long, "index"),
             ColSpec(Array(DataType.double), "probabilities"),
         ]
-    elif adapter.shape.generates:
+    elif adapter.problem_type.generates:
         answered = [ColSpec(DataType.string, "answer")]
     else:
         answered = [ColSpec(DataType.double, "value")]

@@ -19,7 +19,7 @@ from tasks.registry.rebuildable import MISSING, NOTHING
 from tasks.registry.registered import fetch_model
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, versions_of
-from tasks.tracking.entries import shown
+from tasks.tracking.entries import as_mlflow_text
 from tasks.tracking.limits import REGISTRY_TEXT
 
 
@@ -210,7 +210,9 @@ def _tag(connection: Connection, decision: Decision, entry: str, gate: str) -> N
         "gate_decisions": decision.decisions,
     }
     for name, value in tags.items():
-        connection.client.set_model_version_tag(found.model, found.challenger, name, shown(value, REGISTRY_TEXT))
+        connection.client.set_model_version_tag(
+            found.model, found.challenger, name, as_mlflow_text(value, REGISTRY_TEXT)
+        )
 
 
 def _write(out: Path, decision: Decision, comparison: Mapping[str, Any]) -> None:

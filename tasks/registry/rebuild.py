@@ -248,7 +248,7 @@ def _run(step: str, entry: RegistryEntry, place: Path) -> float:
 
 
 def differences_of(entry: RegistryEntry, adapter: Adapter, folder: Path) -> list[str]:
-    """In what a rebuilt adapter differs from the registered one, a sentence each; none: they are the same to the byte.
+    """In what a rebuilt adapter differs from the registered one, a sentence each; empty where no byte differs.
 
     Args:
         folder: That of the rebuilt adapter.
@@ -262,11 +262,11 @@ def differences_of(entry: RegistryEntry, adapter: Adapter, folder: Path) -> list
     for what in ("terms", "labels", "max_length", "pooling", "base_id", "quantization", "pairs"):
         old, new = getattr(entry.adapter, what), getattr(adapter, what)
         if old != new:
-            found.append(f"{what.replace('_', ' ')}: {_shown(old)} there, {_shown(new)} here")
+            found.append(f"{what.replace('_', ' ')}: {_as_text(old)} there, {_as_text(new)} here")
     for what in ("best_epoch", "steps", "rows"):
         old, new = entry.adapter.provenance.get(what), adapter.provenance.get(what)
         if old != new:
-            found.append(f"{what.replace('_', ' ')}: {_shown(old)} there, {_shown(new)} here")
+            found.append(f"{what.replace('_', ' ')}: {_as_text(old)} there, {_as_text(new)} here")
     if there.keys() == here.keys() and all(there[name].shape == here[name].shape for name in there):
         most = max(float((there[name].double() - here[name].double()).abs().max()) for name in there)
         size = max(float(there[name].double().abs().max()) for name in there)
@@ -278,7 +278,7 @@ def _tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     return {**{site.name: delta for site, delta in adapter.deltas.items()}, **adapter.head}
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

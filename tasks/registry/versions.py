@@ -25,7 +25,7 @@ from tasks.reporting.results import DatasetResults
 from tasks.settings import PipelineSettings
 from tasks.source_archive import SOURCE_ARCHIVE, archive_source
 from tasks.tracking.connection import Connection, as_default, every, versions_of
-from tasks.tracking.entries import shown
+from tasks.tracking.entries import as_mlflow_text
 from tasks.tracking.flat_settings import NON_TRAINING_SECTIONS
 from tasks.tracking.limits import REGISTRY_TEXT, RUN_NAME
 
@@ -127,9 +127,11 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
     term, dataset = "+".join(candidate.adapter.terms), candidate.results.name
     logged = client.create_logged_model(
         connection.experiment,
-        name=shown(f"{dataset}-{term}", RUN_NAME),
+        name=as_mlflow_text(f"{dataset}-{term}", RUN_NAME),
         source_run_id=run,
-        params={key: shown(value, 500) for key, value in candidate.adapter.provenance.get("training", {}).items()},
+        params={
+            key: as_mlflow_text(value, 500) for key, value in candidate.adapter.provenance.get("training", {}).items()
+        },
         tags={**candidate.identity, "dataset": dataset, "term": term, "base": candidate.adapter.base_id},
         model_type="bias adapter",
     )
@@ -204,9 +206,9 @@ def ensure_registered_model(connection: Connection, candidate: Candidate) -> Non
         connection.client.create_registered_model(
             candidate.name,
             tags=tags,
-            description=shown(
+            description=as_mlflow_text(
                 f"Bias adapters of {adapter.base_id} for {data.get('title', candidate.results.name)}: "
-                f"{', '.join(adapter.labels) or adapter.shape.name.replace('_', ' ')}.",
+                f"{', '.join(adapter.labels) or adapter.problem_type.name.replace('_', ' ')}.",
                 REGISTRY_TEXT,
             ),
         )
@@ -237,7 +239,7 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
         **candidate.identity,
         "dataset": results.name,
         "term": ", ".join(adapter.terms),
-        "shape": adapter.shape.name,
+        "shape": adapter.problem_type.name,
         **({"labels": ", ".join(adapter.labels)} if adapter.labels else {}),
         "base": adapter.base_id,
         "base_sha256": adapter.base_sha256,
@@ -261,4 +263,4 @@ def _version_tags(candidate: Candidate) -> dict[str, str]:
         f"test_{results.metric}_interval": f"{score.low:.4f} to {score.high:.4f}",
         **candidate.rebuildable.tags,
     }
-    return {name: shown(value, REGISTRY_TEXT) for name, value in tags.items() if value is not None}
+    return {name: as_mlflow_text(value, REGISTRY_TEXT) for name, value in tags.items() if value is not None}

@@ -62,7 +62,8 @@ def intervals(rows: Sequence[Interval], *, title: str, zero: bool = False, unit:
         strong = " strong" if zero and tick == 0 else ""
         parts.append(f'<line class="grid{strong}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{shown(tick)}{unit}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">'
+            f"{tick_text(tick)}{unit}</text>"
         )
     for number, row in enumerate(rows):
         y = top + line * number + line / 2
@@ -98,7 +99,9 @@ def curves(lines: Sequence[Curve], *, title: str, x_title: str = "epoch") -> Mar
     parts = [_open(width, height, title)]
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{shown(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(tick)}</text>'
+        )
     every = max(1, round((last - first) / 7))
     for tick in range(int(first), int(last) + 1, every):
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{height - 20}" text-anchor="middle">{tick}</text>')
@@ -141,7 +144,7 @@ def ticks_over(low: float, high: float, about: int = 5) -> list[float]:
     return [round(value, 10) for value in found]
 
 
-def shown(value: float) -> str:
+def tick_text(value: float) -> str:
     """A tick's number, without needless zeros."""
     return f"{value:.4g}"
 

@@ -45,8 +45,8 @@ class ReportPlan(BaseModel):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a cell stands."""
+class CellKey:
+    """What names a cell of a table."""
 
     base: str
     dataset: str
@@ -106,45 +106,45 @@ class Cells:
 
     Attributes:
         metrics: Dataset -> the metric that is shown: the published one where it was measured, else the headline.
-        scored: Place of a probe -> what each of its seeds says of every term.
+        scored: Key of a probe -> what each of its seeds says of every term.
     """
 
     outline: ReportPlan
-    by_place: dict[Place, Cell]
+    by_key: dict[CellKey, Cell]
     metrics: dict[str, str] = field(default_factory=dict)
-    scored: dict[Place, list[Scored]] = field(default_factory=dict)
+    scored: dict[CellKey, list[Scored]] = field(default_factory=dict)
 
-    def at(self, place: Place) -> Cell:
+    def at(self, place: CellKey) -> Cell:
         """A cell, or an empty one."""
-        return self.by_place.get(place, Cell())
+        return self.by_key.get(place, Cell())
 
     @property
     def settings(self) -> list[tuple[float | None, int | None]]:
         """The learning rates and lengths that are compared; one pair of None where none are."""
         found = {
             (place.learning_rate, place.epochs)
-            for place, cell in self.by_place.items()
+            for place, cell in self.by_key.items()
             if cell.records or (place.learning_rate, place.epochs) != (None, None)
         }
         return sorted(found, key=lambda pair: (pair[0] or 0.0, pair[1] or 0)) or [(None, None)]
 
     @property
-    def in_order(self) -> list[tuple[Place, Cell]]:
+    def in_order(self) -> list[tuple[CellKey, Cell]]:
         """All cells in the order in which they were asked for."""
         outline = self.outline
         orders = [list(outline.bases), outline.datasets, outline.regimes, outline.methods]
 
-        def rank(place: Place) -> tuple[float, ...]:
+        def rank(place: CellKey) -> tuple[float, ...]:
             names = (place.base, place.dataset, place.regime, place.method)
             ranks = [
                 order.index(name) if name in order else len(order) for order, name in zip(orders, names, strict=True)
             ]
             return (*ranks, place.learning_rate or 0.0, place.epochs or 0)
 
-        return sorted(self.by_place.items(), key=lambda item: rank(item[0]))
+        return sorted(self.by_key.items(), key=lambda item: rank(item[0]))
 
     @property
-    def measured(self) -> dict[Place, Cell]:
+    def measured(self) -> dict[CellKey, Cell]:
         """The cells that have runs, in their order."""
         return {place: cell for place, cell in self.in_order if cell.records}
 
@@ -161,27 +161,27 @@ def gather(outline: ReportPlan, found: dict[str, Measurement], published: Publis
     Args:
         found: Key of the outline -> its measurement; one that failed is missing, and has a reason in the outline.
     """
-    records: dict[Place, list[Measured]] = {}
-    reasons: dict[Place, str] = {}
-    scored: dict[Place, list[Scored]] = {}
-    failed: dict[Place, list[str]] = {}
+    records: dict[CellKey, list[Measured]] = {}
+    reasons: dict[CellKey, str] = {}
+    scored: dict[CellKey, list[Scored]] = {}
+    failed: dict[CellKey, list[str]] = {}
     varied = _varied(found.values())
     for key, measurement in found.items():
         base, dataset, regime = outline.measurements[key]
         for record in measurement.records:
-            place = Place(base, dataset, regime, record.method, *_setting(record, varied))
+            place = CellKey(base, dataset, regime, record.method, *_setting(record, varied))
             records.setdefault(place, []).append(record)
         for probe in measurement.scored:
-            place = Place(base, dataset, regime, "all_biases", *_setting(probe, varied))
+            place = CellKey(base, dataset, regime, "all_biases", *_setting(probe, varied))
             scored.setdefault(place, []).append(probe)
         for method, reason in measurement.unavailable.items():
-            reasons[Place(base, dataset, regime, method)] = reason
+            reasons[CellKey(base, dataset, regime, method)] = reason
         for lost in measurement.failed:
-            place = Place(base, dataset, regime, lost.method, *_setting(lost, varied))
+            place = CellKey(base, dataset, regime, lost.method, *_setting(lost, varied))
             failed.setdefault(place, []).append(f"{lost.method}, seed {lost.seed}, failed: {lost.reason}")
     for one in outline.missing:
         for method in one.methods:
-            reasons.setdefault(Place(one.base, one.dataset, one.regime, method), one.reason)
+            reasons.setdefault(CellKey(one.base, one.dataset, one.regime, method), one.reason)
     cells = {
         place: Cell(tuple(sorted(of_place, key=lambda record: record.seed)), failed=tuple(failed.get(place, ())))
         for place, of_place in records.items()
@@ -220,7 +220,7 @@ def term_records(cells: Cells) -> list[TermRecord]:
     return found
 
 
-def _cell_of(place: Place, seed: int, cells: Cells) -> dict[str, Any]:
+def _cell_of(place: CellKey, seed: int, cells: Cells) -> dict[str, Any]:
     return {
         "base": place.base,
         "dataset": place.dataset,

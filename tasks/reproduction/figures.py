@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from beft.files import write_bytes
 from beft.studies.published.table import Published
 from tasks.reporting.formatting import title
-from tasks.reproduction.cells import Cells, Place
+from tasks.reproduction.cells import CellKey, Cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def draw_scores(cells: Cells, published: Published, folder: Path) -> None:
             for number, method in enumerate(outline.methods):
                 y = at * (len(outline.methods) + 1) + number
                 colour = _COLOURS[number % len(_COLOURS)]
-                cell = cells.at(Place(base, dataset, regime, method, rate, epochs))
+                cell = cells.at(CellKey(base, dataset, regime, method, rate, epochs))
                 ticks[y] = f"{dataset}  {title(method)}"
                 if cell.records:
                     found = cell.estimate(cells.metrics[dataset])

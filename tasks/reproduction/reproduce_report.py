@@ -67,7 +67,7 @@ def reproduce_report(
             "term_records": [record.to_json() for record in records],
         },
     )
-    return {"headline": headline, "cells": len(cells.measured), "missing": len(cells.by_place) - len(cells.measured)}
+    return {"headline": headline, "cells": len(cells.measured), "missing": len(cells.by_key) - len(cells.measured)}
 
 
 def _draw(outline: ReportPlan, cells: Cells, beside: Published, analysis: SelectionReport | None, out: Path) -> None:

@@ -10,7 +10,7 @@ from beft.studies.published.table import AVERAGE, Published, PublishedScore
 from beft.tables import Cell as TableCell
 from beft.tables import ScoreInterval, Table
 from tasks.reporting.formatting import title
-from tasks.reproduction.cells import Cell, Cells, Place, mean_of
+from tasks.reproduction.cells import Cell, CellKey, Cells, mean_of
 
 DAGGER = "\N{DAGGER}"
 _METRIC_TITLES = {"matthews": "Matthews", "f1": "F1", "macro_f1": "macro F1"}
@@ -241,16 +241,16 @@ class _Reasons:
         return [f"({number}) {' '.join(reason.split())}" for reason, number in self._numbers.items()]
 
 
-def _blocks(cells: Cells) -> Iterator[Place]:
+def _blocks(cells: Cells) -> Iterator[CellKey]:
     """Bases, regimes and settings, each with a row for every method; dataset and method are left open."""
     for base in cells.outline.bases:
         for regime in cells.outline.regimes:
             for rate, epochs in cells.settings:
-                yield Place(base, "", regime, "", rate, epochs)
+                yield CellKey(base, "", regime, "", rate, epochs)
 
 
-def _place(block: Place, dataset: str, method: str) -> Place:
-    return Place(block.base, dataset, block.regime, method, block.learning_rate, block.epochs)
+def _place(block: CellKey, dataset: str, method: str) -> CellKey:
+    return CellKey(block.base, dataset, block.regime, method, block.learning_rate, block.epochs)
 
 
 def _text(cell: Cell, metric: str | None, reasons: _Reasons) -> str:
@@ -282,7 +282,7 @@ def _as_share(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _setting(place: Place) -> list[str]:
+def _setting(place: CellKey) -> list[str]:
     parts = [] if place.learning_rate is None else [f"lr {place.learning_rate:g}"]
     parts += [] if place.epochs is None else [f"{place.epochs} epochs"]
     return [", ".join(parts)]

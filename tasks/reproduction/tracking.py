@@ -16,7 +16,7 @@ from tasks.reproduction.measured import Failed, Measured, Measurement
 from tasks.reproduction.plan import Plan, PlannedMeasurement
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, in_experiment, retry_broken_response, translate_errors
-from tasks.tracking.entries import Metrics, shown
+from tasks.tracking.entries import Metrics, as_mlflow_text
 from tasks.tracking.flat_settings import flat
 from tasks.tracking.limits import RUN_NAME
 from tasks.tracking.runs import (
@@ -70,7 +70,7 @@ def open_reproduction(
     datasets, regimes = (plan.datasets, plan.regimes) if plan else (request.datasets, request.regimes)
     if run is None:
         what = f"{request.name} · {', '.join(bases)}"
-        name = f"{shown(what, RUN_NAME - 11)} · {fingerprint[:8]}"
+        name = f"{as_mlflow_text(what, RUN_NAME - 11)} · {fingerprint[:8]}"
         own = {FLOW: fingerprint, "mlflow.user": user_name()}
         run = client.create_run(connection.experiment, run_name=name, tags=own)
     parent = str(run.info.run_id)
@@ -146,7 +146,11 @@ def finish_reproduction(
     # One time for all writings of the same value, so that a second one adds no point to a chart.
     started = client.get_run(parent).info.start_time
     write_batch(
-        connection, parent, metrics=found, time=started, tags={"error": None if error is None else shown(error, 500)}
+        connection,
+        parent,
+        metrics=found,
+        time=started,
+        tags={"error": None if error is None else as_mlflow_text(error, 500)},
     )
     if report is not None:
         client.log_artifacts(parent, str(report), "report")
@@ -178,7 +182,9 @@ def _nested(
         run = client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * seconds),
-            run_name=shown(f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}", RUN_NAME),
+            run_name=as_mlflow_text(
+                f"{planned.dataset} · {planned.regime} · {record.method} · seed {record.seed}", RUN_NAME
+            ),
             tags=tags | {"mlflow.user": user_name(), _OUTPUTS: outputs},
         )
     found = _tags(planned, record) | {_OUTPUTS: outputs}
@@ -214,7 +220,7 @@ def _tags(planned: PlannedMeasurement, record: Measured | Failed) -> dict[str, J
         "term": record.method if record.method in TERMS else None,
         "seed": record.seed,
         "protocol": planned.settings.protocol,
-        "error": shown(record.reason, 500) if isinstance(record, Failed) else None,
+        "error": as_mlflow_text(record.reason, 500) if isinstance(record, Failed) else None,
     }
 
 

@@ -28,7 +28,7 @@ from tasks.registry.versions import (
 from tasks.reporting.results import read_datasets
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, translate_errors, versions_of
-from tasks.tracking.entries import TARGET, shown
+from tasks.tracking.entries import TARGET, as_mlflow_text
 from tasks.tracking.limits import REGISTRY_TEXT
 from tasks.tracking.runs import FLOW, nested_run
 
@@ -159,7 +159,7 @@ def _decide(connection: Connection, candidate: Candidate, version: str, turn: Tu
         tags["gate_decision"] = taken.note(subject, model=name, version=version, **tags, **candidate.identity)
         tags["gate_decisions"] = len(taken.on(candidate.gate_sha256))
     for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, shown(value, REGISTRY_TEXT))
+        client.set_model_version_tag(name, version, key, as_mlflow_text(value, REGISTRY_TEXT))
     describe(connection, candidate, version, tags)
     moves = {CHAMPION: version} if tags["decision"] == CHAMPION else {}
     challenger = turn.aliases.get(CHALLENGER)

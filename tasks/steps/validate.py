@@ -70,7 +70,7 @@ def prepared_subject(folder: Path) -> Subject:
 
 
 def _roles_of_shape(summary: Mapping[str, Any], columns: dict[str, list[Any]]) -> dict[str, str]:
-    """The roles of what a shape has beside texts; what is counted of it is added to the columns."""
+    """The roles of what a problem type has beside texts; what is counted of it is added to the columns."""
     shape = summary["shape"]
     roles: dict[str, str] = {}
     if shape != "generation":

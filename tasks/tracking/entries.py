@@ -68,7 +68,7 @@ def entries(record: StepRecord, folder: Path, settings: PipelineSettings) -> lis
     return list(said(record, folder, settings)) if said is not None else []
 
 
-def shown(value: JSON, longest: int) -> str:
+def as_mlflow_text(value: JSON, longest: int) -> str:
     """A value as the text of a parameter or tag, cut to what MLflow takes."""
     if isinstance(value, list):
         text = ", ".join(str(item) for item in value)

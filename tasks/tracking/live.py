@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tasks.engine.declaration import JSON, step_key
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, retry_broken_response, translate_errors
-from tasks.tracking.entries import CURVES, PROBE, TARGET, shown
+from tasks.tracking.entries import CURVES, PROBE, TARGET, as_mlflow_text
 from tasks.tracking.limits import RUN_NAME
 from tasks.tracking.runs import FAILED, NESTED, find_run, user_name, write_batch
 
@@ -84,13 +84,13 @@ def fail_step(
     run = find_run(connection, {"mlflow.parentRunId": parent, NESTED: name})
     if run is None or run.info.status == "FINISHED":
         run = _create(connection, parent, f"{FAILED}{key}", f"failed: {key}")
-    connection.client.set_tag(run.info.run_id, "error", shown(error, 500))
+    connection.client.set_tag(run.info.run_id, "error", as_mlflow_text(error, 500))
     connection.client.set_terminated(run.info.run_id, status)
 
 
 def _create(connection: Any, parent: str, name: str, title: str) -> Any:
     tags = {"mlflow.parentRunId": parent, NESTED: name, "mlflow.user": user_name()}
-    return connection.client.create_run(connection.experiment, run_name=shown(title, RUN_NAME), tags=tags)
+    return connection.client.create_run(connection.experiment, run_name=as_mlflow_text(title, RUN_NAME), tags=tags)
 
 
 class SystemMetrics:

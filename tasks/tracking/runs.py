@@ -22,7 +22,7 @@ from tasks.engine.store import StepRecord
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import Connection, connect, every, retry_broken_response, translate_errors
 from tasks.tracking.data_inputs import dataset_names, log_datasets
-from tasks.tracking.entries import Metrics, RunEntry, entries, shown
+from tasks.tracking.entries import Metrics, RunEntry, as_mlflow_text, entries
 from tasks.tracking.flat_settings import flat
 from tasks.tracking.limits import PARAM, RUN_NAME, TAG
 
@@ -67,7 +67,7 @@ def open_run(fingerprint: str, settings: PipelineSettings, *, root: Path, facts:
     if run is not None and run.info.status == "FINISHED":
         return str(run.info.run_id)
     if run is None:
-        name = f"{shown(' + '.join(settings.datasets), RUN_NAME - 11)} · {fingerprint[:8]}"
+        name = f"{as_mlflow_text(' + '.join(settings.datasets), RUN_NAME - 11)} · {fingerprint[:8]}"
         run = client.create_run(
             connection.experiment, run_name=name, tags={FLOW: fingerprint, "mlflow.user": user_name()}
         )
@@ -147,7 +147,7 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
                 set_aside(connection, there)
                 there, replaced = None, True
             if there is not None and shows is None:  # it was opened when the step started
-                client.set_tag(there.info.run_id, "mlflow.runName", shown(entry.title, RUN_NAME))
+                client.set_tag(there.info.run_id, "mlflow.runName", as_mlflow_text(entry.title, RUN_NAME))
                 entry = replace(entry, metrics=_new_points(client, there, entry.metrics))
             target = _nested(connection, run, entry, there, finished, {OUTPUTS + record.step: outputs})
         _write_entry(connection, run, target, entry, when, {OUTPUTS + record.step: outputs} if entry.nested else {})
@@ -192,7 +192,7 @@ def set_aside(connection: Connection, run: Any) -> None:
     It is kept: a registered version may have come from it.
     """
     name = run.data.tags.get(NESTED, "")
-    title = shown(f"replaced: {name}", RUN_NAME)
+    title = as_mlflow_text(f"replaced: {name}", RUN_NAME)
     write_batch(connection, run.info.run_id, tags={"beft.replaced": name, "mlflow.runName": title})
     connection.client.delete_tag(run.info.run_id, "mlflow.parentRunId")
     log.warning("%s was made again and is other than before: MLflow shows it as a new run", name)
@@ -237,7 +237,7 @@ def close_run(
         if run.info.status == "RUNNING":  # its step was stopped
             client.set_terminated(run.info.run_id, status)
     if error is not None:
-        client.set_tag(parent, "error", shown(error, 500))
+        client.set_tag(parent, "error", as_mlflow_text(error, 500))
     client.set_terminated(parent, status)
 
 
@@ -287,7 +287,7 @@ def _nested(
         run = connection.client.create_run(
             connection.experiment,
             start_time=finished - round(1000 * entry.seconds),
-            run_name=shown(entry.title, RUN_NAME),
+            run_name=as_mlflow_text(entry.title, RUN_NAME),
             tags={
                 "mlflow.parentRunId": parent.info.run_id,
                 NESTED: str(entry.nested),
@@ -313,8 +313,10 @@ def write_batch(
     from mlflow.entities import Metric, Param, RunTag
 
     entities: list[tuple[str, Any]] = [("metrics", Metric(name, value, time, step)) for name, value, step in metrics]
-    entities += [("params", Param(name, shown(value, PARAM))) for name, value in (params or {}).items()]
-    entities += [("tags", RunTag(name, shown(value, TAG))) for name, value in (tags or {}).items() if value is not None]
+    entities += [("params", Param(name, as_mlflow_text(value, PARAM))) for name, value in (params or {}).items()]
+    entities += [
+        ("tags", RunTag(name, as_mlflow_text(value, TAG))) for name, value in (tags or {}).items() if value is not None
+    ]
     for start in range(0, len(entities), 100):
         portion: dict[str, list[Any]] = {}
         for kind, entity in entities[start : start + 100]:

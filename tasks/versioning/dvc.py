@@ -68,7 +68,7 @@ with suppress(DvcException, OSError), Repo() as repo:  # push itself meets them,
 sys.exit(main(arguments))
 """
 
-_gate = threading.Lock()
+_dvc_mutex = threading.Lock()
 _BUSY = ("is busy", "Unable to acquire lock")
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def _dvc(
     deadline = time.monotonic() + patience
     pause = 0.5
     while True:
-        with _gate:
+        with _dvc_mutex:
             forget_dead_holders(root)
             ended = run_command([*program, *arguments], root, source=PROJECT)
         if ended.status == 0:

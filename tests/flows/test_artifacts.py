@@ -6,14 +6,14 @@ import json
 
 from PIL import Image
 
-from flows.runs.artifacts import artifact_key, as_data, shown
+from flows.runs.artifacts import artifact_key, artifacts_of, as_data
 from flows.runs.training_progress import TrainingProgress
 from tests.support.finished_run import FinishedRun
 
 
 def test_every_step_shows_a_table(finished_run: FinishedRun) -> None:
     for record in finished_run.records:
-        tables = [one.rows for one in shown(record, finished_run.folder(record)) if one.rows is not None]
+        tables = [one.rows for one in artifacts_of(record, finished_run.folder(record)) if one.rows is not None]
         assert tables, record.key
         for rows in tables:
             assert rows and all(set(row) == set(rows[0]) for row in rows), record.key
@@ -22,7 +22,7 @@ def test_every_step_shows_a_table(finished_run: FinishedRun) -> None:
 
 def test_scores_show_the_heat_map(finished_run: FinishedRun) -> None:
     [record, *_] = [record for record in finished_run.records if record.step == "score"]
-    table, map_ = shown(record, finished_run.folder(record))
+    table, map_ = artifacts_of(record, finished_run.folder(record))
     assert table.rows and "projection_ratio" in table.rows[0]
     assert map_.picture is not None and "Target term: " in map_.text
     kind, _, data = as_data(map_.picture).partition(",")
@@ -33,7 +33,7 @@ def test_scores_show_the_heat_map(finished_run: FinishedRun) -> None:
 
 def test_an_evaluation_shows_every_method_on_every_split(finished_run: FinishedRun) -> None:
     [record, *_] = [record for record in finished_run.records if record.step == "evaluate"]
-    [table] = shown(record, finished_run.folder(record))
+    [table] = artifacts_of(record, finished_run.folder(record))
     assert table.rows
     assert {"test", "gate"} <= {row["split"] for row in table.rows}
     assert {"head_only", "logistic_regression"} <= {row["method"] for row in table.rows}

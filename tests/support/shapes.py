@@ -62,7 +62,7 @@ def task(name: str, *, dtype: torch.dtype = torch.float64, family: str = "", row
     if name in ("regression", "multiple_choice"):
         shape: ProblemType = Regression() if name == "regression" else MultipleChoice()
         model = build_tiny(family or "bert", dtype=dtype, num_labels=1)
-        classifier = Classifier(model, None, None, (), shape=shape)
+        classifier = Classifier(model, None, None, (), problem_type=shape)
         make, loss = (_values, _squared_error) if name == "regression" else (_choices, _choice_loss)
         return Task(classifier, make(rows, 0), make(12, 1), loss)
     shapes: dict[str, tuple[ProblemType, str, Callable[..., Tensor]]] = {

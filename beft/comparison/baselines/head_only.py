@@ -83,7 +83,7 @@ def fit_head_only(
     search: HeadSearch | None = None,
     starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
     seed: int = 0,
-    shape: ProblemType | None = None,
+    problem_type: ProblemType | None = None,
 ) -> LinearClassifier:
     """Train the output layer with every candidate of the search, and keep the one that is best on dev.
 
@@ -104,11 +104,11 @@ def fit_head_only(
         InputError: Shapes or labels that do not fit, or an empty search.
     """
     search = search or HeadSearch()
-    shape = shape or Classification()
-    if isinstance(shape, Classification):
+    problem_type = problem_type or Classification()
+    if isinstance(problem_type, Classification):
         known_metric(metric).check_labels(classes)
-    train = _rows(shape, train_features, train_labels, classes, "train")
-    dev = _rows(shape, dev_features, dev_labels, classes, "dev")
+    train = _rows(problem_type, train_features, train_labels, classes, "train")
+    dev = _rows(problem_type, dev_features, dev_labels, classes, "dev")
     candidates = [
         (start, rate, epochs)
         for start in ("zero", *(starts or {}))
@@ -199,12 +199,12 @@ def _search(
     return results
 
 
-def _rows(shape: ProblemType, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
-    if isinstance(shape, Classification):
+def _rows(problem_type: ProblemType, features: Features, targets: Any, classes: int, what: str) -> FeatureRows:
+    if isinstance(problem_type, Classification):
         labels = targets.labels if isinstance(targets, LabelledRows) else targets
         _, indices = checked(features, labels, classes, what)
         targets = targets if isinstance(targets, LabelledRows) else indices
-    return FeatureRows.of(shape, features, targets, what)
+    return FeatureRows.of(problem_type, features, targets, what)
 
 
 def _first_parameters(

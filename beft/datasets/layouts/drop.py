@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from beft.datasets.layouts.expected import LayoutError, Row, member, rows_of, shown, texts
+from beft.datasets.layouts.expected import LayoutError, Row, json_kind, member, rows_of, texts
 
 
 def drop(document: Any) -> list[Row]:
@@ -52,7 +52,7 @@ def answer_text(answer: Any, where: str) -> str:
         LayoutError: It is no object, or its parts are not text.
     """
     if not isinstance(answer, dict):
-        raise LayoutError(f"{where}: expected an object with 'number', 'spans' or 'date', found {shown(answer)}")
+        raise LayoutError(f"{where}: expected an object with 'number', 'spans' or 'date', found {json_kind(answer)}")
     number = str(answer.get("number") or "").strip()
     if number:
         return number

@@ -21,12 +21,12 @@ def member(parent: Any, name: str, kind: type, where: str) -> Any:
         LayoutError: It is no object, has no such name, or holds something else there.
     """
     if not isinstance(parent, dict):
-        raise LayoutError(f"{where}: expected an object with {name!r}, found {shown(parent)}")
+        raise LayoutError(f"{where}: expected an object with {name!r}, found {json_kind(parent)}")
     if name not in parent:
         raise LayoutError(f"{where}: expected {name!r}, found only {', '.join(map(repr, parent)) or 'nothing'}")
     value = parent[name]
     if not isinstance(value, kind):
-        raise LayoutError(f"{where}: expected {_NAMES[kind]} under {name!r}, found {shown(value)}")
+        raise LayoutError(f"{where}: expected {_NAMES[kind]} under {name!r}, found {json_kind(value)}")
     return value
 
 
@@ -37,7 +37,7 @@ def rows_of(document: Any) -> list[tuple[str, Any]]:
         LayoutError: It is none.
     """
     if not isinstance(document, list):
-        raise LayoutError(f"expected a list of rows, found {shown(document)}")
+        raise LayoutError(f"expected a list of rows, found {json_kind(document)}")
     return [(f"row {number:,}", row) for number, row in enumerate(document, 1)]
 
 
@@ -49,10 +49,10 @@ def texts(values: list[Any], where: str) -> list[str]:
     """
     for value in values:
         if not isinstance(value, str):
-            raise LayoutError(f"{where}: expected texts, found {shown(value)}")
+            raise LayoutError(f"{where}: expected texts, found {json_kind(value)}")
     return values
 
 
-def shown(value: Any) -> str:
+def json_kind(value: Any) -> str:
     """What kind of JSON value this is."""
     return "nothing" if value is None else _NAMES.get(type(value), type(value).__name__)

@@ -29,7 +29,7 @@ class Divisible:
 
     Attributes:
         keys: The key of its text.
-        labels: The number of its label or of the right choice, or its value; 0 where the shape has none.
+        labels: The number of its label or of the right choice, or its value; 0 where the problem type has none.
         own_test: Whether it is of the dataset's own evaluation split.
         groups: The name of its group; None where no rows belong together.
     """

@@ -162,9 +162,9 @@ def _squared_gradients(
 
     with output_hooks(modules, watch):
         outputs = classifier(batch)
-    shape: ProblemType = getattr(classifier, "shape", Classification())
+    problem_type: ProblemType = getattr(classifier, "problem_type", Classification())
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    loss = shape.losses(outputs, labels.to(outputs.device), sizes).sum()
+    loss = problem_type.losses(outputs, labels.to(outputs.device), sizes).sum()
     if roots and loss.requires_grad:
         torch.autograd.grad(loss, roots, allow_unused=True)
     owners = torch.zeros(1, dtype=torch.int64) if axes is None else torch.arange(len(sizes)).repeat_interleave(sizes)

@@ -7,7 +7,7 @@ Nothing here trains or reads a file. Every function starts from ``TermRecord``, 
 * ``agreement``: do higher-ranked terms do better when they are trained?
 * ``regret``: what does the selected term lose against the best, and what would chance or "always value" lose?
 * ``gaps``: does the gap in importance follow the gap in accuracy, over learning rates, epochs or regimes?
-* ``carry_over``: what does a selection lose on another data set or model?
+* ``transfer``: what does a selection lose on another data set or model?
 * ``ranks``: the rank of every term beside what it reaches.
 
 ``figure1``, ``figure4`` and ``extension`` run what belongs to a figure or section of arXiv 2509.15974, and can write

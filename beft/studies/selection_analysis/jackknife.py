@@ -58,17 +58,17 @@ class Jackknifed:
         return _interval(self.value, variances, [len(without) - 1 for without in self.without], confidence, bounds)
 
 
-def jackknife(figure: Callable[..., float], *units: int, least: int = 1) -> Jackknifed:
+def jackknife(figure: Callable[..., float], *units: int, min_units: int = 1) -> Jackknifed:
     """Compute a figure of all units, and without each in turn.
 
     Args:
         figure: Gets the kept units of each group, as indices.
         units: How many units each group has.
-        least: How many units the figure needs in each group.
+        min_units: How many units the figure needs in each group.
     """
     every = [np.arange(count) for count in units]
     value = figure(*every)
-    if any(count - 1 < least for count in units):
+    if any(count - 1 < min_units for count in units):
         return Jackknifed(value)
     without = []
     for group, kept in enumerate(every):

@@ -9,17 +9,17 @@ from typing import Any
 from beft.errors import InputError
 from beft.files import write_json
 from beft.studies.selection_analysis.agreement import agreement
-from beft.studies.selection_analysis.carry_over import carry_over
 from beft.studies.selection_analysis.cells import cell_of
-from beft.studies.selection_analysis.figures.carry_over import draw_carry_over
 from beft.studies.selection_analysis.figures.extension import draw_extension
 from beft.studies.selection_analysis.figures.intervals import draw_agreement, draw_regret, draw_stability
 from beft.studies.selection_analysis.figures.ranking import draw_figure1, draw_figure4
+from beft.studies.selection_analysis.figures.transfer import draw_transfer
 from beft.studies.selection_analysis.gaps import Gaps, gaps
 from beft.studies.selection_analysis.ranks import Ranks, ranks
 from beft.studies.selection_analysis.records import CANDIDATES, TermRecord, check_records
 from beft.studies.selection_analysis.regret import regret
 from beft.studies.selection_analysis.stability import stability
+from beft.studies.selection_analysis.transfer import transfer
 from beft.tables import Table
 
 
@@ -101,7 +101,7 @@ def extension(
     candidates: Sequence[str] = CANDIDATES,
     exclude_inert: bool = True,
 ) -> SelectionReport:
-    """Section 3.4: learning rates and epochs against importance and metric, and selections carried over.
+    """Section 3.4: learning rates and epochs against importance and metric, and selections transferred.
 
     Args:
         records: Records that say their learning rate or epochs, their dataset and base; records without importance
@@ -122,16 +122,16 @@ def extension(
             parts.tables[f"points_{method}"] = found.points_table(method)
             parts.figures[f"extension_{method}"] = partial(_draw_extension, found, method)
 
-    def carried() -> None:
-        found = carry_over(listed, candidates, exclude_inert=exclude_inert)
-        parts.results["carry_over"] = found.to_json()
-        parts.tables["carry_over"] = found.table()
+    def transferred() -> None:
+        found = transfer(listed, candidates, exclude_inert=exclude_inert)
+        parts.results["transfer"] = found.to_json()
+        parts.tables["transfer"] = found.table()
         for method in found.methods:
-            parts.tables[f"carry_over_{method}"] = found.matrix_table(method)
-        parts.figures["carry_over"] = partial(draw_carry_over, found)
+            parts.tables[f"transfer_{method}"] = found.matrix_table(method)
+        parts.figures["transfer"] = partial(draw_transfer, found)
 
     parts.attempt("gaps", trends)
-    parts.attempt("carry_over", carried)
+    parts.attempt("transfer", transferred)
     return parts.report()
 
 

@@ -104,7 +104,7 @@ def stability(
     for table in usable:
         for method, scores in table.importance.items():
             taus = kendall_tau(scores[:, None], scores[None])
-            tau = jackknife(lambda kept, of=taus: _mean_of_pairs(of, kept), len(table.seeds), least=2)
+            tau = jackknife(lambda kept, of=taus: _mean_of_pairs(of, kept), len(table.seeds), min_units=2)
             spreads.setdefault(method, []).append((table.cell, tau))
             cells.append(
                 CellStability(

@@ -25,7 +25,7 @@ def training_identity(classifier: Classifier, train: LabelledRows, dev: Labelled
     named = dict(classifier.model.named_parameters())
     reference = classifier.reference
     stored = classifier.model.state_dict()
-    drawn = [(name, named[name]) for name in classifier.drawn]
+    newly_initialized = [(name, named[name]) for name in classifier.newly_initialized]
     config = classifier.model.config.to_dict() if hasattr(classifier.model, "config") else {}
     return sha256_json(
         {
@@ -35,10 +35,10 @@ def training_identity(classifier: Classifier, train: LabelledRows, dev: Labelled
             "quantization": repr(config.get("quantization_config")),
             "device": classifier.device.type,
             "threads": classifier.threads or torch.get_num_threads(),
-            "drawn": _tensors_sha256(drawn),
+            "drawn": _tensors_sha256(newly_initialized),
             "pooling": classifier.pooling,
             "labels": list(classifier.labels),
-            "shape": classifier.shape.to_json(),
+            "shape": classifier.problem_type.to_json(),
             "train": _rows_sha256(train),
             "dev": None if dev is None else _rows_sha256(dev),
             "metric": _metric_name(metric),

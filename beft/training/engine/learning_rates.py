@@ -59,23 +59,23 @@ def best_learning_rate(
         raise TrainingError("; ".join(result.reason for result in results if isinstance(result, FailedRun)))
     if len(results) == 1:
         return replace(known[0], run=replace(known[0].run, name=run.name))
-    tried = tuple(_on_dev(result) for result in results)
-    chosen = known[best_trial([one for one in tried if "failed" not in one])]
+    trials = tuple(_on_dev(result) for result in results)
+    chosen = known[best_trial([one for one in trials if "failed" not in one])]
     listed = ", ".join(
-        f"{one['learning_rate']:g}: " + ("failed" if "failed" in one else f"{one['dev_metric']:.4f}") for one in tried
+        f"{one['learning_rate']:g}: " + ("failed" if "failed" in one else f"{one['dev_metric']:.4f}") for one in trials
     )
     progress(f"{run.name}: learning rate {chosen.run.settings.learning_rate:g} is the best on dev ({listed})")
     return replace(
         chosen,
         run=replace(chosen.run, name=run.name),
-        tried=tried,
+        trials=trials,
         seconds=sum(result.seconds for result in known),
     )
 
 
-def best_trial(tried: Sequence[Mapping[str, Any]]) -> int:
+def best_trial(trials: Sequence[Mapping[str, Any]]) -> int:
     """Which of several has the best ``dev_metric``; lower ``dev_loss`` decides between equals, then the order."""
-    return max(range(len(tried)), key=lambda at: (*rank_on_dev(tried[at]["dev_metric"], tried[at]["dev_loss"]), -at))
+    return max(range(len(trials)), key=lambda at: (*rank_on_dev(trials[at]["dev_metric"], trials[at]["dev_loss"]), -at))
 
 
 def _on_dev(result: RunResult | FailedRun) -> dict[str, Any]:

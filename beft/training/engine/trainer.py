@@ -129,7 +129,7 @@ class TrainingPass:
             choose(runs[chosen].repeat_interleave(sequences))
             outputs = self.classifier(self.train.batch(rows[chosen], device))
             targets = self.train.targets(rows[chosen]).to(device)
-            each = self.classifier.shape.losses(outputs, targets, sequences)
+            each = self.classifier.problem_type.losses(outputs, targets, sequences)
             (each * shares[chosen].to(each)).sum().backward()
             losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
         for run in alive:
@@ -165,8 +165,8 @@ class TrainingPass:
         """Which of a step's rows are computed at once: all, or in parts of like length that add up to one gradient."""
         settings = [run.settings for run in self.runs]
         lengths = self.train.lengths[rows]
-        least = max(one.batch_size for one in settings)
-        return parts_of_like_length(lengths, least=least, most=settings[0].micro_batch_size)
+        min_rows = max(one.batch_size for one in settings)
+        return parts_of_like_length(lengths, min_rows=min_rows, max_rows=settings[0].micro_batch_size)
 
     def _fail(self, run: int, what: str) -> None:
         """End a run that cannot go on."""

@@ -59,8 +59,8 @@ def test_what_does_not_fit_is_refused_by_name(tiny: Callable[..., Any], bert: Cl
     deeper = load(save_base(tmp_path / "deeper", tiny("bert", num_hidden_layers=3)))
     wider = load(save_base(tmp_path / "wider", tiny("bert", hidden_size=64)))
     memory = Classifier(tiny("bert"), bert.tokenizer, None, LABELS)
-    renamed = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS[::-1], "model", bert.drawn)
-    mean = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS, "mean", bert.drawn)
+    renamed = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS[::-1], "model", bert.newly_initialized)
+    mean = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS, "mean", bert.newly_initialized)
     cased = load(save_base(tmp_path / "cased", tiny("bert"), lowercase=False))
     for classifier, message in (
         (other, r"trained over the base sha256:.*not over sha256:.*load the one that it names"),
@@ -161,7 +161,7 @@ def test_folding_into_bf16_says_what_it_rounds(tiny: Callable[..., Any], tmp_pat
 
 
 def test_what_cannot_be_folded_says_so(tiny: Callable[..., Any], bert: Classifier, tmp_path: Path) -> None:
-    mean = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS, "mean", bert.drawn)
+    mean = Classifier(bert.model, bert.tokenizer, bert.reference, LABELS, "mean", bert.newly_initialized)
     with pytest.raises(InputError, match="pooling 'mean' cannot be folded"):
         make_adapter(mean).fold(mean, tmp_path / "folded")
     (tmp_path / "there").mkdir()

@@ -41,7 +41,9 @@ def export(model: Any, tokenizer: Any, root: Path, shape: ProblemType, labels: t
     model.save_pretrained(root / "base")
     tokenizer.save_pretrained(root / "base")
     reference = resolve_base(str(root / "base"))
-    classifier = load_classifier(reference, labels, compute=Compute("cpu", "fp32", 1), pooling="model", shape=shape)
+    classifier = load_classifier(
+        reference, labels, compute=Compute("cpu", "fp32", 1), pooling="model", problem_type=shape
+    )
     adapter = make_adapter(classifier)
     adapter.save(root / "adapter")
     Adapter.load(root / "adapter").fold(classifier, root / "plain")

@@ -100,7 +100,9 @@ def test_the_record_says_what_the_adapter_needs(base: Path, tmp_path: Path) -> N
     assert record["base"]["quantization"] == "none"
     assert (record["tokenizer"]["truncation_side"], record["tokenizer"]["max_tokens"]) == ("right", 24)
     compute = Compute("cpu", "fp32", 1)
-    chooser = load_classifier(resolve_base(str(base)), (), compute=compute, pooling="model", shape=MultipleChoice())
+    chooser = load_classifier(
+        resolve_base(str(base)), (), compute=compute, pooling="model", problem_type=MultipleChoice()
+    )
     make_adapter(chooser).save(tmp_path / "choices")
     assert read_json(tmp_path / "choices" / "beft.json")["inputs"] == {"pairs": None, "choices": True}
 

@@ -77,10 +77,10 @@ def found(session: Session) -> list:
 
 def test_many_in_one_pass_are_what_each_is_alone(session: Session, found: list) -> None:
     assert [(one.run.method, one.run.seed) for one in found] == ASKED
-    assert [one.together for one in found] == [5, 1, 5, 5, 5, 5, 1]
+    assert [one.runs_in_pass for one in found] == [5, 1, 5, 5, 5, 5, 1]
     for one in (found[2], found[3], found[4], found[6]):
         alone = measure(session, one.run.method, seed=one.run.seed, splits=("test",), progress=quiet)
-        assert alone.together == 1
+        assert alone.runs_in_pass == 1
         np.testing.assert_allclose(one.predictions["test"], alone.predictions["test"], rtol=0, atol=1e-6)
         assert one.scores["test"]["accuracy"] == alone.scores["test"]["accuracy"]
         assert set(one.deltas) == set(alone.deltas)
@@ -206,9 +206,9 @@ def test_options_and_searches_reach_the_weights(session: Session, folder: Path) 
     assert {site.term for site in low_rank.deltas} == {"value"}
     own = opened_at(folder, train={**TRAINING, "epochs": 1, "learning_rates": [1e-2, 4e-2]})
     searched, together = measure_many(own, [("lora", 0), ("value", 0)], progress=quiet)
-    assert [one["learning_rate"] for one in searched.tried] == pytest.approx([2.5e-4, 1e-3])
-    assert [one["learning_rate"] for one in together.tried] == [1e-2, 4e-2]
-    assert together.together == 2
+    assert [one["learning_rate"] for one in searched.trials] == pytest.approx([2.5e-4, 1e-3])
+    assert [one["learning_rate"] for one in together.trials] == [1e-2, 4e-2]
+    assert together.runs_in_pass == 2
     with pytest.raises(InputError, match=r"learning rate of 0\.0"):
         MethodOptions(learning_rate=0.0)
     with pytest.raises(InputError, match="Did you mean 'value'"):
@@ -272,7 +272,7 @@ def test_a_run_that_fails_says_why_and_the_others_keep_their_results(session: Se
     assert isinstance(found[1], NotAvailable) and found[1].failed
     assert "a learning_rate below 1e+300 usually fixes it" in found[1].reason
     assert isinstance(found[2], MethodResult)
-    assert "failed" in found[2].tried[0] and "failed" not in found[2].tried[1]
+    assert "failed" in found[2].trials[0] and "failed" not in found[2].trials[1]
     assert isinstance(found[3], MethodResult)
     with pytest.raises(TrainingError, match="a learning_rate below"):
         measure(session, "value", training=lost, progress=quiet)

@@ -79,7 +79,7 @@ def test_untouched_is_zero_shot(ranked: Session) -> None:
 
 def test_in_context_shows_drawn_rows_of_train_with_their_answers(ranked: Session) -> None:
     """Against sequences that are put together by hand."""
-    shape, tokenizer = ranked.classifier.shape, ranked.classifier.tokenizer
+    shape, tokenizer = ranked.classifier.problem_type, ranked.classifier.tokenizer
     train, test = text_rows("candidates", 30, 0), text_rows("candidates", 14, 2)
     shown = draw_demonstrations(shape, train, 6, seed=4)
     labels = dict(zip(train.texts, train.labels, strict=True))
@@ -110,7 +110,7 @@ def test_in_context_shows_drawn_rows_of_train_with_their_answers(ranked: Session
 @pytest.mark.parametrize("name", ["ranked", "generated"])
 def test_other_shapes_of_language_models_are_shown_their_answers_too(name, tmp_path) -> None:
     session, _ = opened_task(name, tmp_path)
-    shape = session.classifier.shape
+    shape = session.classifier.problem_type
     train = text_rows(name, 30, 0)
     right = {
         text: answers[0] if train.answers else train.choices[row][train.labels[row]]
@@ -133,7 +133,7 @@ def test_other_shapes_of_language_models_are_shown_their_answers_too(name, tmp_p
 def test_terms_and_weights_train_without_a_head(ranked: Session) -> None:
     asked = [("value", 0), ("query", 1), ("key", 0), ("head_only", 0), ("logistic_regression", 0), ("lora", 0)]
     value, query, *without, lora = measure_many(ranked, asked, progress=quiet)
-    assert value.together == query.together == 2
+    assert value.runs_in_pass == query.runs_in_pass == 2
     for one in (value, query):
         alone = measure(ranked, one.run.method, seed=one.run.seed, progress=quiet)
         for site, delta in alone.deltas.items():
@@ -154,7 +154,7 @@ def test_a_prefix_s_gradient_is_that_of_peft_s_language_model(family) -> None:
     state = method.start(made.classifier, (), made.train.batch(rows[:1]), 0)
     with method.attached(made.classifier, state) as [trained]:
         outputs = made.classifier(made.train.batch(rows))
-        losses = made.classifier.shape.losses(outputs, made.train.targets(rows), made.train.sizes_of(rows))
+        losses = made.classifier.problem_type.losses(outputs, made.train.targets(rows), made.train.sizes_of(rows))
         [found] = torch.autograd.grad(losses.sum(), [trained.value])
     config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     wrapped = get_peft_model(made.classifier.model, config)
@@ -194,7 +194,7 @@ def test_text_is_generated_behind_a_prefix(family) -> None:
 
 def test_demonstrations_are_for_language_models(ranked: Session) -> None:
     with pytest.raises(InputError, match="0 demonstrations"):
-        draw_demonstrations(ranked.classifier.shape, text_rows("candidates", 5, 0), 0, 0)
+        draw_demonstrations(ranked.classifier.problem_type, text_rows("candidates", 5, 0), 0, 0)
     headed = Session(tiny_classifier(), ranked.settings, ranked.data)
     headed.classifier.tokenizer = ranked.classifier.tokenizer
     with pytest.raises(InputError, match="shows examples to a language model, and this is classification by a head"):

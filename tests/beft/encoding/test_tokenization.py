@@ -48,7 +48,7 @@ def test_padding_is_under_a_tenth_of_the_tokens():
 )
 def test_parts_hold_every_row_once_and_keep_to_their_bounds(lengths, least, most):
     lengths = np.array(lengths)
-    parts = parts_of_like_length(lengths, least=least, most=most)
+    parts = parts_of_like_length(lengths, min_rows=least, max_rows=most)
     assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
     if most is None:
         assert len(parts) == 1 or min(map(len, parts)) >= least

@@ -70,7 +70,7 @@ def test_added_biases_are_chosen_by_fisher_and_it_is_said(probe: Probe, tmp_path
     by_method = {table.method: table for table in scores.tables}
     assert by_method["projection_ratio"].mean == dict.fromkeys(terms)
     chosen = scores.selection
-    assert (chosen.asked, chosen.method) == ("projection_ratio", "fisher")
+    assert (chosen.requested, chosen.method) == ("projection_ratio", "fisher")
     # Independently: the largest mean of the squared gradients, averaged over the layers.
     means = {
         term: sum(float(vector.mean()) for site, vector in evidence.information.items() if site.term == term)
@@ -80,8 +80,8 @@ def test_added_biases_are_chosen_by_fisher_and_it_is_said(probe: Probe, tmp_path
     assert "Biases were added to this base" in chosen.reason and "fisher chooses instead" in chosen.reason
     assert "magnitude" in chosen.reason, "it stands beside"
     assert (
-        chosen.beside is not None
-        and [term for term, _ in chosen.beside["magnitude"]] == by_method["magnitude"].ranking()
+        chosen.by_method is not None
+        and [term for term, _ in chosen.by_method["magnitude"]] == by_method["magnitude"].ranking()
     )
     draw_heatmap(scores.tables, tmp_path / "heat.svg", selection=chosen)
     assert "no direction: zero before training" in (tmp_path / "heat.svg").read_text()

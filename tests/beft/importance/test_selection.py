@@ -57,10 +57,10 @@ def test_added_biases_are_chosen_by_fisher_with_magnitude_beside() -> None:
         "fisher": table("fisher", query=1e-6, key=2e-6, value=3e-6),
     }
     chosen = choose_target(tables, QKV, {}, True, "projection_ratio")
-    assert (chosen.term, chosen.method, chosen.asked) == ("value", "fisher", "projection_ratio")
+    assert (chosen.term, chosen.method, chosen.requested) == ("value", "fisher", "projection_ratio")
     assert "added" in chosen.reason and "fisher chooses instead" in chosen.reason
-    assert chosen.beside is not None
-    assert chosen.beside["magnitude"][0] == ("query", 0.3)
+    assert chosen.by_method is not None
+    assert chosen.by_method["magnitude"][0] == ("query", 0.3)
 
 
 def test_one_added_candidate_stops_projection_ratio_for_all() -> None:

@@ -62,7 +62,7 @@ def base(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def opened(base: Path) -> Classifier:
     shape = LanguageModeling(PROMPT, free=True, max_new_tokens=NEW_TOKENS)
-    return load_classifier(resolve_base(str(base)), (), compute=Compute("cpu", "fp32", 1), shape=shape)
+    return load_classifier(resolve_base(str(base)), (), compute=Compute("cpu", "fp32", 1), problem_type=shape)
 
 
 def answers(classifier: Classifier) -> list[str]:

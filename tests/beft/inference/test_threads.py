@@ -80,7 +80,7 @@ def save_adapter(tiny: Callable[..., Any], root: Path, shape: ProblemType, label
 
 def opened(base: Path, shape: ProblemType, labels: Sequence[str], quantization: Quantization = "none") -> Classifier:
     compute = Compute("cpu", "fp32", 1, quantization)
-    return load_classifier(resolve_base(str(base)), labels, compute=compute, pooling="model", shape=shape)
+    return load_classifier(resolve_base(str(base)), labels, compute=compute, pooling="model", problem_type=shape)
 
 
 PROBLEM_TYPES: dict[str, tuple[ProblemType, tuple[str, ...]]] = {

@@ -54,7 +54,7 @@ def test_one_call_is_scipy_s_and_two_runs_side_by_side_are_one_of_all_rows(drawn
     for name in BY_SCIPY:
         value = score_predictions(name, predicted, Truth(values=truth))
         assert value == pytest.approx(by_scipy(name, truth, predicted), abs=1e-9)
-        both = weighed(name, truth, predicted).beside(weighed(name, truth, other))
+        both = weighed(name, truth, predicted).paired_with(weighed(name, truth, other))
         swapped = np.concatenate([weights > 1, weights <= 1]).astype(float)
         chosen = np.where(weights > 1, predicted, other)
         assert float(both(swapped)) == pytest.approx(by_scipy(name, truth, chosen), abs=1e-9)
@@ -69,7 +69,7 @@ def test_many_weightings_at_once_and_whole_groups(name: str) -> None:
     unit = np.unique(unit, return_inverse=True)[1]
     weights = generator.integers(0, 4, (5, 7, unit.max() + 1)).astype(float)
     found = weighed(name, truth, predicted, unit)(weights)
-    both = weighed(name, truth, predicted, unit).beside(weighed(name, truth, predicted[::-1], unit))
+    both = weighed(name, truth, predicted, unit).paired_with(weighed(name, truth, predicted[::-1], unit))
     swap = generator.integers(0, 2, unit.max() + 1).astype(float)
     assert found.shape == (5, 7)
     for index in np.ndindex(5, 7):

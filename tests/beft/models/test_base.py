@@ -32,10 +32,10 @@ def test_what_a_bare_base_does_not_hold_is_drawn_from_the_seed(
 ) -> None:
     folder = save_base(tmp_path / "base", tiny(family))
     first, same, other = load(folder), load(folder), load(folder, seed=1)
-    assert set(first.drawn) == BARE_HEADS[family]
+    assert set(first.newly_initialized) == BARE_HEADS[family]
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, same.model.state_dict()[name])
-        drawn = name in first.drawn and name.endswith("weight")
+        drawn = name in first.newly_initialized and name.endswith("weight")
         assert torch.equal(value, other.model.state_dict()[name]) == (not drawn)
 
 
@@ -56,7 +56,7 @@ def test_a_base_with_a_head_of_its_own_keeps_it(tiny: Callable[..., Any], tmp_pa
     save_base(tmp_path / "base", model)
     model.save_pretrained(tmp_path / "base")
     classifier = load(tmp_path / "base")
-    assert classifier.drawn == ()
+    assert classifier.newly_initialized == ()
     assert torch.equal(classifier.model.classifier.weight, model.classifier.weight)
 
 
@@ -65,7 +65,7 @@ def test_a_head_of_another_number_of_labels_is_drawn_anew(tiny: Callable[..., An
     save_base(tmp_path / "base", model)
     model.save_pretrained(tmp_path / "base")
     classifier = load(tmp_path / "base")
-    assert classifier.drawn == ("classifier.bias", "classifier.weight")
+    assert classifier.newly_initialized == ("classifier.bias", "classifier.weight")
     assert classifier.model.classifier.weight.shape == (3, 32)
 
 
@@ -95,7 +95,7 @@ def test_a_base_without_a_pooler_may_have_one_drawn(tiny: Callable[..., Any], tm
     tensors = load_file(folder / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(load(folder).drawn)
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} < set(load(folder).newly_initialized)
 
 
 def test_a_home_folder_of_nobody_is_named() -> None:

@@ -315,7 +315,9 @@ def test_a_language_model_whose_output_embeddings_are_missing_is_refused(
     shape = Candidates(Prompt("{text} is", {label: f" {label}" for label in LABELS}), LABELS)
 
     def language_model() -> Any:
-        return load_classifier(resolve_base(str(folder)), LABELS, compute=Compute("cpu", "fp32", 1), shape=shape).model
+        return load_classifier(
+            resolve_base(str(folder)), LABELS, compute=Compute("cpu", "fp32", 1), problem_type=shape
+        ).model
 
     model = language_model()
     assert model.lm_head.weight is model.transformer.wte.weight

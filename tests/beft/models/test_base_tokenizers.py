@@ -262,7 +262,7 @@ def test_a_row_with_a_token_beyond_the_embeddings_is_named(base: Path, caplog: p
 def test_it_is_the_row_that_is_named_where_rows_have_several_sequences(base: Path) -> None:
     last = 127 - added(base, 100)
     compute = Compute("cpu", "fp32", 1)
-    classifier = load_classifier(resolve_base(str(base)), (), compute=compute, shape=MultipleChoice())
+    classifier = load_classifier(resolve_base(str(base)), (), compute=compute, problem_type=MultipleChoice())
     rows = Rows(["1", "2"], ["a film", "a film"], None, [0, 0], [["good", "fine", "dull"], ["good", f"new{last + 1}"]])
     with pytest.raises(InputError, match=rf"row 1 has the token 'new{last + 1}'"):
         classifier.examples(rows, 32)

@@ -102,7 +102,7 @@ def tiny_gguf(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 def test_it_is_the_model_that_was_written(tiny_gguf: tuple[Path, Any]) -> None:
     folder, model = tiny_gguf
     classifier = load_classifier(resolve_base(str(folder)), LABELS, compute=COMPUTE)
-    assert classifier.drawn == ("score.weight",)
+    assert classifier.newly_initialized == ("score.weight",)
     ids = torch.arange(3, 15).view(2, 6)
     with torch.no_grad():
         found = classifier.model.base_model(input_ids=ids).last_hidden_state
@@ -144,7 +144,7 @@ def test_it_is_a_decoder_and_opens_as_a_language_model(tiny_gguf: tuple[Path, An
     folder, model = tiny_gguf
     reference = resolve_base(str(folder))
     assert is_decoder(reference)
-    language_model = load_classifier(reference, LABELS, compute=COMPUTE, shape=Candidates(PROMPT, LABELS))
+    language_model = load_classifier(reference, LABELS, compute=COMPUTE, problem_type=Candidates(PROMPT, LABELS))
     ids = torch.arange(3, 15).view(2, 6)
     with torch.no_grad():
         hidden = model.base_model(input_ids=ids).last_hidden_state

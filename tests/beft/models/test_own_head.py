@@ -38,7 +38,7 @@ def test_its_outputs_are_put_into_the_order_of_the_labels(
     model.config.eos_token_id = 3
     folder = with_head(tmp_path / "base", model, names)
     classifier = load(folder)
-    assert classifier.drawn == ()
+    assert classifier.newly_initialized == ()
     plain = AutoModelForSequenceClassification.from_pretrained(folder)
     batch = AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
     expected = dict(zip((name.strip().lower() for name in names), plain(**batch).logits[0].tolist(), strict=True))
@@ -54,7 +54,7 @@ def test_where_its_names_are_others_a_new_one_is_drawn_and_it_is_said(
     model = tiny("roberta")
     folder = with_head(tmp_path / "base", model, names)
     first, same, other = load(folder), load(folder), load(folder, seed=1)
-    assert first.drawn == ("classifier.out_proj.bias", "classifier.out_proj.weight")
+    assert first.newly_initialized == ("classifier.out_proj.bias", "classifier.out_proj.weight")
     said = ", ".join(names or ("LABEL_0", "LABEL_1", "LABEL_2"))
     assert f"the base's own head is for {said}, not for bad, so-so, good: a new one is drawn" in caplog.text
     weights = [each.output_layer.weight for each in (first, same, other)]
@@ -70,9 +70,9 @@ def test_accents_may_be_written_in_either_form(tiny: Callable[..., Any], tmp_pat
     labels = ("Caf\u00e9", "th\u00e9", "\u0130zmir")
     folder = with_head(tmp_path / "base", tiny("bert"), tuple(unicodedata.normalize("NFD", label) for label in labels))
     compute = Compute("cpu", "fp32", 1)
-    assert load_classifier(resolve_base(str(folder)), labels, compute=compute).drawn == ()
+    assert load_classifier(resolve_base(str(folder)), labels, compute=compute).newly_initialized == ()
     decomposed = [unicodedata.normalize("NFD", label).upper() for label in labels]
-    assert load_classifier(resolve_base(str(folder)), decomposed[::-1], compute=compute).drawn == ()
+    assert load_classifier(resolve_base(str(folder)), decomposed[::-1], compute=compute).newly_initialized == ()
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_what_becomes_of_it_is_always_said(
 
 def test_the_advice_helps(tiny: Callable[..., Any], tmp_path: Path) -> None:
     folder = with_head(tmp_path / "base", tiny("bert"), None)
-    assert load(folder).drawn
+    assert load(folder).newly_initialized
     values = json.loads((folder / "config.json").read_text())
     values |= {"id2label": {"0": "good", "1": "so-so", "2": "bad"}, "label2id": {"good": 0, "so-so": 1, "bad": 2}}
     (folder / "config.json").write_text(json.dumps(values))
     found = load(folder)
-    assert found.drawn == ()
+    assert found.newly_initialized == ()
     assert torch.equal(found.output_layer.weight, tiny("bert").classifier.weight[[2, 1, 0]])
 
 
@@ -131,14 +131,21 @@ def test_one_output_needs_no_name(tiny: Callable[..., Any], tmp_path: Path, capl
     model = tiny("bert", num_labels=1)
     folder = with_head(tmp_path / "base", model, None)
     found = load_classifier(
-        resolve_base(str(folder)), (), compute=Compute("cpu", "fp32", 1), shape=Regression(), seed=Settings().seed
+        resolve_base(str(folder)),
+        (),
+        compute=Compute("cpu", "fp32", 1),
+        problem_type=Regression(),
+        seed=Settings().seed,
     )
-    assert found.drawn == ()
+    assert found.newly_initialized == ()
     assert torch.equal(found.output_layer.weight, model.classifier.weight)
     assert "the base's own head is used: its one output" in caplog.text
 
 
 def test_a_bare_base_is_as_it_was(tiny: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="beft.models.base")
-    assert load(save_base(tmp_path / "base", tiny("bert"))).drawn == ("classifier.bias", "classifier.weight")
+    assert load(save_base(tmp_path / "base", tiny("bert"))).newly_initialized == (
+        "classifier.bias",
+        "classifier.weight",
+    )
     assert "head" not in caplog.text

@@ -91,7 +91,7 @@ def test_features_of_prompts_do_not_depend_on_their_neighbours(tiny: Callable[..
     tiny_tokenizer().save_pretrained(base)
     shape = Candidates(Prompt("{text} was", {"bad": " dull", "good": " fine"}), ("bad", "good"))
     compute = Compute("cpu", "fp64", 1)
-    classifier = load_classifier(resolve_base(str(base)), ("bad", "good"), compute=compute, shape=shape)
+    classifier = load_classifier(resolve_base(str(base)), ("bad", "good"), compute=compute, problem_type=shape)
     settings = Settings.from_mapping({"base": {"source": str(base)}, "datasets": {"films": {"max_length": 24}}})
     session = Session(classifier, settings, PreparedData({"dataset": "films"}, {}.__getitem__))
 

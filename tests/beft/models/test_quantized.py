@@ -321,7 +321,7 @@ def test_a_base_that_is_quantised_already_is_taken_as_it_is(
     reference = plain(classifier)
     assert (classifier(batch_of_texts()) - reference(batch_of_texts())).abs().max() < 1e-5
     assert type(classifier.model.classifier) is nn.Linear
-    assert classifier.drawn == ("classifier.bias", "classifier.weight")
+    assert classifier.newly_initialized == ("classifier.bias", "classifier.weight")
     assert load(stored, quantization).model.num_parameters() == classifier.model.num_parameters()
     with pytest.raises(InputError, match=f"quantised to {quantization} already"):
         load(stored, "int4" if quantization == "int8" else "int8")

@@ -46,7 +46,7 @@ def decoder(tmp_path_factory):
 
 
 def opened(folder, shape, labels=()):
-    return load_classifier(resolve_base(str(folder)), labels, compute=Compute("cpu", "fp32", 1), shape=shape)
+    return load_classifier(resolve_base(str(folder)), labels, compute=Compute("cpu", "fp32", 1), problem_type=shape)
 
 
 def adapter_of(language_model):

@@ -114,7 +114,7 @@ def test_runs_of_one_pass_are_the_runs_alone(toy):
         for name, value in alone.head.items():
             torch.testing.assert_close(result.head[name], value, rtol=0, atol=1e-9)
     assert together[0].steps == 52
-    if toy.classifier.shape.generates:  # epoch by epoch in the shared pass, run by run alone
+    if toy.classifier.problem_type.generates:  # epoch by epoch in the shared pass, run by run alone
         epochs = 13 + 3 + 2
         assert sorted(seen[:epochs]) == sorted(seen[epochs:])
         assert len({tuple(texts) for texts in seen}) > 5, "they must have something to differ in"

@@ -124,7 +124,7 @@ def test_the_best_constant_is_where_no_constant_is_better(shape, targets, most):
 
 def test_a_head_that_is_drawn_starts_at_the_best_constant_and_one_of_the_base_does_not(sample):
     drawn, own = tiny_classifier(), tiny_classifier()
-    drawn.drawn = ("classifier.weight", "classifier.bias")
+    drawn.newly_initialized = ("classifier.weight", "classifier.bias")
     start = head_start(drawn, sample, Settings())
     assert set(start) == {"classifier.bias"}
     counts = np.bincount(sample.train.labels, minlength=3) + 1
@@ -138,7 +138,7 @@ def test_a_head_that_is_drawn_starts_at_the_best_constant_and_one_of_the_base_do
 def test_a_base_in_bf16_is_probed_from_the_best_constant(sample, pooling):
     """Fisher information is taken with that bias in fp32 beside a weight in bf16."""
     classifier = tiny_classifier(dtype=torch.bfloat16, pooling=pooling)
-    classifier.drawn = ("classifier.weight", "classifier.bias")
+    classifier.newly_initialized = ("classifier.weight", "classifier.bias")
     probe = run_probe(classifier, sample, Settings(), TRAINING, progress=quiet)
     assert set(probe.result.head) == {"classifier.weight", "classifier.bias"}
     assert all(bool(information.isfinite().all()) for information in probe.evidence.information.values())

@@ -11,7 +11,7 @@ from beft.studies.published.table import published
 from beft.studies.selection_analysis.records import TermRecord
 from tasks.engine.execution import run_step
 from tasks.engine.store import StepRun
-from tasks.reproduction.cells import Place, ReportPlan, gather, term_records
+from tasks.reproduction.cells import CellKey, ReportPlan, gather, term_records
 from tasks.reproduction.measured import Failed, Measurement
 from tasks.reproduction.plan import Unavailable
 from tasks.reproduction.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
@@ -73,11 +73,11 @@ def test_a_measurement_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_the_interval_is_students_over_seeds() -> None:
     cells = gather(outline(), measurements(), published("table1"))
-    found = cells.at(Place("small", "sst2", "low", "value")).estimate("accuracy")
+    found = cells.at(CellKey("small", "sst2", "low", "value")).estimate("accuracy")
     low, high = stats.t.interval(0.95, 2, loc=sum(VALUE) / 3, scale=stats.sem(VALUE))
     assert (found.value, found.low, found.high) == pytest.approx((sum(VALUE) / 3, low, high))
     one = gather(outline(), {"measure/0": measurements()["measure/0"]}, published("table1"))
-    assert one.at(Place("small", "sst2", "low", "value")).estimate("accuracy").low is None
+    assert one.at(CellKey("small", "sst2", "low", "value")).estimate("accuracy").low is None
 
 
 def test_the_table_has_measured_and_published_rows_and_a_reason_where_a_cell_is_empty() -> None:
@@ -114,7 +114,7 @@ def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
     }
     cells = gather(asked, found, published("table1"))
     assert cells.settings == [(None, None)]  # no method has two rates from one seed
-    assert cells.at(Place("small", "sst2", "low", "value")).failed == (
+    assert cells.at(CellKey("small", "sst2", "low", "value")).failed == (
         "value, seed 2, failed: the loss is nan at step 3",
     )
     table = wide_table(cells, published("table1"))
@@ -125,7 +125,7 @@ def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
     found = {"measure/0": Measurement(records=both, failed=(lost.model_copy(update={"seed": 0}),))}
     cells = gather(asked, found, published("table1"))
     assert cells.settings == [(0.01, None), (0.1, None)]
-    empty = cells.at(Place("small", "sst2", "low", "value", 0.1))
+    empty = cells.at(CellKey("small", "sst2", "low", "value", 0.1))
     assert empty.reason == "value, seed 0, failed: the loss is nan at step 3"
     table = wide_table(cells, published("table1"))
     assert [row[-1] for row in table.rows[:2]] == ["80.0", "not measured (1)"]
@@ -160,7 +160,7 @@ def test_the_published_metric_is_shown_where_it_was_measured() -> None:
     asked = outline(datasets=("mrpc",), measurements={"measure/0": ("small", "mrpc", "low")}, missing=())
     cells = gather(asked, found, published("table1"))
     assert cells.metrics == {"mrpc": "f1"}  # the paper's table has F1 there; the headline is accuracy
-    assert cells.at(Place("small", "mrpc", "low", "value")).estimate("f1").value == pytest.approx(0.4)
+    assert cells.at(CellKey("small", "mrpc", "low", "value")).estimate("f1").value == pytest.approx(0.4)
 
 
 def test_every_number_is_in_the_long_table(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_times_of_shared_passes_say_so() -> None:
     assert record.cost is not None
     resumed = record.model_copy(update={"cost": record.cost.model_copy(update={"seconds": None})})
     alone = {"measure/0": untimed["measure/0"].model_copy(update={"records": (resumed,)})}
-    assert gather(outline(), alone, published("table2")).at(Place("small", "sst2", "low", "value")).seconds is None
+    assert gather(outline(), alone, published("table2")).at(CellKey("small", "sst2", "low", "value")).seconds is None
     assert "132.9 s" in texts and "58.53 ± 1.88" in texts and "Published times: NVIDIA T4." in " ".join(table.notes)
 
 
@@ -204,7 +204,7 @@ def test_learning_rates_that_are_compared_are_cells_of_their_own() -> None:
     )
     cells = gather(asked, {"measure/0": Measurement(records=records)}, published("extension"))
     assert cells.settings == [(0.1, None), (0.2, None)]
-    assert cells.at(Place("small", "mine", "low", "value", 0.2)).estimate("accuracy").value == pytest.approx(0.7)
+    assert cells.at(CellKey("small", "mine", "low", "value", 0.2)).estimate("accuracy").value == pytest.approx(0.7)
 
 
 def test_the_step_writes_the_report(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
         for row, values, choices in zip(answered, evaluated, rows.choices, strict=True):
             np.testing.assert_allclose(row["probabilities"], values[: len(choices)], atol=1e-5)
             assert row["choice"] == choices[int(values.argmax())]
-    assert Adapter.load(folder).shape.to_json() == predictor.classifier.shape.to_json()
+    assert Adapter.load(folder).shape.to_json() == predictor.classifier.problem_type.to_json()
 
 
 @pytest.mark.parametrize(

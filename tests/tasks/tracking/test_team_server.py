@@ -22,7 +22,7 @@ from tasks.registry.registered import fetch_model
 from tasks.settings import PipelineSettings
 from tasks.steps.register import DONE, register
 from tasks.tracking.connection import as_default, connect
-from tasks.tracking.entries import entries, shown
+from tasks.tracking.entries import as_mlflow_text, entries
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.support.servers.mlflow_server import ROOT, MlflowServer, mlflow_server
@@ -135,7 +135,10 @@ def test_a_run_outlives_a_restart_of_the_server(
             found = nested_run(connection, parent, dataset, method) if method else connection.client.get_run(parent)
             assert found is not None and found.info.status == "FINISHED", entry.nested
             assert found.data.metrics.items() >= {name: value for name, value, _ in entry.metrics}.items()
-            assert found.data.params.items() >= {name: shown(of, 6000) for name, of in entry.params.items()}.items()
+            assert (
+                found.data.params.items()
+                >= {name: as_mlflow_text(of, 6000) for name, of in entry.params.items()}.items()
+            )
             assert found.data.tags["mlflow.user"] == "ann"
     target = nested_run(connection, parent, "plays", "target")
     assert target is not None

@@ -14,17 +14,17 @@ from matplotlib.text import Text
 
 from beft.errors import InputError
 from beft.studies.selection_analysis.agreement import agreement
-from beft.studies.selection_analysis.carry_over import carry_over
-from beft.studies.selection_analysis.figures.carry_over import draw_carry_over
 from beft.studies.selection_analysis.figures.extension import draw_extension
 from beft.studies.selection_analysis.figures.intervals import draw_agreement, draw_regret, draw_stability
 from beft.studies.selection_analysis.figures.ranking import draw_figure1, draw_figure4
+from beft.studies.selection_analysis.figures.transfer import draw_transfer
 from beft.studies.selection_analysis.gaps import gaps
 from beft.studies.selection_analysis.ranks import ranks
 from beft.studies.selection_analysis.records import TermRecord
 from beft.studies.selection_analysis.regret import regret
 from beft.studies.selection_analysis.reports import extension, figure1, figure4
 from beft.studies.selection_analysis.stability import stability
+from beft.studies.selection_analysis.transfer import transfer
 from tests.beft.studies.selection_analysis.experiments import cell_records, drawn_records
 
 RATES = (1e-4, 1e-3)
@@ -54,7 +54,7 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     "stability": lambda path: draw_stability(stability(RECORDS), path),
     "agreement": lambda path: draw_agreement(agreement(RECORDS), path),
     "extension": lambda path: draw_extension(gaps(SWEPT), path),
-    "carry_over": lambda path: draw_carry_over(carry_over(RECORDS), path),
+    "transfer": lambda path: draw_transfer(transfer(RECORDS), path),
 }
 
 
@@ -91,9 +91,9 @@ def test_the_same_results_give_the_same_bytes_whatever_the_user_has_set(
 
 
 def test_pixels_are_the_same_too(tmp_path: Path) -> None:
-    DRAWN["carry_over"](tmp_path / "first.png")
+    DRAWN["transfer"](tmp_path / "first.png")
     with matplotlib.rc_context(OTHER_SETTINGS):
-        DRAWN["carry_over"](tmp_path / "second.png")
+        DRAWN["transfer"](tmp_path / "second.png")
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
@@ -109,7 +109,7 @@ def test_pixels_are_the_same_too(tmp_path: Path) -> None:
         ("stability", {"Projection ratio", "Fisher", "Kendall's tau between seeds"}),
         ("agreement", {"Projection ratio", "Fisher", "Kendall's tau between importance and accuracy"}),
         ("extension", {"cb", "wic", "learning rate", "0.0001", "0.001", "all biases", "Accuracy, %"}),
-        ("carry_over", {"Projection ratio", "Fisher", "cola", "sst2", "selected on"}),
+        ("transfer", {"Projection ratio", "Fisher", "cola", "sst2", "selected on"}),
     ],
 )
 def test_what_it_is_about_is_there(name: str, expected: set[str], drawn: Callable[[str], Path]) -> None:
@@ -124,10 +124,8 @@ def test_the_numbers_in_the_pictures_are_those_of_the_results(drawn: Callable[[s
         assert low is not None and high is not None
         assert f"{100 * one.regret.value:.2f}  [{100 * low:.2f}, {100 * high:.2f}]" in texts
         assert f"{100 * one.best_chosen:.0f}" in texts
-    matrix = carry_over(RECORDS).methods["fisher"].matrix
-    assert {f"{100 * cell.value:.1f}" for row in matrix for cell in row if cell is not None} <= words(
-        drawn("carry_over")
-    )
+    matrix = transfer(RECORDS).methods["fisher"].matrix
+    assert {f"{100 * cell.value:.1f}" for row in matrix for cell in row if cell is not None} <= words(drawn("transfer"))
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -179,7 +177,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="differ in learning rate or epochs"):
         draw_extension(gaps(RECORDS, along=("regime",)), tmp_path / "a.png")
     with pytest.raises(InputError, match="Did you mean 'fisher'"):
-        draw_carry_over(carry_over(RECORDS), tmp_path / "a.png", methods=["fischer"])
+        draw_transfer(transfer(RECORDS), tmp_path / "a.png", methods=["fischer"])
     assert not list(tmp_path.iterdir()), "nothing half-written"
 
 
@@ -193,7 +191,7 @@ def test_the_reports_hold_every_analysis(tmp_path: Path) -> None:
     ]
     paths = extension(by_fisher).write(tmp_path)
     assert all(path.stat().st_size for path in paths)
-    assert {"gaps.md", "gaps.tex", "points_fisher.csv", "extension_fisher.png", "carry_over.svg", "results.json"} <= {
+    assert {"gaps.md", "gaps.tex", "points_fisher.csv", "extension_fisher.png", "transfer.svg", "results.json"} <= {
         path.name for path in paths
     }
 
@@ -202,7 +200,7 @@ def test_an_analysis_that_the_records_do_not_allow_says_why() -> None:
     report = figure1([record for record in ONE_CELL if record.seed == 0])
     assert set(report.left_out) == {"stability"} and "two seeds" in report.left_out["stability"]
     assert set(report.figures) == {"figure1", "agreement", "regret"}
-    assert set(extension(ONE_CELL).left_out) == {"gaps", "carry_over"}
+    assert set(extension(ONE_CELL).left_out) == {"gaps", "transfer"}
     with pytest.raises(InputError, match="figure 1 shows one dataset and regime, not 4"):
         figure1(RECORDS)
     with pytest.raises(InputError, match="no bias term was trained alone"):

@@ -70,7 +70,7 @@ def test_over_two_datasets_the_seeds_give_the_interval() -> None:
 def test_one_seed_has_no_interval_and_equal_seeds_have_one_of_no_width() -> None:
     assert mean_estimate(np.array([0.5])) == ScoreInterval(0.5)
     assert mean_estimate(np.full(4, 0.5)) == ScoreInterval(0.5, 0.5, 0.5)
-    assert jackknife(lambda kept: float(len(kept)), 2, least=2) == Jackknifed(2.0)
+    assert jackknife(lambda kept: float(len(kept)), 2, min_units=2) == Jackknifed(2.0)
 
 
 def test_the_interval_is_cut_to_what_is_possible() -> None:

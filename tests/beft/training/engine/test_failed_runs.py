@@ -101,8 +101,8 @@ def test_a_learning_rate_that_fails_is_left_out_of_the_choice() -> None:
     chosen = best_learning_rate(run, results, said.append)
     assert isinstance(chosen, RunResult)
     assert chosen.run.settings.learning_rate in (1e-2, 3e-3)
-    assert [one["learning_rate"] for one in chosen.tried] == [LOST, 1e-2, 3e-3]
-    assert "a learning_rate below 1e+300" in chosen.tried[0]["failed"]
+    assert [one["learning_rate"] for one in chosen.trials] == [LOST, 1e-2, 3e-3]
+    assert "a learning_rate below 1e+300" in chosen.trials[0]["failed"]
     assert "1e+300: failed" in said[-1]
     with pytest.raises(TrainingError, match="run 0@1e"):
         best_learning_rate(run, results[:1], quiet)
@@ -120,7 +120,7 @@ def test_weights_that_fail_at_one_rate_are_trained_at_the_others() -> None:
     own = Settings.from_mapping({"datasets": {"films": {}}})
     found = train_weights(classifier, sample, own, settings, Lora(2, 4), start={}, progress=quiet)
     assert found.run.settings.learning_rate == 1e-3
-    assert "failed" in found.tried[1]
+    assert "failed" in found.trials[1]
     with pytest.raises(TrainingError, match="a learning_rate below"):
         train_one_of_weights(classifier, Lora(2, 4), run_of_weights(classifier, learning_rate=1.0), lost_rows())
 

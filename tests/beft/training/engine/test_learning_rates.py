@@ -51,11 +51,11 @@ def test_the_best_rate_is_the_one_that_trainings_alone_find(sample):
     assert found.run.settings.learning_rates == ()
     for site, delta in alone[best].deltas.items():
         torch.testing.assert_close(found.deltas[site], delta, rtol=0, atol=1e-9)
-    for tried, rate, record, result in zip(found.tried, RATES, records, alone, strict=True):
+    for tried, rate, record, result in zip(found.trials, RATES, records, alone, strict=True):
         assert (tried["learning_rate"], tried["best_epoch"]) == (rate, result.best_epoch)
         assert tried["dev_metric"] == pytest.approx(record["dev_metric"])
         assert tried["dev_loss"] == pytest.approx(record["dev_loss"], rel=1e-9)
-    assert len({one["dev_loss"] for one in found.tried}) == 3, "rates that give the same would choose nothing"
+    assert len({one["dev_loss"] for one in found.trials}) == 3, "rates that give the same would choose nothing"
     assert "3 runs in 1 pass" in lines
     assert any(f"learning rate {RATES[best]:g} is the best on dev" in line for line in lines)
 
@@ -64,11 +64,11 @@ def test_the_probe_and_weights_are_searched_alike(sample):
     """All biases choose among their rates too; weights are tried at as many, spread about their own as the biases'."""
     classifier = tiny_classifier()
     probe = run_probe(classifier, sample, Settings(), with_rates(1e-3, 1e-2), progress=quiet)
-    assert [one["learning_rate"] for one in probe.result.tried] == [1e-3, 1e-2]
+    assert [one["learning_rate"] for one in probe.result.trials] == [1e-3, 1e-2]
     training = with_rates(5e-3, 2e-2).model_copy(update={"learning_rate": 1e-3})
     method = Lora(rank=2)
     found = train_weights(classifier, sample, Settings(), training, method, progress=quiet)
-    assert [one["learning_rate"] for one in found.tried] == [5e-3, 2e-2]
+    assert [one["learning_rate"] for one in found.trials] == [5e-3, 2e-2]
     alone = [train_weights(classifier, sample, Settings(), at(rate), method, progress=quiet) for rate in (5e-3, 2e-2)]
     records = [one.history[one.best_epoch - 1] for one in alone]
     best = max(range(2), key=lambda one: (records[one]["dev_metric"], -records[one]["dev_loss"]))
@@ -100,7 +100,7 @@ def test_one_rate_in_the_list_is_that_rate(sample):
     [only] = at_each_rate(run)
     assert (only.name, only.settings.learning_rate) == ("head", 2e-2)
     results = fit(classifier, sample.train, sample.dev, [only], metric=lambda *_: 0.0, progress=quiet)
-    assert best_learning_rate(run, results, quiet).tried == ()
+    assert best_learning_rate(run, results, quiet).trials == ()
 
 
 def test_rates_need_dev():

@@ -186,7 +186,7 @@ def test_little_is_padded_when_runs_are_computed_together(runs):
     padded = parts = 0
     for step in zip(*batches, strict=True):
         of_step = lengths[np.concatenate(step)]
-        for part in parts_of_like_length(of_step, least=16):
+        for part in parts_of_like_length(of_step, min_rows=16):
             padded, parts = padded + len(part) * int(of_step[part].max()), parts + 1
     assert 1 - runs * lengths.sum() / padded < 0.1
     assert parts < 2 * len(batches[0]), "most steps are still computed whole"

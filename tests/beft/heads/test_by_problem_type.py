@@ -9,7 +9,7 @@ from beft.bank.bank import Bank
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
-from beft.heads.by_shape import fit_linear_baseline
+from beft.heads.by_problem_type import fit_linear_baseline
 from beft.heads.conditional_logit import fit_conditional_logit
 from beft.heads.ridge_regression import fit_ridge_regression
 from beft.inference.predictions import sequence_outputs
@@ -92,7 +92,7 @@ def test_head_only_is_a_plain_loop(kind):
         targets, sizes = rows.labels, rows.sizes.tolist()
     metric = "pearson" if kind == "values" else "accuracy"
     search = HeadSearch(learning_rates=(0.03,), epochs=(3,), batch_size=8)
-    found = fit_head_only(features, rows, *dev, classes=1, metric=metric, search=search, seed=5, shape=shape)
+    found = fit_head_only(features, rows, *dev, classes=1, metric=metric, search=search, seed=5, problem_type=shape)
     layer = torch.nn.Linear(features.shape[1], 1)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
@@ -126,7 +126,7 @@ def test_a_head_starts_where_the_linear_model_on_what_it_sees_is(name):
     metric = "pearson" if name == "regression" else "accuracy"
     sample = Sample(toy.train, toy.dev, metric)
     start = head_start(toy.classifier, sample, Settings.from_mapping({"head": {"init": "logistic_regression"}}))
-    shape, rows = toy.classifier.shape, toy.train
+    shape, rows = toy.classifier.problem_type, toy.train
     every = np.arange(len(rows))
 
     def loss():

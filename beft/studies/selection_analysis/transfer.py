@@ -1,4 +1,4 @@
-"""What it costs to carry a selection over to another data set or model, without a new probe there.
+"""What it costs to transfer a selection to another data set or model, without a new probe there.
 
 Section 3.4 of arXiv 2509.15974 asks whether the insights of one data set and model hold for others. Here it is a
 number: the regret, on the target, of the term that the source's probe selects.
@@ -26,26 +26,26 @@ _PLACES = 3
 
 
 @dataclass(frozen=True)
-class MethodCarryOver:
-    """The regrets of carrying one method's selection from every place to every other.
+class MethodTransfer:
+    """The regrets of transferring one method's selection from every place to every other.
 
     Attributes:
         matrix: Regret by source (outer) and target (inner), in the unit of the metric; on the diagonal the target's
             own probe selects. None where source and target share no term that can be chosen.
         own: Mean regret with the target's own probe.
-        carried: Mean regret with the probe of another place.
-        cost: ``carried`` minus ``own``: what saving the probe costs.
+        transferred: Mean regret with the probe of another place.
+        cost: ``transferred`` minus ``own``: what saving the probe costs.
     """
 
     matrix: tuple[tuple[ScoreInterval | None, ...], ...]
     own: ScoreInterval
-    carried: ScoreInterval
+    transferred: ScoreInterval
     cost: ScoreInterval
 
 
 @dataclass(frozen=True)
-class CarryOver:
-    """The regrets of carried selections, by every method.
+class Transfer:
+    """The regrets of transferred selections, by every method.
 
     Attributes:
         across: In which fields source and target may differ.
@@ -56,7 +56,7 @@ class CarryOver:
 
     across: tuple[str, ...]
     places: tuple[str, ...]
-    methods: dict[str, MethodCarryOver]
+    methods: dict[str, MethodTransfer]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -71,19 +71,19 @@ class CarryOver:
     def table(self) -> Table:
         """A row a method: regret in points with the own probe, with another's, and the difference."""
         rows: list[list[Any]] = [
-            [method, *(scaled(one) for one in (found.own, found.carried, found.cost))]
+            [method, *(scaled(one) for one in (found.own, found.transferred, found.cost))]
             for method, found in self.methods.items()
         ]
         columns: list[str | Column] = [
             "method",
             Column("own probe", 2),
-            Column("carried over", 2),
+            Column("transferred", 2),
             Column("cost", 2, signed=True),
         ]
-        return Table("Regret of carried selections, points", columns, rows, notes=self.notes)
+        return Table("Regret of transferred selections, points", columns, rows, notes=self.notes)
 
     def matrix_table(self, method: str) -> Table:
-        """A row a source and a column a target: regret of one method's carried selection in points."""
+        """A row a source and a column a target: regret of one method's transferred selection in points."""
         found = self.methods[known_name(method, self.methods, "importance method")]
         rows: list[list[Any]] = [
             [source, *(None if cell is None else scaled(cell) for cell in row)]
@@ -93,19 +93,19 @@ class CarryOver:
         return Table(f"Regret of {method} selections by target, points", columns, rows, notes=self.notes)
 
 
-def carry_over(
+def transfer(
     records: Iterable[TermRecord],
     terms: Sequence[str] | None = CANDIDATES,
     *,
     across: Sequence[str] = ("base", "dataset"),
     exclude_inert: bool = True,
     confidence: float = 0.95,
-) -> CarryOver:
+) -> Transfer:
     """Measure the regret, on every target, of what each source's probe selects.
 
     The term is the source's best-ranked one that can be chosen on the target, where inertness is known without a
-    probe. Where places have several cells (regimes, say), a source's cell is carried to the target's cell of the same
-    regime and settings, and the regrets are averaged.
+    probe. Where places have several cells (regimes, say), a source's cell is transferred to the target's cell of the
+    same regime and settings, and the regrets are averaged.
 
     Args:
         terms: The candidates, of those that were scored and trained; None: all.
@@ -122,7 +122,7 @@ def carry_over(
         place = tuple(getattr(table.cell, field) for field in fields)
         by_place.setdefault(place, {})[tuple(getattr(table.cell, field) for field in kept_fields)] = table
     if len(by_place) < 2:
-        raise InputError("carrying a selection over needs two places that differ in " + " or ".join(fields))
+        raise InputError("transferring a selection needs two places that differ in " + " or ".join(fields))
     shown = tuple(
         field for at, field in enumerate(fields) if len({place[at] for place in by_place}) > 1 or fields == (field,)
     )
@@ -138,26 +138,26 @@ def carry_over(
     ]
     if len(places) < _PLACES:
         notes.append("Means over fewer than three places have no interval.")
-    return CarryOver(fields, names, methods, (*notes, *common_notes(tables)))
+    return Transfer(fields, names, methods, (*notes, *common_notes(tables)))
 
 
-def _method(method: str, places: Sequence[dict[tuple[Any, ...], CellTable]], confidence: float) -> MethodCarryOver:
+def _method(method: str, places: Sequence[dict[tuple[Any, ...], CellTable]], confidence: float) -> MethodTransfer:
     entries = [[_entry(method, source, target) for target in places] for source in places]
     values = np.array([[np.nan if one is None else one.value for one in row] for row in entries])
 
     def own(kept: Kept) -> float:
         return _mean(np.diagonal(values)[kept])
 
-    def carried(kept: Kept) -> float:
+    def transferred(kept: Kept) -> float:
         part = values[np.ix_(kept, kept)]
         return _mean(part[~np.eye(len(kept), dtype=bool)])
 
-    own_regret, carried_regret = (jackknife(figure, len(places), least=2) for figure in (own, carried))
-    return MethodCarryOver(
+    own_regret, transferred_regret = (jackknife(figure, len(places), min_units=2) for figure in (own, transferred))
+    return MethodTransfer(
         tuple(tuple(None if one is None else one.estimate(confidence, _BOUNDS) for one in row) for row in entries),
         own_regret.estimate(confidence, _BOUNDS),
-        carried_regret.estimate(confidence, _BOUNDS),
-        (carried_regret - own_regret).estimate(confidence),
+        transferred_regret.estimate(confidence, _BOUNDS),
+        (transferred_regret - own_regret).estimate(confidence),
     )
 
 
@@ -165,7 +165,7 @@ def _entry(
     method: str, source: dict[tuple[Any, ...], CellTable], target: dict[tuple[Any, ...], CellTable]
 ) -> Jackknifed | None:
     """The regret of one source on one target, averaged over the cells that both have."""
-    found = [_carried(method, source[key], target[key]) for key in target if key in source]
+    found = [_transferred(method, source[key], target[key]) for key in target if key in source]
     known = [one for one in found if one is not None]
     if not known:
         return None
@@ -177,7 +177,7 @@ def _entry(
     return Jackknifed(value, tuple(without))
 
 
-def _carried(method: str, source: CellTable, target: CellTable) -> Jackknifed | None:
+def _transferred(method: str, source: CellTable, target: CellTable) -> Jackknifed | None:
     shared = [term for term in target.terms if term in source.terms]
     if method not in source.importance or not shared:
         return None

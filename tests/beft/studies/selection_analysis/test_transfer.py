@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from beft.errors import InputError
-from beft.studies.selection_analysis.carry_over import carry_over
 from beft.studies.selection_analysis.regret import regret
+from beft.studies.selection_analysis.transfer import transfer
 from tests.beft.studies.selection_analysis.experiments import cell_records, drawn_records
 
 
@@ -17,13 +17,13 @@ def test_by_hand() -> None:
         *cell_records({"query": [1, 1], "value": [2, 2]}, {"query": [0.5, 0.5], "value": [0.8, 0.8]}, dataset="a"),
         *cell_records({"query": [1, 2], "value": [2, 1]}, {"query": [0.7, 0.7], "value": [0.6, 0.6]}, dataset="b"),
     ]
-    found = carry_over(records)
+    found = transfer(records)
     assert found.places == ("a", "b")
     ours = found.methods["projection_ratio"]
     values = [[None if cell is None else cell.value for cell in row] for row in ours.matrix]
     assert values == [pytest.approx([0.0, 0.1]), pytest.approx([0.15, 0.05])]
     assert ours.own.value == pytest.approx(0.025)
-    assert ours.carried.value == pytest.approx(0.125)
+    assert ours.transferred.value == pytest.approx(0.125)
     assert ours.cost.value == pytest.approx(0.1)
     json.dumps(found.to_json(), allow_nan=False)
     assert found.matrix_table("projection_ratio").rows[0][0] == "a"
@@ -31,10 +31,10 @@ def test_by_hand() -> None:
 
 def test_equals_a_plain_computation_and_the_diagonal_is_the_regret() -> None:
     records = drawn_records(("cola", "mrpc", "rte", "sst2"))
-    found = carry_over(records)
+    found = transfer(records)
     own = regret(records)
-    for method, carried in found.methods.items():
-        for source, row in zip(found.places, carried.matrix, strict=True):
+    for method, transferred in found.methods.items():
+        for source, row in zip(found.places, transferred.matrix, strict=True):
             for target, cell in zip(found.places, row, strict=True):
                 losses = []
                 for regime in ("low", "high"):
@@ -48,10 +48,10 @@ def test_equals_a_plain_computation_and_the_diagonal_is_the_regret() -> None:
                         chosen = max(here, key=lambda one: one.importance[method] or 0)
                         losses.append(max(mean.values()) - mean[chosen.term])
                 assert cell is not None and cell.value == pytest.approx(np.mean(losses))
-        assert carried.own.value == pytest.approx(own.overall[method].regret.value)
-        off = [cell.value for i, row in enumerate(carried.matrix) for j, cell in enumerate(row) if cell and i != j]
-        assert carried.carried.value == pytest.approx(np.mean(off))
-        assert carried.cost.low is not None and carried.cost.low <= carried.cost.value
+        assert transferred.own.value == pytest.approx(own.overall[method].regret.value)
+        off = [cell.value for i, row in enumerate(transferred.matrix) for j, cell in enumerate(row) if cell and i != j]
+        assert transferred.transferred.value == pytest.approx(np.mean(off))
+        assert transferred.cost.low is not None and transferred.cost.low <= transferred.cost.value
 
 
 def test_the_best_ranked_term_that_can_be_chosen_on_the_target_is_taken() -> None:
@@ -62,7 +62,7 @@ def test_the_best_ranked_term_that_can_be_chosen_on_the_target_is_taken() -> Non
         {"query": [2], "key": [9], "value": [1]}, {"query": [0.5], "key": [0.1], "value": [0.7]}, base="plain"
     )
     plain = [record.model_copy(update={"inert": record.term == "key"}) for record in plain]
-    found = carry_over([*rotary, *plain])
+    found = transfer([*rotary, *plain])
     assert found.places == ("plain", "rotary")
     (own_plain, to_rotary), (to_plain, own_rotary) = found.methods["projection_ratio"].matrix
     assert own_plain is not None and own_plain.value == pytest.approx(0.2)
@@ -76,7 +76,7 @@ def test_places_without_a_common_term_have_no_entry() -> None:
         *cell_records({"query": [1]}, {"query": [0.5]}, dataset="a"),
         *cell_records({"value": [1]}, {"value": [0.5]}, dataset="b"),
     ]
-    found = carry_over(records)
+    found = transfer(records)
     assert [[cell is None for cell in row] for row in found.methods["projection_ratio"].matrix] == [
         [False, True],
         [True, False],
@@ -85,6 +85,6 @@ def test_places_without_a_common_term_have_no_entry() -> None:
 
 def test_one_place_has_nowhere_to_carry_to() -> None:
     with pytest.raises(InputError, match="two places"):
-        carry_over(drawn_records(("sst2",)))
+        transfer(drawn_records(("sst2",)))
     with pytest.raises(InputError, match="Did you mean 'dataset'"):
-        carry_over(drawn_records(), across=("datset",))
+        transfer(drawn_records(), across=("datset",))

@@ -1,4 +1,4 @@
-"""The regret of carried selections as a matrix: rows select, columns are tuned."""
+"""The regret of transferred selections as a matrix: rows select, columns are tuned."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beft.names import known_name
-from beft.studies.selection_analysis.carry_over import CarryOver, MethodCarryOver
+from beft.studies.selection_analysis.transfer import MethodTransfer, Transfer
 from beft.studies.style import (
     ACCENT,
     BLANK,
@@ -25,8 +25,8 @@ _COLOURS = ("#f7fafc", "#d7e6f0", "#a3c7de", "#5f9fc6", "#2a72a8", "#124a7d", "#
 _CELL, _ACROSS = 0.62, 2
 
 
-def draw_carry_over(
-    carried: CarryOver, path: Path, *, methods: Sequence[str] | None = None, title: str | None = None
+def draw_transfer(
+    transferred: Transfer, path: Path, *, methods: Sequence[str] | None = None, title: str | None = None
 ) -> None:
     """Draw the matrix of one or more methods; the diagonal, where the target's own probe selects, is outlined.
 
@@ -42,16 +42,18 @@ def draw_carry_over(
     from matplotlib.colors import LinearSegmentedColormap
 
     names = [
-        known_name(method, carried.methods, "importance method")
-        for method in methods or in_methods_order(carried.methods)
+        known_name(method, transferred.methods, "importance method")
+        for method in methods or in_methods_order(transferred.methods)
     ]
-    values = [cell.value for name in names for row in carried.methods[name].matrix for cell in row if cell is not None]
+    values = [
+        cell.value for name in names for row in transferred.methods[name].matrix for cell in row if cell is not None
+    ]
     highest = max([100 * max(values, default=0.0), 1e-9])
     colours = LinearSegmentedColormap.from_list("beft", _COLOURS)
-    count = len(carried.places)
+    count = len(transferred.places)
     across = min(len(names), _ACROSS)
     down = math.ceil(len(names) / across)
-    longest = max(len(place) for place in carried.places)
+    longest = max(len(place) for place in transferred.places)
     side = count * _CELL
     width = across * (side + 0.35) + 0.085 * longest + 0.9
     height = down * (side + 0.55 + 0.07 * longest) + 0.25
@@ -63,8 +65,8 @@ def draw_carry_over(
                 continue
             _matrix(
                 axes,
-                carried,
-                carried.methods[names[at]],
+                transferred,
+                transferred.methods[names[at]],
                 colours,
                 highest,
                 named=at % across == 0,
@@ -75,8 +77,8 @@ def draw_carry_over(
 
 def _matrix(
     axes: "Axes",
-    carried: CarryOver,
-    found: MethodCarryOver,
+    transferred: Transfer,
+    found: MethodTransfer,
     colours: "Colormap",
     highest: float,
     *,
@@ -85,7 +87,7 @@ def _matrix(
 ) -> None:
     from matplotlib.patches import Rectangle
 
-    count = len(carried.places)
+    count = len(transferred.places)
     for row, cells in enumerate(found.matrix):
         for column, cell in enumerate(cells):
             shade = 0.0 if cell is None else 100 * cell.value / highest
@@ -99,8 +101,8 @@ def _matrix(
             Rectangle((place, place), 1, 1, facecolor="none", edgecolor=ACCENT, linewidth=1.5, zorder=3, clip_on=False)
         )
     axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")
-    axes.set_xticks([place + 0.5 for place in range(count)], carried.places, rotation=35, ha="right")
-    axes.set_yticks([place + 0.5 for place in range(count)], carried.places if named else [""] * count)
+    axes.set_xticks([place + 0.5 for place in range(count)], transferred.places, rotation=35, ha="right")
+    axes.set_yticks([place + 0.5 for place in range(count)], transferred.places if named else [""] * count)
     axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)
     axes.spines[:].set_visible(False)
     if last:

@@ -1,4 +1,4 @@
-"""The linear baseline on frozen features of each shape that has a head, by one name and one call."""
+"""The linear baseline on frozen features of each problem type that has a head, by one name and one call."""
 
 from collections.abc import Mapping
 
@@ -19,18 +19,18 @@ LINEAR_BASELINES: Mapping[str, str] = {
     "regression": "ridge_regression",
     "multiple_choice": "conditional_logit",
 }
-"""The name of the linear model on frozen features, by the name of the shape."""
+"""The name of the linear model on frozen features, by the name of the problem type."""
 
 
 def fit_linear_baseline(
-    shape: ProblemType,
+    problem_type: ProblemType,
     labels: int,
     features: Mapping[str, Features],
     rows: Mapping[str, LabelledRows],
     *,
     metric: str,
 ) -> LinearClassifier:
-    """Fit the shape's linear model on train, chosen on dev.
+    """Fit the problem type's linear model on train, chosen on dev.
 
     Args:
         labels: How many labels there are, for classification.
@@ -40,7 +40,7 @@ def fit_linear_baseline(
     Raises:
         InputError: The shape has no such baseline, or the rows do not fit.
     """
-    kind = known_name(shape.name, LINEAR_BASELINES, "shape with a linear baseline")
+    kind = known_name(problem_type.name, LINEAR_BASELINES, "problem type with a linear baseline")
     train, dev = rows["train"], rows["dev"]
     if kind == "classification":
         return fit_logistic_regression(
@@ -51,7 +51,7 @@ def fit_linear_baseline(
 
 
 def linear_head(
-    shape: ProblemType,
+    problem_type: ProblemType,
     labels: int,
     train: tuple[Features, LabelledRows],
     dev: tuple[Features, LabelledRows] | None,
@@ -59,18 +59,18 @@ def linear_head(
     metric: str,
     seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a head may start: weight [outputs, hidden] and bias [outputs] of the shape's linear model, fp32.
+    """Where a head may start: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
 
     Raises:
         InputError: The shape has no head, or the rows do not fit.
     """
     dev_features, dev_rows = dev if dev is not None else (None, None)
-    if shape.name == "regression":
+    if problem_type.name == "regression":
         return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows)
-    if shape.name == "multiple_choice":
+    if problem_type.name == "multiple_choice":
         return conditional_logit_head(*train, dev_features=dev_features, dev_rows=dev_rows)
-    if shape.name != "classification":
-        raise InputError(f"{shape.name} has no head that could start anywhere")
+    if problem_type.name != "classification":
+        raise InputError(f"{problem_type.name} has no head that could start anywhere")
     return logistic_regression_head(
         train[0],
         train[1].labels,
