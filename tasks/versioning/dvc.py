@@ -29,45 +29,6 @@ from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
 from tasks.versioning.dvc_lock import forget_dead_holders, lock_holders
 
-# A DVC configured as another one, with paths that do not depend on the folder. Nothing of it is printed: addresses and
-# passwords of remotes are in it. What comes from a remote is hashed before it is believed.
-_LIKE = """
-import sys
-from dvc.config import Config
-
-there, here, cached = sys.argv[1:]
-theirs = Config(there)
-with Config(here, validate=False).edit("repo", validate=False) as own:
-    own["core"] = {"no_scm": True, "analytics": False, "check_update": False, "site_cache_dir": here + "/site"}
-    if theirs["core"].get("remote"):
-        own["core"]["remote"] = theirs["core"]["remote"]
-    own["remote"] = {name: {**remote, "verify": True} for name, remote in theirs["remote"].items()}
-    if cached:
-        own["cache"] = {"dir": theirs["cache"].get("dir") or there + "/cache"}
-"""
-
-# DVC's push. DVC takes a folder whose list of files is in the remote as there, whole, and would never bring back a file
-# that the remote has lost: such a list is taken away first, so that what is missing is pushed with it.
-_PUSH = """
-import sys
-from contextlib import suppress
-from dvc.cli import main
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
-arguments = sys.argv[1:]
-named = arguments[2] if arguments[1:2] == ["--remote"] else None
-with suppress(DvcException, OSError), Repo() as repo:  # push itself meets them, and says so
-    for name in arguments[3 if named else 1 :]:
-        for out in (out for stage in repo.stage.collect(name) for out in stage.outs):
-            remote, files = repo.cloud.get_remote_odb(named, "push"), out.get_obj()
-            if out.hash_info.isdir and files is not None and remote.exists(out.hash_info.value):
-                wanted = {entry.value for _, _, entry in files}
-                if wanted - set(remote.oids_exist(wanted)):
-                    remote.delete(out.hash_info.value)
-sys.exit(main(arguments))
-"""
-
 _dvc_mutex = threading.Lock()
 _BUSY = ("is busy", "Unable to acquire lock")
 
@@ -130,7 +91,7 @@ def push(root: Path, stages: Sequence[str], remote: str | None = None, *, patien
     """
     named = ["--remote", remote] if remote else []
     try:
-        _dvc(root, ["push", *named, *stages], patience=patience, program=("-c", _PUSH))
+        _dvc(root, ["push", *named, *stages], patience=patience, program=("-m", "tasks.versioning.complete_push"))
     except BeftError as error:
         raise BeftError(f"{error}\nTo run without a copy of the data, set versioning.push to false.") from None
 
@@ -152,8 +113,8 @@ def fetch_by_md5(root: Path, md5: str, out: Path, remote: str | None = None, *, 
     with tempfile.TemporaryDirectory(prefix="beft-dvc-") as kept:
         folder = Path(kept)
         (folder / ".dvc").mkdir()
-        copy = ["-c", _LIKE, str(root / ".dvc"), str(folder / ".dvc"), "cached" if cached else ""]
-        if run_command(copy, folder, source=PROJECT).status != 0:
+        copy = ["-m", "tasks.versioning.copy_config", str(root / ".dvc"), str(folder / ".dvc")]
+        if run_command([*copy, "cached"] if cached else copy, folder, source=PROJECT).status != 0:
             why = own_command("dvc", "config", "--list")
             raise BeftError(f"the configuration of DVC in {root / '.dvc'} cannot be read; there, this says why: {why}")
         output = {"path": out.name, "hash": "md5", "md5": md5}
