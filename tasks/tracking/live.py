@@ -4,6 +4,7 @@
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from tasks.tracking.runs import FAILED, NESTED, find_run, user_name, write_batch
 
 TRAININGS = {"probe": PROBE, "train": TARGET}
 """The steps that train by epochs, and the method that their nested run stands for."""
+
+_LONGEST_END_SECONDS = 10.0  # MLflow's client itself goes on asking a server that is gone for minutes
 
 log = logging.getLogger(__name__)
 
@@ -105,5 +108,9 @@ class SystemMetrics:
         self._monitor.start()
 
     def stop(self) -> None:
-        """Write what is left, and end."""
-        self._monitor.finish()
+        """Write what is left, and end; an MLflow that does not answer is waited for a few seconds only."""
+        ending = threading.Thread(target=self._monitor.finish, daemon=True)
+        ending.start()
+        ending.join(_LONGEST_END_SECONDS)
+        if ending.is_alive():
+            log.warning("MLflow does not answer: the last system metrics of a training are not in it")
