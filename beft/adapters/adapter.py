@@ -166,19 +166,19 @@ class Adapter:
         self,
         deltas: Mapping[BiasSite, Tensor],
         *,
-        beside: Sequence["Adapter"] = (),
+        others: Sequence["Adapter"] = (),
         provenance: Mapping[str, Any] | None = None,
     ) -> "Adapter":
         """This adapter's head and labels with other deltas, as a merge makes them.
 
         Args:
             deltas: The new deltas, over the sites of this adapter and those beside it.
-            beside: Adapters whose terms are part of ``deltas`` as well.
+            others: Adapters whose terms are part of ``deltas`` as well.
 
         Raises:
             InputError: An adapter beside this one has another base, or one that was quantised in another way.
         """
-        adapters = [self, *beside]
+        adapters = [self, *others]
         check_one_base({f"adapter {number}": adapter for number, adapter in enumerate(adapters, 1)})
         facts = None
         known = [adapter.facts for adapter in adapters]

@@ -170,8 +170,8 @@ def _prepared(
     from beft.training.session import check_base
 
     chosen = settings.datasets.get(description.name)
-    asked = size or (chosen.size if chosen else "auto")
-    rows = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
+    requested = size or (chosen.size if chosen else "auto")
+    rows = int(requested) if isinstance(requested, str) and requested.isdecimal() else requested
     with tempfile.TemporaryDirectory(prefix="beft-check-") as folder:
         raw, of_raw, prepared, of_prepared = (Path(folder, name) for name in ("raw", "raw-docs", "prepared", "docs"))
         for path in (raw, of_raw, prepared, of_prepared):

@@ -139,7 +139,7 @@ def _write(
             adapter.save(folder / name)
         described = {
             "recipe": choice.merged.recipe(),
-            "tried": [one.to_json() for one in choice.tried],
+            "tried": [one.to_json() for one in choice.trials],
             "comparisons": [each.to_json() for each in comparisons],
         }
         write_json(folder / "merge.json", described)
@@ -156,8 +156,8 @@ def _print(choice: "MergeSelection", comparisons: "Sequence[Comparison]") -> Non
         [[each.first, each.second, _number(each.cosine), _number(each.sign_conflict)] for each in comparisons],
     )
     chosen = {**merged.options, **({"weights": dict(merged.weights)} if merged.method == SEARCHED else {})}
-    if choice.tried:
-        typer.echo(f"\nchosen on dev among {len(choice.tried)}: {chosen}")
+    if choice.trials:
+        typer.echo(f"\nchosen on dev among {len(choice.trials)}: {chosen}")
 
 
 def _opener(

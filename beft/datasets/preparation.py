@@ -68,9 +68,9 @@ def prepare_source(raw: Path, out: Path, *, size: int | str, settings: SplitSett
     for split, chosen in _by_split(description, rows, splits).items():
         save_split(out, split, chosen)
     summary = _summary(data, rows, splits)
-    summary["asked"] = {"size": size, "rows": sample, **settings.model_dump(), **asdict(splits.asked)}
+    summary["asked"] = {"size": size, "rows": sample, **settings.model_dump(), **asdict(splits.requested)}
     cost = cost_of_copies(keys, labels, strata_of(description, labels))
-    if not summary["own_test"] and cost > splits.asked.test_rows // 20:
+    if not summary["own_test"] and cost > splits.requested.test_rows // 20:
         summary[COPIES_COST] = cost
     write_json(out / SUMMARY, summary)
     return summary

@@ -20,8 +20,8 @@ def check_several(adapters: Sized) -> None:
 def with_merged(adapters: Mapping[str, Adapter], name: str, merged: Merged) -> Adapter:
     """The adapter ``name`` with its own head and merged biases."""
     own = adapters[name]
-    beside = [adapter for other, adapter in adapters.items() if other != name]
-    return own.with_deltas(merged.deltas, beside=beside, provenance={"merge": merged.recipe()})
+    others = [adapter for other, adapter in adapters.items() if other != name]
+    return own.with_deltas(merged.deltas, others=others, provenance={"merge": merged.recipe()})
 
 
 def merged_adapters(adapters: Mapping[str, Adapter], merged: Merged) -> dict[str, Adapter]:

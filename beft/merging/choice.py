@@ -45,7 +45,7 @@ class MergeSelection:
     """The merge of a method, and what it was chosen among; nothing where there was no choice."""
 
     merged: Merged
-    tried: tuple[Tried, ...] = ()
+    trials: tuple[Tried, ...] = ()
 
 
 def choose_merges(
@@ -99,27 +99,27 @@ def choose_merges(
 
 def _grid(method: str, settings: MergeSettings, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The options of a method that are tried: every combination of the values of the settings."""
-    tried = {name: getattr(settings, _TRIED[name]) for name in options(method) if name in _TRIED and name not in given}
-    return [{**given, **dict(zip(tried, values, strict=True))} for values in itertools.product(*tried.values())]
+    trials = {name: getattr(settings, _TRIED[name]) for name in options(method) if name in _TRIED and name not in given}
+    return [{**given, **dict(zip(trials, values, strict=True))} for values in itertools.product(*trials.values())]
 
 
 def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRows, seed: int) -> MergeSelection:
     # In an order of their contents, so that the order in which the adapters are given decides nothing.
     names = sorted(adapters, key=lambda name: (adapters[name].sha256, name))
-    tried: list[Tried] = []
+    trials: list[Tried] = []
 
     def measure(several: Sequence[Weights]) -> list[Score]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             merges = [merge(SEARCHED, adapters, weights=dict(zip(names, weights, strict=True))) for weights in several]
         here = [Tried(merged, score) for merged, score in zip(merges, dev.measure(merges), strict=True)]
-        tried.extend(here)
+        trials.extend(here)
         return [Score(one.score.relative, one.score.loss) for one in here]
 
     starts = (*settings.scales, 1 / len(names))
     search_weights(measure, len(names), starts=starts, budget=settings.search_budget, seed=seed)
-    return _best(tried)
+    return _best(trials)
 
 
-def _best(tried: Sequence[Tried]) -> MergeSelection:
-    return MergeSelection(max(tried, key=lambda one: one.score.rank).merged, tuple(tried))
+def _best(trials: Sequence[Tried]) -> MergeSelection:
+    return MergeSelection(max(trials, key=lambda one: one.score.rank).merged, tuple(trials))

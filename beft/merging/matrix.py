@@ -71,7 +71,7 @@ def _rows(name: str, adapters: Mapping[str, Adapter], merged: Mapping[str, Merge
     untouched = {site: torch.zeros_like(delta) for site, delta in own.deltas.items()}
     rows = {NONE: own.with_deltas(untouched)}
     rows |= {
-        other: own.with_deltas({**untouched, **adapter.deltas}, beside=[adapter])
+        other: own.with_deltas({**untouched, **adapter.deltas}, others=[adapter])
         for other, adapter in adapters.items()
         if other != name
     }

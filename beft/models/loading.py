@@ -149,11 +149,11 @@ def _check_newly_initialized(
     """Only a head may be drawn at random: below it, a missing weight is a base that would never work."""
     within = f"{model.base_model_prefix}." if has_head else ""
     inside = [name for name in newly_initialized if name.startswith(within) and ".pooler." not in name]
-    shapes = {name: (list(there), list(asked)) for name, there, asked in mismatched}
+    shapes = {name: (list(there), list(requested)) for name, there, requested in mismatched}
     if other := next((name for name in inside if name in shapes), None):
-        there, asked = shapes[other]
+        there, requested = shapes[other]
         raise InputError(
-            f"the base in {folder} holds {other} of shape {there}, but its config.json asks for {asked} "
+            f"the base in {folder} holds {other} of shape {there}, but its config.json asks for {requested} "
             f"({type(model).__name__}): the two are of different models; copy both from the same one"
         )
     if inside:
@@ -162,9 +162,11 @@ def _check_newly_initialized(
             f"the base in {folder} does not hold {', '.join(inside[:3])}{more}: its files are incomplete, or "
             f"of another model than its config.json says ({type(model).__name__})"
         )
-    for name, (there, asked) in shapes.items():
-        if there[0] != asked[0]:
-            log.info("the base's own head has %d outputs, not %d: a new one is drawn (%s)", there[0], asked[0], name)
+    for name, (there, requested) in shapes.items():
+        if there[0] != requested[0]:
+            log.info(
+                "the base's own head has %d outputs, not %d: a new one is drawn (%s)", there[0], requested[0], name
+            )
             return
 
 

@@ -79,10 +79,10 @@ class ReproductionRun(TrackedRun):
                 raw[name] = self._data(
                     lambda s=settings, n=name: run_through_prefect(fetch_step, s, {}, self.root, n).folder
                 )
-            asked = sha256_json([name, settings.datasets[name].size, settings.split.model_dump(mode="json")])
-            if asked not in prepared:
-                prepared[asked] = self._prepare(raw[name], planned)
-            folder = prepared[asked]
+            requested = sha256_json([name, settings.datasets[name].size, settings.split.model_dump(mode="json")])
+            if requested not in prepared:
+                prepared[requested] = self._prepare(raw[name], planned)
+            folder = prepared[requested]
             if isinstance(folder, BeftError):
                 self._miss(planned, str(folder))
             else:

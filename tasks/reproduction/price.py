@@ -57,8 +57,8 @@ def run_lengths(planned: PlannedMeasurement, rows: int) -> list[int]:
     """
     settings, lengths = planned.settings, []
     for method, _ in product(planned.methods, planned.seeds):
-        asked = settings.probe if method == "all_biases" else settings.train
-        section = settings_of(asked, settings, planned.dataset, rows)
+        requested = settings.probe if method == "all_biases" else settings.train
+        section = settings_of(requested, settings, planned.dataset, rows)
         if METHODS[method] in (Kind.UNTRAINED, Kind.FEATURES):
             lengths.append(0)
             continue

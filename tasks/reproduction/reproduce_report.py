@@ -39,20 +39,20 @@ def reproduce_report(
     """
     outline = ReportPlan.model_validate(read_json(inputs["plan"] / PLAN))
     found = {key: Measurement.load(folder) for key, folder in inputs.items() if key in outline.measurements}
-    beside = published(outline.name)
-    cells = gather(outline, found, beside)
+    published_scores = published(outline.name)
+    cells = gather(outline, found, published_scores)
     merges = [read_json(folder / "merge.json") for key, folder in inputs.items() if key in outline.merges]
-    tables = [wide_table(cells, beside), cost_table(cells, beside)]
+    tables = [wide_table(cells, published_scores), cost_table(cells, published_scores)]
     if outline.merges:
-        tables[0] = merge_table(cells, merges, beside)
+        tables[0] = merge_table(cells, merges, published_scores)
     records = term_records(cells)
     analysis = _analysis(records, outline)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in tables))
     write_text(out / "table.tex", "\n".join(table.to_latex() for table in tables))
-    long_table(cells, beside).write(out / "table.csv")
+    long_table(cells, published_scores).write(out / "table.csv")
     if analysis is not None:
         analysis.write(out / "analysis")
-    _draw(outline, cells, beside, analysis, out)
+    _draw(outline, cells, published_scores, analysis, out)
     headline = _headline(cells) | merged_means(merges)
     write_json(
         out / "report.json",
@@ -61,7 +61,7 @@ def reproduce_report(
             "tables": [table.to_json() for table in tables],
             "analysis": dict(analysis.results) if analysis else {},
             "analysis_not_possible": dict(analysis.left_out) if analysis else {},
-            "choices": _choices(cells, beside),
+            "choices": _choices(cells, published_scores),
             "headline": headline,
             "merges": merges,
             "term_records": [record.to_json() for record in records],
@@ -70,14 +70,16 @@ def reproduce_report(
     return {"headline": headline, "cells": len(cells.measured), "missing": len(cells.by_key) - len(cells.measured)}
 
 
-def _draw(outline: ReportPlan, cells: Cells, beside: Published, analysis: SelectionReport | None, out: Path) -> None:
+def _draw(
+    outline: ReportPlan, cells: Cells, published_scores: Published, analysis: SelectionReport | None, out: Path
+) -> None:
     drawn = analysis.figures if analysis else {}
     for name in _MAIN_FIGURES.get(outline.name, ()):
         if name in drawn:
             for kind in ("png", "svg"):
                 drawn[name](out / f"figure.{kind}")
             return
-    draw_scores(cells, beside, out)
+    draw_scores(cells, published_scores, out)
 
 
 def _analysis(records: list[TermRecord], outline: ReportPlan) -> SelectionReport | None:
@@ -114,9 +116,9 @@ def _comparable(records: list[TermRecord], exclude_inert: bool) -> list[TermReco
     return kept
 
 
-def _choices(cells: Cells, beside: Published) -> list[dict[str, Any]]:
+def _choices(cells: Cells, published_scores: Published) -> list[dict[str, Any]]:
     """What each importance method ranked first in each cell here, seed by seed, and what was published of it."""
-    told = {(one.dataset, one.regime, one.by): one.selected for one in beside.choices}
+    told = {(one.dataset, one.regime, one.by): one.selected for one in published_scores.choices}
     first: dict[tuple[str, str, str, str], dict[int, tuple[float, str]]] = {}
     for place, cell in cells.measured.items():
         for record in cell.records:

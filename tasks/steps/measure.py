@@ -79,15 +79,17 @@ def measure(
 
 def _runs(session: Session, settings: PipelineSettings) -> list[MethodRun]:
     """Every method from every seed; bias terms with every learning rate and length that are compared."""
-    asked, runs = settings.measure, []
-    options = MethodOptions(learning_rate=asked.weight_learning_rate, weights_of=asked.random_weights_of)
-    for method, seed in product(asked.methods, asked.seeds or (settings.seed,)):
-        if METHODS.get(method) is not Kind.BIASES or not (asked.compared_learning_rates or asked.compared_epochs):
+    requested, runs = settings.measure, []
+    options = MethodOptions(learning_rate=requested.weight_learning_rate, weights_of=requested.random_weights_of)
+    for method, seed in product(requested.methods, requested.seeds or (settings.seed,)):
+        if METHODS.get(method) is not Kind.BIASES or not (
+            requested.compared_learning_rates or requested.compared_epochs
+        ):
             runs.append(MethodRun(method, seed, None, options))
             continue
         section = session.training(settings.probe if method == ALL_BIASES else settings.train)
-        rates = [{"learning_rate": rate, "learning_rates": ()} for rate in asked.compared_learning_rates]
-        lengths = [{"epochs": epochs} for epochs in asked.compared_epochs]
+        rates = [{"learning_rate": rate, "learning_rates": ()} for rate in requested.compared_learning_rates]
+        lengths = [{"epochs": epochs} for epochs in requested.compared_epochs]
         for rate, length in product(rates or [{}], lengths or [{}]):
             runs.append(MethodRun(method, seed, section.model_copy(update={**rate, **length}), options))
     return runs

@@ -53,7 +53,7 @@ def merge(
         "metrics": {name: next(iter(column.scores[NONE])) for name, column in matrix.items()},
         "recipes": {method: result.recipe() for method, result in merged.items()},
         "tried": {
-            method: [one.to_json() for one in choice.tried] for method, choice in choices.items() if choice.tried
+            method: [one.to_json() for one in choice.trials] for method, choice in choices.items() if choice.trials
         },
         "comparisons": [pair.to_json() for pair in compare_all(adapters, before=before)],
     }

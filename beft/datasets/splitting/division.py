@@ -51,15 +51,15 @@ class Divisible:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Requested:
     """How the rows are to be divided; ``size`` None: all that are left."""
 
     size: int | None
     split: SplitSettings
 
-    def change(self, changes: dict[_Number, Any]) -> "_Asked":
+    def change(self, changes: dict[_Number, Any]) -> "_Requested":
         split: dict[str, Any] = {name: value for name, value in changes.items() if name != "size"}
-        return _Asked(changes.get("size", self.size), self.split.model_copy(update=split))
+        return _Requested(changes.get("size", self.size), self.split.model_copy(update=split))
 
 
 class _Unfit(ValueError):
@@ -83,11 +83,11 @@ def divide(description: Description, rows: Divisible, *, size: int | None, setti
     Raises:
         DatasetError: It cannot be done; the message names the settings with which it can, or what the data lacks.
     """
-    asked = _Asked(size, settings)
+    requested = _Requested(size, settings)
     try:
-        return _divided(description, rows, asked)
+        return _divided(description, rows, requested)
     except _Unfit as error:
-        advice = _advice(description, rows, asked, error)
+        advice = _advice(description, rows, requested, error)
         raise DatasetError(description.name, [*error.sentences[:-1], f"{error.sentences[-1]}: {advice}"]) from None
 
 
@@ -98,14 +98,14 @@ def strata_of(description: Description, labels: Sequence[int | float]) -> list[i
     return deciles(labels) if description.shape == "regression" else [0] * len(labels)
 
 
-def _divided(description: Description, rows: Divisible, asked: _Asked) -> Splits:
+def _divided(description: Description, rows: Divisible, requested: _Requested) -> Splits:
     try:
         splits = split_rows(
             rows.keys,
             rows.labels,
             rows.own_test,
-            size=asked.size,
-            settings=asked.split,
+            size=requested.size,
+            settings=requested.split,
             strata=strata_of(description, rows.labels),
             groups=rows.groups,
             most_test_rows=description.test_rows,
@@ -126,7 +126,7 @@ def _without_differences(
     names = list(description.labels)
     for split in SPLITS:
         places = getattr(splits, split)
-        if split == "gate" and not splits.asked.gate_rows:
+        if split == "gate" and not splits.requested.gate_rows:
             continue
         found = {rows.labels[at] for at in places}
         if not places:
@@ -140,7 +140,7 @@ def _without_differences(
             yield split, f"{split} ({len(places):,} rows) has no row with the label {shown}{others}", absent
 
 
-def _advice(description: Description, rows: Divisible, asked: _Asked, error: _Unfit) -> str:
+def _advice(description: Description, rows: Divisible, requested: _Requested, error: _Unfit) -> str:
     """What helps, each tried before it is said: other settings, a source without its test data, or further rows."""
     used = set(rows.labels)
     unused = [name for number, name in enumerate(description.labels) if number not in used]
@@ -149,18 +149,18 @@ def _advice(description: Description, rows: Divisible, asked: _Asked, error: _Un
             f"no row has the label {', '.join(map(repr, unused[:_SHOWN]))}: take it out of labels, or bring such rows"
         )
     trials = _Trials(description, max(_ROWS_TRIED, _LEAST_TRIALS * len(rows.keys)))
-    for changes in _changes(rows, asked, error):
+    for changes in _changes(rows, requested, error):
         if trials.left < trials.rows // 2:
             break  # the rest is for further rows
-        if trials.works(rows, asked.change(changes)):
+        if trials.works(rows, requested.change(changes)):
             return f"set {' and '.join(_said(description, name, value) for name, value in changes.items())}"
     own = [at for at, own in enumerate(rows.own_test) if not own]
-    if len(own) < len(rows.keys) and trials.works(rows.select(own), replace(asked, size=None)):
+    if len(own) < len(rows.keys) and trials.works(rows.select(own), replace(requested, size=None)):
         return (
             f"bring other rows, or leave 'test' out of its source (then test is taken from its train data) and set "
             f"{_said(description, 'size', None)}"
         )
-    return _further_rows(trials, rows, asked, error)
+    return _further_rows(trials, rows, requested, error)
 
 
 class _Trials:
@@ -173,23 +173,23 @@ class _Trials:
     def __init__(self, description: Description, rows: int) -> None:
         self.description, self.rows, self.left = description, rows, rows
 
-    def works(self, rows: Divisible, asked: _Asked) -> bool:
+    def works(self, rows: Divisible, requested: _Requested) -> bool:
         """Whether the rows can be divided so; False, too, when no trial is left."""
         if self.left <= 0:
             return False
         self.left -= len(rows.keys)
         try:
-            _divided(self.description, rows, asked)
+            _divided(self.description, rows, requested)
         except _Unfit:
             return False
         return True
 
 
-def _changes(rows: Divisible, asked: _Asked, error: _Unfit) -> Iterator[dict[_Number, Any]]:
+def _changes(rows: Divisible, requested: _Requested, error: _Unfit) -> Iterator[dict[_Number, Any]]:
     """Changes of the settings: few before many, those of the splits that failed before others."""
     first = {_LARGER[split] for split in error.splits} or {"size", "gate_rows", "test_rows"}
-    smaller = {name: [(value,) for value in _smaller(name, asked, len(rows.keys))] for name in _NUMBERS}
-    options = {name: [None, *_options(name, asked, len(rows.keys)), *smaller[name]] for name in _NUMBERS}
+    smaller = {name: [(value,) for value in _smaller(name, requested, len(rows.keys))] for name in _NUMBERS}
+    options = {name: [None, *_options(name, requested, len(rows.keys)), *smaller[name]] for name in _NUMBERS}
     ways = itertools.product(*(range(len(options[name])) for name in _NUMBERS))
 
     def effort(way: tuple[int, ...]) -> tuple[int, ...]:
@@ -201,9 +201,9 @@ def _changes(rows: Divisible, asked: _Asked, error: _Unfit) -> Iterator[dict[_Nu
         yield {name: options[name][at][0] for name, at in zip(_NUMBERS, way, strict=True) if at}  # type: ignore[index]
 
 
-def _options(name: _Number, asked: _Asked, rows: int) -> list[tuple[Any]]:
+def _options(name: _Number, requested: _Requested, rows: int) -> list[tuple[Any]]:
     """Other values of a setting, in the order in which they are tried; each in a tuple, since None is a value too."""
-    now: Any = asked.size if name == "size" else getattr(asked.split, name)
+    now: Any = requested.size if name == "size" else getattr(requested.split, name)
     if name == "dev_fraction":
         return [(fraction,) for fraction in (0.25, 0.3, 0.4, 0.5) if fraction > now]
     least = 2 if name == "size" else _LEAST_ROWS
@@ -220,11 +220,11 @@ def _options(name: _Number, asked: _Asked, rows: int) -> list[tuple[Any]]:
     return [*found, (0,)] if name == "gate_rows" and now != 0 else found
 
 
-def _smaller(name: _Number, asked: _Asked, rows: int) -> list[int]:
+def _smaller(name: _Number, requested: _Requested, rows: int) -> list[int]:
     """Fewer rows of test or gate, which leave more groups for the other splits."""
     if name not in ("gate_rows", "test_rows"):
         return []
-    now = getattr(asked.split, name)
+    now = getattr(requested.split, name)
     base = min(MOST_AUTO_ROWS, rows // 5) if now == "auto" else min(now, rows)
     return [value for value in (round(base * factor) for factor in _SMALLER) if value >= _LEAST_ROWS]
 
@@ -237,7 +237,7 @@ def _said(description: Description, name: _Number, value: Any) -> str:
     return f"split.{name} to {value}{note}"
 
 
-def _further_rows(trials: _Trials, rows: Divisible, asked: _Asked, error: _Unfit) -> str:
+def _further_rows(trials: _Trials, rows: Divisible, requested: _Requested, error: _Unfit) -> str:
     """How many rows of which label help, with other texts than those that are there."""
     copies = len(rows.keys) - len(set(rows.keys))
     cause = f" ({copies:,} of the {len(rows.keys):,} rows are copies of a text)" if copies else ""
@@ -249,11 +249,11 @@ def _further_rows(trials: _Trials, rows: Divisible, asked: _Asked, error: _Unfit
     few = [] if len(error.absent.get("train", ())) > 1 else few
     for more in (1, 2, 3, 5, 10, 20):
         for number in few:
-            if trials.works(_with_rows(rows, [number] * more), asked):
+            if trials.works(_with_rows(rows, [number] * more), requested):
                 return f"bring {more} more rows with the label {names[number]!r}{cause}"
     for more in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000):
         labels = [range(len(names))[at % len(names)] if names else at for at in range(more)]
-        if trials.works(_with_rows(rows, labels), asked):
+        if trials.works(_with_rows(rows, labels), requested):
             each = f", {-(-more // len(names)):,} of each label" if names else ""
             alone = ", each in a group of its own" if rows.groups is not None else ""
             return f"bring {more:,} more rows with other texts{each}{alone}{cause}"

@@ -74,7 +74,7 @@ class Splits:
     """Which rows are in which split, in a fixed random order, and why the others are in none.
 
     Attributes:
-        asked: The rows of test and gate that were asked for, as numbers.
+        requested: The rows of test and gate that were requested, as numbers.
         duplicates: Further copies of a text (with the same label) outside of test.
         conflicts: Rows outside of test whose text stands in the data with two labels: none of them can be believed.
         seen_in_test: Rows outside of test whose text is in test.
@@ -85,7 +85,7 @@ class Splits:
     dev: list[int]
     gate: list[int]
     test: list[int]
-    asked: "SplitSizes"
+    requested: "SplitSizes"
     duplicates: list[int]
     conflicts: list[int]
     seen_in_test: list[int]
@@ -125,11 +125,11 @@ def split_rows(
     """
     rows = _Rows(keys, labels, [int(label) for label in labels] if strata is None else strata, groups)
     texts = rows.usable_texts(outside={key for key, own in zip(keys, own_test, strict=True) if own})
-    asked = SplitSizes.of(settings, len(keys), texts, most_test_rows=most_test_rows, most_gate_rows=most_gate_rows)
-    test = [row for row, own in enumerate(own_test) if own] or rows.take_test(asked.test_rows)
+    requested = SplitSizes.of(settings, len(keys), texts, most_test_rows=most_test_rows, most_gate_rows=most_gate_rows)
+    test = [row for row, own in enumerate(own_test) if own] or rows.take_test(requested.test_rows)
     rest = _Rest.of(rows, test)
-    _check_enough(asked, size, rows, test, rest)
-    gate, left = rows.take(rest.left, "gate", asked.gate_rows)
+    _check_enough(requested, size, rows, test, rest)
+    gate, left = rows.take(rest.left, "gate", requested.gate_rows)
     sample, unused = rows.take(left, f"sample {settings.draw}", len(left) if size is None else size)
     dev, _ = rows.take(sample, f"dev {settings.draw}", max(1, round(settings.dev_fraction * len(sample))))
     in_dev = set(dev)
@@ -138,13 +138,13 @@ def split_rows(
         dev=dev,
         gate=gate,
         test=rows.ordered(test, "test"),
-        asked=asked,
+        requested=requested,
         duplicates=rest.duplicates,
         conflicts=rest.conflicts,
         seen_in_test=rest.seen_in_test,
         unused=unused,
     )
-    wanted = ("train", "dev", *(["gate"] if asked.gate_rows else []), "test")
+    wanted = ("train", "dev", *(["gate"] if requested.gate_rows else []), "test")
     empty = [name for name in wanted if not getattr(splits, name)]
     if groups is not None and empty:
         raise TooFewRows(f"too few groups are left for {empty[0]}: rows of one group stay together", empty[0])
@@ -225,13 +225,13 @@ class _Rest:
         return rest
 
 
-def _check_enough(asked: SplitSizes, size: int | None, rows: _Rows, test: Sequence[int], rest: _Rest) -> None:
+def _check_enough(requested: SplitSizes, size: int | None, rows: _Rows, test: Sequence[int], rest: _Rest) -> None:
     """Check that gate and the sample have rows.
 
     Raises:
         TooFewRows: They do not; the message counts where the rows are.
     """
-    wanted = asked.gate_rows + (2 if size is None else size)
+    wanted = requested.gate_rows + (2 if size is None else size)
     if len(rest.left) >= wanted:
         return
     sample_rows = "at least 2" if size is None else f"{size:,}"
@@ -243,7 +243,7 @@ def _check_enough(asked: SplitSizes, size: int | None, rows: _Rows, test: Sequen
     }
     counted = ", ".join(f"{count:,} are {what}" for what, count in gone.items() if count)
     raise TooFewRows(
-        f"gate ({asked.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
+        f"gate ({requested.gate_rows:,} rows) and the sample ({sample_rows} rows) need {wanted:,} rows, but of "
         f"{len(rows.keys):,} only {len(rest.left):,} are left ({counted})"
     )
 
@@ -354,9 +354,9 @@ def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int
     need = _needed(counts, total, shown=shown)
     taken = []
     for key in sorted(copies, key=lambda key: _keyed_hash("test", key)):
-        asked = Counter(labels[row] for row in copies[key])
-        if all(need[label] >= rows for label, rows in asked.items()):
-            for label, rows in asked.items():
+        requested = Counter(labels[row] for row in copies[key])
+        if all(need[label] >= rows for label, rows in requested.items()):
+            for label, rows in requested.items():
                 need[label] -= rows
             taken += copies[key]
     return taken

@@ -205,15 +205,15 @@ def _size(evidence: GateEvidence, rules: PromotionRules) -> Check:
 
 def _spent(evidence: GateEvidence, rules: PromotionRules) -> Check:
     """Each further score of decisions on the same rows asks for half, a third, … of the usual risk."""
-    asked = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
+    needed = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
     said = f"{evidence.decisions} decisions were taken on these gate rows before"
-    if rules.confidence + 1e-12 >= asked:
+    if rules.confidence + 1e-12 >= needed:
         return Check("gate", "PROMOTE", said)
     return Check(
         "gate",
         "HOLD",
         f"{said}: they have begun to choose by their own chance; bring fresh rows (a new version of the data, or "
-        f"split.gate_rows), or decide at promotion.confidence {asked:.3f} or more",
+        f"split.gate_rows), or decide at promotion.confidence {needed:.3f} or more",
     )
 
 

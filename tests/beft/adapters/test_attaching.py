@@ -100,7 +100,7 @@ def test_a_head_that_lacks_what_the_base_lacks_is_refused(tiny: Callable[..., An
 def test_other_deltas_under_the_same_head(bert: Classifier, tmp_path: Path) -> None:
     value, query = make_adapter(bert, ("value",)), make_adapter(bert, ("query",))
     union = {**value.deltas, **{site: 0.5 * delta for site, delta in query.deltas.items()}}
-    merged = value.with_deltas(union, beside=[query], provenance={"merged": "mean"})
+    merged = value.with_deltas(union, others=[query], provenance={"merged": "mean"})
     merged.save(tmp_path / "merged")
     found = Adapter.load(tmp_path / "merged")
     assert found.terms == ("query", "value")
@@ -108,9 +108,9 @@ def test_other_deltas_under_the_same_head(bert: Classifier, tmp_path: Path) -> N
     assert all(torch.equal(found.head[name], tensor) for name, tensor in value.head.items())
     assert (found.peft.opens, found.provenance) == ("whole", {"merged": "mean"})
     with pytest.raises(InputError, match="every site of query"):
-        value.with_deltas(value.deltas, beside=[query]).save(tmp_path / "half")
+        value.with_deltas(value.deltas, others=[query]).save(tmp_path / "half")
     with pytest.raises(InputError, match="different bases"):
-        value.with_deltas(union, beside=[replace(query, base_sha256="f" * 64)])
+        value.with_deltas(union, others=[replace(query, base_sha256="f" * 64)])
 
 
 @pytest.mark.parametrize(

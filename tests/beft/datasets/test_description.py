@@ -171,7 +171,7 @@ def test_the_descriptions_in_the_readme_are_valid(tmp_path: Path) -> None:
     [prompt] = [yaml.safe_load(block)["prompt"] for block in blocks if block.startswith("prompt:")]
     Description.from_mapping({**tickets, "name": "tickets", "prompt": prompt}, "README.md")
     [choice] = [yaml.safe_load(block) for block in blocks if block.startswith("shape:")]
-    asked = {key: tickets[key] for key in ("title", "version", "source")}
-    assert Description.from_mapping({**asked, **choice, "name": "asked"}, "README.md").columns.choice_columns[2] == (
-        "option_c"
-    )
+    requested = {key: tickets[key] for key in ("title", "version", "source")}
+    assert Description.from_mapping({**requested, **choice, "name": "asked"}, "README.md").columns.choice_columns[
+        2
+    ] == ("option_c")

@@ -136,9 +136,9 @@ def test_real_files_have_the_published_rows(real: tuple[Description, Path]) -> N
     assert summary["raw_rows"] == train + test
     assert summary["rows"]["test"] == (test or 1000)
     assert len(load_split(folder, "test")) == summary["rows"]["test"]
-    asked = min(description.sizes.values())
+    requested = min(description.sizes.values())
     assert summary["rows"]["train"] + summary["rows"]["dev"] in range(
-        asked - summary.get("largest_group", 0), asked + 1
+        requested - summary.get("largest_group", 0), requested + 1
     )
 
 

@@ -47,7 +47,7 @@ def scored(count: int) -> list[dict[str, Any]]:
     return [{"sentence": f"sentence number {n} of many", "score": f"{n % 11 / 2:.3f}"} for n in range(count)]
 
 
-def asked(count: int) -> list[dict[str, Any]]:
+def requested(count: int) -> list[dict[str, Any]]:
     """Rows with two choices, of which the number says the right one."""
     return [
         {"sentence": f"sentence {n}", "first": f"choice {n}", "second": f"choice {n + 1}", "right": n % 2}
@@ -77,7 +77,7 @@ def test_whole_numbers_of_a_regression_are_values_too(tmp_path: Path) -> None:
 
 
 def test_choices_in_columns_of_their_own(tmp_path: Path) -> None:
-    rows = asked(200)
+    rows = requested(200)
     folder = prepared(tmp_path, rows, **CHOICE)
     truth = {row["sentence"]: row for row in rows}
     for name in SPLITS:
@@ -89,7 +89,7 @@ def test_choices_in_columns_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_same_text_with_other_choices_is_another_row(tmp_path: Path) -> None:
-    rows = asked(200)
+    rows = requested(200)
     folder = prepared(tmp_path, [*rows, rows[0] | {"second": "something else"}, rows[1]], size="all", **CHOICE)
     summary = load_summary(folder)
     assert summary["raw_rows"] == 202
@@ -184,7 +184,7 @@ def test_rows_come_back_as_they_were_saved(rows: Rows, tmp_path: Path) -> None:
         ([*scored(200), {"sentence": "a", "score": "high"}, {"sentence": "b", "score": 5.5}], REGRESSION,
          ["column 'score': no number in line 201", "column 'score': outside of 0 to 5 in line 202"]),
         ([row | {"score": 1} for row in scored(200)], REGRESSION, ["every row of its train data has the label 1"]),
-        ([*asked(200), *({"sentence": "a", "first": "x", "second": second, "right": right}
+        ([*requested(200), *({"sentence": "a", "first": "x", "second": second, "right": right}
                          for second, right in ((None, 0), ("y", 2), ("y", "one")))], CHOICE,
          ["columns first, second: no text in line 201",
           "column 'right' is no number of a choice in 2 lines: 202, 203"]),

@@ -35,7 +35,7 @@ def test_without_dev_every_method_has_its_defaults() -> None:
     settings = MergeSettings(methods=("mean", "task_arithmetic", "ties"), scales=(0.3, 0.5), densities=(0.7,))
     choices = choose_merges(settings, adapters, None)
     assert list(choices) == ["mean", "task_arithmetic", "ties"]
-    assert not any(choice.tried for choice in choices.values())
+    assert not any(choice.trials for choice in choices.values())
     assert choices["task_arithmetic"].merged.options == {"scale": 1.0}
     assert choices["ties"].merged.options == {"density": 0.2, "scale": 1.0}
 

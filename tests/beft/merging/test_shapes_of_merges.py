@@ -74,8 +74,8 @@ def test_a_regression_and_a_classification(tiny: Callable[..., Any], tmp_path: P
     }
     choices, adapters = chosen(settings_of(base, folders), folders, tmp_path / "merged")
     for method, choice in choices.items():
-        [score] = [one.score for one in choice.tried if one.merged is choice.merged]
-        assert score.relative == max(one.score.relative for one in choice.tried)
+        [score] = [one.score for one in choice.trials if one.merged is choice.merged]
+        assert score.relative == max(one.score.relative for one in choice.trials)
         for name, metric in (("classification", accuracy_score), ("regression", lambda *both: pearsonr(*both)[0])):
             predicted, rows = predict(tmp_path / "merged" / method / name, base, folders[name])
             truth = np.array(rows.labels)
@@ -98,7 +98,7 @@ def test_a_decoder_ranks_answers_and_choices_without_a_head(tiny: Callable[..., 
     choices, adapters = chosen(settings_of(base, folders), folders, tmp_path / "merged")
     assert not any(adapter.head for adapter in adapters.values())
     for method, choice in choices.items():
-        [score] = [one.score for one in choice.tried if one.merged is choice.merged]
+        [score] = [one.score for one in choice.trials if one.merged is choice.merged]
         for name, folder in folders.items():
             predicted, rows = predict(tmp_path / "merged" / method / name, base, folder)
             assert score.by_dataset[name] == pytest.approx(accuracy_score(rows.labels, predicted.argmax(1)))

@@ -299,7 +299,7 @@ def test_adapters_of_differently_quantised_bases_are_not_put_together(tiny: Tiny
     with pytest.raises(InputError, match=message):
         compare_all(both)
     with pytest.raises(InputError, match="differently quantised bases"):
-        plain.with_deltas(plain.deltas, beside=[narrow])
+        plain.with_deltas(plain.deltas, others=[narrow])
     unknown = replace(plain, quantization=None)  # as a record of format 1 may leave it
     merged = merge("mean", {"first": unknown, "second": narrow})
     assert with_merged({"first": narrow, "second": unknown}, "first", merged).quantization == "int4"

@@ -21,7 +21,7 @@ from tasks.steps.validate import validate
 from tasks.steps.validate_raw import validate_raw
 from tasks.validation.expectations import ExpectationsFailed
 from tests.beft.datasets.small import describe, fetched, prepared, texts, write_jsonl
-from tests.beft.datasets.test_shapes import CHOICE, GENERATION, GROUPED, RECORD, REGRESSION, asked, scored
+from tests.beft.datasets.test_shapes import CHOICE, GENERATION, GROUPED, RECORD, REGRESSION, requested, scored
 
 SETTINGS = PipelineSettings()
 
@@ -238,7 +238,7 @@ def of_entities(count: int) -> list[dict[str, Any]]:
     ("rows", "changes"),
     [
         (scored(200), {**REGRESSION, "label_range": None}),
-        (asked(200), CHOICE),
+        (requested(200), CHOICE),
         (answered(200), GENERATION),
     ],
 )
@@ -257,7 +257,7 @@ def test_good_data_of_every_shape_passes(rows: list[dict[str, Any]], changes: di
          {("expect_column_values_to_be_between", "(number)"): [3],
           ("expect_column_values_to_not_be_null", "(number)"): [5, 7],
           ("expect_column_values_to_not_be_null", "score"): [7]}),
-        (asked(60), CHOICE, {2: {"right": 2}, 4: {"first": None}},
+        (requested(60), CHOICE, {2: {"right": 2}, 4: {"first": None}},
          {("expect_column_values_to_be_between", "(right_choices)"): [3],
           ("expect_column_values_to_be_between", "(choices_count)"): [5]}),
         (of_entities(60), RECORD, {2: {"right": ["x"]}, 4: {"entities": "a"}, 6: {"right": []}},

@@ -146,9 +146,9 @@ def test_the_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     tried: list[int] = []
     divide = division._divided
 
-    def counted(description: Any, rows: Any, asked: Any) -> Any:
+    def counted(description: Any, rows: Any, requested: Any) -> Any:
         tried.append(len(rows.keys))
-        return divide(description, rows, asked)
+        return divide(description, rows, requested)
 
     monkeypatch.setattr(division, "_divided", counted)
     labels = [number % 20 for number in range(10_000)]  # each of them is one group, so that no two splits share a label

@@ -103,11 +103,11 @@ def test_every_split_is_stratified_to_within_one_row(data: dict[str, Any]) -> No
 
     rest = splits.train + splits.dev + splits.unused
     sample = splits.train + splits.dev
-    asked = data["settings"]
-    near(splits.gate, splits.gate + rest, asked.gate_rows)
+    requested = data["settings"]
+    near(splits.gate, splits.gate + rest, requested.gate_rows)
     near(sample, rest, len(rest) if data["size"] is None else data["size"])
-    near(splits.dev, sample, max(1, round(asked.dev_fraction * len(sample))))
-    assert asked.test_rows - 4 * len(set(data["labels"])) <= len(splits.test) <= asked.test_rows
+    near(splits.dev, sample, max(1, round(requested.dev_fraction * len(sample))))
+    assert requested.test_rows - 4 * len(set(data["labels"])) <= len(splits.test) <= requested.test_rows
 
 
 @given(datasets(own_test=True))
@@ -138,8 +138,8 @@ def test_test_and_gate_are_the_same_for_every_draw_and_size() -> None:
     keys, labels = [f"text {n}" for n in range(400)], [n % 3 for n in range(400)]
 
     def split(size: int, draw: int) -> Splits:
-        asked = SplitSettings(test_rows=50, gate_rows=50, draw=draw)
-        return split_rows(keys, labels, [False] * 400, size=size, settings=asked)
+        requested = SplitSettings(test_rows=50, gate_rows=50, draw=draw)
+        return split_rows(keys, labels, [False] * 400, size=size, settings=requested)
 
     first = split(60, 0)
     assert (
@@ -151,19 +151,19 @@ def test_test_and_gate_are_the_same_for_every_draw_and_size() -> None:
 
 def test_more_rows_leave_most_of_test_as_it_was() -> None:
     keys, labels = [f"text {n}" for n in range(300)], [n % 2 for n in range(300)]
-    asked = SplitSettings(test_rows=60, gate_rows=60)
-    few = split_rows(keys[:250], labels[:250], [False] * 250, size=40, settings=asked)
-    more = split_rows(keys, labels, [False] * 300, size=40, settings=asked)
+    requested = SplitSettings(test_rows=60, gate_rows=60)
+    few = split_rows(keys[:250], labels[:250], [False] * 250, size=40, settings=requested)
+    more = split_rows(keys, labels, [False] * 300, size=40, settings=requested)
     assert len(set(few.test) & set(more.test)) > 30
 
 
 def test_too_few_rows_are_counted() -> None:
     keys, labels = [f"text {n}" for n in range(100)], [n % 2 for n in range(100)]
-    asked = SplitSettings(test_rows=40, gate_rows=40)
+    requested = SplitSettings(test_rows=40, gate_rows=40)
     with pytest.raises(TooFewRows, match=r"gate \(40 rows\) and the sample \(30 rows\) need 70 rows.* 60 are left"):
-        split_rows(keys, labels, [False] * 100, size=30, settings=asked)
+        split_rows(keys, labels, [False] * 100, size=30, settings=requested)
     with pytest.raises(TooFewRows, match="test needs 40 rows, but there are only 30"):
-        split_rows(keys[:30], labels[:30], [False] * 30, size=4, settings=asked)
+        split_rows(keys[:30], labels[:30], [False] * 30, size=4, settings=requested)
 
 
 @pytest.mark.parametrize(("rare", "gate_rows"), [(3, 0), (4, 20)])
@@ -181,8 +181,8 @@ def test_train_keeps_a_row_of_every_label_of_many() -> None:
     keys = [f"text {n}" for n in range(60)]
     labels = [n % 30 for n in range(60)]  # two rows a label
     for draw in range(20):
-        asked = SplitSettings(test_rows=20, gate_rows=0, draw=draw)
-        found = split_rows(keys, labels, [False] * 60, size=None, settings=asked)
+        requested = SplitSettings(test_rows=20, gate_rows=0, draw=draw)
+        found = split_rows(keys, labels, [False] * 60, size=None, settings=requested)
         assert {labels[row] for row in found.train} == set(range(30))
 
 
@@ -266,10 +266,10 @@ def test_groups_fill_a_split_but_for_less_than_one(data: dict[str, Any]) -> None
 
 def test_a_larger_sample_of_groups_only_adds() -> None:
     keys, groups = [f"text {n}" for n in range(400)], [f"group {n // 4}" for n in range(400)]
-    asked = SplitSettings(test_rows=40, gate_rows=40)
+    requested = SplitSettings(test_rows=40, gate_rows=40)
 
     def sample(size: int) -> set[int]:
-        found = split_rows(keys, [0] * 400, [False] * 400, size=size, settings=asked, groups=groups)
+        found = split_rows(keys, [0] * 400, [False] * 400, size=size, settings=requested, groups=groups)
         return {*found.train, *found.dev}
 
     assert sample(60) < sample(120)
@@ -278,7 +278,7 @@ def test_a_larger_sample_of_groups_only_adds() -> None:
 def test_a_group_larger_than_a_split_is_taken_alone() -> None:
     keys, groups = [f"text {n}" for n in range(250)], [f"group {n // 50}" for n in range(250)]
     found = split_rows(keys, [0] * 250, [False] * 250, size=None, settings=SplitSettings(), groups=groups)
-    assert found.asked == SplitSizes(test_rows=50, gate_rows=50)
+    assert found.requested == SplitSizes(test_rows=50, gate_rows=50)
     assert {name: len(getattr(found, name)) for name in SPLITS} == {"train": 100, "dev": 50, "gate": 50, "test": 50}
 
 
@@ -291,8 +291,8 @@ def test_a_group_larger_than_a_split_is_said() -> None:
 
 def test_groups_without_a_gate_leave_it_empty() -> None:
     keys, groups = [f"text {n}" for n in range(200)], [f"group {n // 4}" for n in range(200)]
-    asked = SplitSettings(test_rows=40, gate_rows=0)
-    found = split_rows(keys, [0] * 200, [False] * 200, size=60, settings=asked, groups=groups)
+    requested = SplitSettings(test_rows=40, gate_rows=0)
+    found = split_rows(keys, [0] * 200, [False] * 200, size=60, settings=requested, groups=groups)
     assert {name: len(getattr(found, name)) for name in SPLITS} == {"train": 48, "dev": 12, "gate": 0, "test": 40}
 
 
@@ -301,8 +301,8 @@ def test_a_group_that_does_not_fit_is_passed_over_for_the_next() -> None:
     keys = [f"text {n}" for n in range(200)]
     for name in range(20):
         groups = [f"large {name}" if n < 70 else f"group {n}" for n in range(200)]
-        asked = SplitSettings(test_rows=30, gate_rows=30)
-        found = split_rows(keys, [0] * 200, [False] * 200, size=50, settings=asked, groups=groups)
+        requested = SplitSettings(test_rows=30, gate_rows=30)
+        found = split_rows(keys, [0] * 200, [False] * 200, size=50, settings=requested, groups=groups)
         assert {split: len(getattr(found, split)) for split in SPLITS} == {
             "train": 40, "dev": 10, "gate": 30, "test": 30
         }  # fmt: skip
