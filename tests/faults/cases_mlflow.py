@@ -44,12 +44,12 @@ def test_server_goes_down_in_the_middle(served: Faulty, server: MlflowServer, se
     with served.running(stop="train/mine"):
         server.kill()
     assert f"no MLflow server answers at {server.address} after" in served.message()
-    assert served.finished() == set(STEPS[:3])
+    assert set(STEPS[:3]) <= served.finished() <= set(STEPS[:4])  # a step that has begun meanwhile ends
     server.start()
     server.wait()
     assert served.registry()["parents"] == ["RUNNING"]
     seen("message", served.message())
-    seen("kept", "the training that had just ended; the MLflow run stays RUNNING")
+    seen("kept", "the training that had just ended, and a step that had begun; the MLflow run stays RUNNING")
 
 
 def test_server_goes_down_at_the_end(served: Faulty, server: MlflowServer, undisturbed: Faulty, seen: Seen) -> None:
@@ -72,9 +72,10 @@ def test_sqlite_is_locked(faulty: Faulty, undisturbed: Faulty, seen: Seen) -> No
         holder.execute("BEGIN EXCLUSIVE")
         faulty.let_go()
     assert "locked" in faulty.message()
-    assert faulty.finished() == {"probe/mine"}
+    assert "probe/mine" in faulty.finished()
+    assert "register" not in faulty.finished()  # other steps go on while the database is waited for
     seen("message", faulty.message())
-    seen("kept", "the step that had just ended")
+    seen("kept", "every step that had ended; nothing was registered")
     faulty.goes_on_as(undisturbed)
     seen("then", "one MLflow run, one version, the same adapter bytes")
 

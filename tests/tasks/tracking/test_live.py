@@ -1,5 +1,6 @@
 """What MLflow shows of a step's use of the machine while it runs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from flows.runs.live_tracking import LiveTracking
 from tasks.engine.store import StepRun
 from tasks.pipeline import find_step
 from tasks.tracking.connection import connect
+from tasks.tracking.live import SystemMetrics
 from tasks.tracking.runs import nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
+from tests.support.servers.mlflow_server import MlflowServer
 from tests.support.waiting import wait_until
 
 
@@ -41,3 +44,26 @@ def test_the_system_metrics_of_a_training_are_in_its_nested_run(
     runs = connection.client.search_runs([connection.experiment])
     assert {found.info.run_id for found in runs} == {parent, run.info.run_id}
     assert not connection.client.get_run(parent).data.metrics
+
+
+@pytest.mark.server
+def test_a_server_that_is_gone_does_not_hold_up_the_end_of_a_training(
+    finished_run: FinishedRun, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own monitor asks it for minutes."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        server.wait()
+        settings = finished_run.settings.model_copy(
+            update={"tracking": finished_run.settings.tracking.model_copy(update={"uri": server.address})}
+        )
+        parent = open_run(FINGERPRINT, settings, root=project, facts=finished_run.facts)
+        metrics = SystemMetrics(parent, settings, project)
+    finally:
+        server.kill()
+    time.sleep(1)  # the monitor meets the silence
+    began = time.monotonic()
+    metrics.stop()
+    assert time.monotonic() - began < 30
