@@ -111,7 +111,7 @@ def test_the_record_says_what_the_adapter_needs(base: Path, tmp_path: Path) -> N
     ("part", "message"),
     [
         ({"inputs": {"pairs": False}}, r"inputs\.choices"),
-        ({"inputs": {"pairs": None, "choices": True}}, "choices does not fit its shape"),
+        ({"inputs": {"pairs": None, "choices": True}}, "choices does not fit its problem type"),
         ({"base": {"quantization": "int5"}}, r"base\.quantization"),
         ({"inputs": None}, "inputs"),
     ],

@@ -113,7 +113,7 @@ def test_a_record_from_before_there_were_shapes_is_of_a_classification(tmp_path)
     record = json.loads(path.read_text())
     del record["shape"], record["sha256"]
     path.write_text(json.dumps({**record, "sha256": sha256_json(record)}))
-    assert Adapter.load(tmp_path / "adapter").shape.name == "classification"
+    assert Adapter.load(tmp_path / "adapter").problem_type.name == "classification"
     assert Predictor(tmp_path / "adapter", base=base).predict(["fine"])[0]["label"] in ("bad", "so-so", "good")
 
 

@@ -162,7 +162,7 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
         for row, values, choices in zip(answered, evaluated, rows.choices, strict=True):
             np.testing.assert_allclose(row["probabilities"], values[: len(choices)], atol=1e-5)
             assert row["choice"] == choices[int(values.argmax())]
-    assert Adapter.load(folder).shape.to_json() == predictor.classifier.problem_type.to_json()
+    assert Adapter.load(folder).problem_type.to_json() == predictor.classifier.problem_type.to_json()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
                 "train": settings.train.model_copy(update={"objective": objective}),
             }
         )
-        return open_session(changed, PreparedData.from_folder(prepared)).shape.name
+        return open_session(changed, PreparedData.from_folder(prepared)).problem_type.name
 
     assert shape_under("auto") == shape_under("language_model", "candidates") == "candidates"
     assert shape_under("auto", "language_model") == "language_model"

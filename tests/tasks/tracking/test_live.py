@@ -50,8 +50,9 @@ def test_the_system_metrics_of_a_training_are_in_its_nested_run(
 def test_a_server_that_is_gone_does_not_hold_up_the_end_of_a_training(
     finished_run: FinishedRun, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow's own monitor asks it for minutes."""
+    """MLflow's own monitor asks it for minutes (here for one, so that the test leaves nothing behind for long)."""
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     server = MlflowServer(tmp_path)
     server.start()
     try:
