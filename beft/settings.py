@@ -221,8 +221,19 @@ class EvaluateSettings(Section):
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(10_000, ge=100, le=1_000_000, description="bootstrap resamples")
-    batch_size: int = Field(16, ge=1, le=4096, description="rows computed at once; a GPU likes more, a CPU not")
+    batch_tokens: int | None = Field(
+        None, ge=1, description="tokens computed at once, padding counted; None: what suits the device"
+    )
     max_new_tokens: int = Field(32, ge=1, le=4096, description="tokens of a generated answer at most")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, values: Any) -> Any:
+        """``batch_size`` counted rows: settings that were written then are read for ever."""
+        if not isinstance(values, Mapping) or "batch_size" not in values:
+            return values
+        log.warning("the setting evaluate.batch_size is now evaluate.batch_tokens, which counts tokens; it is left out")
+        return {name: value for name, value in values.items() if name != "batch_size"}
 
 
 class MergeSettings(Section):

@@ -25,7 +25,7 @@ CLONE = "tests/end_to_end/test_clone.py"
 ADAPT = "tests/flows/test_adapt.py"
 REPRODUCE = "tests/flows/test_reproduce.py"
 PROMOTE = "tests/flows/test_promote.py"
-NON_TRAINING_SECTIONS = {
+TESTED_ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
     "make environment": ".ci/run",
@@ -91,8 +91,8 @@ def test_the_readme_is_short() -> None:
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:
-    assert set(NON_TRAINING_SECTIONS) <= set(commands()), "a command is listed that no page has"
-    for command, where in NON_TRAINING_SECTIONS.items():
+    assert set(TESTED_ELSEWHERE) <= set(commands()), "a command is listed that no page has"
+    for command, where in TESTED_ELSEWHERE.items():
         path, _, name = where.partition("::")
         if name:
             assert name in functions(ROOT / path), where
@@ -177,9 +177,7 @@ def test_the_commands_run_as_they_are_written(
 ) -> None:
     """In the order of the pages, in one process: what a shell does with them is done here."""
     monkeypatch.chdir(workspace)
-    here = [
-        command for command in commands() if command not in NON_TRAINING_SECTIONS and command != ". .venv/bin/activate"
-    ]
+    here = [command for command in commands() if command not in TESTED_ELSEWHERE and command != ". .venv/bin/activate"]
     assert len(here) >= 14
     for command in here:
         before, pipe, last = command.rpartition(" | ")

@@ -12,7 +12,7 @@ def load_predictor(
     base: Path | str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "fp32",
-    batch_size: int = 64,
+    batch_tokens: int | None = None,
 ) -> Predictor:
     """Load a saved adapter on its base, ready to predict.
 
@@ -22,7 +22,7 @@ def load_predictor(
             was a local folder must be named. Its hash is checked either way.
         device: ``"auto"``: the GPU where there is one.
         precision: ``"auto"``: as in training.
-        batch_size: Texts computed at once.
+        batch_tokens: Tokens computed at once, padding counted; None: what suits the device.
 
     Returns:
         The predictor: ``predict(texts)`` gives a record a text, in their order. It may be called from any thread.
@@ -37,4 +37,4 @@ def load_predictor(
         >>> sorted(answer)
         ['label', 'probabilities']
     """
-    return Predictor(folder, base=base, device=device, precision=precision, batch_size=batch_size)
+    return Predictor(folder, base=base, device=device, precision=precision, batch_tokens=batch_tokens)

@@ -54,8 +54,8 @@ def cheap_baselines(
         features: dict[str, Floats] = {}
         for split, part in texts.items():
             log.info("evaluate: frozen features of %d %s prompts", len(part), split)
-            size = session.settings.evaluate.batch_size
-            of_split = extract_features(session.classifier, part.encoded, "pooled", batch_size=size)
+            tokens = session.settings.evaluate.batch_tokens
+            of_split = extract_features(session.classifier, part.encoded, "pooled", batch_tokens=tokens)
             features[split] = of_split.double().numpy()
         fitted = fit_linear(session, features, texts, problem_type=Classification())
         _add(found, LINEAR, session, fitted, Classification(), features, texts)
@@ -71,8 +71,8 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
     features = {}
     for split, part in rows.items():
         log.info("evaluate: frozen features of %d %s rows", len(part), split)
-        size = session.settings.evaluate.batch_size
-        features[split] = frozen_features(session.classifier, part.encoded, batch_size=size)
+        tokens = session.settings.evaluate.batch_tokens
+        features[split] = frozen_features(session.classifier, part.encoded, batch_tokens=tokens)
     pooled = {split: of_split.pooled for split, of_split in features.items()}
     seen = {split: of_split.head for split, of_split in features.items()}
     if HEAD_ONLY in wanted:

@@ -119,9 +119,9 @@ class Common:
             parts: dict[str, LabelledRows] = {"train": self.sample.train, **self.rows}
             if self.sample.dev is not None:
                 parts["dev"] = self.sample.dev
-            size = self.settings.evaluate.batch_size
+            tokens = self.settings.evaluate.batch_tokens
             found = {
-                name: extract_features(self.classifier, rows.encoded, kind, batch_size=size).double().numpy()
+                name: extract_features(self.classifier, rows.encoded, kind, batch_tokens=tokens).double().numpy()
                 for name, rows in parts.items()
             }
             self._features[kind] = found, time.perf_counter() - began
@@ -129,8 +129,8 @@ class Common:
 
     def predict(self) -> dict[str, Predictions]:
         """What the classifier, with whatever is attached to it, predicts on every split."""
-        size = self.settings.evaluate.batch_size
-        return {split: predict_rows(self.classifier, rows, batch_size=size) for split, rows in self.rows.items()}
+        tokens = self.settings.evaluate.batch_tokens
+        return {split: predict_rows(self.classifier, rows, batch_tokens=tokens) for split, rows in self.rows.items()}
 
     def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, MetricScore]]:
         """Split -> metric of the dataset -> its value with an interval over the rows."""

@@ -49,7 +49,7 @@ def predict_in_context(common: Common, requested: MethodRun) -> MethodResult:
     dev = None
     for split, rows in parts.items():
         behind, count = with_demonstrations(problem_type, classifier.tokenizer, rows, shown, session.max_length)
-        found = predict_rows(classifier, behind, batch_size=common.settings.evaluate.batch_size)
+        found = predict_rows(classifier, behind, batch_tokens=common.settings.evaluate.batch_tokens)
         counts[split] = {
             "mean": float(np.mean(count)),
             "least": int(np.min(count)),
@@ -92,7 +92,7 @@ def _dev(common: Common) -> float | None:
     rows = common.sample.dev
     if rows is None:
         return None
-    found = predict_rows(common.classifier, rows, batch_size=common.settings.evaluate.batch_size)
+    found = predict_rows(common.classifier, rows, batch_tokens=common.settings.evaluate.batch_tokens)
     return score_rows(common.sample.metric, found, rows)
 
 

@@ -124,6 +124,19 @@ def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]
         yield order[start : start + batch_size]
 
 
+def token_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """Rows in batches of like length, longest first: as many as make up a number of tokens, padding counted.
+
+    A row that is longer than this is a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, tokens // int(lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
 def parts_of_like_length(lengths: np.ndarray, *, min_rows: int, max_rows: int | None = None) -> list[np.ndarray]:
     """Divide the rows of one step so that under a tenth of what is computed is padding.
 

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beft.encoding.tokenization import Encoded, sorted_batches
+from beft.encoding.tokenization import Encoded, token_batches
+from beft.inference.batching import tokens_at_once
 from beft.inference.predictions import sequence_outputs
 from beft.models.classifier import Batch, Classifier
 from beft.process_state import with_own_threads
@@ -25,16 +26,18 @@ class FrozenFeatures:
     head: Floats
 
 
-def frozen_features(classifier: Classifier, encoded: Encoded, *, batch_size: int = 64) -> FrozenFeatures:
+def frozen_features(classifier: Classifier, encoded: Encoded, *, batch_tokens: int | None = None) -> FrozenFeatures:
     """Both kinds of features; where the head sees the mean they are the same, and the base runs once."""
-    pooled = extract_features(classifier, encoded, "pooled", batch_size=batch_size).double().numpy()
+    pooled = extract_features(classifier, encoded, "pooled", batch_tokens=batch_tokens).double().numpy()
     if classifier.pooling == "mean":
         return FrozenFeatures(pooled, pooled)
-    return FrozenFeatures(pooled, extract_features(classifier, encoded, "head", batch_size=batch_size).double().numpy())
+    return FrozenFeatures(
+        pooled, extract_features(classifier, encoded, "head", batch_tokens=batch_tokens).double().numpy()
+    )
 
 
 def extract_features(
-    classifier: Classifier, encoded: Encoded, kind: Literal["pooled", "head"], *, batch_size: int = 64
+    classifier: Classifier, encoded: Encoded, kind: Literal["pooled", "head"], *, batch_tokens: int | None = None
 ) -> Tensor:
     """Frozen features of every row, fp32, [rows, width].
 
@@ -42,21 +45,23 @@ def extract_features(
         kind: ``pooled`` is the mean of the last hidden states, ``head`` what the head's output layer sees.
     """
     compute = classifier.pooled if kind == "pooled" else classifier.head_features
-    return _over_rows(classifier, encoded, compute, batch_size)
+    return _over_rows(classifier, encoded, compute, batch_tokens)
 
 
-def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_size: int = 64) -> Tensor:
+def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_tokens: int | None = None) -> Tensor:
     """The classes' probabilities of every row, fp32, [rows, labels], in the rows' own order."""
-    [outputs] = sequence_outputs(classifier, encoded, batch_size=batch_size)
+    [outputs] = sequence_outputs(classifier, encoded, batch_tokens=batch_tokens)
     return torch.softmax(outputs, -1).float()
 
 
 @with_own_threads
 @torch.no_grad()
-def _over_rows(classifier: Classifier, encoded: Encoded, compute: Callable[[Batch], Tensor], batch_size: int) -> Tensor:
+def _over_rows(
+    classifier: Classifier, encoded: Encoded, compute: Callable[[Batch], Tensor], batch_tokens: int | None
+) -> Tensor:
     classifier.eval()
     result: Tensor | None = None
-    for rows in sorted_batches(encoded.lengths, batch_size):
+    for rows in token_batches(encoded.lengths, tokens_at_once(classifier, batch_tokens)):
         values = compute(encoded.batch(rows, classifier.device)).float().cpu()
         if result is None:
             result = torch.empty(len(encoded), values.shape[1])

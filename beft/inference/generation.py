@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from beft.encoding.tokenization import TOKENIZING, Encoded, sorted_batches
+from beft.encoding.tokenization import TOKENIZING, Encoded, token_batches
+from beft.inference.batching import tokens_at_once
 from beft.models.classifier import Classifier
 from beft.problems.problem_type import BETWEEN_SPANS
 from beft.process_state import with_own_threads
@@ -23,7 +24,7 @@ def generate_answers(
     prompts: Encoded,
     *,
     max_new_tokens: int,
-    batch_size: int = 16,
+    batch_tokens: int | None = None,
     runs: Sequence[int] = (0,),
     choose: Choose | None = None,
 ) -> list[list[str | None]]:
@@ -32,7 +33,7 @@ def generate_answers(
     Args:
         prompts: Padded on the left.
         max_new_tokens: Tokens of an answer at most.
-        batch_size: Prompts continued at once, those of all runs counted.
+        batch_tokens: Tokens computed at once, answers, padding and all runs counted; None: what suits the device.
         runs: Numbers of the vectors of an attached bank.
         choose: The bank's; None where it has but one vector, or there is none.
 
@@ -54,7 +55,8 @@ def generate_answers(
     )
     found: list[list[str | None]] = [[None] * len(prompts) for _ in runs]
     of_rows = torch.tensor(list(runs))
-    for batch in sorted_batches(prompts.lengths, max(1, batch_size // len(runs))):
+    tokens_of_run = tokens_at_once(classifier, batch_tokens, len(runs))
+    for batch in token_batches(prompts.lengths + max_new_tokens, tokens_of_run):
         if choose is not None:
             choose(of_rows.repeat_interleave(len(batch)))
         tensors = prompts.batch(np.tile(batch, len(runs)), classifier.device)

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.encoding.tokenization import Encoded, sorted_batches
+from beft.encoding.tokenization import Encoded, token_batches
+from beft.inference.batching import tokens_at_once
 from beft.inference.generation import Choose, generate_answers
 from beft.inference.runs import Metric
 from beft.metrics.registry import known_metric, score_predictions
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-
-_EVALUATED_AT_ONCE = 64
 
 
 @with_own_threads
@@ -23,21 +22,21 @@ def sequence_outputs(
     classifier: Classifier,
     encoded: Encoded,
     *,
-    batch_size: int = _EVALUATED_AT_ONCE,
+    batch_tokens: int | None = None,
     runs: Sequence[int] = (0,),
     choose: Choose | None = None,
 ) -> Tensor:
     """The outputs of every sequence under every run, fp64, [runs, sequences, outputs], in the sequences' own order.
 
     Args:
-        batch_size: Sequences computed at once, those of all runs counted.
+        batch_tokens: Tokens computed at once, padding and all runs counted; None: what suits the device.
         runs: Numbers of the vectors of an attached bank.
         choose: The bank's; None where it has but one vector, or there is none.
     """
     classifier.eval()
     found: Tensor | None = None
     of_rows = torch.tensor(list(runs))
-    for batch in sorted_batches(encoded.lengths, max(1, batch_size // len(runs))):
+    for batch in token_batches(encoded.lengths, tokens_at_once(classifier, batch_tokens, len(runs))):
         if choose is not None:
             choose(of_rows.repeat_interleave(len(batch)))
         outputs = classifier(encoded.batch(np.tile(batch, len(runs)), classifier.device)).double().cpu()
@@ -55,12 +54,12 @@ def measure_runs(
     metric: Metric,
     runs: Sequence[int] = (0,),
     *,
-    batch_size: int = _EVALUATED_AT_ONCE,
+    batch_tokens: int | None = None,
     choose: Choose | None = None,
 ) -> list[dict[str, float]]:
     """Dev loss and dev metric of some runs over labelled rows; the other arguments are those of the outputs."""
-    outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size, runs=runs, choose=choose)
-    predictions = _predictions(classifier, rows, outputs, batch_size, runs, choose)
+    outputs = sequence_outputs(classifier, rows.encoded, batch_tokens=batch_tokens, runs=runs, choose=choose)
+    predictions = _predictions(classifier, rows, outputs, batch_tokens, runs, choose)
     every = np.arange(len(rows))
     return [
         {
@@ -71,19 +70,19 @@ def measure_runs(
     ]
 
 
-def predict_rows(classifier: Classifier, rows: LabelledRows, *, batch_size: int = _EVALUATED_AT_ONCE) -> Predictions:
+def predict_rows(classifier: Classifier, rows: LabelledRows, *, batch_tokens: int | None = None) -> Predictions:
     """What is predicted for every example, in the form of the metrics: probabilities, values or texts."""
     outputs = None
     if not classifier.problem_type.generates:
-        outputs = sequence_outputs(classifier, rows.encoded, batch_size=batch_size)
-    return _predictions(classifier, rows, outputs, batch_size, (0,), None)[0]
+        outputs = sequence_outputs(classifier, rows.encoded, batch_tokens=batch_tokens)
+    return _predictions(classifier, rows, outputs, batch_tokens, (0,), None)[0]
 
 
 def _predictions(
     classifier: Classifier,
     rows: LabelledRows,
     outputs: Tensor | None,
-    batch_size: int,
+    batch_tokens: int | None,
     runs: Sequence[int],
     choose: Choose | None,
 ) -> list[Predictions]:
@@ -96,7 +95,7 @@ def _predictions(
         classifier,
         rows.prompts,
         max_new_tokens=problem_type.new_tokens,
-        batch_size=batch_size,
+        batch_tokens=batch_tokens,
         runs=runs,
         choose=choose,
     )

@@ -104,7 +104,7 @@ class Predictor:
             is checked either way.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32``, ``bf16``, ``fp64``, or ``auto`` as in training.
-        batch_size: Rows computed at once.
+        batch_tokens: Tokens computed at once, padding counted; None: what suits the device.
 
     Raises:
         InputError: The adapter or the base cannot be read, or they do not belong together.
@@ -117,11 +117,11 @@ class Predictor:
         base: Path | str | None = None,
         device: str = "auto",
         precision: str = "fp32",
-        batch_size: int = 64,
+        batch_tokens: int | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-        self.batch_size = batch_size
+        if batch_tokens is not None and batch_tokens < 1:
+            raise InputError(f"batch_tokens is {batch_tokens}; it must be at least 1")
+        self.batch_tokens = batch_tokens
         self._lock = threading.Lock()
         self.adapter = Adapter.load(Path(folder))
         self.compute = replace(_compute(device, precision), quantization=self.adapter.quantization or "none")
@@ -207,17 +207,17 @@ class Predictor:
             return self._answer(_Questions(texts, pairs, choices), first_row)
 
     def _answer(self, question: "_Questions", first_row: int) -> Answer:
-        problem_type, batch_size, choices = self.adapter.problem_type, self.batch_size, question.choices
+        problem_type, batch_tokens, choices = self.adapter.problem_type, self.batch_tokens, question.choices
         if isinstance(problem_type, LanguageModeling) and problem_type.generates:
             prompts = problem_type.to_continue(self.classifier.tokenizer, question, self.adapter.max_length)
             check_token_ids(self.classifier.tokenizer, self.classifier.model, prompts)
             [found] = generate_answers(
-                self.classifier, prompts, max_new_tokens=problem_type.new_tokens, batch_size=batch_size
+                self.classifier, prompts, max_new_tokens=problem_type.new_tokens, batch_tokens=batch_tokens
             )
             _check_none_lost([answer is None for answer in found], self.compute, first_row)
             return Answer(self.labels, [answer for answer in found if answer is not None], prompts.truncated)
         rows = self.classifier.examples(question, self.adapter.max_length)
-        predicted = predict_rows(self.classifier, rows, batch_size=batch_size)
+        predicted = predict_rows(self.classifier, rows, batch_tokens=batch_tokens)
         assert not isinstance(predicted, list)  # nothing is generated here
         _check_none_lost([not np.isfinite(of_row).all() for of_row in predicted], self.compute, first_row)
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)

@@ -99,6 +99,6 @@ def _measured(session: Session, rows: LabelledRows, adapter: Adapter) -> tuple[f
     """The metric, and the mean loss of an example."""
     with adapter.attached(session.classifier):
         metric = DevMetric(session.metric, rows)
-        batch_size = session.settings.evaluate.batch_size
-        [found] = measure_runs(session.classifier, rows, metric, batch_size=batch_size)
+        batch_tokens = session.settings.evaluate.batch_tokens
+        [found] = measure_runs(session.classifier, rows, metric, batch_tokens=batch_tokens)
     return found["dev_metric"], found["dev_loss"]

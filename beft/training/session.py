@@ -113,7 +113,7 @@ class Session:
         Returns:
             Probabilities [rows, labels or choices], values [rows], or texts.
         """
-        found = predict_rows(self.classifier, rows, batch_size=self.settings.evaluate.batch_size)
+        found = predict_rows(self.classifier, rows, batch_tokens=self.settings.evaluate.batch_tokens)
         return as_metric_takes(self.metric, found, rows)
 
     def probe(self, *, checkpoints: Path | None = None, progress: Progress = log.info) -> Probe:

@@ -1,6 +1,7 @@
 """Batches: every row once, hardly any padding, the same on every machine."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from beft.comparison.demonstrations import with_demonstrations
 from beft.datasets.prepared import Rows
-from beft.encoding.tokenization import TOKENIZING, Encoded, parts_of_like_length, sorted_batches, training_batches
+from beft.encoding.tokenization import (
+    TOKENIZING,
+    Encoded,
+    parts_of_like_length,
+    sorted_batches,
+    token_batches,
+    training_batches,
+)
 from beft.models.tokenizer_facts import tokenizer_facts
 from beft.problems.candidates import Candidates
 from tests.support.shapes import PROMPT, letter_tokenizer
@@ -31,6 +39,18 @@ def test_every_row_is_in_one_batch(lengths, batch_size, seed, epoch):
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
         assert len(batches) == -(-len(lengths) // batch_size)
         assert max(map(len, batches)) <= batch_size
+
+
+@given(lengths=st.lists(st.integers(1, 128), min_size=1, max_size=300), tokens=st.integers(1, 3000))
+def test_batches_of_tokens_are_as_large_as_they_may_be(lengths, tokens):
+    lengths = np.array(lengths)
+    batches = list(token_batches(lengths, tokens))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch, after in itertools.zip_longest(batches, batches[1:]):
+        longest = int(lengths[batch].max())
+        assert len(batch) == 1 or len(batch) * longest <= tokens
+        assert after is None or (len(batch) + 1) * longest > tokens
+        assert after is None or lengths[batch].min() >= lengths[after].max()
 
 
 def test_padding_is_under_a_tenth_of_the_tokens():

@@ -67,7 +67,7 @@ def opened(base: Path) -> Classifier:
 
 def answers(classifier: Classifier) -> list[str]:
     prompts = encode_prompts(classifier.tokenizer, PROMPTS, max_length=32, room=NEW_TOKENS)
-    [found] = generate_answers(classifier, prompts, max_new_tokens=NEW_TOKENS, batch_size=4)
+    [found] = generate_answers(classifier, prompts, max_new_tokens=NEW_TOKENS, batch_tokens=60)
     return found
 
 

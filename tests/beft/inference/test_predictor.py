@@ -34,7 +34,7 @@ def folders(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
 def predictor(folders: tuple[Path, Path]) -> Predictor:
     """A predictor of batches of two."""
     base, adapter = folders
-    return Predictor(adapter, base=base, device="cpu", batch_size=2)
+    return Predictor(adapter, base=base, device="cpu", batch_tokens=20)
 
 
 def alone(folders: tuple[Path, Path], text: str, pair: str | None = None) -> torch.Tensor:
@@ -139,7 +139,7 @@ def test_what_is_asked_for_wrongly_is_named(folders: tuple[Path, Path]) -> None:
     for wrong, message in (
         ({"precision": "fp31"}, "Did you mean 'fp32'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"batch_tokens": 0}, "at least 1"),
     ):
         with pytest.raises(InputError, match=message):
             Predictor(adapter, base=base, **wrong)  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ PROBLEM_TYPES: dict[str, tuple[ProblemType, tuple[str, ...]]] = {
 def test_eight_threads_get_what_each_gets_alone(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     shape, labels = PROBLEM_TYPES[name]
     base, adapter = save_adapter(tiny, tmp_path, shape, labels)
-    predictor = Predictor(adapter, base=base, device="cpu", batch_size=2)
+    predictor = Predictor(adapter, base=base, device="cpu", batch_tokens=20)
     questions = texts_of(WORDS) if shape.has_head else texts_of(LETTERS, separator="")
     check_same(questions, predictor.predict)
 

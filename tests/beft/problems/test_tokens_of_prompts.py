@@ -125,7 +125,7 @@ def test_generated_answers_are_those_of_a_folded_copy(family):
     generator = torch.Generator().manual_seed(0)
     deltas = {site: torch.randn(2, site.width, generator=generator, dtype=torch.float64) for site in sites}
     axes = {site.module: 0 for site in sites}
-    how = {"max_new_tokens": 5, "batch_size": 6}
+    how = {"max_new_tokens": 5, "batch_tokens": 120}
     with Bank(model, deltas, axes=axes) as bank:
         together = generate_answers(language_model, prompts, runs=(0, 1), choose=bank.choose, **how)
     assert len({text for texts in together for text in texts}) > 4, "they must have something to differ in"

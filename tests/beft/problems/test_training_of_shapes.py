@@ -168,7 +168,7 @@ def test_fisher_information_is_that_of_single_examples(toy):
 
 
 def test_predictions_do_not_depend_on_the_batch(toy):
-    many = predict_rows(toy.classifier, toy.dev, batch_size=64)
-    one = predict_rows(toy.classifier, toy.dev, batch_size=1)
+    many = predict_rows(toy.classifier, toy.dev)
+    one = predict_rows(toy.classifier, toy.dev, batch_tokens=1)
     assert many == one if isinstance(many, list) else np.allclose(many, one, atol=1e-12)
     assert len(many) == len(toy.dev)

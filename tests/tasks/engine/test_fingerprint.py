@@ -198,6 +198,10 @@ def test_every_library_that_a_computing_step_imports_is_in_its_fingerprint(name:
     assert not absent
 
 
+def test_the_library_by_which_transformers_loads_a_base_onto_a_gpu_is_in_it_too() -> None:
+    assert "accelerate" in module.LIBRARIES  # nobody imports it but transformers
+
+
 def test_libraries_of_some_bases_count_for_those_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "plain" / "config.json", "{}")
     write_text(tmp_path / "plain" / "model.safetensors", "")

@@ -305,7 +305,7 @@ def test_a_moved_project_finds_its_files(finished_run: FinishedRun, logged: tupl
     assert "data" in {file.path for file in original.list_artifacts(parent)}
 
 
-NON_TRAINING_SECTIONS = """
+WRITE_UNDER_ANOTHER_PATH = """
 import sys
 from pathlib import Path
 from tasks.tracking.connection import connect
@@ -330,7 +330,7 @@ def test_a_folder_seen_under_another_path_keeps_its_addresses(project: Path, tmp
     connection.client.log_text(run, "from here", "note.txt")
     mounts = 'mount --bind "$1" "$2" && mount -t tmpfs none "$1" && exec "$3" -c "$4" "$2" "$5"'
     done = subprocess.run(
-        [*view, "sh", "-c", mounts, "sh", str(project), str(other), sys.executable, NON_TRAINING_SECTIONS, run],
+        [*view, "sh", "-c", mounts, "sh", str(project), str(other), sys.executable, WRITE_UNDER_ANOTHER_PATH, run],
         cwd=PROJECT,
         capture_output=True,
         text=True,
