@@ -71,7 +71,7 @@ def adapt_dataset(run: AdaptRun, prepared: Done) -> list[Done]:
 def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str, Any]:
     """Run the flow in this process and show on the terminal what came of it.
 
-    What can be known to be wrong is found out before Prefect starts its temporary server, which takes ten seconds.
+    What can be known to be wrong is found out while Prefect's temporary server, which takes ten seconds, starts.
 
     Args:
         root: The folder to work in; None: the current one. It must be the current one where it is given.
@@ -81,10 +81,13 @@ def run_adapt(settings: PipelineSettings, root: Path | None = None) -> dict[str,
         BeftError: A step failed, or another run is going on here.
     """
     workspace = Workspace((root or Path.cwd()).resolve())
-    check_settings(settings, workspace.root)
-    with workspace.locked():
-        pass
-    with at_server():
+
+    def check() -> None:
+        check_settings(settings, workspace.root)
+        with workspace.locked():
+            pass
+
+    with at_server(check):
         record = adapt(settings)
     show(record, settings, workspace.root)
     return record

@@ -1,6 +1,6 @@
 """The Prefect server that is named: its address, whether it answers, and what is said where it does not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from beft.errors import BeftError
@@ -28,21 +28,25 @@ def server_address() -> str:
 
 
 @contextmanager
-def at_server() -> Iterator[None]:
+def at_server(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Run a flow in the block: at the server that is named, which must answer, or at a temporary one.
+
+    Args:
+        check: What is to be known before the flow starts. It is called while a temporary server comes up, and ends
+            it where it raises.
 
     Raises:
         BeftError: It does not answer, at the start or when something of Prefect's own failed.
     """
     address = _named()
+    if not address:
+        _start_temporary(check)
+    else:
+        check()
     if address and (reason := _silent(address)):
         raise BeftError(
             f"{_no_answer(address, reason)}; start it, or leave PREFECT_API_URL empty to run with a temporary one"
         )
-    if not address:
-        from flows.servers.temporary_server import TemporaryServer
-
-        TemporaryServer().start()
     try:
         yield
     except BeftError:
@@ -54,6 +58,19 @@ def at_server() -> Iterator[None]:
             f"{_no_answer(address, reason)} any more; when it does, start the run again, and it goes on with what is "
             "finished"
         ) from error
+
+
+def _start_temporary(check: Callable[[], None]) -> None:
+    from flows.servers.temporary_server import TemporaryServer
+
+    server = TemporaryServer()
+    server.launch()
+    try:
+        check()
+    except BaseException:
+        server.stop()
+        raise
+    server.start()
 
 
 def _named() -> str:

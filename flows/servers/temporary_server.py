@@ -28,7 +28,14 @@ _ENVIRONMENT = {
 class TemporaryServer(SubprocessASGIServer):
     """The one that Prefect finds started when a flow asks for it; ended when the interpreter ends."""
 
+    def launch(self) -> None:
+        """Start its process, which takes ten seconds until it answers; ``start`` waits for it."""
+        self.port = self.port or self.find_available_port()
+        self.server_process = self._run_uvicorn_command()
+
     def _run_uvicorn_command(self) -> "subprocess.Popen[Any]":
+        if self.server_process is not None and self.server_process.poll() is None:
+            return self.server_process
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
             [sys.executable, "-m", "flows.servers.temporary_server", str(os.getpid()), str(self.port)],
