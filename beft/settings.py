@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from beft.commands import own_command
 from beft.errors import InputError, SettingsError
 from beft.files import expanded, is_unicode
+from beft.limits import usable_cores
 from beft.names import unknown_name
 from beft.registry import OneOf, method_names
 from beft.yaml_text import parse_yaml
@@ -39,6 +40,12 @@ Pooling = Literal["model", "mean", "cls", "max", "last_token", "weighted_mean", 
 MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
+def threads_of_a_step(datasets: int) -> int:
+    """The CPU threads of a step where none are named: what is left of two or three cores by sharing computes slowly."""
+    cores = usable_cores()
+    return min(cores, max(2, cores // datasets), 256)
+
+
 class Section(BaseModel):
     """A part of the settings: unknown names are errors, values do not change."""
 
@@ -57,7 +64,13 @@ class BaseSettings(Section):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="auto: bf16 where the device computes it fast (AMX, AVX512-bf16, GPU), else fp32"
     )
-    threads: int = Field(2, ge=1, le=256, description="CPU threads; stored with the adapter, never inherited")
+    threads: int = Field(
+        default_factory=lambda: threads_of_a_step(1),
+        ge=1,
+        le=256,
+        description="CPU threads of a step, stored with the adapter; auto: all cores, or, from four cores on, an equal "
+        "share for each dataset",
+    )
     quantization: Quantization = Field(
         "none",
         description="int8, int4: the base's linear layers are kept in so many bits (needs beft[quantization]); a base "
@@ -68,6 +81,11 @@ class BaseSettings(Section):
         description="auto: a base larger than one GPU is spread over all of them, then memory, then disk",
     )
     add_biases: bool = Field(False, description="add zero biases to projections of the base that have none")
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _resolve_threads(cls, value: Any) -> Any:
+        return threads_of_a_step(1) if value == "auto" else value
 
     @field_validator("source")
     @classmethod
@@ -270,6 +288,17 @@ class Settings(Section):
     train: TargetSettings = TargetSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     merge: MergeSettings = MergeSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_threads(cls, values: Any) -> Any:
+        """``base.threads: auto`` follows from the cores and the datasets; from here on it is a number."""
+        if not isinstance(values, Mapping):
+            return values
+        base, datasets = values.get("base", {}), values.get("datasets", {})
+        if not isinstance(base, Mapping) or not isinstance(datasets, Mapping) or base.get("threads", "auto") != "auto":
+            return values
+        return {**values, "base": {**base, "threads": threads_of_a_step(max(1, len(datasets)))}}
 
     @model_validator(mode="after")
     def _rates_need_dev(self) -> Self:

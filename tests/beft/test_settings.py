@@ -1,8 +1,10 @@
-"""Settings that were written by an older version are read."""
+"""Settings that were written by an older version are read; ``auto`` becomes a number."""
 
 import pytest
 
-from beft.settings import Settings
+from beft.errors import SettingsError
+from beft.settings import BaseSettings, Settings
+from tasks.settings import PipelineSettings
 
 
 def test_an_old_name_is_read_and_the_new_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -14,3 +16,42 @@ def test_an_old_name_is_read_and_the_new_one_is_named(caplog: pytest.LogCaptureF
 def test_the_new_name_wins() -> None:
     settings = Settings.from_mapping({"train": {"rows_at_once": 4, "micro_batch_size": 8}})
     assert settings.train.micro_batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("cores", "datasets", "threads"),
+    [
+        (1, 1, 1),
+        (1, 2, 1),
+        (2, 1, 2),
+        (2, 2, 2),
+        (3, 2, 2),
+        (4, 2, 2),
+        (16, 1, 16),
+        (16, 2, 8),
+        (16, 40, 2),
+        (999, 1, 256),
+    ],
+)
+def test_threads_follow_from_the_cores_and_the_datasets(
+    cores: int, datasets: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beft.settings.usable_cores", lambda: cores)
+    named = {f"set_{number}": {} for number in range(datasets)}
+    for base in ({"base": {"threads": "auto"}}, {"base": {}}, {}):
+        settings = PipelineSettings.from_mapping({"datasets": named, **base})
+        assert settings.base.threads == threads
+        assert PipelineSettings.from_mapping(settings.model_dump(mode="json")) == settings
+    assert Settings.from_mapping({"datasets": named, "base": {"threads": 3}}).base.threads == 3
+    assert BaseSettings(threads="auto").threads == min(cores, 256)  # type: ignore[arg-type]
+
+
+def test_threads_are_a_number_or_auto() -> None:
+    with pytest.raises(SettingsError, match=r"base.threads"):
+        Settings.from_mapping({"base": {"threads": "many"}})
+
+
+def test_rows_of_a_batch_were_counted_before_tokens_were(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.from_mapping({"evaluate": {"batch_size": 16, "resamples": 100}})
+    assert (settings.evaluate.batch_tokens, settings.evaluate.resamples) == (None, 100)
+    assert "evaluate.batch_tokens" in caplog.text

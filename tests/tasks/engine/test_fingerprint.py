@@ -176,7 +176,19 @@ def test_what_a_step_computes_with_is_resolved() -> None:
 
 
 NO_NUMBERS = {
-    *("pydantic", "pydantic-core", "pyyaml", "typer", "rich", "tqdm", "psutil", "matplotlib", "jinja2", "markupsafe"),
+    *(
+        "pydantic",
+        "pydantic-core",
+        "pyyaml",
+        "typer",
+        "rich",
+        "tabulate",
+        "tqdm",
+        "psutil",
+        "matplotlib",
+        "jinja2",
+        "markupsafe",
+    ),
     *("huggingface-hub", "datasets", "pyarrow", "pandas"),  # what they read is hashed itself
     *("evaluate", "threadpoolctl"),  # collects what scikit-learn and scipy compute; keeps threads that are set
 }
