@@ -272,6 +272,7 @@ def killed(root: Path, prefect_server: None) -> Iterator[Path]:
     with working(root, log) as worker:
         run = started(root, train__epochs=EPOCHS)
         wait_until(lambda: f"value: epoch 2/{EPOCHS}" in log.read_text(), 300, log=log)
+        wait_until(lambda: 1 in epochs_shown(root, nested(root)["mine/target"]), 60, log=log)  # it follows the log
         for process in reversed([*psutil.Process(worker.pid).children(recursive=True), worker]):
             process.send_signal(signal.SIGKILL)
     assert state_of(run).is_running()  # nobody has told the server
