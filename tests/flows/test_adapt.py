@@ -30,7 +30,7 @@ from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-EPOCHS = 60
+EPOCHS = 200
 SECRET = "never-in-a-file-5e"
 QUICK = {
     "probe": {"epochs": 2, "learning_rate": 0.01},
