@@ -88,7 +88,7 @@ def test_texts_are_never_taken_for_places_of_the_prompt():
 @pytest.mark.parametrize("family", ["gpt2", "opt", "qwen2", "llama"])
 def test_scores_are_mean_log_likelihoods_of_the_whole_logits(family):
     toy = task("candidates", family=family, rows=6)
-    [found] = sequence_outputs(toy.classifier, toy.train.encoded, batch_size=5)
+    [found] = sequence_outputs(toy.classifier, toy.train.encoded, batch_tokens=60)
     with torch.no_grad():
         expected = [
             float(answer_score(toy.classifier.model, *of_sequence))
