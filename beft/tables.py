@@ -251,12 +251,17 @@ class Table:
 
 def text_columns(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns of plain text, numbers to the right, as wide as they are."""
-    from tabulate import tabulate
-
     cells = [[str(cell) for cell in row] for row in rows]
-    align = ["right" if all(_is_number(row[at]) for row in cells) else "left" for at in range(len(headers))]
-    plain = tabulate(cells, list(headers), tablefmt="plain", colalign=align if cells else None, disable_numparse=True)
-    return "\n".join(line.rstrip() for line in plain.split("\n"))
+    widths = [max(len(row[at]) for row in [list(headers), *cells]) for at in range(len(headers))]
+    right = [bool(rows) and all(_is_number(row[at]) for row in cells) for at in range(len(headers))]
+    lines = []
+    for row in [list(headers), *cells]:
+        texts = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(texts).rstrip())
+    return "\n".join(lines)
 
 
 def _is_number(text: str) -> bool:
