@@ -91,7 +91,7 @@ def test_its_parameter_is_the_form_of_all_settings() -> None:
     assert schema["required"] == ["settings"]
     for name in PipelineSettings.model_fields:
         assert name in text
-    assert "CPU threads; stored with the adapter, never inherited" in text
+    assert "CPU threads of a step, stored with the adapter" in text
 
 
 class TestBeforeAnythingStarts:

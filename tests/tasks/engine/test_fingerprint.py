@@ -182,7 +182,6 @@ NO_NUMBERS = {
         "pyyaml",
         "typer",
         "rich",
-        "tabulate",
         "tqdm",
         "psutil",
         "matplotlib",
