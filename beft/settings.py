@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -14,8 +14,8 @@ from beft.commands import own_command
 from beft.errors import InputError, SettingsError
 from beft.files import expanded, is_unicode
 from beft.limits import usable_cores
-from beft.names import unknown_name
 from beft.registry import OneOf, method_names
+from beft.settings_problems import problems
 from beft.yaml_text import parse_yaml
 
 log = logging.getLogger("beft.settings")
@@ -41,9 +41,10 @@ MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
 def threads_of_a_step(datasets: int) -> int:
-    """The CPU threads of a step where none are named: what is left of two or three cores by sharing computes slowly."""
+    """The CPU threads of a step where none are named: as many datasets compute at once as get two cores each."""
     cores = usable_cores()
-    return min(cores, max(2, cores // datasets), 256)
+    at_once = max(1, min(datasets, cores // 2))
+    return min(256, cores // at_once)
 
 
 class Section(BaseModel):
@@ -373,62 +374,3 @@ def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             section = below
         section[last] = value
     return values
-
-
-def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
-    """Say each problem that pydantic found, with the nearest valid name for an unknown one."""
-    for detail in _without_alternatives(error.errors()):
-        where = ".".join(str(part) for part in detail["loc"])
-        if detail["type"] == "extra_forbidden":
-            *parents, last = detail["loc"]
-            yield f"{where}: {unknown_name(str(last), _fields(cls, parents), 'setting')}"
-        elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
-            known = [name.strip("' ") for name in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-            number = " A number is possible, too." if detail["ctx"].get("or_number") else ""
-            yield f"{where}: {unknown_name(detail['input'], known, 'value')}{number}"
-        elif detail["type"] == "missing":
-            yield f"{where}: it is missing"
-        elif detail["type"] == "value_error":
-            message = str(detail["ctx"]["error"])
-            yield f"{where}: {message}" if where else message
-        else:
-            yield f"{where}: {detail['msg']} (got {detail['input']!r})"
-
-
-def _without_alternatives(details: Sequence[Any]) -> list[Any]:
-    """One problem for a number that a word can stand in the place of: pydantic names one for each of the two."""
-    words = {
-        detail["loc"][:-1]: detail
-        for detail in details
-        if detail["type"] == "literal_error" and str(detail["loc"][-1]).startswith("literal[")
-    }
-    found = []
-    for detail in details:
-        word = words.get(detail["loc"][:-1])
-        if word is None:
-            found.append(detail)
-        elif detail is word and isinstance(detail["input"], str):
-            found.append({**detail, "loc": detail["loc"][:-1], "ctx": {**detail["ctx"], "or_number": True}})
-        elif detail is not word and not isinstance(detail["input"], str):
-            message = f"{detail['msg']}, or {word['ctx']['expected']}"
-            found.append({**detail, "loc": detail["loc"][:-1], "msg": message})
-    return found
-
-
-def _fields(cls: Any, path: list[Any]) -> list[str]:
-    """The names that a section at ``path`` knows; a dict's values are sections of its value type.
-
-    Where sections of several kinds may stand, the path names the kind.
-    """
-    for part in path:
-        if isinstance(cls, type) and issubclass(cls, BaseModel):
-            cls = cls.model_fields[part].annotation if part in cls.model_fields else None
-        elif get_args(cls):
-            kinds = [
-                one
-                for one in get_args(cls)
-                if isinstance(one, type) and issubclass(one, BaseModel) and "kind" in one.model_fields
-            ]
-            named = [one for one in kinds if part in get_args(one.model_fields["kind"].annotation)]
-            cls = named[0] if named else get_args(cls)[-1]
-    return list(cls.model_fields) if isinstance(cls, type) and issubclass(cls, BaseModel) else []

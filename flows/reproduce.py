@@ -67,17 +67,20 @@ def reproduce(
 def run_reproduce(
     request: ReproductionRequest, settings: PipelineSettings, *, plan_only: bool = False
 ) -> dict[str, Any]:
-    """Run the flow in this process; what can be known to be wrong is said before Prefect starts its server.
+    """Run the flow in this process; what can be known to be wrong is found out while Prefect's server starts.
 
     Raises:
         InputError: A name or setting is wrong, or nothing of it can be measured here.
         BeftError: Every measurement failed, or another run is going on here.
     """
     workspace = Workspace(Path.cwd())
-    make_plan(request, settings, workspace.root)
-    with workspace.locked():
-        pass
-    with at_server():
+
+    def check() -> None:
+        make_plan(request, settings, workspace.root)
+        with workspace.locked():
+            pass
+
+    with at_server(check):
         record: dict[str, Any] = reproduce(request, settings, plan_only)
     show_reproduction(record, workspace.root)
     return record

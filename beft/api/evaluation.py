@@ -7,9 +7,9 @@ from typing import Any, Literal
 from beft.adapters.adapter import Adapter
 from beft.api.base import Base
 from beft.api.learning import session_of
-from beft.comparison.cheap_baselines import cheap_baselines
+from beft.comparison.baselines.cheap import cheap_baselines
+from beft.comparison.baselines.named import named_baselines
 from beft.comparison.evaluation import AdapterEvaluation, cost_of, evaluate_adapters
-from beft.comparison.named_baselines import named_baselines
 from beft.datasets.prepared import PreparedData
 from beft.errors import InputError
 from beft.training.results import TrainingResult

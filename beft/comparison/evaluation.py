@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.adapters.adapter import Adapter
-from beft.comparison.cheap_baselines import Baselines, cheap_baselines, predict_splits
+from beft.comparison.baselines.cheap import Baselines, cheap_baselines, predict_splits
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore

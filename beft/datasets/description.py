@@ -15,7 +15,8 @@ from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fi
 from beft.datasets.sources import Scalar, Source
 from beft.errors import InputError
 from beft.files import is_unicode
-from beft.settings import NO_UNICODE, Section, problems
+from beft.settings import NO_UNICODE, Section
+from beft.settings_problems import problems
 from beft.yaml_text import parse_yaml
 
 Regime = Literal["low", "medium", "high"]

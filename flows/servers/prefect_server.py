@@ -43,10 +43,10 @@ def at_server(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         _start_temporary(check)
     else:
         check()
-    if address and (reason := _silent(address)):
-        raise BeftError(
-            f"{_no_answer(address, reason)}; start it, or leave PREFECT_API_URL empty to run with a temporary one"
-        )
+        if reason := _silent(address):
+            raise BeftError(
+                f"{_no_answer(address, reason)}; start it, or leave PREFECT_API_URL empty to run with a temporary one"
+            )
     try:
         yield
     except BeftError:

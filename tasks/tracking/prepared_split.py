@@ -63,7 +63,7 @@ class PreparedSplit(Dataset):  # type: ignore[misc]
 
 
 def columns_of(prepared: Path) -> Schema:
-    """The columns of prepared data; which there are depends on the shape of the data."""
+    """The columns of prepared data; which there are depends on the problem type."""
     return Schema(
         [
             ColSpec(

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.films import FILMS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,15 +26,8 @@ Beft = Callable[..., Answer]
 
 def describe(root: Path, name: str, **changes: Any) -> Path:
     """Write a dataset's description."""
-    description = {
-        "title": "Films, made up",
-        "version": 1,
-        "source": {"kind": "files", "train": "films.csv"},
-        "columns": {"text": "words", "label": "mark"},
-        "labels": ["down", "up"],
-    }
     path = root / "data" / "datasets" / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(description | changes))
+    path.write_text(yaml.safe_dump(FILMS | changes))
     return path
 
 

@@ -60,7 +60,6 @@ def fit_weights(
         raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
     if run.settings.activation_checkpointing and not method.recomputable:
         raise InputError(f"{method.name} fills a cache once, so train.activation_checkpointing must be false for it")
-    exhausted: str | None = None
     try:
         shortest = train.encoded.batch([int(train.encoded.lengths.argmin())], classifier.device)
         longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]

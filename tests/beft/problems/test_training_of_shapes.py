@@ -13,7 +13,7 @@ from beft.inference.predictions import predict_rows
 from beft.inference.runs import Run
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
-from beft.training.engine.trainer import TrainingPass
+from tests.support.killed_training import killed_after
 from tests.support.rows import plain_settings
 from tests.support.shapes import TASKS, task
 
@@ -124,19 +124,7 @@ def test_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
     run = run_of(toy, ["value"], dropout=True)
     [expected] = fit(toy.classifier, toy.train, None, [run], metric=no_metric)
 
-    class Killed(Exception):
-        pass
-
-    steps = iter(range(100))
-
-    def step(self, *arguments, plain=TrainingPass._step):
-        if next(steps) == 6:
-            raise Killed
-        return plain(self, *arguments)
-
-    monkeypatch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("beft.training.engine.trainer.TrainingPass._step", step)
+    with killed_after(6, monkeypatch):
         fit(toy.classifier, toy.train, None, [run], metric=no_metric, checkpoints=tmp_path)
     [found] = fit(toy.classifier, toy.train, None, [run], metric=no_metric, checkpoints=tmp_path)
     assert found.steps_here == found.steps - 6

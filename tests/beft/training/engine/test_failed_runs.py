@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import beft.training.engine.trainer
 from beft.comparison.baselines.lora import Lora
 from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
 from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
-from beft.training.engine.trainer import TrainingPass
 from beft.training.target import train_weights
+from tests.support.killed_training import killed_after
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.weights import accuracy, quiet
 from tests.support.weights import run_of as run_of_weights
@@ -63,16 +62,7 @@ def test_a_pass_goes_on_after_a_restart_without_the_run_that_failed(
     classifier = tiny_classifier()
     runs = runs_of(classifier, [1e-2, LOST])
     expected = fit(classifier, TRAIN, DEV, runs, metric=accuracy, progress=quiet)
-    steps, plain = iter(range(100)), TrainingPass._step
-
-    def killed(self, *arguments):
-        if next(steps) == 4:
-            raise KeyboardInterrupt
-        return plain(self, *arguments)
-
-    monkeypatch.setattr(beft.training.engine.trainer, "CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TrainingPass, "_step", killed)
+    with killed_after(4, monkeypatch):
         fit(classifier, TRAIN, DEV, runs, metric=accuracy, checkpoints=tmp_path, progress=quiet)
     found = fit(classifier, TRAIN, DEV, runs, metric=accuracy, checkpoints=tmp_path, progress=quiet)
     assert found[1] == expected[1]

@@ -17,8 +17,8 @@ from beft.sites.site import BiasSite, find_sites, site_module
 from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.cost import estimate
 from beft.training.engine.fit import fit
-from beft.training.engine.trainer import TrainingPass
 from tests.conftest import FAMILIES, from_config
+from tests.support.killed_training import killed_after
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 LONG = ["bert", "mpnet", "opt", "gpt2", "llama"]  # separate, relative positions, decoder, fused, grouped queries
@@ -153,19 +153,7 @@ def test_an_interrupted_pass_goes_on_in_the_same_groups(tmp_path, monkeypatch):
     runs = mixed_runs(classifier, dropout=True)[:4]
     expected = fit(classifier, train, dev, runs, metric=accuracy, at_once=2)
 
-    class Killed(Exception):
-        pass
-
-    steps = iter(range(1000))
-
-    def step(self, *arguments, plain=TrainingPass._step):
-        if next(steps) == 45:
-            raise Killed
-        return plain(self, *arguments)
-
-    monkeypatch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("beft.training.engine.trainer.TrainingPass._step", step)
+    with killed_after(45, monkeypatch):
         fit(classifier, train, dev, runs, metric=accuracy, at_once=2, checkpoints=tmp_path)
     [plan] = tmp_path.glob("plan-*.json")
     assert read_json(plan) == [[0, 1], [2, 3]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from beft.comparison.cheap_baselines import LINEAR, Baselines, cheap_baselines, held_out
+from beft.comparison.baselines.cheap import LINEAR, Baselines, cheap_baselines, held_out
 from beft.comparison.measuring import measure
 from beft.encoding.examples import LabelledRows
 from beft.evaluation.records import Cost
