@@ -1,5 +1,6 @@
 """`make docs` builds the reference of every module without the network; what the pages name is there."""
 
+import ast
 import os
 import re
 import shutil
@@ -62,3 +63,41 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         source = (ROOT / path).read_text()
         for name in re.findall(r"`([\w.]+)`", names):
             assert re.search(rf"\b{name.rpartition('.')[2]}\b", source), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_arguments_that_a_docstring_explains_are_there(floor: str) -> None:
+    """A renamed argument or field is renamed in its docstring too."""
+    stale = [
+        f"{path.relative_to(ROOT)}: {node.name} has no {name}"
+        for path in sorted((ROOT / floor).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        for section, names in (("Args", parameters(node)), ("Attributes", fields(node)))
+        for name in explained(ast.get_docstring(node) or "", section)
+        if names and name not in names
+    ]
+    assert not stale
+
+
+def explained(docstring: str, section: str) -> list[str]:
+    """The names below a heading of a docstring."""
+    _, _, after = docstring.partition(f"{section}:\n")
+    block = re.split(r"^\w+:$", after, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^ {4}(\w+): ", block, re.MULTILINE)
+
+
+def parameters(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """What a function takes, or a class when it is made; nothing where that is not written in it."""
+    if isinstance(node, ast.ClassDef):
+        inside = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+        return parameters(inside[0]) if inside else fields(node)
+    arguments = node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return {one.arg for one in every if one is not None}
+
+
+def fields(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """The fields and properties of a dataclass; nothing where fields are set in ``__init__``."""
+    named = {one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)}
+    return named | {one.name for one in node.body if isinstance(one, ast.FunctionDef)} if named else set()

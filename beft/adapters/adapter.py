@@ -73,7 +73,7 @@ class Adapter:
         dataset: The name of the dataset.
         provenance: JSON of the caller's: where the adapter came from. It must hold neither a time nor anything of the
             machine, since it is part of the adapter's bytes.
-        shape: What the outputs mean, with the prompt where there is one.
+        problem_type: What the outputs mean, with the prompt where there is one.
         quantization: How the base's linear layers were quantised in the training; None: not recorded.
         base_contents: The second hash of the base's files, see ``beft.models.base.base_contents``; None: not recorded.
         pairs: Whether it reads pairs of texts; None: not recorded.

@@ -77,7 +77,7 @@ def fit_linear(
     Args:
         features: Of ``train`` and ``dev``, [sequences, hidden].
         rows: Their examples.
-        shape: Another problem type than the session's.
+        problem_type: Another problem type than the session's.
     """
     labels = len(session.classifier.labels)
     return fit_linear_baseline(problem_type or session.problem_type, labels, features, rows, metric=session.metric)

@@ -24,7 +24,7 @@ class FeatureRows:
     """The features of every sequence, and the targets of the examples.
 
     Attributes:
-        shape: What outputs of a linear layer on the features mean.
+        problem_type: What outputs of a linear layer on the features mean.
         features: fp64, [sequences, hidden].
         labels: [examples], int64 or fp64.
         sizes: How many sequences each example has.

@@ -188,7 +188,7 @@ def load_classifier(
 
     Args:
         labels: The names of the classes, in the order of the logits.
-        shape: What its outputs mean; None: classification. One without a head gives a ``LanguageModel``.
+        problem_type: What its outputs mean; None: classification. One without a head gives a ``LanguageModel``.
         pooling: ``auto`` takes the base's own pooling configuration (see ``beft.models.pooling``), else ``model``.
         weights: Whether the weights are read; without them everything is checked, but nothing can be computed.
 

@@ -44,8 +44,8 @@ class Classifier(nn.Module):
         pooling: ``model`` (the model's own head), or what the head's output layer alone then sees of the last hidden
             states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of
             ``beft.models.pooling``.
-        drawn: Names of the parameters that the base's files do not hold: drawn at random, and so part of an adapter.
-        shape: What its outputs mean; None: classification.
+        newly_initialized: Names of the parameters that the base's files do not hold: random, and so part of an adapter.
+        problem_type: What its outputs mean; None: classification.
 
     Attributes:
         threads: CPU threads that it is computed with, whatever the process uses; None: as many as the process does.

@@ -43,7 +43,7 @@ class LanguageModel(Classifier):
         tokenizer: Its tokenizer.
         reference: Where the base came from; None for a model made in memory.
         labels: Names of the classes; none for rows with choices or answers of their own.
-        shape: ``candidates`` or ``language_model``.
+        problem_type: ``candidates`` or ``language_model``.
 
     Raises:
         InputError: The model has no output embeddings.

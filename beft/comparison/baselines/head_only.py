@@ -98,7 +98,7 @@ def fit_head_only(
         starts: Name -> weight [classes, hidden], bias [classes]: where training may start, beside zero. Give the start
             that the target has, so that the baseline has it too.
         seed: Of the order of the rows.
-        shape: What the outputs mean; None: classification.
+        problem_type: What the outputs mean; None: classification.
 
     Raises:
         InputError: Shapes or labels that do not fit, or an empty search.

@@ -57,8 +57,8 @@ def fisher_information(
 
     Args:
         classifier: From a batch to outputs of shape [sequences, outputs]; its attribute ``model`` holds the modules
-            that the sites name. It is called in evaluation mode. The loss is that of its ``shape``; cross-entropy of
-            logits where it has none.
+            that the sites name. It is called in evaluation mode. The loss is that of its ``problem_type``;
+            cross-entropy of logits where it has none.
         batches: A batch (tensors whose first axis is the sequence, ``input_ids`` among them), the targets of its
             examples, and how many sequences each example has; without them each has one.
         sites: The bias sites, those to be added included.
