@@ -80,9 +80,9 @@ def run(
     """
     settings = _read_settings(params, parse_changes(changes or ()))
 
-    from flows.adapt import run_adapt
+    from flows.main_job import run_main_job
 
-    run_adapt(settings)
+    run_main_job(settings)
 
 
 @app.command()

@@ -15,9 +15,9 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.models.base import resolve_base  # noqa: E402
 from flows.deployments.deployed import lock_timeout  # noqa: E402
-from flows.runs.adapt_run import AdaptRun  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402
+from flows.runs.prefect_run import PrefectRun  # noqa: E402
 from flows.runs.steps import run_through_prefect  # noqa: E402
 from flows.servers.prefect_server import at_server  # noqa: E402
 from flows.terminal.logging_setup import set_up_log  # noqa: E402
@@ -49,7 +49,7 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     workspace = Workspace(Path.cwd())
     check_settings(settings, workspace.root)
     with workspace.locked(patience=lock_timeout()), stopping_commands():
-        run = AdaptRun(settings, workspace)
+        run = PrefectRun(settings, workspace)
         run.prepare(run.fetch())
         run.raise_failure()
         decisions = [_judge(run, dataset, challenger) for dataset in settings.datasets]
@@ -83,7 +83,7 @@ def registered_name(settings: PipelineSettings, dataset: str) -> str:
 
 
 @translate_errors
-def _judge(run: AdaptRun, dataset: str, challenger: str | None) -> Decision:
+def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
     settings, root = run.settings, run.root
     connection = connect(settings, root)
     found = candidates(connection, registered_name(settings, dataset), challenger)

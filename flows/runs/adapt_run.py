@@ -1,5 +1,6 @@
-"""One run of the main flow: its data, its steps, its record, its MLflow run."""
+"""One run of the main job: its data, its steps, its record, its MLflow run."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -8,9 +9,8 @@ from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import copy_file
 from flows.runs.chains import Result, width
+from flows.runs.done import Done
 from flows.runs.live_tracking import LiveTracking
-from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
-from flows.runs.steps import Done, run_in_this_thread, run_through_prefect
 from flows.runs.tracked_run import TrackedRun
 from tasks.engine.declaration import step_key
 from tasks.engine.store import StepRun
@@ -26,14 +26,54 @@ from tasks.versioning.dvc import DataVersion
 
 
 class AdaptRun(TrackedRun):
-    """A run that is going on: each method does a part of it and gives the finished steps, which the next parts read."""
+    """A run that is going on: each method does a part of it and gives the finished steps, which the next parts read.
 
-    def __init__(self, settings: PipelineSettings, workspace: Workspace) -> None:
-        super().__init__(settings, workspace, datasets=list(settings.datasets))
+    What runs a step, and DVC, is for the class below this one: Prefect (``PrefectRun``), or nothing at all where every
+    step is finished already (``ReusedRun``).
+    """
+
+    def __init__(self, settings: PipelineSettings, workspace: Workspace, flow_run: str | None = None) -> None:
+        super().__init__(settings, workspace, flow_run, datasets=list(settings.datasets))
         self.of_dvc = datasets_of_dvc(settings, self.root)
         self.live = LiveTracking(settings, self.root, self.post)
         self._finished: list[Done] = []
         self._failures: list[Exception] = []
+
+    @abstractmethod
+    def run(self, call: StepRun, after: Sequence[Done]) -> Done:
+        """Run one step, or reuse it, and wait for it.
+
+        Args:
+            after: What is finished before it.
+
+        Raises:
+            InputError: The user's input is wrong.
+            BeftError: The step failed, or the run was stopped.
+        """
+
+    @abstractmethod
+    def run_here(self, call: StepRun, after: Sequence[Done]) -> Done:
+        """Run one step likewise, in the thread that goes through the run: Ctrl-C reaches it, whatever it waits for."""
+
+    @abstractmethod
+    def make_by_dvc(self, step: Literal["fetch", "prepare"], datasets: Sequence[str], *, force: bool = False) -> None:
+        """Have DVC bring the data of datasets up to date.
+
+        Args:
+            force: Make it although DVC takes it as up to date.
+
+        Raises:
+            InputError: The user's input is wrong.
+            BeftError: DVC failed.
+        """
+
+    @abstractmethod
+    def push(self, stages: Sequence[str]) -> None:
+        """Copy the outputs of DVC's stages to the remote.
+
+        Raises:
+            BeftError: There is none, or it cannot be reached.
+        """
 
     def start(self) -> None:
         """Open its folder and its MLflow run; one that was interrupted is continued in both.
@@ -46,7 +86,6 @@ class AdaptRun(TrackedRun):
         check_settings(self.settings, self.root)
         self.record["facts"] |= run_facts(self.settings, {}, self.root)
         self.live.parent = self.open()
-        EVENTS_OF_RUN.set(self.live.listen)
         GateDecisions(self.settings, self.root)  # what keeps it from taking a decision is known before the training
 
     def fingerprint(self) -> str:
@@ -69,7 +108,7 @@ class AdaptRun(TrackedRun):
         """Get the raw data of every dataset: through DVC where ``params.yaml`` asks for the same, else as a step."""
         changed = changed_sources(self.root, self.of_dvc)
         if changed:
-            self._by_dvc("fetch", versioning.force_fetch, changed)
+            self.make_by_dvc("fetch", changed, force=True)
         return self._data("fetch", list(self.settings.datasets), {})
 
     def prepare(self, raw: Mapping[str, Done], after: Mapping[str, Done] | None = None) -> dict[str, Done]:
@@ -84,7 +123,7 @@ class AdaptRun(TrackedRun):
         if of_dvc and self.settings.versioning.push:
             stages = [f"{step}@{dataset}" for dataset in of_dvc for step in ("fetch", "prepare")]
             stages += versioning.reproduced_stages(self.root)
-            self._by_dvc("version", versioning.push, stages, self.settings.versioning.remote)
+            self.push(stages)
         if self.parent is not None:
             data = self._data_versions(prepared)
             self.record["facts"] |= run_facts(self.settings, data, self.root)
@@ -99,15 +138,12 @@ class AdaptRun(TrackedRun):
         of_dvc = [dataset for dataset in datasets if dataset in self.of_dvc]
         before = {dataset: versioning.stage_record(self.root, name, dataset) for dataset in of_dvc}
         if of_dvc:
-            self._by_dvc(name, versioning.reproduce, [f"{name}@{dataset}" for dataset in of_dvc])
+            self.make_by_dvc(name, of_dvc)
         made = {dataset: self._made_by_dvc(name, dataset, before[dataset]) for dataset in of_dvc}
         others = [dataset for dataset in datasets if dataset not in made]
         if others:
             made |= self.each(others, lambda dataset: self.step(name, *raw_of(raw, dataset), dataset=dataset))
         return {dataset: made[dataset] for dataset in datasets if dataset in made}
-
-    def _by_dvc(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        dvc_task(name, function).submit(self.root, *arguments).result()
 
     def _made_by_dvc(self, name: str, dataset: str, before: Any) -> Done:
         folder = self.root / dvc_folder(step_key(name, dataset))
@@ -162,10 +198,9 @@ class AdaptRun(TrackedRun):
         """
         step = find_step(name)
         dataset = (dataset or reads[0].record.dataset) if step.per_dataset else None
-        futures = [done.future for done in (*reads, *after) if done.future is not None]
-        inputs = self._inputs(name, reads, dataset)
+        call = StepRun(step, self.settings, self._inputs(name, reads, dataset), self.root, dataset)
         try:
-            done = run_through_prefect(step, self.settings, inputs, self.root, dataset, after=futures)
+            done = self.run(call, [*reads, *after])
         except BeftError as error:
             self.post(partial(self.live.fail, name, dataset, str(error)))
             raise
@@ -185,10 +220,7 @@ class AdaptRun(TrackedRun):
         reads = [*results, report]
         extra = {"parent": self.parent, "facts": self.record["facts"], "trained": facts}
         inputs = self._inputs("register", reads, None)
-        futures = [done.future for done in reads if done.future is not None]
-        done = run_in_this_thread(
-            StepRun(find_step("register"), self.settings, inputs, self.root, extra=extra), futures
-        )
+        done = self.run_here(StepRun(find_step("register"), self.settings, inputs, self.root, extra=extra), reads)
         self._keep(done)
         self.record["models"] = done.record.summary["models"]
 

@@ -9,9 +9,15 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from beft.settings import BaseSettings
-from flows.runs.task_runner import DASK
 from tasks.engine.compute_slots import slots_here
 from tasks.engine.supervisor import stop_commands
+
+DASK = "BEFT_DASK"
+"""The address of a Dask scheduler, ``tcp://HOST:8786``; or a number: so many local workers, for the length of the flow.
+
+The workers need the libraries and the workspace's folder at the same path. What steps read of the environment,
+BEFT_DATA_DIR and HF_HUB_OFFLINE, is given to them.
+"""
 
 _ON_DASK = 64  # its scheduler keeps the queue
 

@@ -1,4 +1,4 @@
-"""The name of a flow run in Prefect: its base and its datasets."""
+"""The id of a flow run in Prefect, and its name: its base and its datasets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,13 @@ from typing import Any
 from pydantic import BaseModel
 
 _LONGEST = 120
+
+
+def flow_run_id() -> str | None:
+    """The id of the flow run that is going on; None outside of one."""
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id) if flow_run.id else None
 
 
 def flow_run_name() -> str:

@@ -10,7 +10,9 @@ from beft.errors import BeftError
 from beft.files import atomic_directory, read_json, sha256_json, write_json
 from beft.training.engine.cost import readable_seconds
 from flows.runs.chains import width
-from flows.runs.steps import Done, run_through_prefect
+from flows.runs.done import Done
+from flows.runs.flow_run_name import flow_run_id
+from flows.runs.steps import run_through_prefect
 from flows.runs.tracked_run import TrackedRun
 from tasks.engine.fingerprint import compute_environment
 from tasks.engine.store import RECORD, StepRecord, StepRun
@@ -41,7 +43,7 @@ class ReproductionRun(TrackedRun):
     """
 
     def __init__(self, request: ReproductionRequest, settings: PipelineSettings, workspace: Workspace) -> None:
-        super().__init__(settings, workspace, request=request.model_dump(mode="json"))
+        super().__init__(settings, workspace, flow_run_id(), request=request.model_dump(mode="json"))
         self.request = request
         self.missing: list[Unavailable] = []
         self._plan: Plan | None = None

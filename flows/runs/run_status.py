@@ -1,14 +1,26 @@
 """How a run ends: finished, failed, or killed; whatever it is, it is written down."""
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 from beft.errors import BeftError, writable
 from tasks.tracking.connection import hurried
 
 logger = logging.getLogger(__name__)
+
+
+class UnfinishedStepError(Exception):
+    """Nothing can be reused: what the message names has to be made. The run is not at its end."""
+
+
+class TerminationSignal(BaseException):
+    """SIGTERM, where ``ending_by_sigterm`` takes it."""
+
 
 Close = Callable[[str, str | None], None]
 """Takes MLflow's word for how a run ended, and what ended it, where that was an error."""
@@ -16,9 +28,11 @@ Close = Callable[[str, str | None], None]
 
 @contextmanager
 def ending(close: Close) -> Iterator[None]:
-    """Call ``close`` with how the block ended; what it raised goes on."""
+    """Call ``close`` with how the block ended; what it raised goes on. An ``UnfinishedStepError`` is no end."""
     try:
         yield
+    except UnfinishedStepError:
+        raise
     except Exception as error:
         close("FAILED", writable(str(error)))
         raise
@@ -26,6 +40,27 @@ def ending(close: Close) -> Iterator[None]:
         close("KILLED", type(error).__name__)
         raise
     close("FINISHED", None)
+
+
+@contextmanager
+def ending_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, and then the process as it would by itself; Prefect does so in a flow.
+
+    It is for the main thread, which alone gets signals.
+    """
+
+    def end(_number: int, _frame: Any) -> None:
+        raise TerminationSignal
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except TerminationSignal:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """One step through Prefect: submitted, awaited, and read from the folder that it left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from beft.errors import BeftError
+from flows.runs.done import Done
 from flows.runs.prefect_task import REUSED, prefect_task
 from tasks.engine.declaration import Step
 from tasks.engine.store import StepRecord, StepRun
@@ -17,16 +17,6 @@ from tasks.environment import carried_to_workers
 from tasks.settings import PipelineSettings
 
 _submitting = Lock()  # chains submit at the same time, and Prefect counts the runs of a task without a lock
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished step: its record, its folder, its future (None: it has none), and whether it was there already."""
-
-    record: StepRecord
-    folder: Path
-    future: PrefectFuture[Any] | None
-    reused: bool
 
 
 def _done(

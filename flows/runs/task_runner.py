@@ -7,13 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from beft.commands import pip_install
 from beft.errors import InputError
-
-DASK = "BEFT_DASK"
-"""The address of a Dask scheduler, ``tcp://HOST:8786``; or a number: so many local workers, for the length of the flow.
-
-The workers need the libraries and the workspace's folder at the same path. What steps read of the environment,
-BEFT_DATA_DIR and HF_HUB_OFFLINE, is given to them.
-"""
+from flows.runs.chains import DASK
 
 
 class _ConfiguredTaskRunner(ThreadPoolTaskRunner[Any]):

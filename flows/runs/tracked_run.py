@@ -10,13 +10,12 @@ from threading import get_ident
 from typing import Any
 
 import yaml
-from prefect.runtime import flow_run
 
 from beft.files import write_text
 from flows.runs.chains import Inbox, Result, run_chains
+from flows.runs.done import Done
 from flows.runs.links import link_runs
 from flows.runs.run_status import closing, ending, now
-from flows.runs.steps import Done
 from tasks.engine.provenance import code_facts
 from tasks.engine.workspace import Workspace
 from tasks.settings import PipelineSettings
@@ -28,20 +27,26 @@ logger = logging.getLogger(__name__)
 class TrackedRun(ABC):
     """A run that is going on.
 
+    Args:
+        flow_run: The id of its flow run in Prefect; None: it has none.
+        described: What else ``run.json`` begins with.
+
     Attributes:
         record: What ``run.json`` holds; a JSON object that grows with the run.
         folders: Key of a step to the folder of its result.
         parent: The id of its MLflow run; None before ``open``.
     """
 
-    def __init__(self, settings: PipelineSettings, workspace: Workspace, **described: Any) -> None:
+    def __init__(
+        self, settings: PipelineSettings, workspace: Workspace, flow_run: str | None, **described: Any
+    ) -> None:
         self.settings, self.workspace, self.root = settings, workspace, workspace.root
         self.folders: dict[str, Path] = {}
         self.parent: str | None = None
         self.record: dict[str, Any] = {
             "status": "RUNNING",
             "started": now(),
-            "prefect_flow_run": str(flow_run.id) if flow_run.id else None,
+            "prefect_flow_run": flow_run,
             **described,
             "steps": {},
         }

@@ -1,7 +1,10 @@
 """The Prefect server that is named: its address, whether it answers, and what is said where it does not."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from beft.errors import BeftError
 from flows.runs.links import LOCAL_PREFECT
@@ -11,6 +14,7 @@ DEFAULT_SERVER = f"{LOCAL_PREFECT}/api"
 """Where ``beft ui`` serves Prefect."""
 
 _SECONDS = 10.0
+_NAMING = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 
 
 def server_address() -> str:
@@ -19,7 +23,7 @@ def server_address() -> str:
     Raises:
         BeftError: It does not answer.
     """
-    address = _named() or DEFAULT_SERVER
+    address = named_server() or DEFAULT_SERVER
     reason = _silent(address)
     if reason:
         start = server_command("ui")
@@ -38,7 +42,7 @@ def at_server(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     Raises:
         BeftError: It does not answer, at the start or when something of Prefect's own failed.
     """
-    address = _named()
+    address = named_server()
     if not address:
         _start_temporary(check)
     else:
@@ -73,10 +77,25 @@ def _start_temporary(check: Callable[[], None]) -> None:
     server.start()
 
 
-def _named() -> str:
+def named_server() -> str:
+    """The address of the Prefect server that ``PREFECT_API_URL`` or Prefect's profile names; empty: none."""
+    if not _may_be_named():
+        return ""
     from prefect.settings import PREFECT_API_URL
 
     return str(PREFECT_API_URL.value() or "")
+
+
+def _may_be_named() -> bool:
+    """Whether there is anything that Prefect reads an address from; to import Prefect takes a second."""
+    profiles = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect") / "profiles.toml"
+    project = Path("pyproject.toml")
+    return (
+        "prefect" in sys.modules
+        or any(os.environ.get(name) for name in _NAMING)
+        or any(path.is_file() for path in (profiles, Path("prefect.toml"), Path(".env")))
+        or (project.is_file() and "tool.prefect" in project.read_text(encoding="utf-8", errors="replace"))
+    )
 
 
 def _silent(address: str) -> str:

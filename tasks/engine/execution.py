@@ -30,10 +30,8 @@ def run_step(call: StepRun) -> Finished:
         BeftError: The step failed, the disk is full, or something that it read was changed while it ran.
     """
     fingerprint = call.fingerprint()
-    found = call.finished(fingerprint)
+    found = reuse_step(call, fingerprint)
     if found is not None:
-        shutil.rmtree(call.checkpoints(fingerprint), ignore_errors=True)  # if the run that made it died early
-        logger.info("%s: reused (finished %s, %.1f s saved)", call.key, found.record.finished, found.record.seconds)
         return found
     logger.info("%s: running", call.key)
     folder = call.folder(fingerprint)
@@ -60,6 +58,15 @@ def run_step(call: StepRun) -> Finished:
     shutil.rmtree(call.checkpoints(fingerprint), ignore_errors=True)
     logger.info("%s: finished in %.1f s", call.key, seconds)
     return Finished(record, folder, reused=False)
+
+
+def reuse_step(call: StepRun, fingerprint: str) -> Finished | None:
+    """The step's finished result; None where it has to be made."""
+    found = call.finished(fingerprint)
+    if found is not None:
+        shutil.rmtree(call.checkpoints(fingerprint), ignore_errors=True)  # if the run that made it died early
+        logger.info("%s: reused (finished %s, %.1f s saved)", call.key, found.record.finished, found.record.seconds)
+    return found
 
 
 def _process_facts(call: StepRun, out: Path) -> dict[str, JSON]:

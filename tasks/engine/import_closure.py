@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -25,6 +26,7 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
         frozenset({"beft/importance/registry.py", "beft/importance/methods/fisher.py", ...})
     """
     seen: set[Path] = set()
+    named: set[str] = set()
     waiting = [module]
     while waiting:
         path = waiting.pop()
@@ -32,7 +34,9 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
             continue
         seen.add(path)
         if path.suffix == ".py":
-            waiting += _imported(path, root)
+            names = _imported_names(path.read_bytes()) - named
+            named |= names
+            waiting += [file for name in names for file in _files_of(name, root)]
     data = {
         path
         for folder in {path.parent for path in seen if path.name != "__init__.py" and root / "beft" in path.parents}
@@ -42,26 +46,36 @@ def import_closure(module: Path, root: Path) -> frozenset[str]:
     return frozenset(path.relative_to(root).as_posix() for path in seen | data)
 
 
-def _imported(path: Path, root: Path) -> Iterator[Path]:
-    """The files of the modules that a file imports, and those of the packages that they are in."""
-    with _PARSING:
-        tree = ast.parse(path.read_bytes())
-    for name in _names(tree):
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            below = root.joinpath(*parts[:end])
-            yield from (file for file in (below.with_suffix(".py"), below / "__init__.py") if file.is_file())
-        folder = root.joinpath(*parts[:-1])
-        if parts[-1] == "*" and folder.is_dir():
-            yield from folder.glob("*.py")
-
-
-def _names(node: ast.AST) -> Iterator[str]:
+@lru_cache(maxsize=4096)
+def _imported_names(source: bytes) -> frozenset[str]:
     """The dotted names that a source may import; ``package.*``: all modules of a folder."""
+    with _PARSING:
+        tree = ast.parse(source)
+    return frozenset(_names(tree, calls=b"MethodRegistry" in source))
+
+
+def _files_of(name: str, root: Path) -> Iterator[Path]:
+    """The files of a module by its name, and those of the packages that it is in."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        below = root.joinpath(*parts[:end])
+        yield from (file for file in (below.with_suffix(".py"), below / "__init__.py") if file.is_file())
+    folder = root.joinpath(*parts[:-1])
+    if parts[-1] == "*" and folder.is_dir():
+        yield from folder.glob("*.py")
+
+
+def _names(node: ast.AST, *, calls: bool) -> Iterator[str]:
+    """The names that are imported below a node.
+
+    Args:
+        calls: Whether to look into expressions too, where a ``MethodRegistry`` may be; imports are statements.
+    """
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr) and not calls:
+            continue
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                yield from _names(other)
+            yield from _names(ast.Module(child.orelse, []), calls=calls)
             continue
         if isinstance(child, ast.Import):
             yield from (alias.name for alias in child.names if alias.name.split(".")[0] in PACKAGES)
@@ -71,4 +85,4 @@ def _names(node: ast.AST) -> Iterator[str]:
             folder = child.args[0]
             if isinstance(folder, ast.Constant):
                 yield f"beft.{str(folder.value).replace('/', '.')}.*"
-        yield from _names(child)
+        yield from _names(child, calls=calls)

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from beft.errors import BeftError
-from beft.files import clear_leftovers, write_json
+from beft.files import clear_leftovers, read_json, write_json
 
 _LOOK_AGAIN = 1.0  # seconds
 
@@ -83,6 +83,14 @@ class Workspace:
         for key, target in steps.items():
             _link(folder / key, target)
         return folder
+
+    def has_finished(self, fingerprint: str) -> bool:
+        """Whether the last run with this fingerprint has finished."""
+        try:
+            record = read_json(self.run_folder(fingerprint) / "run.json")
+        except (OSError, ValueError):
+            return False
+        return isinstance(record, dict) and record.get("status") == "FINISHED"
 
     def point_latest(self, fingerprint: str) -> None:
         """Let ``runs/latest`` name this run."""

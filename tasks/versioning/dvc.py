@@ -83,6 +83,14 @@ def reproduce(root: Path, stages: Sequence[str], *, patience: float = 120.0) -> 
     _dvc(root, ["repro", *stages], patience=patience)
 
 
+def is_up_to_date(root: Path, stages: Sequence[str]) -> bool:
+    """Whether ``reproduce`` would do nothing for stages; False also where DVC cannot tell."""
+    configure_environment(root)
+    with _dvc_mutex:
+        forget_dead_holders(root)
+        return run_command(["-m", "dvc", "status", "--quiet", *stages], root, source=PROJECT).status == 0
+
+
 def push(root: Path, stages: Sequence[str], remote: str | None = None, *, patience: float = 120.0) -> None:
     """Copy the outputs of stages to a remote (None: the default one).
 

@@ -107,18 +107,18 @@ class TestBeforeAnythingStarts:
         monkeypatch.setattr(flows.adapt, "adapt", never)
 
     def test_every_problem_of_the_settings_is_named(self, root: Path) -> None:
-        from flows.adapt import run_adapt
+        from flows.main_job import run_main_job
 
         wrong = settings_of(root, datasets={"mien": {}, "mine": {"size": "low"}}, base__source="./bass")
         with pytest.raises(SettingsError) as error:
-            run_adapt(wrong)
+            run_main_job(wrong)
         message = str(error.value)
         assert message.startswith("3 problems")
         assert "Did you mean 'mine'" in message and "bass" in message and "no size 'low'" in message
         assert not (root / "runs").exists()
 
     def test_a_second_run_is_refused(self, root: Path) -> None:
-        from flows.adapt import run_adapt
+        from flows.main_job import run_main_job
 
         holder = (
             "import sys\nfrom pathlib import Path\nfrom tasks.engine.workspace import Workspace\n"
@@ -135,18 +135,18 @@ class TestBeforeAnythingStarts:
         with other:
             assert other.stdout and other.stdout.readline() == b"held\n"
             with pytest.raises(WorkspaceBusyError, match=f"process {other.pid}"):
-                run_adapt(settings_of(root))
+                run_main_job(settings_of(root))
             other.kill()
 
 
 @pytest.mark.server
 @pytest.mark.usefixtures("prefect_server")
 def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> None:
-    from flows.adapt import run_adapt
+    from flows.main_job import run_main_job
 
     write_reviews(root, [*reviews(), ("a warm film with a twist", "superb")])
     with pytest.raises(InputError, match="superb"):
-        run_adapt(settings_of(root))
+        run_main_job(settings_of(root))
     steps = {path.name.split("-")[0] for path in (root / "runs" / "steps").iterdir()}
     assert steps == {"fetch"}
     is_recorded_as_failed(root, "superb")
@@ -159,12 +159,12 @@ def test_data_that_fails_its_validation_stops_it_before_training(root: Path) -> 
 @pytest.mark.server
 @pytest.mark.usefixtures("prefect_server")
 def test_a_deleted_experiment_of_decisions_stops_it_before_training(root: Path) -> None:
-    from flows.adapt import run_adapt
+    from flows.main_job import run_main_job
 
     client = connect(settings_of(root), root).client
     client.delete_experiment(client.create_experiment("beft-decisions"))
     with pytest.raises(BeftError, match="'beft-decisions' was deleted"):
-        run_adapt(settings_of(root))
+        run_main_job(settings_of(root))
     assert not (root / "runs" / "steps").exists()
     is_recorded_as_failed(root, "was deleted")
 
@@ -283,7 +283,7 @@ def killed(root: Path, prefect_server: None) -> Iterator[Path]:
 def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     killed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.adapt import run_adapt
+    from flows.main_job import run_main_job
 
     root, settings = killed, settings_of(killed, train__epochs=EPOCHS)
     (parent,) = parents(root)
@@ -345,7 +345,7 @@ def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     # A second run.
     steps = sha256_tree(root / "runs" / "steps")
     capsys.readouterr()
-    second = run_adapt(settings)
+    second = run_main_job(settings)
     assert all(step["reused"] for step in second["steps"].values())
     assert "11 of 11 steps were finished already and reused." in capsys.readouterr().out
     assert sha256_tree(root / "runs" / "steps") == steps

@@ -1,16 +1,23 @@
 """A Prefect server that asks who is there before it says that it is well, as Prefect Cloud and proxies do."""
 
 import base64
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from beft.errors import BeftError
+from beft.files import write_text
 from flows.servers.prefect_server import server_address
+from tests.support.dvc_workspace import PROJECT
 
+ADDRESS = "http://127.0.0.1:9/api"
 BASIC = f"Basic {base64.b64encode(b'ann:knows').decode()}"
 
 
@@ -49,3 +56,43 @@ def test_whoever_may_not_is_told_why(guarded: str) -> None:
         pytest.raises(BeftError, match=r"does not let you in \(status 401\): set PREFECT_API_KEY"),
     ):
         server_address()
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "expected"),
+    [
+        ({}, {}, "'' False"),
+        ({}, {"PREFECT_API_URL": ADDRESS}, f"{ADDRESS!r} True"),
+        (
+            {"home/profiles.toml": f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{ADDRESS}"\n'},
+            {},
+            f"{ADDRESS!r} True",
+        ),
+        ({"prefect.toml": f'[api]\nurl = "{ADDRESS}"\n'}, {}, f"{ADDRESS!r} True"),
+        ({"pyproject.toml": f'[tool.prefect.api]\nurl = "{ADDRESS}"\n'}, {}, f"{ADDRESS!r} True"),
+        ({".env": f"PREFECT_API_URL={ADDRESS}\n"}, {}, f"{ADDRESS!r} True"),
+        ({"pyproject.toml": "[project]\n"}, {}, "'' False"),
+    ],
+    ids=["nothing", "variable", "profile", "prefect.toml", "pyproject.toml", ".env", "another pyproject.toml"],
+)
+def test_prefect_is_imported_only_where_something_may_name_a_server(
+    tmp_path: Path, files: dict[str, str], environment: dict[str, str], expected: str
+) -> None:
+    for name, text in files.items():
+        write_text(tmp_path / name, text)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    program = (
+        "import sys\n"
+        "from flows.servers.prefect_server import named_server\n"
+        "print(repr(named_server()), 'prefect' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=inherited | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path / "home")} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == expected, done.stderr

@@ -17,10 +17,10 @@ from tests.flows.test_adapt import settings_of
 def test_the_challenger_of_a_second_run_is_judged_against_the_champion(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.adapt import run_adapt
+    from flows.main_job import run_main_job
 
-    [first] = run_adapt(settings_of(root))["models"]
-    run_adapt(settings_of(root, train__epochs=1))
+    [first] = run_main_job(settings_of(root))["models"]
+    run_main_job(settings_of(root, train__epochs=1))
     connection = connect(settings_of(root), root)
     connection.client.set_registered_model_alias(first["name"], CHAMPION, "1")
     assert aliases_of(connection, first["name"]) == {"challenger": "2", CHAMPION: "1"}

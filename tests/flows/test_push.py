@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from beft.files import write_text
-from flows.runs.adapt_run import AdaptRun
+from flows.runs.prefect_run import PrefectRun
 from flows.runs.task_runner import CONFIGURED
 from tasks.engine.workspace import Workspace
 from tasks.settings import PipelineSettings
@@ -59,7 +59,7 @@ def run_data_steps(root: Path, *, push: bool) -> None:
 
     @flow(task_runner=CONFIGURED)
     def data_steps() -> None:
-        run = AdaptRun(settings, Workspace(root))
+        run = PrefectRun(settings, Workspace(root))
         run.prepare(run.fetch())
 
     data_steps()

@@ -11,9 +11,10 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_tree, write_text
-from flows.runs.chains import run_chains, width
-from flows.runs.steps import Done, run_through_prefect
-from flows.runs.task_runner import CONFIGURED, DASK, task_runner
+from flows.runs.chains import DASK, run_chains, width
+from flows.runs.done import Done
+from flows.runs.steps import run_through_prefect
+from flows.runs.task_runner import CONFIGURED, task_runner
 from tasks.engine.supervisor import STOPPING
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings

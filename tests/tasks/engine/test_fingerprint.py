@@ -21,7 +21,7 @@ from beft.settings import BaseSettings
 from tasks.engine import fingerprint as module
 from tasks.engine.declaration import Step
 from tasks.engine.fingerprint import ComputeEnvironment, contents_sha256, source_sha256
-from tasks.engine.import_closure import import_closure
+from tasks.engine.import_closure import _imported_names, import_closure
 from tasks.engine.store import StepRun
 from tasks.pipeline import STEPS, find_step
 from tasks.registry.package import LIBRARIES as MODEL_LIBRARIES
@@ -250,6 +250,7 @@ class TestSource:
         write_text(tmp_path / "beft" / "studies" / "figure.py", "COLOUR = 'red'\n")
         write_text(tmp_path / "tasks" / "steps" / "deep" / "helper.py", "from tasks.deeper import DEEP\n")
         write_text(tmp_path / "tasks" / "deeper.py", "DEEP = 1\n")
+        write_text(tmp_path / "tasks" / "otherwise.py", "OTHERWISE = 1\n")
         write_text(tmp_path / "tasks" / "versioning" / "dvc.py", "PUSH = 1\n")
         write_text(tmp_path / "mlflow" / "model.py", "MODEL = 1\n")
         own = tmp_path / "tasks" / "steps" / "count.py"
@@ -261,6 +262,8 @@ class TestSource:
 
             if TYPE_CHECKING:
                 from tasks.versioning.dvc import PUSH
+            else:
+                from tasks.otherwise import OTHERWISE
 
             def count():
                 from tasks.steps.deep.helper import DEEP
@@ -283,6 +286,7 @@ class TestSource:
             "tasks/steps/count.py",
             "tasks/steps/deep/helper.py",
             "tasks/deeper.py",
+            "tasks/otherwise.py",
         ],
     )
     def test_it_changes_with(self, project: Path, path: str) -> None:
@@ -387,6 +391,14 @@ def dependents(path: str) -> set[str]:
 def test_a_changed_file_runs_the_steps_again_that_use_it(path: str, steps: set[str]) -> None:
     assert (module.PROJECT / path).is_file()
     assert dependents(path) == steps
+
+
+def test_a_file_is_parsed_once_for_all_steps() -> None:
+    """Of the eleven steps most share most of their files."""
+    _imported_names.cache_clear()
+    found = [import_closure(module.PROJECT / "tasks" / "steps" / f"{name}.py", module.PROJECT) for name in STEPS]
+    sources = {(module.PROJECT / path).read_bytes() for path in frozenset().union(*found) if path.endswith(".py")}
+    assert _imported_names.cache_info().misses == len(sources)
 
 
 def test_threads_ask_at_once() -> None:

@@ -24,7 +24,7 @@ from tasks.engine.import_closure import import_closure
 from tasks.pipeline import STEPS, find_step
 from tasks.settings import PipelineSettings
 from tasks.versioning import dvc as versioning
-from tasks.versioning.dvc import data_versions, has_stages, push, reproduce, stage_record
+from tasks.versioning.dvc import data_versions, has_stages, is_up_to_date, push, reproduce, stage_record
 from tasks.versioning.dvc_lock import forget_dead_holders, lock_holders
 from tests.support.dvc_workspace import PROJECT, STAGE, dvc_workspace
 from tests.support.waiting import wait_until
@@ -69,6 +69,21 @@ def test_stages_run_once_are_versioned_and_pushed_without_git(root: Path) -> Non
     assert record.key == "prepare/imdb" and list(record.outputs) == ["rows.txt"]
     assert record.fingerprint == raw.fingerprint  # the same contents
     assert stage_record(root, "fetch", "sst2") is None
+
+
+def test_what_is_up_to_date_is_known_without_making_anything(root: Path) -> None:
+    stages, made = ["fetch@imdb", "prepare@imdb"], ["data/raw/imdb", "data/prepared/imdb"]
+    assert not is_up_to_date(root, stages)
+    reproduce(root, ["prepare@imdb"])
+    assert is_up_to_date(root, stages)
+    settings = (root / "params.yaml").read_text()
+    write_text(root / "params.yaml", settings.replace("size: 7", "size: 9"))
+    assert not is_up_to_date(root, stages)
+    write_text(root / "params.yaml", settings)
+    assert is_up_to_date(root, stages)
+    (root / "data" / "prepared" / "imdb" / "rows.txt").unlink()
+    assert not is_up_to_date(root, stages)
+    assert ran(root) == made
 
 
 def test_a_workspace_under_git_is_asked_again(root: Path) -> None:
