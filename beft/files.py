@@ -12,12 +12,17 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+
+_RECENT_NS = 2 * 10**9
+"""A file that changed this short a time ago may change again without a sign of it in its times."""
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -39,6 +44,20 @@ def sha256_file(path: Path) -> str:
     """The sha256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_unchanged(path: Path) -> str:
+    """The same; a file that did not change since this process last hashed it is not read again."""
+    facts = path.stat()
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    if time.time_ns() - changed < _RECENT_NS:
+        return sha256_file(path)
+    return _remembered_sha256(path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_sha256(path: Path, *facts: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_tree(folder: Path, suffix: str = "") -> str:

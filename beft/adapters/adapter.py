@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from beft.adapters.checks import check_complete, check_fits, check_one_base, check_tensors, listed
-from beft.adapters.folding import FoldReport, fold_adapter
 from beft.adapters.model_facts import ModelFacts
 from beft.adapters.peft_format import (
     ModuleFacts,
@@ -41,7 +40,6 @@ from beft.adapters.record import (
     PeftPart,
     SitePart,
 )
-from beft.bank.bank import Bank
 from beft.errors import BeftError, InputError
 from beft.files import atomic_directory, recover_folder, write_bytes, write_json
 from beft.models.classifier import Classifier
@@ -53,6 +51,10 @@ from beft.problems.problem_type import ProblemType
 from beft.problems.registry import read_problem_type
 from beft.settings import TERMS, Quantization
 from beft.sites.site import BiasSite, find_sites
+
+if TYPE_CHECKING:  # both import transformers, which takes half a second; to read an adapter needs neither
+    from beft.adapters.folding import FoldReport
+    from beft.bank.bank import Bank
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,16 +370,20 @@ class Adapter:
         with self.bank(classifier):
             yield classifier
 
-    def fold(self, classifier: Classifier, folder: Path) -> FoldReport:
+    def fold(self, classifier: Classifier, folder: Path) -> "FoldReport":
         """Write a model that plain transformers loads and that gives the adapter's logits; see ``fold_adapter``."""
+        from beft.adapters.folding import fold_adapter
+
         return fold_adapter(self, classifier, folder)
 
-    def bank(self, classifier: Classifier) -> Bank:
+    def bank(self, classifier: Classifier) -> "Bank":
         """The bank that holds this adapter over a classifier, not yet attached.
 
         Raises:
             InputError: The adapter does not fit the classifier.
         """
+        from beft.bank.bank import Bank
+
         check_fits(self, classifier)
         device = classifier.device
         deltas = {site: delta.to(device) for site, delta in self.deltas.items()}

@@ -4,7 +4,6 @@ import importlib.metadata
 import logging
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 
 from beft.commands import pip_install
 from beft.errors import InputError
-from beft.files import expanded, sha256_file, sha256_json
+from beft.files import expanded, sha256_json, sha256_unchanged
 from beft.models.base_files import RARE_VOCABULARIES, check_files, read_mapping
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
@@ -42,9 +41,6 @@ _CONTENTS = (
 _VERSION, _VERSION_OF_RARE = 2, 3
 """Of what ``base_contents`` hashes; a hash of another version is not compared with. That of a base without a rare
 vocabulary stays as it was before these were hashed."""
-
-_RECENT_NS = 2 * 10**9
-"""A file that changed this short a time ago may change again without a sign of it in its times."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,9 @@ def base_sha256(folder: Path) -> str:
     A file that did not change since it was last hashed is not read again.
     """
     if (file := gguf_file(folder)) is not None:
-        return sha256_json({file.name: _file_sha256(file)})
+        return sha256_json({file.name: sha256_unchanged(file)})
     paths = {path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()}
-    files = {path.name: _file_sha256(path) for path in paths}
+    files = {path.name: sha256_unchanged(path) for path in paths}
     return sha256_json(files)
 
 
@@ -113,21 +109,8 @@ def base_contents(folder: Path) -> str:
     paths = {path for pattern in (*_IDENTITY, *_CONTENTS) for path in folder.glob(pattern) if path.is_file()}
     paths |= {path for path in (weights, *pooling_files(folder)) if path is not None}
     rare = {folder / name for name in RARE_VOCABULARIES if (folder / name).is_file()}
-    files = {path.relative_to(folder).as_posix(): _file_sha256(path) for path in paths | rare}
+    files = {path.relative_to(folder).as_posix(): sha256_unchanged(path) for path in paths | rare}
     return f"{_VERSION_OF_RARE if rare else _VERSION}:{sha256_json(files)}"
-
-
-def _file_sha256(path: Path) -> str:
-    facts = path.stat()
-    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
-    if time.time_ns() - changed < _RECENT_NS:
-        return sha256_file(path)
-    return _remembered_sha256(path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-
-
-@lru_cache(maxsize=256)
-def _remembered_sha256(path: Path, *facts: int) -> str:
-    return sha256_file(path)
 
 
 def _package_folder(requirement: str) -> Path:

@@ -6,10 +6,10 @@ there, each of its layers has every one of those modules, and no layer has a pro
 works, with or without a head on top.
 """
 
+import sys
 from collections.abc import Iterator
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from beft.errors import InputError
 from beft.sites.families import LAYOUTS
@@ -66,15 +66,21 @@ def match_layout(model: nn.Module) -> Match:
 
 def is_projection(module: nn.Module) -> bool:
     """Whether a module is a linear map: nn.Linear, GPT-2's Conv1D, or a class made from one of them."""
-    return isinstance(module, nn.Linear | Conv1D)
+    return isinstance(module, nn.Linear) or _is_conv1d(module)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is a Conv1D; a model that has one has imported transformers, which takes half a second."""
+    loaded = sys.modules.get("transformers.pytorch_utils")
+    return loaded is not None and isinstance(module, loaded.Conv1D)
 
 
 def width(module: nn.Module) -> int:
     """The number of outputs of a projection."""
     if isinstance(module, nn.Linear):
         return module.out_features
-    assert isinstance(module, Conv1D)
-    return int(module.nf)
+    assert _is_conv1d(module)
+    return int(module.nf)  # type: ignore[arg-type]
 
 
 def _fits(layout: Layout, layer: nn.Module) -> bool:

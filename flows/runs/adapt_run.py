@@ -121,9 +121,7 @@ class AdaptRun(TrackedRun):
         prepared = self._data("prepare", datasets, raw)
         of_dvc = [name for name in datasets if name in self.of_dvc]
         if of_dvc and self.settings.versioning.push:
-            stages = [f"{step}@{dataset}" for dataset in of_dvc for step in ("fetch", "prepare")]
-            stages += versioning.reproduced_stages(self.root)
-            self.push(stages)
+            self.push([*data_stages(of_dvc), *versioning.reproduced_stages(self.root)])
         if self.parent is not None:
             data = self._data_versions(prepared)
             self.record["facts"] |= run_facts(self.settings, data, self.root)
@@ -235,6 +233,11 @@ class AdaptRun(TrackedRun):
     def _log(self, done: Done) -> bool:
         assert self.parent is not None
         return tracking.log_step(self.parent, done.record, done.folder, self.settings, root=self.root)
+
+
+def data_stages(datasets: Iterable[str]) -> list[str]:
+    """DVC's stages that make the data of datasets."""
+    return [f"{step}@{dataset}" for dataset in datasets for step in ("fetch", "prepare")]
 
 
 def raw_of(raw: Mapping[str, Done], dataset: str) -> tuple[Done, ...]:

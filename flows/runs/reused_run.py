@@ -1,9 +1,10 @@
 """A run of the main job whose steps are all finished already: it needs no Prefect."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from flows.runs.adapt_run import AdaptRun
+from flows.runs.adapt_run import AdaptRun, data_stages
 from flows.runs.chains import Result
 from flows.runs.done import Done
 from flows.runs.run_status import UnfinishedStepError
@@ -19,6 +20,23 @@ class ReusedRun(AdaptRun):
     with the same records.
     """
 
+    def start(self) -> None:
+        """Open it; DVC looks at the data meanwhile, in processes of its own."""
+        with ThreadPoolExecutor(1) as thread:
+            data = thread.submit(self._look_at_data)
+            super().start()
+        data.result()
+
+    def _look_at_data(self) -> None:
+        stages = data_stages(self.of_dvc)
+        if not stages:
+            return
+        if not versioning.is_up_to_date(self.root, stages):
+            raise UnfinishedStepError(" and ".join(stages))
+        if self.settings.versioning.push:
+            stages += versioning.reproduced_stages(self.root)
+            versioning.push(self.root, stages, self.settings.versioning.remote)
+
     def run(self, call: StepRun, after: Sequence[Done]) -> Done:
         """Reuse one step."""
         found = reuse_step(call, call.fingerprint())
@@ -33,14 +51,9 @@ class ReusedRun(AdaptRun):
         return {dataset: chain(dataset) for dataset in datasets}
 
     def make_by_dvc(self, step: Literal["fetch", "prepare"], datasets: Sequence[str], *, force: bool = False) -> None:
-        """See whether DVC would do nothing; what it says of ``fetch`` and ``prepare`` is asked once."""
+        """Leave it as it is: DVC has found it up to date when the run was opened."""
         if force:
             raise UnfinishedStepError(f"{step} of {', '.join(datasets)}")
-        if step == "fetch":
-            stages = [f"{name}@{dataset}" for dataset in datasets for name in ("fetch", "prepare")]
-            if not versioning.is_up_to_date(self.root, stages):
-                raise UnfinishedStepError(" and ".join(stages))
 
     def push(self, stages: Sequence[str]) -> None:
-        """Copy what the remote lacks."""
-        versioning.push(self.root, stages, self.settings.versioning.remote)
+        """Nothing: the remote has got what it lacked when the run was opened."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beft.files import sha256_file, sha256_json, sha256_tree
+from beft.files import sha256_file, sha256_json, sha256_tree, sha256_unchanged
 from beft.registry import METHOD_GROUPS, plug_ins
 from beft.settings import BaseSettings
 from tasks.engine.declaration import Step
@@ -111,8 +111,8 @@ def located(base: BaseSettings, root: Path) -> BaseSettings:
 
 def contents(folder: Path) -> dict[str, str]:
     """Relative path to sha256 of every file below a folder, without the record that the driver adds."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path != folder / "step.json"}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "step.json")
+    return {path.relative_to(folder).as_posix(): sha256_unchanged(path) for path in files}
 
 
 def contents_sha256(folder: Path) -> str:

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from beft.adapters.adapter import Adapter
-from beft.comparison.evaluation import cost_of, evaluate_adapters
-from beft.comparison.registry import ALL_BIASES
 from beft.datasets.prepared import PreparedData, Split
 from beft.evaluation.records import Evaluation
 from beft.files import read_json, write_json
-from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import write_predictions
@@ -23,6 +19,11 @@ def evaluate(
     Raises:
         InputError: An adapter does not fit the base.
     """
+    from beft.adapters.adapter import Adapter
+    from beft.comparison.evaluation import cost_of, evaluate_adapters
+    from beft.comparison.registry import ALL_BIASES
+    from beft.training.session import open_session
+
     assert dataset is not None
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
     splits: list[Split] = ["test", "gate"] if session.facts["rows"]["gate"] else ["test"]

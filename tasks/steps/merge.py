@@ -4,19 +4,17 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import PreparedData
-from beft.encoding.examples import Predictions
 from beft.files import read_json, write_json
-from beft.merging.adapters import merged_adapters
-from beft.merging.choice import choose_merges
-from beft.merging.comparison import biases_of, compare_all
-from beft.merging.matrix import NONE, merge_matrix
-from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions
+
+if TYPE_CHECKING:
+    from beft.encoding.examples import Predictions
+    from beft.training.session import Session
 
 log = logging.getLogger("tasks")
 
@@ -29,6 +27,12 @@ def merge(
     Raises:
         InputError: The adapters have different bases, or weights are to be searched and there are no dev rows.
     """
+    from beft.adapters.adapter import Adapter
+    from beft.merging.adapters import merged_adapters
+    from beft.merging.choice import choose_merges
+    from beft.merging.comparison import biases_of, compare_all
+    from beft.merging.matrix import NONE, merge_matrix
+
     names = list(settings.datasets)
     if len(names) == 1:
         note = f"there is only one dataset ({names[0]}), so there is nothing to merge"
@@ -68,13 +72,15 @@ def merge(
     }
 
 
-def _test_predictions(evaluated: Path) -> Predictions:
+def _test_predictions(evaluated: Path) -> "Predictions":
     """What the target predicted on the test rows when it was evaluated."""
     target = str(read_json(evaluated / "evaluation.json")["target"])
     return read_predictions(evaluated / "predictions.parquet", target, "test")
 
 
-def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> Session:
+def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> "Session":
+    from beft.training.session import open_session
+
     return open_session(settings, PreparedData.from_folder(inputs[f"prepare/{name}"]))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from beft.datasets.prepared import PreparedData
 from beft.files import write_json
-from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -23,6 +22,8 @@ def probe(
     Raises:
         InputError: The base cannot be reached or has no bias terms.
     """
+    from beft.training.session import open_session
+
     assert dataset is not None
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
     found = session.probe(checkpoints=checkpoints)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from beft.files import write_json
-from beft.importance.probe_result import ProbeResult
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 
@@ -18,6 +17,7 @@ def score(
         InputError: A candidate is no term of this base, or all of them are inert.
         BeftError: The probe moved none of the candidates.
     """
+    from beft.importance.probe_result import ProbeResult
     from beft.studies.heatmap import draw_heatmap
 
     scores = ProbeResult.load(inputs["probe"]).scores(settings)

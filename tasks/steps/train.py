@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
-from beft.importance.probe_result import ProbeResult
-from beft.training.results import TrainingResult
-from beft.training.session import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
+
+if TYPE_CHECKING:
+    from beft.training.results import TrainingResult
 
 
 def train(
@@ -25,6 +26,9 @@ def train(
     Raises:
         InputError: The base cannot be reached.
     """
+    from beft.importance.probe_result import ProbeResult
+    from beft.training.session import open_session
+
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
@@ -53,7 +57,7 @@ def train(
     }
 
 
-def _metrics(result: TrainingResult, metric: str) -> dict[str, JSON]:
+def _metrics(result: "TrainingResult", metric: str) -> dict[str, JSON]:
     """What ``dvc metrics`` shows: a few numbers of the chosen epoch."""
     names = {"dev_metric": f"dev_{metric}", "dev_loss": "dev_loss", "train_loss": "train_loss"}
     numbers = {names[name]: result.best[name] for name in names if name in result.best}

@@ -86,10 +86,13 @@ def test_it_starts_no_server_and_is_recorded(root: Path) -> None:
     before = read_json(root / "runs" / "latest" / "run.json")
     [parent] = parents(root)
     steps, lock = sha256_tree(root / "runs" / "steps"), sha256_file(root / "dvc.lock")
+    pushed = next(path for path in sorted((root / ".dvc-remote").rglob("*")) if path.is_file())
+    pushed.unlink()
 
     done = beft_run(root)
     assert done.returncode == 0, done.stderr
     assert not started_a_server(root)
+    assert pushed.is_file()
     assert f"{STEPS} of {STEPS} steps were finished already and reused." in done.stdout
     assert "| INFO    | tasks.engine.execution - train/mine: reused" in done.stderr
     assert "Traceback" not in done.stderr
@@ -143,6 +146,25 @@ def test_a_server_that_is_there_shows_it(
         assert client.read_flow_run(record["prefect_flow_run"]).state.is_completed()
     [parent] = parents(root)
     assert parent.data.tags["prefect.flow_run"] == record["prefect_flow_run"]
+
+
+def test_what_it_imports_takes_no_seconds() -> None:
+    """The declarations of all steps and what they compute with, but none of the tools."""
+    slow = ("prefect", "mlflow", "transformers", "scipy", "sklearn", "pandas", "great_expectations", "matplotlib")
+    program = (
+        "import sys\n"
+        "import flows.main_job\n"
+        "from tasks.engine.fingerprint import compute_environment\n"
+        "from tasks.pipeline import STEPS, find_step\n"
+        "from tasks.settings import PipelineSettings\n"
+        "[find_step(name) for name in STEPS]\n"
+        "compute_environment(PipelineSettings().base)\n"
+        f"print([name for name in {slow} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_sigterm_ends_it_with_a_record() -> None:
