@@ -26,6 +26,7 @@ from beft.inference.runs import LabelledRows, Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute, set_threads
+from beft.models.machine import large_product_rate
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
@@ -180,7 +181,7 @@ def described(bench: Bench) -> dict[str, Any]:
         "repetitions": bench.repetitions,
         "linear_parameters": sum(module.weight.numel() for module in linear),
         "computed_parameters": sum(module.weight.numel() for module in linear) - unread_parameters(bench.classifier),
-        "gemm_gflops": machine.gemm_gflops(),
+        "gemm_gflops": large_product_rate("cpu", torch.float32) / 1e9,
         "time_of_a_step": step_profile.shares(bench.train(still, rows)),
         "torch_compile": None if compiled is None else asdict(compiled),
     }

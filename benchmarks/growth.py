@@ -85,8 +85,8 @@ def write(
         f"{described['precision']}; torch {described['torch']}. BERT shapes of random weights; value biases and head; "
         f"batches of {base.batch_size} rows a run, all rows equally long, dropout off. A step is one of all runs; "
         "memory is the greatest resident size above the loaded base, each point in a process of its own. Beside each "
-        "stands what `beft.training.engine.cost` says before the training: of the memory, only the activations that "
-        "are kept.",
+        "stands what `beft.training.engine.cost` and `timing` say before the training: of the memory, only the "
+        "activations that are kept.",
         "",
         "![Seconds and memory of a step by runs, tokens and layers](growth.png)",
     ]

@@ -10,8 +10,8 @@ from beft.inference.runs import Run, finished
 from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings, TrainingSettings
 from beft.sites.site import find_sites
-from beft.training.engine.cost import estimate
-from beft.training.engine.fit import fit
+from beft.training.engine.cost import saved_bytes
+from beft.training.engine.fit import fit, training_time
 from benchmarks.common.peak import ResidentPeak
 from benchmarks.common.random_models import Shape, random_classifier, random_rows
 
@@ -53,7 +53,7 @@ class Cost:
     Attributes:
         seconds: Wall time of a step of all runs.
         bytes: The greatest memory above the loaded base.
-        estimated_seconds: What ``beft.training.engine.cost`` says of the same step, without having made it.
+        estimated_seconds: What ``beft.training.engine.timing`` says of the same step.
         estimated_bytes: What it says of the activations that are kept.
         steps: Steps of each training that was timed.
     """
@@ -93,8 +93,8 @@ def measure(point: Point) -> Cost:
     seconds = statistics.median(seconds_of(steps) for _ in range(REPETITIONS))
     memory = peak.above()
     rows = random_rows([point.tokens] * point.batch_size, point.shape.vocabulary)
-    estimated = estimate(classifier, rows, point.batch_size)
-    return Cost(seconds, memory, point.runs * estimated.seconds_of(rows, 1), point.runs * estimated.saved_bytes, steps)
+    estimated_seconds = point.runs * training_time(classifier, rows, None, runs).seconds(rows, None, 1)
+    return Cost(seconds, memory, estimated_seconds, point.runs * saved_bytes(classifier, rows, point.batch_size), steps)
 
 
 def main(arguments: str) -> None:

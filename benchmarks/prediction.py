@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from beft.datasets.prepared import load_split
 from beft.encoding.tokenization import Encoded, sorted_batches, token_batches
 from beft.files import write_json, write_text
 from beft.inference.batching import tokens_at_once
 from beft.inference.predictions import sequence_outputs
+from beft.inference.products import compute_products
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
@@ -61,7 +61,7 @@ def ways(classifier: Classifier, encoded: Encoded) -> dict[str, Callable[[], Any
         "batches of 16 rows, sorted": by_rows(16),
         "batches of 64 rows, sorted": by_rows(64),
         "transformers alone, batches of 64 rows as they come": by_transformers,
-        PRODUCTS: lambda: products(classifier, padded),
+        PRODUCTS: lambda: compute_products(classifier, padded),
     }
 
 
@@ -71,18 +71,6 @@ def predict(classifier: Classifier, encoded: Encoded, batches: Sequence[np.ndarr
     classifier.eval()
     for batch in batches:
         classifier(encoded.batch(batch, classifier.device)).double().cpu()
-
-
-@torch.no_grad()
-def products(classifier: Classifier, tokens: Sequence[int]) -> None:
-    """The products of all linear layers of the base, one after another, for batches of so many tokens."""
-    layers = classifier.model.base_model.encoder.modules()
-    linear = [module for module in layers if isinstance(module, nn.Linear)]
-    for count in tokens:
-        widths = {module.in_features for module in linear}
-        inputs = {width: torch.ones(count, width, dtype=linear[0].weight.dtype) for width in widths}
-        for module in linear:
-            nn.functional.linear(inputs[module.in_features], module.weight)
 
 
 def measure(classifier: Classifier, encoded: Encoded, repetitions: int) -> dict[str, dict[str, float]]:

@@ -74,6 +74,21 @@ class LabelledRows:
         return lengths if self.sizes is None else np.asarray(np.maximum.reduceat(lengths, self._starts))
 
     @cached_property
+    def tokens(self) -> np.ndarray:
+        """Tokens of all sequences of each example, padding not counted, int64."""
+        lengths = self.encoded.lengths
+        return lengths if self.sizes is None else np.asarray(np.add.reduceat(lengths, self._starts))
+
+    def take(self, examples: np.ndarray) -> "LabelledRows":
+        """Some of the examples, in this order, without the rows that they were made of."""
+        return LabelledRows(
+            self.encoded.take(self.sequences(examples)),
+            self.labels[examples],
+            None if self.sizes is None else self.sizes[examples],
+            prompts=None if self.prompts is None else self.prompts.take(examples),
+        )
+
+    @cached_property
     def _starts(self) -> np.ndarray:
         assert self.sizes is not None
         return np.asarray(np.cumsum(self.sizes) - self.sizes)

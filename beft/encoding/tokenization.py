@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -46,6 +46,20 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """Some of the texts, in this order."""
+
+        def of(values: list[list[int]]) -> list[list[int]]:
+            return [values[row] for row in rows]
+
+        return replace(
+            self,
+            input_ids=of(self.input_ids),
+            type_ids=None if self.type_ids is None else of(self.type_ids),
+            lengths=self.lengths[rows],
+            answers=None if self.answers is None else self.answers[rows],
+        )
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """The padded tensors of some rows, each [rows, longest row]; ``answer_mask`` where there are answers."""

@@ -1,11 +1,11 @@
 """Where and in which precision a model is computed. Resolved once, set, and stored; never inherited."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from beft.errors import InputError
+from beft.models.machine import cpu_multiplies_bf16
 from beft.settings import BaseSettings, DeviceMap, Quantization
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -51,20 +51,10 @@ def resolve_compute(settings: BaseSettings) -> Compute:
     device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" or _cpu_multiplies_bf16() else "fp32"
+        precision = "bf16" if device == "cuda" or cpu_multiplies_bf16() else "fp32"
     return Compute(device, precision, settings.threads, settings.quantization, settings.device_map)
 
 
 def set_threads(compute: Compute) -> None:
     """Set the process's CPU threads: sums are split by thread, so their number is part of a result."""
     torch.set_num_threads(compute.threads)
-
-
-def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions that multiply bf16 matrices; without them bf16 is emulated, 30 times slower."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    line = next((line for line in flags.splitlines() if line.startswith("flags")), "")
-    return bool({"amx_bf16", "avx512_bf16"} & set(line.split()))

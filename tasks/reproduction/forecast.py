@@ -1,4 +1,4 @@
-"""forecast: how long a base takes for the rows of each dataset, measured on one batch before anything is trained."""
+"""forecast: how long a base takes for the rows of each dataset, measured on a few steps before anything is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,14 @@ from typing import Any, Self
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
-from beft.training.engine.cost import estimate
+from beft.sites.site import find_sites
+from beft.training.engine.fit import training_time
 from beft.training.session import open_session
+from beft.training.target import planned_run
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 
 FORECAST = "forecast.json"
-_FORWARD = 1 / 3
-"""A forward pass as a share of a forward and a backward one."""
-
-_REPEATS = 3
-"""The fastest counts: a machine that is busy with something else for a moment only slows."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,14 @@ class Forecast:
     """What one base takes for the rows of one dataset.
 
     Attributes:
-        seconds_per_token: Of a forward and a backward pass.
+        train_seconds: For each token that is trained on.
+        predict_seconds: For each token that is predicted.
         rows: Split -> rows, those of train and dev as the protocol trains on them.
         tokens: Split -> tokens, padding not counted.
     """
 
-    seconds_per_token: float
+    train_seconds: float
+    predict_seconds: float
     rows: dict[str, int]
     tokens: dict[str, int]
 
@@ -40,8 +39,8 @@ class Forecast:
 
     def seconds(self, epochs: int) -> float:
         """About how long one run takes: training, dev after every epoch, test at the end."""
-        learnt = epochs * (self.tokens["train"] + _FORWARD * self.tokens["dev"])
-        return self.seconds_per_token * (learnt + _FORWARD * self.tokens["test"])
+        predicted = epochs * self.tokens["dev"] + self.tokens["test"]
+        return self.train_seconds * epochs * self.tokens["train"] + self.predict_seconds * predicted
 
     @classmethod
     def load(cls, folder: Path, key: str) -> Self:
@@ -62,10 +61,14 @@ def forecast(
         session = open_session(settings, PreparedData.from_folder(prepared))
         sample, test = session.sample, session.rows("test")
         parts = {"train": sample.train, "dev": sample.dev, "test": test}
-        rows = min(settings.train.batch_size, len(sample.train))
-        costs = [estimate(session.classifier, sample.train, rows) for _ in range(_REPEATS)]
+        sites = find_sites(session.classifier.model, ["value"], add=True)
+        run = planned_run(
+            session.classifier, sample, session.settings, session.training(settings.train), "forecast", sites, {}
+        )
+        time = training_time(session.classifier, sample.train, test, [run])
         found[key] = {
-            "seconds_per_token": min(cost.seconds / cost.tokens for cost in costs),
+            "train_seconds": time.train,
+            "predict_seconds": time.dev,
             "rows": {split: len(part) if part else 0 for split, part in parts.items()},
             "tokens": {split: int(part.encoded.lengths.sum()) if part else 0 for split, part in parts.items()},
         }

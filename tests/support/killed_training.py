@@ -14,13 +14,16 @@ class Killed(Exception):
 
 @contextmanager
 def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Within the block a training ends after so many steps of the optimiser; each step leaves a checkpoint."""
+    """Within the block a training ends after so many steps of the optimiser; each step leaves a checkpoint.
+
+    The steps that are only measured, before the training, leave none and do not count.
+    """
     taken, plain = iter(range(steps + 1)), TrainingPass._step
 
-    def step(*arguments):
-        if next(taken) == steps:
+    def step(training, *arguments):
+        if training.checkpoint is not None and next(taken) == steps:
             raise Killed
-        return plain(*arguments)
+        return plain(training, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("beft.training.engine.trainer.CHECKPOINT_SECONDS", 0.0)

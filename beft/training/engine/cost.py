@@ -1,9 +1,7 @@
-"""What a training will cost, measured on one batch before it starts."""
+"""What a training will take of memory, measured on a few rows before it starts; and how costs are written."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,46 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from beft.inference.runs import LabelledRows
-from beft.models.classifier import Batch, Classifier
+from beft.models.classifier import Classifier
 from beft.sites.batch_axis import evaluating
 
 _MEASURED = 4  # rows
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """The cost of one forward and backward pass over a batch.
+def saved_bytes(classifier: Classifier, train: LabelledRows, rows: int) -> int:
+    """The bytes that autograd keeps for the backward pass over a batch of the longest rows; nothing is changed.
 
-    Attributes:
-        saved_bytes: What autograd keeps for the backward pass over the longest rows, the base's own parameters not
-            counted.
-        seconds: Wall time of a pass over rows of middle length.
-        tokens: Tokens of these rows, padding included.
-    """
-
-    saved_bytes: int
-    seconds: float
-    tokens: int
-
-    def seconds_of(self, rows: LabelledRows, epochs: int) -> float:
-        """About how long some epochs over the rows take."""
-        return self.seconds / self.tokens * int(rows.encoded.lengths.sum()) * epochs
-
-
-def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> CostEstimate:
-    """Measure a batch of the longest rows and one of middle length, down to the embeddings; nothing is changed.
-
-    Dropout is off, so a training with dropout takes more of both. A few of the longest rows tell what a batch of them
-    keeps, so that the estimate itself takes little memory.
+    They are counted down to the embeddings, the base's own parameters not among them. Dropout is off, so a training
+    with dropout takes more. A few of the longest rows tell what a batch of them keeps, so that this itself takes
+    little memory.
 
     Args:
         rows: Examples of the batch.
     """
-    order = np.argsort(-train.lengths, kind="stable")
-    middle = max(0, (len(order) - rows) // 2)
     few = min(rows, _MEASURED)
-    longest = train.batch(order[:few], classifier.device)
-    usual = train.batch(order[middle : middle + rows], classifier.device)
+    batch = train.batch(np.argsort(-train.lengths, kind="stable")[:few], classifier.device)
     own = {parameter.untyped_storage().data_ptr() for parameter in classifier.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -60,19 +36,14 @@ def estimate(classifier: Classifier, train: LabelledRows, rows: int) -> CostEsti
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def measure(batch: Batch) -> float:
-        kept.clear()
-        began = time.perf_counter()
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            logits = classifier(batch)
-        logits.sum().backward()
-        return time.perf_counter() - began
-
-    with evaluating(classifier), torch.enable_grad(), _gradients_below(_embeddings(classifier.model)):
-        measure(longest)  # which also pays for what is set up once
-        saved_bytes = sum(kept.values()) * rows // few
-        seconds = measure(usual)
-    return CostEstimate(saved_bytes, seconds, int(usual["input_ids"].numel()))
+    with (
+        evaluating(classifier),
+        torch.enable_grad(),
+        _gradients_below(_embeddings(classifier.model)),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
+        classifier(batch)
+    return sum(kept.values()) * rows // few
 
 
 def _embeddings(model: Any) -> list[nn.Module]:

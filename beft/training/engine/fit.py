@@ -5,7 +5,8 @@ A run alone and a run among others take the same steps; a single run is a pass o
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,9 +27,10 @@ from beft.sites.site import site_module
 from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.bias_parameters import BiasParameters
 from beft.training.engine.checkpoint import Checkpoint, PassCheckpoint
-from beft.training.engine.cost import CostEstimate, estimate, readable_bytes, readable_seconds
+from beft.training.engine.cost import readable_bytes, readable_seconds, saved_bytes
 from beft.training.engine.identity import run_identity, training_identity
 from beft.training.engine.progress import Progress
+from beft.training.engine.timing import MEASURED_SECONDS, TokenTime, time_pass
 from beft.training.engine.trainer import TrainingPass
 
 log = logging.getLogger("beft.training.engine.fit")
@@ -73,15 +75,40 @@ def fit(
     _check_runs(runs, dev)
     kept = _Checkpoints.of(checkpoints, classifier, train, dev, metric, runs)
     try:
-        axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
-        longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
-        first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
-        with first_token_alone(classifier.model, on=first_token):
+        with _computing(classifier, train, runs) as axes:
             return _fit(classifier, train, dev, runs, metric, axes, kept, progress, at_once)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(out_of_memory_reason(error)) from error
+
+
+@with_own_threads
+def training_time(
+    classifier: Classifier,
+    train: LabelledRows,
+    dev: LabelledRows | None,
+    runs: Sequence[Run],
+    *,
+    seconds: float = MEASURED_SECONDS,
+) -> TokenTime:
+    """Measure what runs take that share a pass; nothing is changed.
+
+    Args:
+        seconds: How long their steps are measured; two are taken at least.
+    """
+    with _computing(classifier, train, runs) as axes:
+        return time_pass(classifier, train, dev, runs, axes, seconds=seconds)
+
+
+@contextmanager
+def _computing(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> Iterator[dict[str, RowAxis]]:
+    """Within the context the base is computed as runs need it; gives where their modules keep the rows of a batch."""
+    axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
+    longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
+    first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
+    with first_token_alone(classifier.model, on=first_token):
+        yield axes
 
 
 def _fit(
@@ -96,16 +123,19 @@ def _fit(
     at_once: int | None,
 ) -> list[RunResult | FailedRun]:
     """What ``fit`` does once it is known how the base is computed."""
+    saved = None
     if at_once is None:
         with activation_checkpointing(classifier.model, on=all(run.settings.activation_checkpointing for run in runs)):
-            cost = estimate(classifier, train, max(_rows_computed_at_once(run) for run in runs))
-        seconds = sum(cost.seconds_of(train, run.settings.epochs) for run in runs)
-        progress(
-            f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: about {readable_seconds(seconds)}, "
-            f"and {readable_bytes(cost.saved_bytes)} for the activations of a batch of the longest rows"
-        )
-        at_once = _most_at_once(classifier, cost)
+            saved = saved_bytes(classifier, train, max(_rows_computed_at_once(run) for run in runs))
+        at_once = max(1, int(_USABLE * available_bytes(classifier.device) / max(1, saved)))
     plan = _plan(runs, axes, kept, progress, at_once)
+    if saved is not None:
+        seconds = _expected_seconds(classifier, train, dev, [[runs[index] for index in group] for group in plan], axes)
+        progress(
+            f"{len(train)} rows, {len(runs)} {'run' if len(runs) == 1 else 'runs'}: "
+            f"{'' if seconds is None else f'about {readable_seconds(seconds)}, and '}{readable_bytes(saved)} for the "
+            "activations of a batch of the longest rows"
+        )
     found: dict[str, RunResult | FailedRun] = {}
     while waiting := [group for group in plan if runs[group[0]].name not in found]:
         group = waiting[0]
@@ -176,9 +206,24 @@ def _rows_computed_at_once(run: Run) -> int:
     return min(settings.batch_size, settings.micro_batch_size or settings.batch_size)
 
 
-def _most_at_once(classifier: Classifier, cost: CostEstimate) -> int:
-    """How many runs fit into the free memory together."""
-    return max(1, int(_USABLE * available_bytes(classifier.device) / max(1, cost.saved_bytes)))
+def _expected_seconds(
+    classifier: Classifier,
+    train: LabelledRows,
+    dev: LabelledRows | None,
+    passes: Sequence[Sequence[Run]],
+    axes: dict[str, RowAxis],
+) -> float | None:
+    """About how long some passes take: one of each size is measured. None where not even that fits into memory."""
+    times: dict[int, TokenTime] = {}
+    for runs in passes:
+        if len(runs) not in times:
+            try:
+                times[len(runs)] = time_pass(classifier, train, dev, runs, axes)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return None
+    return sum(times[len(runs)].seconds(train, dev, run.settings.epochs) for runs in passes for run in runs)
 
 
 def _plan(

@@ -26,7 +26,7 @@ from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
 from beft.training.engine.activation_checkpointing import activation_checkpointing
-from beft.training.engine.cost import estimate
+from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit
 from tests.beft.models.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows
@@ -118,7 +118,7 @@ def test_the_whole_engine_works_over_layers_on_disk(pair: tuple[Classifier, Clas
         batches = [(rows.encoded.batch(range(4)), torch.from_numpy(rows.labels[:4]))]
         scores.append(list(fisher_information(classifier, batches, sites).values()))
         inert.append(list(measure_inertness(classifier.model, sites, batch=batch_of_texts()).values()))
-        assert estimate(classifier, rows, 4).saved_bytes > 0
+        assert saved_bytes(classifier, rows, 4) > 0
     for one, other in zip(*deltas, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     for one, other in zip(*scores, strict=True):

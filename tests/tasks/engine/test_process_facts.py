@@ -31,8 +31,8 @@ def test_a_step_records_the_precision_of_its_own_process(
     values = finished_run.settings.model_dump(mode="json")
     values["base"] |= {"precision": "auto"}
     settings = PipelineSettings.from_mapping(values)
-    there = beft.models.device._cpu_multiplies_bf16()
-    monkeypatch.setattr(beft.models.device, "_cpu_multiplies_bf16", lambda: not there)
+    there = beft.models.device.cpu_multiplies_bf16()
+    monkeypatch.setattr(beft.models.device, "cpu_multiplies_bf16", lambda: not there)
     inputs = {name: finished_run.inputs[f"{name}/films"] for name in train_step.reads}
     done = run_step(StepRun(train_step, settings, inputs, tmp_path, "films"))
     trained = Adapter.load(done.folder / "adapter").provenance["compute"]

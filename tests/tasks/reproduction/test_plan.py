@@ -141,12 +141,17 @@ class TestPrice:
     def test_steps_and_seconds(self, plan: Make, tmp_path: Path) -> None:
         [one] = plan("table1", seeds=1, changes={"train.epochs": 2, "probe.epochs": 2}).measurements
         tokens = {"train": 480, "dev": 120, "test": 300}
-        forecast = {"seconds_per_token": 0.001, "rows": {"train": 48, "dev": 12, "test": 40}, "tokens": tokens}
+        forecast = {
+            "train_seconds": 0.001,
+            "predict_seconds": 0.0004,
+            "rows": {"train": 48, "dev": 12, "test": 40},
+            "tokens": tokens,
+        }
         write_json(tmp_path / "forecast" / FORECAST, {"mine/60": forecast})
         price = PlanCost.of(one, {"train": 48, "dev": 12, "test": 40}, tmp_path / "forecast", finished=False)
         assert (price.rows, price.steps) == (48, 4 * 2 * 3)
-        # Four runs: two epochs of train, a third of that for dev after each, and for test once.
-        assert price.seconds == pytest.approx(4 * 0.001 * (2 * (480 + 120 / 3) + 300 / 3))
+        # Four runs: two epochs of train, dev after each, and test once.
+        assert price.seconds == pytest.approx(4 * (2 * (0.001 * 480 + 0.0004 * 120) + 0.0004 * 300))
         finished = PlanCost.of(one, {"train": 48, "dev": 12, "test": 40}, None, finished=True)
         assert finished.seconds == 0 and finished.steps == price.steps
 

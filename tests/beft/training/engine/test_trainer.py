@@ -15,7 +15,7 @@ from beft.models.classifier import Classifier
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites, site_module
 from beft.training.engine.activation_checkpointing import activation_checkpointing
-from beft.training.engine.cost import estimate
+from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit
 from tests.conftest import FAMILIES, from_config
 from tests.support.killed_training import killed_after
@@ -141,7 +141,7 @@ def test_recomputed_activations_change_nothing_but_what_is_kept(family):
     sizes = []
     for on in (False, True):
         with activation_checkpointing(classifier.model, on=on):
-            sizes.append(estimate(classifier, train, 8).saved_bytes)
+            sizes.append(saved_bytes(classifier, train, 8))
     assert sizes[1] < sizes[0] / 2
     assert not any("forward" in module.__dict__ for module in classifier.model.modules())
 
