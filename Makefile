@@ -77,9 +77,10 @@ study: $(TESTS)  ## measure every term against the baselines over five seeds (ha
 recipes: $(TESTS)  ## compare recipes for the value biases over five draws, without the test rows (about an hour)
 	@$(BIN)/python -m benchmarks.recipes $(ARGS)
 
-bench: $(TESTS)  ## measure the training engine and prediction against their peers (about 20 minutes), into benchmarks/
+bench: $(TESTS)  ## measure the training engine, prediction and the told times (about 25 minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 	@$(BIN)/python -m benchmarks.prediction
+	@$(BIN)/python -m benchmarks.estimate
 
 agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
 	@$(BIN)/python -m benchmarks.agreement $(ARGS)

@@ -45,6 +45,7 @@ TESTED_ELSEWHERE = {
     "make mlflow-server": "tests/test_makefile.py::test_the_mlflow_server",
     "make mlflow-team": "tests/test_makefile.py::test_the_mlflow_server",
     "beft run --set base.source=./my-model": f"{CLONE}::test_the_flow_runs_on_a_model_of_ones_own",
+    "beft bench": "tests/cli/test_bench.py::test_a_table_of_the_settings_own_base_and_data",
     "dvc repro": f"{CLONE}::test_dvc_runs_every_stage_once",
     "dvc exp run -S train.learning_rate=0.02": f"{CLONE}::test_dvc_compares_an_experiment",
     "dvc exp show": f"{CLONE}::test_dvc_compares_an_experiment",

@@ -1,5 +1,6 @@
 """bench: how long the user's own work takes on her machine, and whether beft or the machine is slow."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,9 @@ def bench(
     from beft.training.session import open_session
     from beft.training.speed import measure_machine, measure_speed, to_json
 
-    settings = read_settings(context, params, [*(changes or ()), *([f"base.source={base}"] if base else [])])
+    settings = read_settings(
+        context, params, [*(changes or ()), *([f"base.source={json.dumps(base)}"] if base else [])]
+    )
     names = list(dict.fromkeys(dataset or settings.datasets))
     described = [find_dataset(name) for name in names]
     seconds = max(_MIN_SECONDS, min(_MAX_SECONDS, _SECONDS / (_WORKS * len(names))))

@@ -1,0 +1,20 @@
+"""The program that measures the told times, on a tiny base."""
+
+from benchmarks.estimate import Case, measure, table
+from tests.support.rows import random_rows, tiny_classifier
+
+
+def test_a_case_is_measured_and_stands_in_the_table() -> None:
+    case = Case("value, some rows", "random", 48, runs=2, epochs=2)
+    found = measure(tiny_classifier(), case, random_rows(48), random_rows(12, seed=3), repetitions=2)
+    assert 0 < found["low"] <= found["ratio"] <= found["high"]
+    assert found["estimate"] > 0 and found["training"] > 0 and found["measuring"] > 0
+    about = {
+        **dict.fromkeys(("date", "cpu", "threads", "precision", "torch", "base", "repetitions"), "x"),
+        "load": 0.5,
+        "processor_time": False,
+    }
+    fits = int(0.75 <= found["ratio"] <= 1.25)
+    text = table(about, [(case, found), (case, found | {"ratio": 1.1})])
+    assert f"| random | value, some rows | 2 | {found['estimate']:.1f} | {found['training']:.1f} |" in text
+    assert f"here {fits + 1} of 2 are" in text
