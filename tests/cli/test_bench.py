@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.workspace import Beft, everything
+from tests.cli.workspace import Beft, describe, everything
+from tests.conftest import build_tiny
+from tests.support.tiny_bases import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +61,16 @@ def test_what_cannot_be_timed_is_refused_in_one_message(beft: Beft, arguments: t
     assert answer.status == 2
     assert expected in answer.err
     assert "Traceback" not in answer.err and not answer.out
+
+
+def test_a_decoder_that_answers_a_prompt(beft: Beft, made: Path, tmp_path: Path) -> None:
+    """Without a head; its biases are added."""
+    build_tiny("llama", causal=True, tie_word_embeddings=False).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    describe(made, "asked", prompt={"template": "{text} the film was", "answers": {"down": " dull", "up": " fine"}})
+    changed = ("--set", "base.add_biases=true", "--set", "datasets.asked={size: 40, max_length: 24}")
+    answer = beft("bench", "--base", tmp_path, "--dataset", "asked", *changed, "--json")
+    assert answer.status == 0, answer.err
+    [asked] = json.loads(answer.out)["datasets"]
+    assert asked["rows"]["train"] == 32
+    assert all(work["share"] > 0 and work["seconds"] > 0 for work in asked["works"])
