@@ -6,6 +6,7 @@ share of their rate tells whether beft is slow or the machine is: what both lack
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from beft.inference.products import (
 )
 from beft.inference.runs import Run
 from beft.limits import usable_cores
+from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
 from beft.models.machine import cpu_flags, cpu_multiplies_bf16, cpu_name, large_product_rate, load_average, synchronize
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
@@ -33,7 +35,6 @@ from beft.settings import Settings, TrainingSettings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit, training_time
 from beft.training.engine.learning_rates import at_each_rate
-from beft.training.engine.timing import TokenTime
 from beft.training.probe import row_information
 from beft.training.session import Session
 from beft.training.target import planned_run
@@ -205,6 +206,25 @@ def to_json(machine: MachineSpeed, datasets: Sequence[DatasetSpeed]) -> dict[str
     }
 
 
+@dataclass(frozen=True)
+class _Products:
+    """The products alone for batches of so many tokens; measured before and after a work, since the load changes."""
+
+    classifier: Classifier
+    tokens: int
+    backward: bool
+    seconds: float
+
+    def rate(self) -> float:
+        """Operations a second."""
+
+        def work() -> None:
+            compute_products(self.classifier, [self.tokens], backward=self.backward)
+
+        operations = product_operations(self.classifier, [self.tokens], backward=self.backward)
+        return operations / median_seconds(work, self.seconds)
+
+
 def _measure(session: Session, seconds: float) -> DatasetSpeed:
     classifier, settings, sample = session.classifier, session.settings, session.sample
     every = find_sites(classifier.model, add=settings.base.add_biases)
@@ -212,8 +232,8 @@ def _measure(session: Session, seconds: float) -> DatasetSpeed:
     probe = _runs(session, session.training(settings.probe), every)
     train = _runs(session, session.training(settings.train), target)
     batch = _middle_rows(sample.train, train[0].settings.batch_size)
-    products = _products_rate(session, [_padded(batch)], seconds / 4, backward=True)
-    fisher = _fisher(session, every, seconds, products)
+    beside = _Products(session.classifier, _padded(batch), backward=True, seconds=seconds / 8)
+    fisher = _fisher(session, every, seconds, beside)
     test = session.rows("test")
     predictions, of_token = _predictions(session, test, seconds)
     return DatasetSpeed(
@@ -222,12 +242,12 @@ def _measure(session: Session, seconds: float) -> DatasetSpeed:
         tokens=float(sample.train.tokens.mean()),
         works=(
             fisher,
-            _training(session, _PROBE, probe, batch, seconds, products),
-            _training(session, f"training of {_TERM}", train, batch, seconds, products),
+            _training(session, _PROBE, probe, batch, seconds, beside),
+            _training(session, f"training of {_TERM}", train, batch, seconds, beside),
             predictions,
         ),
         evaluation_seconds=of_token * _evaluated_tokens(session, test),
-        products=products,
+        products=beside.rate(),
     )
 
 
@@ -236,7 +256,7 @@ def _runs(session: Session, training: TrainingSettings, sites: tuple[BiasSite, .
     return at_each_rate(planned_run(session.classifier, session.sample, session.settings, training, "speed", sites, {}))
 
 
-def _fisher(session: Session, sites: tuple[BiasSite, ...], seconds: float, products: float) -> WorkSpeed:
+def _fisher(session: Session, sites: tuple[BiasSite, ...], seconds: float, beside: _Products) -> WorkSpeed:
     classifier, rows = session.classifier, session.sample.train
     size = session.training(session.settings.probe).batch_size
     batches = list(sorted_batches(rows.lengths, size))
@@ -246,7 +266,7 @@ def _fisher(session: Session, sites: tuple[BiasSite, ...], seconds: float, produ
     def work() -> None:
         row_information(classifier, part, sites, {}, batch_size=size)
 
-    operations = counted_operations(work)
+    operations, before = counted_operations(work), beside.rate()
     token = median_seconds(work, seconds) / int(part.tokens.sum())
     return _speed(
         _FISHER,
@@ -254,15 +274,17 @@ def _fisher(session: Session, sites: tuple[BiasSite, ...], seconds: float, produ
         token * int(rows.tokens.sum()),
         1 / (token * float(rows.tokens.mean())),
         operations / int(part.tokens.sum()) / token,
-        products,
+        fmean((before, beside.rate())),
     )
 
 
 def _training(
-    session: Session, work: str, runs: Sequence[Run], batch: LabelledRows, seconds: float, products: float
+    session: Session, work: str, runs: Sequence[Run], batch: LabelledRows, seconds: float, beside: _Products
 ) -> WorkSpeed:
     classifier, sample = session.classifier, session.sample
-    time: TokenTime = training_time(classifier, sample.train, sample.dev, runs, seconds=seconds)
+    before = beside.rate()
+    time = training_time(classifier, sample.train, sample.dev, runs, seconds=seconds)
+    products = fmean((before, beside.rate()))
     [first, *_] = runs
     once = Run("once", first.sites, first.head, 0, first.settings.model_copy(update={"epochs": 1}), "last")
 
@@ -292,8 +314,10 @@ def _predictions(session: Session, rows: LabelledRows, seconds: float) -> tuple[
         synchronize(classifier.device)
 
     operations, tokens = counted_operations(work), int(part.tokens.sum())
-    products = _products_rate(session, [_padded(part)], seconds / 4, backward=False)
+    beside = _Products(classifier, _padded(part), backward=False, seconds=seconds / 8)
+    before = beside.rate()
     token = median_seconds(work, seconds) / tokens
+    products = fmean((before, beside.rate()))
     row = token * float(rows.tokens.mean())
     return _speed(_PREDICTIONS, "", PREDICTIONS * row, 1 / row, operations / tokens / token, products), token
 
@@ -305,15 +329,6 @@ def _evaluated_tokens(session: Session, test: LabelledRows) -> int:
     learnt = int(sample.train.tokens.sum()) + (int(sample.dev.tokens.sum()) if sample.dev else 0)
     passes = 1 if session.classifier.pooling == "mean" or not session.problem_type.has_head else 2
     return passes * (learnt + of_test + of_gate) + (of_test + of_gate) + of_test
-
-
-def _products_rate(session: Session, tokens: Sequence[int], seconds: float, *, backward: bool) -> float:
-    classifier = session.classifier
-
-    def work() -> None:
-        compute_products(classifier, tokens, backward=backward)
-
-    return product_operations(classifier, tokens, backward=backward) / median_seconds(work, seconds)
 
 
 def _middle_rows(rows: LabelledRows, count: int) -> LabelledRows:
