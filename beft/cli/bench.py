@@ -69,8 +69,9 @@ def _show(settings: "Settings", machine: "MachineSpeed", found: "list[DatasetSpe
     from beft.training.engine.cost import readable_seconds
     from beft.training.speed import LOW_SHARE, likely_reasons, whole_run_seconds
 
-    threads = f", {machine.threads} threads on {machine.cores} cores" if machine.device == "cpu" else ""
-    typer.echo(f"{settings.base.source} on {machine.device} in {machine.precision}{threads}: {machine.name}")
+    threads = f", {_count(machine.threads, 'thread')} on {_count(machine.cores, 'core')}"
+    on = f"{machine.device} in {machine.precision}{threads if machine.device == 'cpu' else ''}"
+    typer.echo(f"{settings.base.source} on {on}: {machine.name}")
     for one in found:
         rows = ", ".join(f"{one.rows[split]:,} {split}" for split in SPLITS)
         typer.echo(f"\n{one.dataset}: {rows}; {one.tokens:.0f} tokens a row\n")
@@ -100,12 +101,16 @@ def _show(settings: "Settings", machine: "MachineSpeed", found: "list[DatasetSpe
     )
     typer.echo(
         "share: of the speed of this base's matrix products alone. "
-        f"Below {LOW_SHARE} something else than the products takes most of the time: beft is slow on this work. "
-        "Above it the products set the pace, and where they alone are far below the large product, this base or its "
-        "batches are small for the machine, or other processes use it."
+        f"Below {LOW_SHARE} something else takes most of the time: beft is slow.\n"
+        "Near 1 the products set the pace. Where they are far below a large product, their batches are small or the "
+        "cores are busy."
     )
     for reason in likely_reasons(machine, found):
         typer.echo(reason)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tera(operations: float) -> str:

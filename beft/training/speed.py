@@ -292,10 +292,11 @@ def _training(
         fit(classifier, batch, None, [once], metric=_no_metric, at_once=1, progress=_silent)
 
     operations = counted_operations(step) / int(batch.tokens.sum())
+    epochs = first.settings.epochs
     rates = f", {len(runs)} learning rates" if len(runs) > 1 else ""
     return _speed(
         work,
-        f"{first.settings.epochs} epochs of {len(sample.train):,} rows{rates}",
+        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} of {len(sample.train):,} rows{rates}",
         sum(time.seconds(sample.train, sample.dev, run.settings.epochs) for run in runs),
         1 / (time.train * float(sample.train.tokens.mean())),
         operations / time.train,

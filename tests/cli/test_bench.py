@@ -23,11 +23,11 @@ def test_a_table_of_the_settings_own_base_and_data(beft: Beft, made: Path) -> No
     assert answer.status == 0, answer.err
     assert "measuring films for about" in answer.err
     lines = answer.out.splitlines()
-    assert lines[0].startswith("base on cpu in fp32, 1 threads on ".replace("base", str(made / "base")))
+    assert lines[0].startswith("base on cpu in fp32, 1 thread on ".replace("base", str(made / "base")))
     assert "films: 80 train, 20 dev, 40 gate, 40 test; " in answer.out
     for work in ("Fisher information", "probe", "training of value", "1,000 predictions", "a large product"):
         assert any(line.startswith(work) for line in lines), work
-    assert "1 epochs of 80 rows" in answer.out
+    assert "1 epoch of 80 rows" in answer.out
     assert "A run over this dataset computes for about" in answer.out
     assert "share: of the speed of this base's matrix products alone" in answer.out
     assert everything(made) == before
