@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CHOSEN = "the default, its rate chosen on dev among those of this table (train.learning_rates)"
+EPOCHS_SHARE = "epochs_share"
+"""In a recipe's changes: the share of 8 epochs or 400 steps that it takes (``shared_epochs``); no setting."""
 
 Changes = Mapping[str, Any]
 
@@ -17,7 +19,7 @@ class Study:
         title: Of its page.
         note: What its page says of it.
         recipes: What each changes of the default settings; the first is the default. None trains nothing.
-        rates: Those of them that differ from the default in the biases' rate alone.
+        rates: Those of them that differ from the default in the biases' rate alone; none: no rate is chosen on dev.
         common: What all of them change.
         size: Rows of a draw's sample, train and dev: a number, or a regime.
         spare: Rows of no split, a draw; fewer where a dataset has no more.
@@ -41,12 +43,36 @@ class Study:
     @property
     def others(self) -> list[str]:
         """The recipes that the default is compared with."""
-        return [*list(self.recipes)[1:], CHOSEN]
+        return [*list(self.recipes)[1:], *([CHOSEN] if self.rates else [])]
 
+
+@dataclass(frozen=True)
+class Probe:
+    """A recipe of the probe: its rates, and the share of the epochs of 8 or 400 steps that it takes."""
+
+    learning_rate: float
+    head_learning_rate: float
+    epochs_share: float
+
+
+def shared_epochs(share: float, rows: int, batch_size: int = 16) -> int:
+    """A share of the epochs that rows get which are trained for 8 epochs, or for up to 30 to make 400 steps."""
+    steps = -(-rows // batch_size)
+    return round(share * min(30, max(8, -(-400 // steps))))
+
+
+PROBES = {
+    "rate 0.005, 8 epochs or 400 steps": Probe(0.005, 0.0005, 1),
+    "rates twice as high, half the epochs": Probe(0.01, 0.001, 1 / 2),
+    "rates three times as high, half the epochs": Probe(0.015, 0.0015, 1 / 2),
+    "rates three times as high, a third of the epochs": Probe(0.015, 0.0015, 1 / 3),
+}
+"""Compared by benchmarks/probe_lengths.py; the first is the one that the others are compared with."""
 
 ENCODER_DEFAULT = (
     "the default: biases at 0.01, a head at a twentieth of that, which starts at the best constant; mean pooling"
 )
+LONG = "biases at 0.01, a head at a twentieth of that, 8 epochs or 400 steps"
 DECODER_DEFAULT = "the default: biases at 0.01, trained as classification over the candidate answers"
 STUDIES = {
     "recipes": Study(
@@ -69,6 +95,31 @@ STUDIES = {
         size="low",
         spare=2000,
         datasets=["rotten_tomatoes"],
+    ),
+    "short_recipes": Study(
+        title="Shorter recipes for the value biases",
+        note="The default base, a sentence encoder of 22.7 million parameters. Each recipe raises both rates and takes "
+        "fewer epochs; a step costs the same in all of them.",
+        recipes={
+            LONG: {"train.learning_rate": 0.01, "train.head_learning_rate": 0.0005, EPOCHS_SHARE: 1},
+            **{
+                f"rates {factor} times as high, {share}": {
+                    "train.learning_rate": 0.01 * factor,
+                    "train.head_learning_rate": 0.0005 * factor,
+                    EPOCHS_SHARE: epochs_share,
+                }
+                for factor, share, epochs_share in (
+                    (2, "half the epochs", 1 / 2),
+                    (3, "half the epochs", 1 / 2),
+                    (3, "a third of the epochs", 1 / 3),
+                )
+            },
+        },
+        rates=[],
+        common={},
+        size="low",
+        spare=2000,
+        datasets=["rotten_tomatoes", "sst2", "stsb"],
     ),
     "decoder_recipes": Study(
         title="Recipes for the value biases of a decoder",

@@ -26,7 +26,7 @@ from beft.training.target import train_terms
 from benchmarks.common import machine
 from benchmarks.common.intervals import Interval
 from benchmarks.common.prepared import ROOT, prepared_data
-from benchmarks.recipe_studies import CHOSEN, STUDIES, Changes, Study
+from benchmarks.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES, Changes, Study, shared_epochs
 
 HERE = Path(__file__).parent
 log = logging.getLogger("beft.recipes")
@@ -34,13 +34,19 @@ log = logging.getLogger("beft.recipes")
 Found = dict[str, Any]
 
 
-def measure(settings: Settings, dataset: str, *, spare: int, train: bool) -> Found:
-    """Train the value biases; the chosen epoch's metric and loss on dev, and the metric on spare rows."""
+def measure(settings: Settings, dataset: str, *, spare: int, train: bool, epochs_share: float | None = None) -> Found:
+    """Train the value biases; the chosen epoch's metric and loss on dev, and the metric on spare rows.
+
+    Args:
+        epochs_share: The training takes so many of 8 epochs or 400 steps; None: as many as its settings say.
+    """
     section = settings.datasets[dataset]
     with prepared_data(dataset, section.size, settings.split) as prepared:
         session = open_session(settings, PreparedData.from_folder(prepared))
         unseen = session.classifier.examples(spare_rows(prepared, settings, dataset, spare), section.max_length)
         sample, training = session.sample, session.training(settings.train)
+        if epochs_share is not None:
+            training = training.model_copy(update={"epochs": shared_epochs(epochs_share, len(sample.train))})
         result = train_terms(session.classifier, sample, settings, training, ["value"]) if train else None
     assert sample.dev is not None
     with Bank(session.classifier.model, result.deltas if result else {}, result.head if result else {}):
@@ -69,12 +75,16 @@ def spare_rows(prepared: Path, settings: Settings, dataset: str, most: int) -> R
 def finished(study: Study, dataset: str, recipe: str, draw: int, threads: int) -> Found:
     """What was measured before with the same settings and source, or is measured now."""
     changes = study.recipes[recipe]
-    settings = settings_of(dataset, {**study.common, **(changes or {})}, draw, threads, size=study.size)
-    asked = [settings.model_dump(mode="json"), study.spare, sha256_tree(ROOT / "beft", ".py")]
+    of_settings = {**study.common, **(changes or {})}
+    epochs_share = of_settings.pop(EPOCHS_SHARE, None)
+    settings = settings_of(dataset, of_settings, draw, threads, size=study.size)
+    asked = [settings.model_dump(mode="json"), study.spare, epochs_share, sha256_tree(ROOT / "beft", ".py")]
     asked += ["untouched"] if changes is None else []
     path = ROOT / "runs" / "recipes" / f"{sha256_json(asked)[:16]}.json"
     if not path.exists():
-        write_json(path, measure(settings, dataset, spare=study.spare, train=changes is not None))
+        write_json(
+            path, measure(settings, dataset, spare=study.spare, train=changes is not None, epochs_share=epochs_share)
+        )
     found: Found = read_json(path)
     return found
 
@@ -94,6 +104,8 @@ def settings_of(dataset: str, changes: Changes, draw: int, threads: int, *, size
 
 def with_chosen(study: Study, found: Mapping[str, Sequence[Found]]) -> dict[str, Sequence[Found]]:
     """What was found, and the rate that each draw's dev rows choose, as ``train.learning_rates`` chooses it."""
+    if not study.rates:
+        return dict(found)
     by_draw = zip(*(found[recipe] for recipe in study.rates), strict=True)
 
     def best(ones: Sequence[Found]) -> Found:
