@@ -64,7 +64,6 @@ def shared_epochs(share: float, rows: int, batch_size: int = 16) -> int:
 PROBES = {
     "rate 0.005, 8 epochs or 400 steps": Probe(0.005, 0.0005, 1),
     "rates twice as high, half the epochs": Probe(0.01, 0.001, 1 / 2),
-    "rates three times as high, half the epochs": Probe(0.015, 0.0015, 1 / 2),
     "rates three times as high, a third of the epochs": Probe(0.015, 0.0015, 1 / 3),
 }
 """Compared by benchmarks/probe_lengths.py; the first is the one that the others are compared with."""

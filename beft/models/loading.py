@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from beft.errors import BeftError, InputError
+from beft.models.attention import use_batched_products
 from beft.models.base_files import MASKS, read_mapping
 from beft.models.classifier import HEADS
 from beft.models.device import Compute
@@ -135,6 +136,7 @@ def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: b
     model.config.return_dict = True  # outputs are read by their names, whatever the base's configuration asks for
     freeze_quantized(model)
     forget_gguf(model)
+    use_batched_products(model)
     return model, found
 
 
