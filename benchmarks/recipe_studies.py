@@ -109,7 +109,6 @@ STUDIES = {
                 }
                 for factor, share, epochs_share in (
                     (2, "half the epochs", 1 / 2),
-                    (3, "half the epochs", 1 / 2),
                     (3, "a third of the epochs", 1 / 3),
                 )
             },
