@@ -9,7 +9,7 @@ from typing import Any
 
 from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
-from beft.inference.predictions import measure_runs
+from beft.inference.together import measure_adapters
 from beft.merging.adapters import with_merged
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
@@ -76,8 +76,9 @@ class DevRows:
             rows = session.rows("dev")
             if name not in self._own:
                 self._own[name] = self._measure_own(session, rows, name)
-            for result, merged in zip(found, merges, strict=True):
-                result[name] = _measured(session, rows, with_merged(self.adapters, name, merged))
+            measured = _measured(session, rows, [with_merged(self.adapters, name, merged) for merged in merges])
+            for result, of_merge in zip(found, measured, strict=True):
+                result[name] = of_merge
         return [
             DevScore(
                 by_dataset={name: metric for name, (metric, _) in result.items()},
@@ -89,16 +90,15 @@ class DevRows:
 
     def _measure_own(self, session: Session, rows: LabelledRows, name: str) -> float:
         start = time.perf_counter()
-        metric, _ = _measured(session, rows, self.adapters[name])
+        [(metric, _)] = _measured(session, rows, [self.adapters[name]])
         seconds = self.planned * (time.perf_counter() - start)
         self.progress(f"merge: {self.planned} merges on {len(rows)} dev rows of {name} take about {seconds:.0f} s")
         return metric
 
 
-def _measured(session: Session, rows: LabelledRows, adapter: Adapter) -> tuple[float, float]:
-    """The metric, and the mean loss of an example."""
-    with adapter.attached(session.classifier):
-        metric = DevMetric(session.metric, rows)
-        batch_tokens = session.settings.evaluate.batch_tokens
-        [found] = measure_runs(session.classifier, rows, metric, batch_tokens=batch_tokens)
-    return found["dev_metric"], found["dev_loss"]
+def _measured(session: Session, rows: LabelledRows, adapters: Sequence[Adapter]) -> list[tuple[float, float]]:
+    """The metric of each adapter, and the mean loss of an example."""
+    metric = DevMetric(session.metric, rows)
+    batch_tokens = session.settings.evaluate.batch_tokens
+    found = measure_adapters(session.classifier, adapters, rows, metric, batch_tokens=batch_tokens)
+    return [(one["dev_metric"], one["dev_loss"]) for one in found]

@@ -18,12 +18,12 @@ from beft.bank.first_token import first_token_alone, reads_first_token_alone
 from beft.errors import InputError, TrainingError
 from beft.files import read_json, sha256_json, write_json
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult
+from beft.inference.together import row_axes
 from beft.models.classifier import Classifier
 from beft.models.memory import available_bytes
 from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
-from beft.sites.batch_axis import RowAxis, measure_row_axes, one_axis
-from beft.sites.site import site_module
+from beft.sites.batch_axis import RowAxis
 from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.bias_parameters import BiasParameters
 from beft.training.engine.checkpoint import Checkpoint, PassCheckpoint
@@ -104,7 +104,7 @@ def training_time(
 @contextmanager
 def _computing(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> Iterator[dict[str, RowAxis]]:
     """Within the context the base is computed as runs need it; gives where their modules keep the rows of a batch."""
-    axes = _axes(classifier, train, runs) if len(runs) > 1 else {}
+    axes = row_axes(classifier, train, (site for run in runs for site in run.sites)) if len(runs) > 1 else {}
     longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
     first_token = reads_first_token_alone(classifier, train.encoded.batch(longest, classifier.device))
     with first_token_alone(classifier.model, on=first_token):
@@ -189,15 +189,6 @@ def _check_runs(runs: Sequence[Run], dev: LabelledRows | None) -> None:
             raise InputError(f"run {run.name!r} trains neither a bias nor the head")
         if run.select == "best" and dev is None:
             raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
-
-
-def _axes(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> dict[str, RowAxis]:
-    """Where each module of the runs' sites keeps the rows of a batch; nowhere when two rows cannot tell."""
-    modules = {site.module: site_module(classifier.model, site) for run in runs for site in run.sites}
-    tokens = train.encoded.input_ids
-    other = next((row for row in range(1, len(train)) if tokens[row] != tokens[0]), 0)
-    measured = measure_row_axes(classifier, modules, train.encoded.batch([0, other], classifier.device))
-    return {name: one_axis(measured[name]) if measured else None for name in modules}
 
 
 def _rows_computed_at_once(run: Run) -> int:
