@@ -79,6 +79,8 @@ recipes: $(TESTS)  ## compare recipes for the value biases over five draws, with
 
 bench: $(TESTS)  ## measure the training engine, prediction and the told times (about 25 minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
+	@$(BIN)/python -m benchmarks.shares
+	@$(BIN)/python -m benchmarks.attention
 	@$(BIN)/python -m benchmarks.prediction
 	@$(BIN)/python -m benchmarks.estimate
 

@@ -22,9 +22,12 @@ PADDED_TO = 128
 
 
 def load(folder: str, labels: int, *, dropout: bool = True, dtype: torch.dtype = torch.float32) -> Any:
-    """The base as `transformers` loads it, with its own dropout or none."""
+    """The base as `transformers` loads it, with its own dropout or none, and with its faster attention for the type."""
+    attention = "eager" if dtype == torch.bfloat16 and not torch.cuda.is_available() else "sdpa"  # attention.md
     changes = {} if dropout else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, dtype=dtype, **changes)
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=labels, dtype=dtype, attn_implementation=attention, **changes
+    )
 
 
 def published_protocol(model: Any, rows: LabelledRows, settings: TrainingSettings, term: str = "value") -> None:
