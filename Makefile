@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench agreement growth gpu faults lock clean
+.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench power agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -83,6 +83,9 @@ bench: $(TESTS)  ## measure the training engine, prediction and the told times (
 	@$(BIN)/python -m benchmarks.attention
 	@$(BIN)/python -m benchmarks.prediction
 	@$(BIN)/python -m benchmarks.estimate
+
+power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
+	@$(BIN)/python -m benchmarks.power
 
 agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
 	@$(BIN)/python -m benchmarks.agreement $(ARGS)

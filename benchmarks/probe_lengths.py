@@ -52,7 +52,11 @@ def measure(settings: Settings, dataset: str, epochs_share: float) -> Found:
 
 def finished(probe: Probe, dataset: str, draw: int, threads: int) -> Found:
     """What was measured before with the same settings and source, or is measured now."""
-    changes = {"probe.learning_rate": probe.learning_rate, "probe.head_learning_rate": probe.head_learning_rate}
+    changes = {
+        "probe.learning_rate": probe.learning_rate,
+        "probe.head_learning_rate": probe.head_learning_rate,
+        "probe.batch_size": probe.batch_size,
+    }
     settings = settings_of(dataset, changes, draw, threads)
     asked = ["probe", settings.model_dump(mode="json"), probe.epochs_share, sha256_tree(ROOT / "beft", ".py")]
     path = ROOT / "runs" / "recipes" / f"{sha256_json(asked)[:16]}.json"
