@@ -77,7 +77,7 @@ def main() -> None:
         "",
         f"`make power`, {about['date']}; {about['cpu']}, {about['precision']}. Settings of params.yaml. The value "
         "biases and the cheap baselines are trained on the sample and compared on rows of no split. Needed are the "
-        f"rows at which a paired test at {CONFIDENCE:.0%} sees a true gain of {100 * GAIN:.0f} points with the power named.",
+        f"rows at which a paired test at {CONFIDENCE:.0%} sees a true gain of {100 * GAIN:.0f} points with that power.",
         "",
         "| dataset | against | gain on spare rows | rows that only one answers rightly | "
         + " | ".join(f"rows needed, power {power:.0%}" for power in POWERS)

@@ -16,6 +16,9 @@ NAME = "beft_batched_products"
 _MAX_LENGTH = 512
 """The most tokens of a text: the probabilities are kept for the backward pass, which the kernel does not need."""
 
+_SHORT = 64
+"""Below so many tokens a softmax is faster that gives fp32, which is then rounded."""
+
 
 def use_batched_products(model: Any) -> None:
     """Let a model of bf16 weights on the CPU compute its attention so, where it can be chosen.
@@ -76,7 +79,9 @@ def batched_products(
     seen = _added(attention_mask, scores, causal=causal)
     if seen is not None:
         scores = scores + seen
-    probabilities = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+    # Computed in fp32 either way; torch's softmax of few numbers in bf16 is slow.
+    wide = torch.float32 if keys < _SHORT else None
+    probabilities = torch.softmax(scores, -1, dtype=wide).to(value.dtype)
     probabilities = nn.functional.dropout(probabilities, dropout, training=dropout > 0)
     return (probabilities @ value).transpose(1, 2).contiguous(), None
 

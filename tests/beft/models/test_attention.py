@@ -20,7 +20,14 @@ def defined(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 17), st.booleans(), st.booleans(), st.integers(0, 10**6))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from((1, 2, 5, 17, 63, 64, 90)),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
 def test_values_and_gradients_are_those_of_the_definition(
     rows: int, groups: int, tokens: int, causal: bool, padded: bool, seed: int
 ) -> None:
