@@ -46,28 +46,11 @@ class Study:
         return [*list(self.recipes)[1:], *([CHOSEN] if self.rates else [])]
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A recipe of the probe: its rates and batches, and the share of 8 epochs or 400 steps of 16 that it takes."""
-
-    learning_rate: float
-    head_learning_rate: float
-    batch_size: int
-    epochs_share: float
-
-
 def shared_epochs(share: float, rows: int, batch_size: int = 16) -> int:
     """A share of the epochs that rows get which are trained for 8 epochs, or for up to 30 to make 400 steps."""
     steps = -(-rows // batch_size)
     return round(share * min(30, max(8, -(-400 // steps))))
 
-
-PROBES = {
-    "rate 0.005, batches of 16, 8 epochs or 400 steps": Probe(0.005, 0.0005, 16, 1),
-    "batches of 8, half the epochs: as many steps": Probe(0.005, 0.0005, 8, 1 / 2),
-    "rates three times as high, a third of the epochs": Probe(0.015, 0.0015, 16, 1 / 3),
-}
-"""Compared by benchmarks/probe_lengths.py; the first is the one that the others are compared with."""
 
 ENCODER_DEFAULT = (
     "the default: biases at 0.01, a head at a twentieth of that, which starts at the best constant; mean pooling"
