@@ -17,6 +17,7 @@ from flows.terminal.logging_setup import log_without_prefect
 from flows.terminal.outcome import show
 from tasks.engine.supervisor import stopping_commands
 from tasks.engine.workspace import Workspace
+from tasks.imports import without_collecting
 from tasks.run_metadata import check_settings, run_fingerprint
 from tasks.settings import PipelineSettings
 
@@ -83,6 +84,7 @@ def run_main_job(settings: PipelineSettings, root: Path | None = None) -> dict[s
     return record
 
 
+@without_collecting()
 def _reuse(settings: PipelineSettings, workspace: Workspace) -> dict[str, Any] | None:
     """Go through a run that has finished before, without Prefect; None where a server of Prefect's is to show it, or
     something has to be made."""

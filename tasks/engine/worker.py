@@ -19,6 +19,7 @@ from tasks.engine.provenance import process_facts
 from tasks.engine.store import RECORD
 from tasks.engine.transient import is_transient
 from tasks.environment import configure_environment
+from tasks.imports import without_collecting
 from tasks.settings import PipelineSettings
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,10 @@ def main() -> int:
 
 
 def _run(request: Mapping[str, Any]) -> dict[str, Any]:
-    step = find_declared(importlib.import_module(request["module"]), request["step"])
+    with without_collecting():
+        step = find_declared(importlib.import_module(request["module"]), request["step"])
+        if step.computes:
+            importlib.import_module("transformers.modeling_utils")  # most of what loads a base
     if source_sha256(step) != request["source"]:
         raise BeftError("the source of beft was changed since this run began; start it again")
     settings = PipelineSettings.from_mapping(request["settings"])
