@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beft.adapters.adapter import Adapter
-from beft.comparison.baselines.cheap import Baselines, cheap_baselines, predict_splits
+from beft.comparison.baselines.cheap import Baselines, cheap_baselines, predict_splits, predict_without_biases
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore
@@ -30,12 +30,14 @@ class AdapterEvaluation:
         predictions: Method -> split -> what it predicted, as the headline metric takes it.
         tuning: How each baseline that has settings of its own was chosen, as JSON.
         rows: The encoded rows by split.
+        without_biases: What the target's head predicts of test over the frozen base; None where it was not at hand.
     """
 
     evaluation: Evaluation
     predictions: Mapping[str, Mapping[str, Predictions]]
     tuning: Mapping[str, Any]
     rows: Mapping[str, LabelledRows]
+    without_biases: Predictions | None = None
 
     def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> MetricScore:
         """A score with its interval; by default the target's headline metric on test."""
@@ -105,7 +107,8 @@ def evaluate_adapters(
     log.info("evaluate: %d resamples", session.settings.evaluate.resamples)
     evaluation = _evaluate(session, rows, splits, predictions, target, compared, {**found.costs, **(costs or {})})
     tuning = {name: fitted.to_json() for name, fitted in found.fitted.items()}
-    return AdapterEvaluation(evaluation, predictions, tuning, rows)
+    without_biases = predict_without_biases(session, adapters[target], found.head_features, rows, "test")
+    return AdapterEvaluation(evaluation, predictions, tuning, rows, without_biases)
 
 
 def cost_of(facts: Mapping[str, Any]) -> Cost:

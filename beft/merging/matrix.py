@@ -26,7 +26,7 @@ def merge_matrix(
     adapters: Mapping[str, Adapter],
     merged: Mapping[str, Merged],
     open_dataset: Callable[[str], Session],
-    own: Mapping[str, Predictions],
+    known: Mapping[str, Mapping[str, Predictions]],
 ) -> dict[str, SplitEvaluation]:
     """Evaluate every set of biases on the test rows of every dataset, one dataset after the other.
 
@@ -34,25 +34,31 @@ def merge_matrix(
         adapters: The adapters, by the names of their datasets.
         merged: The merges, by their methods; gains are those of the last one.
         open_dataset: Opens the classifier of a dataset on its rows.
-        own: What each dataset's own adapter predicted on its test rows.
+        known: Dataset -> row -> what is known to be predicted on its test rows: by its own adapter, and perhaps others.
 
     Returns:
         Dataset -> the scores of every row of the matrix.
     """
-    return {name: _column(open_dataset(name), name, adapters, merged, own[name]) for name in adapters}
+    return {name: _column(open_dataset(name), name, adapters, merged, known[name]) for name in adapters}
 
 
 def _column(
-    session: Session, name: str, adapters: Mapping[str, Adapter], merged: Mapping[str, Merged], own: Predictions
+    session: Session,
+    name: str,
+    adapters: Mapping[str, Adapter],
+    merged: Mapping[str, Merged],
+    known: Mapping[str, Predictions],
 ) -> SplitEvaluation:
     test = session.rows("test")
-    predictions: dict[str, Predictions] = {name: own}
-    known: dict[str, Predictions] = {}
+    predictions = dict(known)
+    of_biases: dict[str, Predictions] = {}
     for row, adapter in _rows(name, adapters, merged).items():
-        if adapter.sha256 not in known:  # two merges can be the same biases
+        if row in known:
+            continue
+        if adapter.sha256 not in of_biases:  # two merges can be the same biases
             log.info("merge: the biases of %s on the test rows of %s", row, name)
-            known[adapter.sha256] = session.predict(adapter, test)
-        predictions[row] = known[adapter.sha256]
+            of_biases[adapter.sha256] = session.predict(adapter, test)
+        predictions[row] = of_biases[adapter.sha256]
     evaluation = evaluate_methods(
         {row: Method({"test": predictions[row]}) for row in (NONE, *adapters, *merged)},
         {"test": test.truth},

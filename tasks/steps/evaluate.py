@@ -8,7 +8,7 @@ from beft.evaluation.records import Evaluation
 from beft.files import read_json, write_json
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
-from tasks.steps.predictions import write_predictions
+from tasks.steps.predictions import WITHOUT_BIASES, write_predictions
 
 
 def evaluate(
@@ -51,7 +51,10 @@ def evaluate(
     write_json(out / "metrics.json", _headlines(found))
     ids: dict[str, list[str]] = {split: session.data.rows(split).ids for split in splits}
     truth = {split: rows[split].truth for split in ids}
-    write_predictions(out / "predictions.parquet", ids, truth, compared.predictions)
+    predictions = dict(compared.predictions)
+    if compared.without_biases is not None:  # a row of the merge matrix, which is known here
+        predictions[WITHOUT_BIASES] = {"test": compared.without_biases}
+    write_predictions(out / "predictions.parquet", ids, truth, predictions)
     headline = compared.score()
     return {
         "target": target,

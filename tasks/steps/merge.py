@@ -10,7 +10,7 @@ from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
-from tasks.steps.predictions import read_predictions
+from tasks.steps.predictions import WITHOUT_BIASES, has_predictions, read_predictions
 
 if TYPE_CHECKING:
     from beft.encoding.examples import Predictions
@@ -47,8 +47,8 @@ def merge(
     for method, result in merged.items():
         for name, adapter in merged_adapters(adapters, result).items():
             adapter.save(out / "merged" / method / name)
-    own = {name: _test_predictions(inputs[f"evaluate/{name}"]) for name in names}
-    matrix = merge_matrix(adapters, merged, open_dataset, own)
+    known = {name: _test_predictions(inputs[f"evaluate/{name}"], name) for name in names}
+    matrix = merge_matrix(adapters, merged, open_dataset, known)
     before = biases_of(open_dataset(names[0]).classifier.model, adapters)
     found: dict[str, JSON] = {
         "datasets": names,
@@ -72,10 +72,15 @@ def merge(
     }
 
 
-def _test_predictions(evaluated: Path) -> "Predictions":
-    """What the target predicted on the test rows when it was evaluated."""
-    target = str(read_json(evaluated / "evaluation.json")["target"])
-    return read_predictions(evaluated / "predictions.parquet", target, "test")
+def _test_predictions(evaluated: Path, dataset: str) -> "dict[str, Predictions]":
+    """What was predicted on the test rows when the dataset was evaluated: by its adapter, and by its head alone."""
+    from beft.merging.matrix import NONE
+
+    path, target = evaluated / "predictions.parquet", str(read_json(evaluated / "evaluation.json")["target"])
+    known: dict[str, Predictions] = {dataset: read_predictions(path, target, "test")}
+    if has_predictions(path, WITHOUT_BIASES, "test"):
+        known[NONE] = read_predictions(path, WITHOUT_BIASES, "test")
+    return known
 
 
 def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> "Session":

@@ -15,6 +15,9 @@ from beft.metrics.truth import Truth
 
 Predictions = NDArray[np.float64] | Sequence[str]
 
+WITHOUT_BIASES = "without_biases"
+"""Stands for a method: the target's head over the frozen base, a row of the merge matrix."""
+
 
 def write_predictions(
     path: Path,
@@ -59,13 +62,22 @@ def read_predictions(path: Path, method: str, split: str) -> NDArray[np.float64]
     Raises:
         InputError: There are no predictions of that method on that split.
     """
-    table = parquet.read_table(path, filters=[("method", "=", method), ("split", "=", split)])
+    table = _part(path, method, split)
     if not len(table):
         raise InputError(f"{path}: no predictions of {method!r} on split {split!r}")
     predicted = table["probabilities" if "probabilities" in table.column_names else "predicted"].to_pylist()
     if isinstance(predicted[0], str):
         return [str(text) for text in predicted]
     return np.array(predicted, dtype=np.float64)
+
+
+def has_predictions(path: Path, method: str, split: str) -> bool:
+    """Whether there are predictions of a method on a split."""
+    return len(_part(path, method, split)) > 0
+
+
+def _part(path: Path, method: str, split: str) -> pa.Table:
+    return parquet.read_table(path, filters=[("method", "=", method), ("split", "=", split)])
 
 
 def _true_columns(truth: NDArray[np.int64] | Truth) -> dict[str, list[Any]]:

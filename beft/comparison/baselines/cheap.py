@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from beft.adapters.adapter import Adapter
 from beft.comparison.from_features import fit_head, fit_linear
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
@@ -26,11 +27,16 @@ HEAD_ONLY, LINEAR = "head_only", "logistic_regression"
 
 @dataclass
 class Baselines:
-    """Fitted baselines by name: how they were fitted, what they predict on each split, and what they took."""
+    """Fitted baselines by name: how they were fitted, what they predict on each split, and what they took.
+
+    Attributes:
+        head_features: What the head's output layer sees of the frozen base, by split, where it was computed.
+    """
 
     fitted: dict[str, LinearClassifier] = field(default_factory=dict)
     predictions: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    head_features: dict[str, Floats] = field(default_factory=dict)
 
 
 def cheap_baselines(
@@ -74,7 +80,7 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         tokens = session.settings.evaluate.batch_tokens
         features[split] = frozen_features(session.classifier, part.encoded, batch_tokens=tokens)
     pooled = {split: of_split.pooled for split, of_split in features.items()}
-    seen = {split: of_split.head for split, of_split in features.items()}
+    seen = found.head_features = {split: of_split.head for split, of_split in features.items()}
     if HEAD_ONLY in wanted:
         training, seed = session.training(session.settings.train), session.settings.seed
         fitted = fit_head(session, seen, rows, training=training, seed=seed)
@@ -94,11 +100,34 @@ def _add(
     rows: Mapping[str, LabelledRows],
 ) -> None:
     """Add a fitted linear layer, with what it predicts on test and gate, as the headline metric takes it."""
-    found.fitted[name], found.costs[name], found.predictions[name] = fitted, fitted.cost(), {}
-    for split in held_out(rows):
-        outputs = torch.from_numpy(fitted.logits(features[split]))
-        predicted = problem_type.predictions(outputs, rows[split].sizes_of(np.arange(len(rows[split]))))
-        found.predictions[name][split] = as_metric_takes(session.metric, predicted, rows[split])
+    found.fitted[name], found.costs[name] = fitted, fitted.cost()
+    found.predictions[name] = {
+        split: _predicted(session, problem_type, fitted.logits(features[split]), rows[split])
+        for split in held_out(rows)
+    }
+
+
+def _predicted(session: Session, problem_type: ProblemType, logits: Floats, rows: LabelledRows) -> Predictions:
+    predicted = problem_type.predictions(torch.from_numpy(logits), rows.sizes_of(np.arange(len(rows))))
+    return as_metric_takes(session.metric, predicted, rows)
+
+
+def predict_without_biases(
+    session: Session, adapter: Adapter, features: Mapping[str, Floats], rows: Mapping[str, LabelledRows], split: Split
+) -> Predictions | None:
+    """What an adapter's head predicts over the frozen base, from features that are there already.
+
+    Args:
+        features: What the head's output layer sees of the frozen base, by split.
+
+    Returns:
+        None where they are not there, or the head is more than its output layer.
+    """
+    if split not in features or set(adapter.head) != set(session.classifier.head_parameters("output")):
+        return None
+    parameters = {name.rsplit(".", 1)[1]: value.double().numpy() for name, value in adapter.head.items()}
+    logits = features[split] @ parameters["weight"].T + parameters.get("bias", 0.0)
+    return _predicted(session, session.problem_type, logits, rows[split])
 
 
 def predict_splits(

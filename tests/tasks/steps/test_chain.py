@@ -16,11 +16,12 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split, save_split
 from beft.files import read_json
 from beft.inference.predictor import Predictor
+from beft.merging.matrix import NONE
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
 from tasks.pipeline import find_step, input_keys
 from tasks.settings import PipelineSettings
-from tasks.steps.predictions import read_predictions
+from tasks.steps.predictions import WITHOUT_BIASES, read_predictions
 from tests.conftest import build_tiny
 from tests.support.small_data import DESCRIPTION, small_workspace
 from tests.support.tiny_bases import save_base
@@ -140,6 +141,27 @@ def test_mean_is_the_mean_of_the_biases_under_the_datasets_own_head(chain):
             assert matrix[dataset]["scores"]["mean"][metric]["value"] == pytest.approx(np.mean(hits))
         merged = Adapter.load(folders["merge"] / "merged" / "mean" / dataset)
         assert all(torch.equal(merged.head[name], value) for name, value in own.head.items())
+
+
+def test_the_row_without_biases_is_what_the_head_alone_predicts(chain):
+    """It comes from the features of the evaluation: here it is computed with the head in the base's own model."""
+    folders, settings, _ = chain
+    for dataset in ("mine", "turned"):
+        own = Adapter.load(folders[f"train/{dataset}"] / "adapter")
+        classifier = load_classifier(resolve_base(settings.base.source), own.labels, compute=Compute("cpu", "fp32", 1))
+        parameters = dict(classifier.model.named_parameters())
+        rows = load_split(folders[f"prepare/{dataset}"], "test")
+        with torch.no_grad():
+            for name, value in own.head.items():
+                parameters[name].copy_(value)
+            tokens = classifier.tokenizer(rows.texts, truncation=True, max_length=16, return_tensors="pt", padding=True)
+            expected = torch.softmax(classifier(dict(tokens)), -1).numpy()
+        found = read_predictions(folders[f"evaluate/{dataset}"] / "predictions.parquet", WITHOUT_BIASES, "test")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        accuracy = float((expected.argmax(-1) == np.array(rows.labels)).mean())
+        scores = read_json(folders["merge"] / "merge.json")["matrix"][dataset]["scores"][NONE]
+        if "accuracy" in scores:
+            assert scores["accuracy"]["value"] == pytest.approx(accuracy)
 
 
 def test_options_and_weights_are_the_best_on_dev(chain):
