@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
+from beft.settings import TrainingSettings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import training_time
 from beft.training.session import open_session
@@ -48,6 +49,10 @@ class Forecast:
         return cls(**read_json(folder / FORECAST)[key])
 
 
+_DECIDES = ("batch_size", "dropout", "micro_batch_size", "activation_checkpointing")
+"""What decides of the settings of a training how long a step takes."""
+
+
 def forecast(
     settings: PipelineSettings, inputs: Mapping[str, Path], out: Path, *, dataset: str | None = None
 ) -> dict[str, JSON]:
@@ -62,9 +67,8 @@ def forecast(
         sample, test = session.sample, session.rows("test")
         parts = {"train": sample.train, "dev": sample.dev, "test": test}
         sites = find_sites(session.classifier.model, ["value"], add=True)
-        run = planned_run(
-            session.classifier, sample, session.settings, session.training(settings.train), "forecast", sites, {}
-        )
+        training = TrainingSettings(**{name: getattr(settings.train, name) for name in _DECIDES})
+        run = planned_run(session.classifier, sample, session.settings, training, "forecast", sites, {})
         time = training_time(session.classifier, sample.train, test, [run])
         found[key] = {
             "train_seconds": time.train,
@@ -79,7 +83,7 @@ def forecast(
 forecast_step = Step(
     forecast,
     reads=("prepare",),
-    settings=(*CLASSIFIER_SECTIONS, "train.batch_size"),
+    settings=(*CLASSIFIER_SECTIONS, *(f"train.{name}" for name in _DECIDES)),
     per_dataset=False,
     computes=True,
     isolated=True,

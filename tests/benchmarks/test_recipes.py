@@ -5,7 +5,7 @@ import pytest
 from beft.datasets.prepared import SPLITS, load_split
 from beft.settings import SplitSettings
 from benchmarks.common.prepared import prepared_data
-from benchmarks.recipe_studies import CHOSEN, STUDIES
+from benchmarks.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES
 from benchmarks.recipes import gains, settings_of, spare_rows, summary, table, with_chosen
 
 STUDY = STUDIES["recipes"]
@@ -57,8 +57,10 @@ def test_dev_chooses_a_rate_for_each_draw_and_never_reads_the_spare_rows() -> No
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_recipe_of_a_study_gives_settings_of_its_own(name: str) -> None:
     study = STUDIES[name]
-    trained = {recipe: changes for recipe, changes in study.recipes.items() if changes is not None}
+    trained = {recipe: dict(changes) for recipe, changes in study.recipes.items() if changes is not None}
+    shares = [changes.pop(EPOCHS_SHARE, None) for changes in trained.values()]
     made = [settings_of("sst2", {**study.common, **changes}, 0, 1, size=study.size) for changes in trained.values()]
-    assert len({settings.model_dump_json() for settings in made}) == len(made)
-    assert study.recipes[study.default] == {}
+    assert len({(one.model_dump_json(), share) for one, share in zip(made, shares, strict=True)}) == len(made)
+    assert made[0] == settings_of("sst2", study.common, 0, 1, size=study.size)
+    assert shares[0] in (None, 1)
     assert set(study.rates) <= set(trained)
