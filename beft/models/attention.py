@@ -1,8 +1,8 @@
 """Attention in bf16 on a CPU: batched matrix products in place of torch's flash kernel.
 
-The kernel behind ``scaled_dot_product_attention`` takes seven times as long for a forward and a backward pass over
-texts of 28 tokens in bf16, and three times over 128 (AMD EPYC with AVX-512; benchmarks/attention.md). In fp32 it is the
-faster one, and on GPUs, so that there nothing is changed.
+The kernel behind ``scaled_dot_product_attention`` takes six times as long for a forward and a backward pass over texts
+of 32 tokens in bf16, and twice as long over 128 (AMD EPYC with AVX-512; benchmarks/attention.md). Without a backward
+pass it is the faster one for longer texts. In fp32 and on GPUs nothing is changed.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 NAME = "beft_batched_products"
 """The name of this attention among those of transformers."""
 
-_MAX_LENGTH = 512
+_MAX_LENGTH = 256
 """The most tokens of a text: the probabilities are kept for the backward pass, which the kernel does not need."""
 
 _SHORT = 64
-"""Below so many tokens a softmax is faster that gives fp32, which is then rounded."""
+"""Up to so many tokens the products are faster without a backward pass, too; below, a softmax that gives fp32."""
 
 
 def use_batched_products(model: Any) -> None:
@@ -33,12 +33,12 @@ def use_batched_products(model: Any) -> None:
         return
     if model.config._attn_implementation != "sdpa" or not model._supports_attention_backend:
         return
-    AttentionInterface.register(NAME, batched_products)
+    AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 
 
-def batched_products(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -49,7 +49,7 @@ def batched_products(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it: two batched products, and a softmax in fp32 between them.
+    """Attention as transformers calls it: by products where they are faster, else by torch's kernel.
 
     Args:
         query: [rows, heads, tokens, width of a head].
@@ -57,7 +57,7 @@ def batched_products(
         value: Like key.
         attention_mask: What each token sees, [rows, 1, tokens, tokens]: true, or a number that is added. None: all,
             or what is before it where ``is_causal``.
-        others: Where there are some that are not known here, torch's own kernel computes.
+        others: Where there are some that are not known here, torch's kernel computes.
 
     Returns:
         [rows, tokens, heads, width of a head], and no probabilities.
@@ -65,8 +65,10 @@ def batched_products(
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     queries, keys = query.shape[2], key.shape[2]
+    differentiated = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     special = any(others.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
-    if special or query.dtype != torch.bfloat16 or queries != keys or queries > _MAX_LENGTH:
+    longest = _MAX_LENGTH if differentiated else _SHORT
+    if special or query.dtype != torch.bfloat16 or queries != keys or queries > longest:
         known = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         computed: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **known, **others
@@ -75,15 +77,36 @@ def batched_products(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    found = batched_products(query, key, value, attention_mask, scaling=scaling, dropout=dropout, causal=causal)
+    return found.transpose(1, 2).contiguous(), None
+
+
+def batched_products(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+) -> Tensor:
+    """Attention as two batched products with a softmax between them, which is computed in fp32.
+
+    Args:
+        query: [rows, heads, tokens, width of a head], like key and value.
+        mask: As ``attention`` takes it; ``causal`` counts where it is None.
+
+    Returns:
+        [rows, heads, tokens, width of a head].
+    """
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
-    seen = _added(attention_mask, scores, causal=causal)
+    seen = _added(mask, scores, causal=causal)
     if seen is not None:
         scores = scores + seen
-    # Computed in fp32 either way; torch's softmax of few numbers in bf16 is slow.
-    wide = torch.float32 if keys < _SHORT else None
+    wide = torch.float32 if key.shape[2] < _SHORT else None  # torch's softmax of few numbers in bf16 is slow
     probabilities = torch.softmax(scores, -1, dtype=wide).to(value.dtype)
-    probabilities = nn.functional.dropout(probabilities, dropout, training=dropout > 0)
-    return (probabilities @ value).transpose(1, 2).contiguous(), None
+    return nn.functional.dropout(probabilities, dropout, training=dropout > 0) @ value
 
 
 def _added(mask: Tensor | None, scores: Tensor, *, causal: bool) -> Tensor | None:
