@@ -79,7 +79,7 @@ def main() -> None:
         f"`make bench`, {about['date']}; {about['cpu']}, {about['threads']} threads; torch {about['torch']}. {HEADS} "
         f"heads of {WIDTH} numbers, {TOKENS} tokens at once. Both in turns, {repetitions} repetitions after one that "
         "does not count; the ratio of the medians, above 1 where the products are faster, with the smallest and the "
-        "largest of a pair. In bf16 beft computes up to 256 tokens a row by products, up to 64 where there is no "
+        "largest of a pair. In bf16 beft computes up to 256 tokens a row by products, up to 128 where there is no "
         "backward pass, and all else with torch's kernel.",
         "",
         "| | ratio | products, ms | torch's kernel, ms |",

@@ -16,8 +16,11 @@ NAME = "beft_batched_products"
 _MAX_LENGTH = 256
 """The most tokens of a text: the probabilities are kept for the backward pass, which the kernel does not need."""
 
+_MAX_PREDICTED_LENGTH = 128
+"""The most tokens of a text without a backward pass, where the kernel is the faster one for longer texts."""
+
 _SHORT = 64
-"""Up to so many tokens the products are faster without a backward pass, too; below, a softmax that gives fp32."""
+"""Below so many tokens a softmax is faster that gives fp32, which is then rounded."""
 
 
 def use_batched_products(model: Any) -> None:
@@ -67,7 +70,7 @@ def attention(
     queries, keys = query.shape[2], key.shape[2]
     differentiated = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     special = any(others.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
-    longest = _MAX_LENGTH if differentiated else _SHORT
+    longest = _MAX_LENGTH if differentiated else _MAX_PREDICTED_LENGTH
     if special or query.dtype != torch.bfloat16 or queries != keys or queries > longest:
         known = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         computed: tuple[Tensor, None] = sdpa_attention_forward(
