@@ -19,7 +19,7 @@ class Study:
         title: Of its page.
         note: What its page says of it.
         recipes: What each changes of the default settings; the first is the default. None trains nothing.
-        rates: Those of them that differ from the default in the biases' rate alone; none: no rate is chosen on dev.
+        rates: Those of them that differ from the default in the biases' rate alone; empty: no rate is chosen on dev.
         common: What all of them change.
         size: Rows of a draw's sample, train and dev: a number, or a regime.
         spare: Rows of no split, a draw; fewer where a dataset has no more.

@@ -19,7 +19,7 @@ from beft.files import read_json, sha256_json, sha256_tree, write_json, write_te
 from beft.inference.predictions import predict_rows, score_rows
 from beft.models.device import resolve_compute
 from beft.settings import DatasetSettings, Settings
-from beft.training.engine.learning_rates import best_trial
+from beft.training.learning_rates import best_trial
 from beft.training.sample import joined
 from beft.training.session import open_session
 from beft.training.target import train_terms

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.runs.adapt_run import AdaptRun
-from flows.runs.done import Done
 from flows.runs.reused_run import ReusedRun
 from flows.runs.run_status import UnfinishedStepError, ending_by_sigterm
+from flows.runs.tracked_run import Done
 from flows.servers.prefect_server import at_server, named_server
 from flows.terminal.logging_setup import log_without_prefect
 from flows.terminal.outcome import show

@@ -40,11 +40,11 @@ from beft.adapters.record import (
     PeftPart,
     SitePart,
 )
+from beft.encoding.tokenizer_facts import tokenizer_facts
 from beft.errors import BeftError, InputError
 from beft.files import atomic_directory, recover_folder, write_bytes, write_json
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of
-from beft.models.tokenizer_facts import tokenizer_facts
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from beft.adapters.peft_format import pack
+from beft.encoding.tokenizer_facts import tokenizer_facts
 from beft.errors import InputError
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of, stored_quantization
-from beft.models.tokenizer_facts import tokenizer_facts
 from beft.settings import Quantization
 from beft.sites.site import find_sites
 

@@ -17,7 +17,7 @@ class ModelFacts:
         modules: The modules that the adapter touches.
         sites: Names of all sites that the adapter's terms have in the model; saving without one is refused.
         head: Names of all parameters that the head needs; saving without one is refused.
-        tokenizer: What the tokenizer does, see ``beft.models.tokenizer_facts``.
+        tokenizer: What the tokenizer does, see ``beft.encoding.tokenizer_facts``.
     """
 
     model: str

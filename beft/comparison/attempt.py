@@ -9,7 +9,7 @@ import torch
 
 from beft.comparison.result import MethodRun, NotAvailable
 from beft.errors import BeftError, InputError
-from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
+from beft.models.memory import is_out_of_memory, out_of_memory_reason
 
 log = logging.getLogger("beft.comparison")
 

@@ -16,7 +16,7 @@ from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
+from beft.training.learning_rates import at_each_rate, best_learning_rate
 from beft.training.sample import DevMetric
 from beft.training.target import with_frozen
 

@@ -15,8 +15,7 @@ from beft.models.base_files import MASKS, read_mapping
 from beft.models.classifier import HEADS
 from beft.models.device import Compute
 from beft.models.gguf import forget_gguf, gguf_file, gguf_options
-from beft.models.memory import available_bytes
-from beft.models.out_of_memory import is_out_of_memory
+from beft.models.memory import available_bytes, is_out_of_memory
 from beft.models.quantized import freeze_quantized, quantization_options
 from beft.process_state import seeded
 

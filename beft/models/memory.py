@@ -1,4 +1,4 @@
-"""The memory that is free, and that which something takes above what was taken before it."""
+"""Free memory, the memory that something takes above what was taken before it, and errors that say none is left."""
 
 from pathlib import Path
 
@@ -7,6 +7,16 @@ import torch
 from beft.limits import free_memory
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+_SAID = (
+    "not enough memory",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a memory object",
+    "could not create a primitive",
+)
+"""What torch's allocator of the CPU and oneDNN say in a plain RuntimeError; oneDNN names no reason, but a shape that
+computed a moment ago lacks nothing else."""
 
 
 class PeakMemory:
@@ -50,6 +60,22 @@ def available_bytes(device: torch.device) -> int:
         used = [gpu for gpu in gpus if torch.cuda.memory_allocated(gpu)]
         return int(min(torch.cuda.mem_get_info(gpu)[0] for gpu in used or [device]))
     return free_memory()
+
+
+def out_of_memory_reason(error: BaseException) -> str:
+    """What to tell of a training that does not fit into memory."""
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"out of memory ({first_line}): not even one run fits beside what else runs on this machine; set "
+        "train.micro_batch_size to less than train.batch_size, or train.activation_checkpointing to true"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is used up, on a GPU or on the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
 def _resident(name: str) -> int:

@@ -18,10 +18,10 @@ from beft.process_state import with_own_threads
 from beft.settings import Settings, TrainingSettings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
 from beft.training.engine.weight_method import WeightMethod
 from beft.training.engine.weights import fit_weights
 from beft.training.head_start import head_start
+from beft.training.learning_rates import at_each_rate, best_learning_rate
 from beft.training.sample import DevMetric, Sample
 
 log = logging.getLogger("beft.training.target")

@@ -9,9 +9,8 @@ from beft.commands import own_command
 from beft.errors import BeftError
 from beft.files import copy_file
 from flows.runs.chains import Result, width
-from flows.runs.done import Done
 from flows.runs.live_tracking import LiveTracking
-from flows.runs.tracked_run import TrackedRun
+from flows.runs.tracked_run import Done, TrackedRun
 from tasks.engine.declaration import step_key
 from tasks.engine.store import StepRun
 from tasks.engine.workspace import Workspace

@@ -6,10 +6,10 @@ from typing import Any, Literal
 from prefect.futures import PrefectFuture
 
 from flows.runs.adapt_run import AdaptRun
-from flows.runs.done import Done
 from flows.runs.flow_run_name import flow_run_id
 from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
 from flows.runs.steps import run_in_this_thread, run_through_prefect
+from flows.runs.tracked_run import Done
 from tasks.engine.store import StepRun
 from tasks.engine.workspace import Workspace
 from tasks.settings import PipelineSettings

@@ -10,10 +10,9 @@ from beft.errors import BeftError
 from beft.files import atomic_directory, read_json, sha256_json, write_json
 from beft.training.engine.cost import readable_seconds
 from flows.runs.chains import width
-from flows.runs.done import Done
 from flows.runs.flow_run_name import flow_run_id
 from flows.runs.steps import run_through_prefect
-from flows.runs.tracked_run import TrackedRun
+from flows.runs.tracked_run import Done, TrackedRun
 from tasks.engine.fingerprint import compute_environment
 from tasks.engine.store import RECORD, StepRecord, StepRun
 from tasks.engine.workspace import Workspace

@@ -6,8 +6,8 @@ from typing import Literal
 
 from flows.runs.adapt_run import AdaptRun, data_stages
 from flows.runs.chains import Result
-from flows.runs.done import Done
 from flows.runs.run_status import UnfinishedStepError
+from flows.runs.tracked_run import Done
 from tasks.engine.execution import reuse_step
 from tasks.engine.store import StepRun
 from tasks.versioning import dvc as versioning

@@ -8,8 +8,8 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from beft.errors import BeftError
-from flows.runs.done import Done
 from flows.runs.prefect_task import REUSED, prefect_task
+from flows.runs.tracked_run import Done
 from tasks.engine.declaration import Step
 from tasks.engine.store import StepRecord, StepRun
 from tasks.engine.supervisor import STOPPING

@@ -1,27 +1,41 @@
-"""What every run has: its folder with ``run.json``, its MLflow run, its end, and chains of steps."""
+"""What every run has: finished steps, its folder with ``run.json``, its MLflow run, its end, and chains of steps."""
 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from beft.files import write_text
 from flows.runs.chains import Inbox, Result, run_chains
-from flows.runs.done import Done
 from flows.runs.links import link_runs
 from flows.runs.run_status import closing, ending, now
 from tasks.engine.provenance import code_facts
+from tasks.engine.store import StepRecord
 from tasks.engine.workspace import Workspace
 from tasks.settings import PipelineSettings
 from tasks.tracking.runs import page_of
 
+if TYPE_CHECKING:
+    from prefect.futures import PrefectFuture
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step: its record, its folder, its future (None: it has none), and whether it was there already."""
+
+    record: StepRecord
+    folder: Path
+    future: "PrefectFuture[Any] | None"
+    reused: bool
 
 
 class TrackedRun(ABC):

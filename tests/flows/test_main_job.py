@@ -14,19 +14,10 @@ import yaml
 from beft.files import read_json, sha256_file, sha256_tree, write_text
 from tasks.settings import PipelineSettings
 from tests.conftest import build_tiny
-from tests.support.dvc_workspace import PROJECT
+from tests.support.dvc_workspace import DATA_STAGES, PROJECT
 from tests.support.small_data import small_workspace
 from tests.support.tiny_bases import save_base
 
-STAGES: dict[str, Any] = {
-    "fetch": {"cmd": "python -m tasks fetch --dataset ${key}", "deps": ["data/datasets"], "outs": ["data/raw/${key}"]},
-    "prepare": {
-        "cmd": "python -m tasks prepare --dataset ${key}",
-        "deps": ["data/raw/${key}"],
-        "params": ["datasets.${key}.size", "split"],
-        "outs": ["data/prepared/${key}"],
-    },
-}
 STEPS = 11
 
 
@@ -71,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "evaluate": {"resamples": 100},
         },
     )
-    stages = {name: {"foreach": "${datasets}", "do": stage} for name, stage in STAGES.items()}
+    stages = {name: {"foreach": "${datasets}", "do": stage} for name, stage in DATA_STAGES.items()}
     write_text(folder / "dvc.yaml", yaml.safe_dump({"stages": stages}))
     write_text(folder / ".dvc" / "config", (PROJECT / ".dvc" / "config").read_text())
     done = beft_run(folder)

@@ -15,17 +15,11 @@ from flows.runs.task_runner import CONFIGURED
 from tasks.engine.workspace import Workspace
 from tasks.settings import PipelineSettings
 from tasks.versioning.dvc import reproduce
-from tests.support.dvc_workspace import PROJECT, STAGE
+from tests.support.dvc_workspace import DATA_STAGES, PROJECT, STAGE
 from tests.support.small_data import small_workspace
 
 STAGES: dict[str, Any] = {
-    "fetch": {"cmd": "python -m tasks fetch --dataset ${key}", "deps": ["data/datasets"], "outs": ["data/raw/${key}"]},
-    "prepare": {
-        "cmd": "python -m tasks prepare --dataset ${key}",
-        "deps": ["data/raw/${key}"],
-        "params": ["datasets.${key}.size", "split"],
-        "outs": ["data/prepared/${key}"],
-    },
+    **DATA_STAGES,
     **{
         name: {
             "cmd": f"python stage.py artifacts/{name}/${{key}} {name}",

@@ -12,9 +12,9 @@ import pytest
 from beft.errors import BeftError, InputError
 from beft.files import read_json, sha256_tree, write_text
 from flows.runs.chains import DASK, run_chains, width
-from flows.runs.done import Done
 from flows.runs.steps import run_through_prefect
 from flows.runs.task_runner import CONFIGURED, task_runner
+from flows.runs.tracked_run import Done
 from tasks.engine.supervisor import STOPPING
 from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings

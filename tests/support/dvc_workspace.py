@@ -1,6 +1,7 @@
 """A small workspace with two DVC stages for each of two datasets."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,6 +31,17 @@ stages:
       outs:
         - data/prepared/${key}
 """
+DATA_STAGES: dict[str, Any] = {
+    "fetch": {"cmd": "python -m tasks fetch --dataset ${key}", "deps": ["data/datasets"], "outs": ["data/raw/${key}"]},
+    "prepare": {
+        "cmd": "python -m tasks prepare --dataset ${key}",
+        "deps": ["data/raw/${key}"],
+        "params": ["datasets.${key}.size", "split"],
+        "outs": ["data/prepared/${key}"],
+    },
+}
+"""The stages of the data, as dvc.yaml has them, once a dataset."""
+
 STAGE = """
 import pathlib, sys
 folder = pathlib.Path(sys.argv[1])

@@ -20,8 +20,7 @@ from beft.files import read_json, sha256_json, write_json
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.inference.together import row_axes
 from beft.models.classifier import Classifier
-from beft.models.memory import available_bytes
-from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
+from beft.models.memory import available_bytes, is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.sites.batch_axis import RowAxis
 from beft.training.engine.activation_checkpointing import activation_checkpointing

@@ -15,7 +15,7 @@ from beft.errors import InputError
 from beft.inference.generation import Choose
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult, WeightsState
 from beft.models.classifier import Classifier
-from beft.models.out_of_memory import is_out_of_memory, out_of_memory_reason
+from beft.models.memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import with_own_threads
 from beft.training.engine.optimizer import BETAS
 from beft.training.engine.parameters import TrainedValues

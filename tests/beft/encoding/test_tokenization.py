@@ -19,7 +19,7 @@ from beft.encoding.tokenization import (
     token_batches,
     training_batches,
 )
-from beft.models.tokenizer_facts import tokenizer_facts
+from beft.encoding.tokenizer_facts import tokenizer_facts
 from beft.problems.candidates import Candidates
 from tests.support.shapes import PROMPT, letter_tokenizer
 

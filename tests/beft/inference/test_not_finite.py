@@ -24,8 +24,8 @@ from beft.metrics.registry import METRICS, rank_on_dev, score_predictions
 from beft.metrics.truth import Truth
 from beft.models.language_model import LanguageModel
 from beft.problems.classification import Classification
-from beft.training.engine.learning_rates import best_trial
 from beft.training.engine.schedule import chosen_epoch
+from beft.training.learning_rates import best_trial
 from tests.beft.inference.test_threads import PROBLEM_TYPES, save_adapter
 from tests.conftest import build_tiny
 from tests.support.rows import random_rows

@@ -13,7 +13,7 @@ from beft.errors import TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult, finished
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
+from beft.training.learning_rates import at_each_rate, best_learning_rate
 from beft.training.target import train_weights
 from tests.support.killed_training import killed_after
 from tests.support.rows import plain_settings, random_rows, tiny_classifier

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from beft.files import read_json
-from beft.models.out_of_memory import is_out_of_memory
+from beft.models.memory import is_out_of_memory
 
 CHILD = """
 import json, resource, sys

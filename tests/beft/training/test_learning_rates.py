@@ -11,7 +11,7 @@ from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.training.engine.fit import fit
-from beft.training.engine.learning_rates import at_each_rate, best_learning_rate
+from beft.training.learning_rates import at_each_rate, best_learning_rate
 from beft.training.probe import run_probe
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms, train_weights
