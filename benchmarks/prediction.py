@@ -28,6 +28,7 @@ from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings, SplitSettings
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data
+from benchmarks.common.step_profile import shares
 from benchmarks.common.work import SOURCE
 
 HERE = Path(__file__).parent
@@ -95,7 +96,9 @@ def _shares(found: dict[str, list[float]], name: str) -> list[float]:
     return [rate / alone for rate, alone in zip(found[name], found[PRODUCTS], strict=True)]
 
 
-def table(about: dict[str, Any], found: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(
+    about: dict[str, Any], found: dict[str, dict[str, dict[str, float]]], profiles: dict[str, dict[str, float]]
+) -> str:
     """What was measured, as Markdown."""
     lines = [
         "# Prediction",
@@ -117,6 +120,10 @@ def table(about: dict[str, Any], found: dict[str, dict[str, dict[str, float]]]) 
                 f"| {name} | {one['rate']:.1f} [{one['low']:.1f}, {one['high']:.1f}] | {one['share']:.2f} |"
                 for name, one in ways_of.items()
             ),
+            "",
+            "Where the time of the operations goes with the default batches: "
+            + ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in profiles[dataset].items())
+            + ".",
         ]
     return "\n".join(lines) + "\n"
 
@@ -132,15 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_threads(compute)
     classifier = load_classifier(resolve_base(SOURCE), ["negative", "positive"], compute=compute, pooling="model")
     about = {**machine.describe(compute), "base": SOURCE, "repetitions": options.repetitions, "rows": {}, "tokens": {}}
-    found = {}
+    found, profiles = {}, {}
     for dataset, max_length in MAX_LENGTH.items():
         with prepared_data(dataset, 200, SplitSettings()) as prepared:
             rows = load_split(prepared, "test").select(range(ROWS[dataset]))
         encoded = classifier.examples(rows, max_length).encoded
         about["rows"][dataset], about["tokens"][dataset] = len(encoded), float(encoded.lengths.mean())
         found[dataset] = measure(classifier, encoded, options.repetitions)
-    write_json(options.out / "prediction.json", {"about": about, "found": found})
-    write_text(options.out / "prediction.md", table(about, found))
+        profiles[dataset] = shares(lambda encoded=encoded: sequence_outputs(classifier, encoded))  # type: ignore[misc]
+    write_json(options.out / "prediction.json", {"about": about, "found": found, "profiles": profiles})
+    write_text(options.out / "prediction.md", table(about, found, profiles))
 
 
 if __name__ == "__main__":

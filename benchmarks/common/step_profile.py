@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by kind of operation."""
+"""Where the time of a training step or a prediction goes, by kind of operation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,14 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 _KINDS = {
-    "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::mkldnn"),
-    "attention": ("aten::_scaled_dot_product", "aten::_softmax", "aten::_flash_attention"),
+    "matrix products": ("aten::addmm", "aten::mm", "aten::linear", "aten::mkldnn"),
+    "attention": (
+        "aten::_scaled_dot_product",
+        "aten::_softmax",
+        "aten::_flash_attention",
+        "aten::bmm",  # where it is computed by batched products
+        "aten::baddbmm",
+    ),
     "GELU": ("aten::gelu",),
     "layer norm": ("aten::native_layer_norm", "aten::layer_norm"),
     "dropout": ("aten::native_dropout", "aten::bernoulli", "aten::dropout"),
