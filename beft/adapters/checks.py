@@ -1,6 +1,6 @@
 """What is checked of an adapter: that it is whole before it is saved, and that it fits before it is attached."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from beft.errors import InputError
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of, stored_quantization
 from beft.settings import Quantization
-from beft.sites.site import find_sites
+from beft.sites.site import BiasSite, find_sites
 
 if TYPE_CHECKING:
     from beft.adapters.adapter import Adapter
@@ -89,6 +89,27 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
         InputError: The base, its quantisation, the labels, the pooling, the tokenizer, a site or the problem type
             differs; the message says which, and what to do.
     """
+    check_base(adapter, classifier)
+    for what, own, other in (
+        ("shape is", adapter.problem_type.name, classifier.problem_type.name),
+        ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
+        ("pooling is", adapter.pooling, classifier.pooling),
+    ):
+        if own != other:
+            raise InputError(f"the adapter's {what} {own}, the classifier's {other}; load the classifier with {own}")
+    _check_head(adapter, classifier)
+    added = any(site.added for site in adapter.deltas)
+    check_sites(adapter, find_sites(classifier.model, adapter.terms, add=added), type(classifier.model).__name__)
+    if classifier.tokenizer is not None:
+        check_tokenizer(adapter, tokenizer_facts(classifier.tokenizer, adapter.max_length))
+
+
+def check_base(adapter: "Adapter", classifier: Classifier) -> None:
+    """Check that an adapter was trained over the base of a classifier, quantised in the same way.
+
+    Raises:
+        InputError: It was not.
+    """
     reference = classifier.reference
     if adapter.base_sha256 != (reference.sha256 if reference else ""):
         here = f"{reference.portable_id} (sha256 {reference.sha256[:12]})" if reference else "a model in memory"
@@ -99,21 +120,41 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
     if reference is not None:
         check_contents(adapter, reference)
     _check_quantization(adapter, classifier)
-    for what, own, other in (
-        ("shape is", adapter.problem_type.name, classifier.problem_type.name),
-        ("labels are", ", ".join(adapter.labels), ", ".join(classifier.labels)),
-        ("pooling is", adapter.pooling, classifier.pooling),
-    ):
-        if own != other:
-            raise InputError(f"the adapter's {what} {own}, the classifier's {other}; load the classifier with {own}")
-    _check_head(adapter, classifier)
-    found = set(find_sites(classifier.model, adapter.terms, add=any(site.added for site in adapter.deltas)))
-    if different := found ^ set(adapter.deltas):
+
+
+def check_sites(adapter: "Adapter", found: Iterable[BiasSite], model: str) -> None:
+    """Check that an adapter's bias sites are those of a model.
+
+    Args:
+        found: The sites that the model has for the adapter's terms.
+        model: The name of its class, for the message.
+
+    Raises:
+        InputError: They are not.
+    """
+    if different := set(found) ^ set(adapter.deltas):
         raise InputError(
-            f"the bias sites of the adapter and of {type(classifier.model).__name__} differ "
+            f"the bias sites of the adapter and of {model} differ "
             f"({listed(sorted(site.name for site in different))}); {_ANOTHER_MODEL}"
         )
-    _check_tokenizer(adapter, classifier)
+
+
+def check_tokenizer(adapter: "Adapter", now: Mapping[str, int | str]) -> None:
+    """Check that a tokenizer does what the one did that the adapter was trained with.
+
+    Args:
+        now: ``tokenizer_facts`` of the tokenizer.
+
+    Raises:
+        InputError: It does not.
+    """
+    known = adapter.facts.tokenizer if adapter.facts else {}
+    if changed := sorted(key for key, value in known.items() if now.get(key) != value):
+        raise InputError(
+            f"the base's tokenizer is not the one that the adapter was trained with ({', '.join(changed)} differ), so "
+            "its answers would be wrong; use the base that the adapter names, and the versions of transformers and "
+            "tokenizers that it was trained with"
+        )
 
 
 def check_contents(adapter: "Adapter", reference: "BaseReference") -> None:
@@ -211,7 +252,19 @@ def _base(adapter: OverBase) -> str:
     return f"{adapter.base_id or 'a base without an id'} (sha256 {adapter.base_sha256[:12] or 'unknown'})"
 
 
-def check_inputs(adapter: "Adapter", *, pairs: bool, choices: bool) -> None:
+class Answering(Protocol):
+    """What is known of an adapter that answers."""
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether it reads pairs of texts; None: not recorded."""
+
+    @property
+    def takes_choices(self) -> bool:
+        """Whether it chooses among choices that each row brings."""
+
+
+def check_inputs(adapter: Answering, *, pairs: bool, choices: bool) -> None:
     """Check that an adapter is given the kind of rows that it was trained on.
 
     Args:
@@ -253,18 +306,6 @@ def _check_head(adapter: "Adapter", classifier: Classifier) -> None:
     needed |= set(classifier.newly_initialized) if classifier.pooling == "model" else set()
     if missing := sorted(needed - set(adapter.head)):
         raise InputError(f"the adapter's head lacks {listed(missing)}, which the base's files do not hold either")
-
-
-def _check_tokenizer(adapter: "Adapter", classifier: Classifier) -> None:
-    if adapter.facts is None or not adapter.facts.tokenizer or classifier.tokenizer is None:
-        return
-    now = tokenizer_facts(classifier.tokenizer, adapter.max_length)
-    if changed := sorted(key for key, value in adapter.facts.tokenizer.items() if now.get(key) != value):
-        raise InputError(
-            f"the base's tokenizer is not the one that the adapter was trained with ({', '.join(changed)} differ), so "
-            "its answers would be wrong; use the base that the adapter names, and the versions of transformers and "
-            "tokenizers that it was trained with"
-        )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -68,6 +68,14 @@ class BankedBias:
         joined = torch.cat([part.expand(*vectors, part.shape[-1]) for part in parts], dim=-1)
         return joined if self.order is None else joined.index_select(-1, self.order)
 
+    def of_rows(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """The bias of each row, [rows, width], where there are many vectors.
+
+        Args:
+            rows: The number of each row's vector.
+        """
+        return self(dtype)[rows]
+
 
 def pieces_of(
     sites: Sequence[BiasSite], deltas: Mapping[BiasSite, Tensor], own: Tensor
@@ -154,7 +162,7 @@ class RowsForward:
         else:
             assert self.axis is not None
             rows = output.shape[self.axis]
-        bias = spread_rows(self.bias(weight.dtype)[self.choice.for_rows(rows, self.path)], output, self.axis)
+        bias = spread_rows(self.bias.of_rows(self.choice.for_rows(rows, self.path), weight.dtype), output, self.axis)
         if bias is None:
             raise InputError(f"{self.path}: its output of shape {tuple(output.shape)} has no axis of {rows} rows.")
         return output.add_(bias)

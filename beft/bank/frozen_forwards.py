@@ -27,7 +27,7 @@ class FrozenRowsForward(RowsForward):
         product = frozen_product(input, self.module)
         chosen = self.choice.rows
         rows = product.shape[self.axis] if self.axis != FLATTENED else 0 if chosen is None else len(chosen)
-        bias = self.bias(product.dtype)[self.choice.for_rows(rows, self.path)]
+        bias = self.bias.of_rows(self.choice.for_rows(rows, self.path), product.dtype)
         spread = spread_rows(bias, product, self.axis)
         if spread is None:
             raise InputError(f"{self.path}: its output of shape {tuple(product.shape)} has no axis of {rows} rows.")

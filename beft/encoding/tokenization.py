@@ -34,6 +34,7 @@ class Encoded:
         truncated: How many texts were longer than the maximal length.
         pad_left: Whether batches are padded on the left, as prompts are that a model continues.
         answers: For a language model: how many tokens at the end of each text are the answer, int64.
+        cut: Which texts were longer than the maximal length, bool; None: not recorded for each.
     """
 
     input_ids: list[list[int]]
@@ -43,6 +44,7 @@ class Encoded:
     pad_id: int
     pad_left: bool = False
     answers: np.ndarray | None = None
+    cut: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -59,6 +61,7 @@ class Encoded:
             type_ids=None if self.type_ids is None else of(self.type_ids),
             lengths=self.lengths[rows],
             answers=None if self.answers is None else self.answers[rows],
+            cut=None if self.cut is None else self.cut[rows],
         )
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
@@ -121,14 +124,14 @@ def encode(
     # Counting needs the whole texts: a fast tokenizer's overflow differs between single texts and pairs.
     with TOKENIZING:
         whole = tokenizer(list(texts), second, truncation=False, verbose=False, return_attention_mask=False)
-        cut = tokenizer(list(texts), second, truncation=True, max_length=limit, return_attention_mask=False)
-    truncated = sum(len(row) > limit for row in whole["input_ids"])
-    ids = cut["input_ids"]
-    type_ids = cut.get("token_type_ids")
+        kept = tokenizer(list(texts), second, truncation=True, max_length=limit, return_attention_mask=False)
+    cut = np.array([len(row) > limit for row in whole["input_ids"]])
+    ids = kept["input_ids"]
+    type_ids = kept.get("token_type_ids")
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     if not lengths.all():
         raise RowError(row_of(int(np.flatnonzero(lengths == 0)[0]), sizes), "has no token")
-    return Encoded(ids, type_ids, lengths, truncated, tokenizer.pad_token_id)
+    return Encoded(ids, type_ids, lengths, int(cut.sum()), tokenizer.pad_token_id, cut=cut)
 
 
 def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

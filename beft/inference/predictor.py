@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from beft.adapters.adapter import Adapter
-from beft.adapters.checks import check_contents, check_inputs
+from beft.adapters.checks import check_contents
 from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
 from beft.inference.generation import generate_answers
 from beft.inference.predictions import predict_rows
+from beft.inference.questions import Questions, check_questions
 from beft.limits import usable_cores
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.device import Compute, resolve_compute
 from beft.models.tokenizer_loading import check_token_ids
 from beft.names import known_name
 from beft.problems.language_model import LanguageModeling
-from beft.settings import NO_UNICODE, BaseSettings
+from beft.settings import BaseSettings
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,6 @@ class Answer:
             {"choice": choices[at], "index": at, "probabilities": row[: len(choices)]}
             for at, row, choices in zip(best, self.predicted.tolist(), self.choices, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Questions:
-    """Texts that are asked about, as a problem type takes rows."""
-
-    texts: Sequence[str]
-    pairs: Sequence[str] | None
-    choices: Sequence[Sequence[str]] | None
-    labels: Sequence[Any] = ()
-    answers: None = None
-    groups: None = None
 
 
 _LOADING = threading.Lock()
@@ -189,24 +178,16 @@ class Predictor:
         choices: Sequence[Sequence[str]] | None,
         first_row: int,
     ) -> Answer:
-        _check_texts(texts, "text")
-        for what, others in (("second texts", pairs), ("lists of choices", choices)):
-            if others is not None and len(others) != len(texts):
-                raise InputError(f"there are {len(texts)} texts but {len(others)} {what}")
-        if pairs is not None:
-            _check_texts(pairs, "second text")
-        for row, of_row in enumerate(choices or ()):
-            _check_texts(of_row, "choice", row)
-        check_inputs(self.adapter, pairs=pairs is not None, choices=choices is not None)
+        question = check_questions(self.adapter, texts, pairs, choices)
         if not len(texts):
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
             return Answer(self.labels, [] if self.adapter.problem_type.generates else empty, 0)
         # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
         # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
         with self._lock:
-            return self._answer(_Questions(texts, pairs, choices), first_row)
+            return self._answer(question, first_row)
 
-    def _answer(self, question: "_Questions", first_row: int) -> Answer:
+    def _answer(self, question: Questions, first_row: int) -> Answer:
         problem_type, batch_tokens, choices = self.adapter.problem_type, self.batch_tokens, question.choices
         if isinstance(problem_type, LanguageModeling) and problem_type.generates:
             prompts = problem_type.to_continue(self.classifier.tokenizer, question, self.adapter.max_length)
@@ -264,16 +245,3 @@ def _check_none_lost(lost: Sequence[bool], compute: Compute, first_row: int) -> 
             f"row {first_row + rows[0]}{others}: the base gives NaN or infinite outputs in {compute.precision} on "
             f"{compute.device}; use precision fp32, or check the weights of the base"
         )
-
-
-def _check_texts(texts: Sequence[str], what: str, of_row: int | None = None) -> None:
-    if isinstance(texts, str):
-        raise InputError(f"predict takes a list of texts; got one {what}: put it into a list")
-    for at, text in enumerate(texts):
-        row = at if of_row is None else of_row
-        if not isinstance(text, str):
-            raise RowError(row, f"has {text!r} for its {what}; it must be a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RowError(row, f"has, at character {error.start} of its {what}, {NO_UNICODE}") from None

@@ -127,8 +127,12 @@ class Classifier(nn.Module):
         Returns:
             Of shape [rows, hidden].
         """
+        return pool(self.last_hidden(batch), batch["attention_mask"], pooling)
+
+    def last_hidden(self, batch: Batch) -> Tensor:
+        """The last hidden states (the decoder's, where there is one), [rows, tokens, hidden]."""
         hidden: Tensor = self.model.base_model(**batch, **self._of_decoder(batch)).last_hidden_state
-        return pool(hidden, batch["attention_mask"], pooling)
+        return hidden
 
     def _of_decoder(self, batch: Batch) -> dict[str, Tensor]:
         """What a decoder on top of an encoder reads where the base model itself does not know it: the text, shifted."""

@@ -1,0 +1,62 @@
+"""Texts that are asked about: checked before anything is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beft.adapters.checks import Answering, check_inputs
+from beft.errors import InputError, RowError
+from beft.settings import NO_UNICODE
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Texts that are asked about, as a problem type takes rows."""
+
+    texts: Sequence[str]
+    pairs: Sequence[str] | None = None
+    choices: Sequence[Sequence[str]] | None = None
+    labels: Sequence[Any] = ()
+    answers: None = None
+    groups: None = None
+
+
+def check_questions(
+    adapter: Answering,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    choices: Sequence[Sequence[str]] | None = None,
+) -> Questions:
+    """The questions, when an adapter can answer them.
+
+    Args:
+        pairs: The second text of each, for an adapter that was trained on two; such an adapter takes nothing else.
+        choices: The choices of each, for an adapter that chooses among a row's own.
+
+    Raises:
+        InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing,
+            or the adapter does not take them.
+    """
+    _check_texts(texts, "text")
+    for what, others in (("second texts", pairs), ("lists of choices", choices)):
+        if others is not None and len(others) != len(texts):
+            raise InputError(f"there are {len(texts)} texts but {len(others)} {what}")
+    if pairs is not None:
+        _check_texts(pairs, "second text")
+    for row, of_row in enumerate(choices or ()):
+        _check_texts(of_row, "choice", row)
+    check_inputs(adapter, pairs=pairs is not None, choices=choices is not None)
+    return Questions(texts, pairs, choices)
+
+
+def _check_texts(texts: Sequence[str], what: str, of_row: int | None = None) -> None:
+    if isinstance(texts, str):
+        raise InputError(f"predict takes a list of texts; got one {what}: put it into a list")
+    for at, text in enumerate(texts):
+        row = at if of_row is None else of_row
+        if not isinstance(text, str):
+            raise RowError(row, f"has {text!r} for its {what}; it must be a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(row, f"has, at character {error.start} of its {what}, {NO_UNICODE}") from None
