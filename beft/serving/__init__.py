@@ -1,0 +1,1 @@
+"""Thousands of adapters over one frozen base, answered in mixed batches."""
