@@ -35,6 +35,8 @@ from beft.sites.site import BiasSite, find_sites, site_module
 
 _TWO_TEXTS = ("a fine film", "not good, and much too long")
 """Two rows tell which axis of a module's output is that of the rows."""
+_ON_CPU = 512
+"""Tokens of a batch on CPUs: larger ones answer no more rows a second, are padded more, and take longer."""
 _PLACEHOLDER = ("0", "1")
 """Labels of the output layer that the model itself has, whose outputs nobody reads."""
 
@@ -69,7 +71,7 @@ class Engine:
     @property
     def batch_tokens(self) -> int:
         """Tokens of a batch that suit the device, padding counted."""
-        return tokens_at_once(self.classifier, None)
+        return _ON_CPU if self.classifier.device.type == "cpu" else tokens_at_once(self.classifier, None)
 
     @property
     def table_bytes(self) -> int:

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def server(command: Sequence[str], port: int, *, health: str, cwd: Path = ROOT) 
     Raises:
         RuntimeError: It does not become ready.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow finds uvicorn
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": programs}
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"beft-bench-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -49,7 +50,8 @@ def server(command: Sequence[str], port: int, *, health: str, cwd: Path = ROOT) 
             time.sleep(0.05)
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         log.unlink()
 
