@@ -164,17 +164,20 @@ def start_and_alias(options: argparse.Namespace, texts: str) -> dict[str, Any]:
 def soak(options: argparse.Namespace, texts: str) -> dict[str, Any]:
     """Load with a reload a second: failures, and the memory of the server over time."""
     port = free_port()
-    with server(own_server(port, options.adapters), port, health="/ping"):
+    with (
+        tempfile.TemporaryDirectory(prefix="beft-bench-") as folder,
+        server(own_server(port, options.adapters), port, health="/ping"),
+    ):
         load = Load(port, "distinct", options.adapters, options.connections, options.soak, texts)
-        clients = start_clients(load)
+        printed = Path(folder) / "clients.json"
+        clients = start_clients(load, printed)
         began, sizes, reloads = time.perf_counter(), [], 0
         while clients.poll() is None:
             get(port, "/bench/reload", post=True)
             reloads += 1
             sizes.append((time.perf_counter() - began, get(port, "/bench/memory")))
             time.sleep(max(0.0, reloads - (time.perf_counter() - began)))
-        printed, _ = clients.communicate()
-        seen = json.loads(printed)
+        seen = json.loads(printed.read_text())
     third = len(sizes) // 3
     first, last = ([size["rss"] for _, size in part] for part in (sizes[third : 2 * third], sizes[2 * third :]))
     return {

@@ -96,7 +96,12 @@ def ask(load: Load) -> dict[str, Any]:
     return found
 
 
-def start_clients(load: Load) -> subprocess.Popen[str]:
-    """The same, without waiting for it."""
+def start_clients(load: Load, printed: Path) -> subprocess.Popen[bytes]:
+    """The same, without waiting for it.
+
+    Args:
+        printed: The file that its JSON goes to.
+    """
     command = [sys.executable, "-m", "benchmarks.serving.client", json.dumps(asdict(load))]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with printed.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output)
