@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving power agreement growth gpu faults lock clean
+.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -90,6 +90,9 @@ bench: $(TESTS)  ## measure the training engine, prediction and the told times (
 
 bench-serving: $(TESTS)  ## measure `beft serve` against MLflow's server and PEFT (half an hour), into benchmarks/serving/
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+drift: $(TESTS)  ## false alarms and power of `beft monitor` (a quarter of an hour), into benchmarks/
+	@$(BIN)/python -m benchmarks.drift $(ARGS)
 
 power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.power

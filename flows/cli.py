@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from beft.settings import Settings
     from tasks.settings import PipelineSettings
 
+TRAFFIC = Path("runs", "traffic")
 _CTRL_C = 130  # Typer ends with it, without a word
 
 app = typer.Typer(
@@ -88,19 +89,28 @@ def run(
 @app.command()
 def promote(
     challenger: Annotated[str | None, typer.Option(help="A version or an alias; default: the challenger.")] = None,
+    on: Annotated[str, typer.Option(help="gate: its own rows; traffic: labelled rows that both answered.")] = "gate",
+    since: Annotated[str | None, typer.Option(help="With --on traffic: answers from this time on.")] = None,
+    traffic: Annotated[Path, typer.Option(help="The folder where a server keeps its answers.")] = TRAFFIC,
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
     changes: Changes = None,
 ) -> None:
     """Judge each dataset's challenger against its champion.
 
-    On the rows of the gate split; a certain gain that breaks no rule makes it champion.
+    On the rows of the gate split, or on labelled traffic; a certain gain that breaks no rule makes it champion.
     """
     settings = _read_settings(params, parse_changes(changes or ()))
 
-    from flows.promote import run_promote
+    from beft.names import known_name
+    from flows.promote import promote_on_traffic, run_promote
     from flows.terminal.registry import show_decisions
+    from tasks.serving.feedback import as_of
 
-    show_decisions(run_promote(settings, challenger))
+    if known_name(on, ("gate", "traffic"), "kind of rows") == "gate":
+        show_decisions(run_promote(settings, challenger))
+        return
+    after = as_of(since) if since else None
+    show_decisions(promote_on_traffic(settings, Path.cwd(), traffic, challenger=challenger, since=after))
 
 
 @app.command()
@@ -274,6 +284,16 @@ def serve(
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the registry.")] = 2.0,
     certificate: Annotated[Path | None, typer.Option(help="The certificate for TLS, in PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="The key of the certificate, in PEM.")] = None,
+    shadow: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the requests that the challenger answers as well, unseen.")
+    ] = 0.0,
+    features: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the requests whose features are kept, for 'beft monitor'.")
+    ] = 0.05,
+    traffic: Annotated[Path, typer.Option(help="The folder where answers are kept.")] = TRAFFIC,
+    keep_traffic: Annotated[bool, typer.Option(help="Keep answers, with the hashes of texts.")] = True,
+    keep_texts: Annotated[bool, typer.Option("--keep-texts", help="Keep the texts as well.")] = False,
+    traffic_megabytes: Annotated[int, typer.Option(min=1, help="Of the kept answers; the oldest go.")] = 1000,
     params: Annotated[Path, typer.Option(help="The settings: where the registry and the base are.")] = PARAMS,
 ) -> None:
     """Answer requests with the registry's adapters.
@@ -306,8 +326,69 @@ def serve(
             certificate=None if certificate is None or key is None else (certificate, key),
             limits=Limits(rows=max_rows, requests=max_requests, seconds=timeout, batch_tokens=batch_tokens),
             poll_seconds=poll,
+            traffic=traffic if keep_traffic else None,
+            traffic_bytes=1_000_000 * traffic_megabytes,
+            keep_texts=keep_texts,
+            shadow=shadow,
+            features=features,
         ),
     )
+
+
+@app.command()
+def feedback(
+    file: Annotated[Path, typer.Argument(help="CSV or JSON Lines with request_id, label and, where needed, row.")],
+    source: Annotated[str, typer.Option(help="How these rows were selected; kept with them.")] = "",
+    traffic: Annotated[Path, typer.Option(help="The folder where a server keeps its answers.")] = TRAFFIC,
+) -> None:
+    """Tell the true labels of rows that a server answered.
+
+    Monitoring and promotion on traffic use them.
+    """
+    from flows.terminal.traffic import take_feedback
+
+    take_feedback(file, traffic, source=source)
+
+
+@app.command()
+def monitor(
+    false_alarms: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="How probable a false alarm is over so many looks.")
+    ] = 0.05,
+    looks: Annotated[int, typer.Option(min=1, help="720 are a month of hours.")] = 720,
+    min_rows: Annotated[int, typer.Option(min=20, help="Fewer new rows are left for a later look.")] = 200,
+    traffic: Annotated[Path, typer.Option(help="The folder where a server keeps its answers.")] = TRAFFIC,
+    params: Annotated[Path, typer.Option(help="The settings: where the registry is.")] = PARAMS,
+    changes: Changes = None,
+) -> None:
+    """Compare what came in since the last look with what each champion was made for.
+
+    Answers, confidence, lengths, unknown tokens and features; reports, an MLflow run, and a Prefect event on an alarm.
+    The exit status is 0 with and without one.
+    """
+    settings = _read_settings(params, parse_changes(changes or ()))
+
+    from flows.monitor import run_monitor
+    from flows.terminal.traffic import show_looks
+
+    rules = {"false_alarms": false_alarms, "looks": looks, "min_rows": min_rows}
+    show_looks(run_monitor(settings, traffic=str(traffic), **rules))
+
+
+@app.command()
+def trace(
+    request_id: Annotated[str, typer.Argument(help="The id of a request, as its answer has it.")],
+    traffic: Annotated[Path, typer.Option(help="The folder where a server keeps its answers.")] = TRAFFIC,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    params: Annotated[Path, typer.Option(help="The settings: where the registry is.")] = PARAMS,
+) -> None:
+    """Say where an answer came from.
+
+    Adapter, registered version, run, data, source, and the command that rebuilds it.
+    """
+    from flows.terminal.traffic import show_trace
+
+    show_trace(_read_settings(params, {}), Path.cwd(), traffic, request_id, as_json=as_json)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The promotion as a Prefect flow: challenger and champion of each dataset on the gate rows, and what comes of it."""
 
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from prefect import Task, flow  # noqa: E402
 from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
+from beft.datasets.registry import find_dataset  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
+from beft.files import sha256_json  # noqa: E402
 from beft.models.base import resolve_base  # noqa: E402
 from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
@@ -25,9 +28,11 @@ from tasks.engine.supervisor import stopping_commands  # noqa: E402
 from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
 from tasks.registry.gate import GateDecisions  # noqa: E402
-from tasks.registry.promote import Decision, candidates, fetch_candidates, report_of  # noqa: E402
+from tasks.registry.promote import Candidates, Decision, candidates, fetch_candidates, report_of  # noqa: E402
+from tasks.registry.promote import decide as decide_on  # noqa: E402
 from tasks.registry.promote import promote as decide  # noqa: E402
 from tasks.run_metadata import check_settings  # noqa: E402
+from tasks.serving.traffic_comparison import compare_on_traffic, traffic_rows_id  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
 from tasks.steps.compare import compare_step  # noqa: E402
 from tasks.tracking.connection import connect, translate_errors  # noqa: E402
@@ -77,6 +82,44 @@ def run_promote(settings: PipelineSettings, challenger: str | None = None) -> li
     return found
 
 
+@translate_errors
+def promote_on_traffic(
+    settings: PipelineSettings,
+    root: Path,
+    traffic: Path,
+    *,
+    challenger: str | None = None,
+    since: datetime | None = None,
+) -> list[dict[str, Any]]:
+    """Judge the challenger of every dataset against its champion on labelled traffic, and act on it.
+
+    Args:
+        traffic: The folder where a server keeps its answers.
+        challenger: A version or an alias; None: the alias ``challenger``.
+        since: Answers of before are left out.
+
+    Returns:
+        The decision on each dataset.
+
+    Raises:
+        InputError: No such model or version, or too few labelled rows that both answered.
+        RegistryBusyError: Another process is deciding.
+    """
+    connection = connect(settings, root)
+    decisions = []
+    for dataset in settings.datasets:
+        found = candidates(connection, registered_name(settings, dataset), challenger)
+        if found.settled:
+            decisions.append(_settled(found))
+            continue
+        models = fetch_candidates(connection, found, root / "runs" / "registered")
+        metric = find_dataset(dataset, root).metric
+        compared = compare_on_traffic(settings, found, models, traffic, metric=metric, since=since)
+        out = root / "runs" / "promotions" / f"{dataset}-traffic-{sha256_json(compared)[:16]}"
+        decisions.append(decide_on(settings, found, compared, rows_id=traffic_rows_id(found.model), out=out, root=root))
+    return [decision.to_json() for decision in decisions]
+
+
 def registered_name(settings: PipelineSettings, dataset: str) -> str:
     """The registered model of the settings' base and a dataset."""
     return model_name(settings.tracking.model_prefix, resolve_base(settings.base.source).portable_id, dataset)
@@ -88,8 +131,7 @@ def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
     connection = connect(settings, root)
     found = candidates(connection, registered_name(settings, dataset), challenger)
     if found.settled:
-        said = f"version {found.challenger} is champion already: there is nothing to decide"
-        return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))
+        return _settled(found)
     GateDecisions(settings, root)  # what keeps it from taking a decision is known before the versions are compared
     inputs = {"prepare": run.folders[f"prepare/{dataset}"]}
     inputs |= fetch_candidates(connection, found, root / "runs" / "registered")
@@ -98,3 +140,8 @@ def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
     out = root / "runs" / "promotions" / f"{dataset}-{compared.name.rsplit('-', 1)[-1]}"
     decision: Decision = deciding(settings, found, compared=compared, prepared=inputs["prepare"], out=out, root=root)
     return decision
+
+
+def _settled(found: Candidates) -> Decision:
+    said = f"version {found.challenger} is champion already: there is nothing to decide"
+    return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))

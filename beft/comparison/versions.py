@@ -23,6 +23,7 @@ from beft.evaluation.records import NO_GATE, Gain
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
+from beft.settings import Settings
 from beft.training.session import Session, open_session
 
 log = logging.getLogger("beft.comparison")
@@ -114,10 +115,11 @@ def compare_versions(session: Session, versions: Sequence[Version], rules: Promo
         )
         for version in versions
     }
-    alone = VersionComparison(session.metric, len(gate), len(whole) - len(gate), _floor(session, truth), sides)
+    floor = majority_score(session.metric, len(session.classifier.labels), truth)
+    alone = VersionComparison(session.metric, len(gate), len(whole) - len(gate), floor, sides)
     if len(versions) == 1:
         return alone
-    gain = _gain(session, predictions, truth, rules)
+    gain = paired_gain(session.metric, predictions, truth, rules, session.settings)
     slices, left_out = _slice_gains(session, gate, predictions, rules)
     return replace(alone, gain=gain, slices=slices, labels_left_out=left_out)
 
@@ -200,27 +202,33 @@ def _flips(
     return rates
 
 
-def _floor(session: Session, truth: Truth) -> float:
-    """What always answering the majority class scores; where there are no labels, the metric's zero."""
-    if known_metric(session.metric).takes != "labels" or truth.labels is None:
+def majority_score(metric: str, labels_known: int, truth: Truth) -> float:
+    """What always answering the majority class scores; where there are no labels, the metric's zero.
+
+    Args:
+        labels_known: How many labels there are.
+    """
+    if known_metric(metric).takes != "labels" or truth.labels is None:
         return 0.0
     labels = np.asarray(truth.labels, dtype=np.int64)
-    width = max(len(session.classifier.labels), int(labels.max()) + 1)
-    return score_predictions(session.metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
+    width = max(labels_known, int(labels.max()) + 1)
+    return score_predictions(metric, np.eye(width)[np.full_like(labels, np.bincount(labels).argmax())], truth)
 
 
-def _gain(session: Session, predictions: Mapping[str, Predictions], truth: Truth, rules: PromotionRules) -> Gain:
+def paired_gain(
+    metric: str, predictions: Mapping[str, Predictions], truth: Truth, rules: PromotionRules, settings: Settings
+) -> Gain:
     """The challenger's gain over the champion by the headline metric, at the confidence of the rules."""
     found = evaluate_methods(
         {name: Method({"gate": of_version}) for name, of_version in predictions.items()},
         {"gate": truth},
         target=CHALLENGER,
         baselines=[CHAMPION],
-        metrics=[session.metric],
-        settings=session.settings.evaluate.model_copy(update={"confidence": rules.confidence}),
-        seed=session.settings.seed,
+        metrics=[metric],
+        settings=settings.evaluate.model_copy(update={"confidence": rules.confidence}),
+        seed=settings.seed,
     )
-    return found.splits["gate"].gains[CHAMPION][session.metric]
+    return found.splits["gate"].gains[CHAMPION][metric]
 
 
 def _slice_gains(
@@ -230,17 +238,48 @@ def _slice_gains(
 
     Also how many labels there are, where they are asked for as slices and are too many.
     """
+    labels = session.classifier.labels
+    return sliced_gains(
+        predictions,
+        gate.labels,
+        [labels[int(label)] if labels else str(label) for label in gate.labels],
+        session.classifier.examples(gate, session.max_length).lengths,
+        rules,
+        session.settings,
+        columns={**({"group": gate.groups} if gate.groups else {}), **gate.kept},
+    )
+
+
+def sliced_gains(
+    predictions: Mapping[str, Predictions],
+    truth: Sequence[Any],
+    names: Sequence[str],
+    lengths: np.ndarray,
+    rules: PromotionRules,
+    settings: Settings,
+    *,
+    columns: Mapping[str, Sequence[object]],
+) -> tuple[list[SliceGain], int]:
+    """The challenger's gain in right answers on every slice; values and texts are not sliced.
+
+    Args:
+        predictions: Of challenger and champion.
+        truth: The number of each row's true label.
+        names: Its name.
+        lengths: Tokens of each row.
+        columns: Further columns to slice by.
+
+    Returns:
+        The gains, and how many labels there are where they are asked for as slices and are too many.
+    """
     if any(isinstance(found, list) or found.ndim != 2 for found in predictions.values()):
         return [], 0
-    right = {name: np.asarray(found).argmax(-1) == gate.labels for name, found in predictions.items()}
-    labels, settings = session.classifier.labels, session.settings
-    columns = {**({"group": gate.groups} if gate.groups else {}), **gate.kept}
-    names = [labels[int(label)] if labels else str(label) for label in gate.labels]
+    right = {name: np.asarray(found).argmax(-1) == np.asarray(truth) for name, found in predictions.items()}
     left_out = too_many_labels(names) if "label" in rules.slices else 0
     slices = row_slices(
         # A column that only other datasets of the settings have is none of this one.
         [name for name in rules.slices if name in ("length", "label", *columns)],
-        lengths=session.classifier.examples(gate, session.max_length).lengths,
+        lengths=lengths,
         labels=names,
         columns=columns,
     )

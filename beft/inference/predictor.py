@@ -4,7 +4,8 @@ Needs torch, transformers, tokenizers, safetensors, pydantic, PyYAML and the bas
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -125,6 +126,16 @@ class Predictor:
             )
         self.classifier.threads = self.compute.threads if self.compute.threads < torch.get_num_threads() else None
         self._bank = self.adapter.bank(self.classifier).attach()
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Within the context, the base computes as it is."""
+        with self._lock:
+            self._bank.detach()
+            try:
+                yield
+            finally:
+                self._bank.attach()
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.pooling import pool
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
+from beft.problems.classification import Classification
 from beft.process_state import cpu_threads
 from beft.serving.forwards import ServedBatch, ServedBias, ServedForward, ServedHeadForward
 from beft.serving.served_adapter import EncodedRow, HeadRows, ServedAdapter
@@ -143,6 +144,10 @@ class Engine:
         weakref.finalize(served, _release, taken)
         return served
 
+    def features(self) -> ServedAdapter:
+        """What answers a row with the base's own features, pooled by their mean, beside the rows of any adapter."""
+        return ServedAdapter("", (), Classification(), "mean", 1, None, False, {}, None, {}, 0)
+
     def encode(
         self,
         adapter: ServedAdapter,
@@ -237,13 +242,16 @@ class Engine:
     def _heads(self, adapters: Sequence[ServedAdapter], features: dict[str, Tensor]) -> list[Tensor]:
         """The outputs of each sequence: one gather and one product for all whose heads have one shape."""
         groups: dict[tuple[VectorTable, VectorTable | None, str], list[int]] = {}
-        for number, adapter in enumerate(adapters):
-            groups.setdefault((adapter.head.weights, adapter.head.biases, adapter.pooling), []).append(number)
         found: dict[int, Tensor] = {}
+        for number, adapter in enumerate(adapters):
+            if adapter.head is None:
+                found[number] = features[adapter.pooling][number].double().cpu()
+                continue
+            groups.setdefault((adapter.head.weights, adapter.head.biases, adapter.pooling), []).append(number)
         for (weights, biases, pooling), numbers in groups.items():
             device = weights.rows.device
             seen = features[pooling][torch.tensor(numbers, device=features[pooling].device)].to(device, self._dtype)
-            heads = [adapters[number].head for number in numbers]
+            heads = [head for number in numbers if (head := adapters[number].head) is not None]
             weight = weights.rows[torch.tensor([head.weight for head in heads], device=device)]
             outputs = torch.bmm(weight, seen.unsqueeze(-1)).squeeze(-1)
             if biases is not None:

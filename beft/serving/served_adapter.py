@@ -40,7 +40,7 @@ class ServedAdapter:
         pairs: Whether it reads pairs of texts; None: it takes both.
         takes_choices: Whether it chooses among choices that each row brings.
         rows: The row of each bias site in the engine's tables.
-        head: The rows of its output layer.
+        head: The rows of its output layer; None: its outputs are the features themselves.
         inner_head: The other parameters of the model's own head that are the adapter's, by their names.
         bytes: Memory that it takes.
     """
@@ -53,7 +53,7 @@ class ServedAdapter:
     pairs: bool | None
     takes_choices: bool
     rows: Mapping[BiasSite, int]
-    head: HeadRows
+    head: HeadRows | None
     inner_head: Mapping[str, Tensor]
     bytes: int
 

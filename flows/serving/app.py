@@ -1,6 +1,7 @@
 """The HTTP application: two protocols for answers, the list of adapters, health, metrics and a page."""
 
 import asyncio
+import json
 import logging
 import time
 import uuid
@@ -23,9 +24,11 @@ from beft.serving.service import Question, RowAnswer, Service
 from flows.serving import inference_v2, scoring
 from flows.serving.limits import Admission, Limits, RefusedError, check_rows, read_body
 from flows.serving.metrics import Metrics
+from flows.serving.recorder import Recorder
 from flows.serving.tensors import BINARY_HEADER, read_request, write_response
 from flows.serving.tokens import Tokens
 from flows.serving.updater import Updater
+from tasks.serving.feedback import add_feedback, read_feedback
 
 log = logging.getLogger("beft.serving")
 
@@ -42,6 +45,7 @@ class Server:
 
     Args:
         updater: Where the adapters come from; None: they do not change.
+        recorder: Keeps answers; None: none are kept.
     """
 
     def __init__(
@@ -52,8 +56,10 @@ class Server:
         tokens: Tokens,
         metrics: Metrics,
         updater: Updater | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.service, self.limits, self.tokens, self.metrics, self.updater = service, limits, tokens, metrics, updater
+        self.recorder = recorder
         self.admission = Admission(limits)
         self.tokenizing = ThreadPoolExecutor(1, thread_name_prefix="beft-tokenizing")
         self.started = time.time()
@@ -80,6 +86,8 @@ class Server:
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(self.tokenizing, partial(self.service.prepare, questions))
         futures = self.service.submit(prepared, timeout=self.limits.seconds)
+        if self.recorder is not None:  # after them in the queue, and so in the same batch where there is room
+            self.tokenizing.submit(self.recorder.observe, _request_id(request), prepared)
         computing = asyncio.gather(*map(asyncio.wrap_future, futures))
         leaving = asyncio.ensure_future(_left(request))
         try:
@@ -94,12 +102,16 @@ class Server:
                 future.cancel()
         self.metrics.rows.inc(len(answers))
         self.metrics.truncated.inc(sum(answer.truncated for answer in answers))
+        if self.recorder is not None:
+            self.recorder.record(_request_id(request), prepared, answers)
         return answers
 
     def close(self) -> None:
         """Answer what waits and let go of the bases."""
         self.tokenizing.shutdown()
         self.service.close()
+        if self.recorder is not None:
+            self.recorder.close()
 
 
 def create_app(server: Server, *, hosts: Sequence[str] | None = LOOPBACK_HOSTS) -> FastAPI:
@@ -120,6 +132,7 @@ def create_app(server: Server, *, hosts: Sequence[str] | None = LOOPBACK_HOSTS) 
     _add_health(app, server)
     _add_scoring(app, server)
     _add_inference(app, server)
+    _add_feedback(app, server)
     _add_administration(app, server)
     return app
 
@@ -278,6 +291,33 @@ def _add_inference(app: FastAPI, server: Server) -> None:
         app.get(path, tags=["answers"], summary="What an adapter takes and gives")(metadata)
         app.get(f"{path}/ready", tags=["health"], summary="Whether an adapter is served")(ready)
         app.post(f"{path}/infer", tags=["answers"], summary="Answer rows by one adapter")(infer)
+
+
+def _add_feedback(app: FastAPI, server: Server) -> None:
+    example = {"feedback": [{"request_id": "…", "row": 0, "label": "positive"}], "source": "a random tenth"}
+
+    @app.post(
+        "/v1/feedback",
+        tags=["answers"],
+        openapi_extra={"requestBody": {"content": {"application/json": {"example": example}}, "required": True}},
+    )
+    async def feedback(request: Request) -> Response:
+        """Tell the true labels of rows that were answered, and how these rows were selected."""
+        server.tokens.require_answers(request)
+        if server.recorder is None:
+            raise RefusedError(409, "this server keeps no answers, and so no feedback")
+        body = await read_body(request, server.limits)
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the body is no JSON: {error}") from None
+        records = value.get("feedback") if isinstance(value, dict) else None
+        if not isinstance(records, list):
+            raise InputError('the body must be {"feedback": [{"request_id": ..., "label": ...}, ...]}')
+        found = read_feedback(records, str(value.get("source") or ""))
+        loop = asyncio.get_running_loop()
+        kept = await loop.run_in_executor(None, add_feedback, server.recorder.traffic.folder, found)
+        return JSONResponse({"kept": kept})
 
 
 def _add_administration(app: FastAPI, server: Server) -> None:

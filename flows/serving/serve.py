@@ -19,11 +19,13 @@ from flows.servers.mlflow_server import is_loopback, require_free
 from flows.serving.app import LOOPBACK_HOSTS, Server, create_app
 from flows.serving.limits import Limits
 from flows.serving.metrics import Metrics
+from flows.serving.recorder import Recorder
 from flows.serving.tokens import Tokens
 from flows.serving.updater import Updater
 from tasks.environment import configure_environment
 from tasks.registry.aliases import CHAMPION
 from tasks.serving.registry_source import RegistrySource
+from tasks.serving.traffic import TrafficLog
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, require_registry
 
@@ -49,6 +51,11 @@ class ServeRequest:
         certificate: Of TLS, and its key.
         limits: How much is taken at once.
         poll_seconds: Seconds between two looks at the registry.
+        traffic: The folder where answers are kept; None: nowhere.
+        traffic_bytes: Of these files at most.
+        keep_texts: Whether texts are kept, beside their hashes.
+        shadow: The share of the requests that the challenger answers as well.
+        features: The share of the requests whose base features are kept, for monitoring.
     """
 
     models: tuple[str, ...] = ()
@@ -63,6 +70,11 @@ class ServeRequest:
     certificate: tuple[Path, Path] | None = None
     limits: Limits = field(default_factory=Limits)
     poll_seconds: float = POLL_SECONDS
+    traffic: Path | None = None
+    traffic_bytes: int = 1_000_000_000
+    keep_texts: bool = False
+    shadow: float = 0.0
+    features: float = 0.0
 
 
 def serve(settings: PipelineSettings, root: Path, request: ServeRequest) -> None:
@@ -92,7 +104,14 @@ def serve(settings: PipelineSettings, root: Path, request: ServeRequest) -> None
     typer.echo(f"{len(report.loaded)} adapters in {time.perf_counter() - began:.1f} s: {names or 'none yet'}")
     if report.refused:
         typer.echo(f"{len(report.refused)} cannot be served; GET /v1/adapters says why")
-    server = Server(service, limits=request.limits, tokens=tokens, metrics=metrics, updater=updater)
+    recorder = None
+    if request.traffic is not None:
+        traffic = TrafficLog(request.traffic, max_bytes=request.traffic_bytes)
+        recorder = Recorder(
+            service, traffic, shadow=request.shadow, features=request.features, keep_texts=request.keep_texts
+        )
+        metrics.watch("beft_traffic_dropped", "Answers that could not be kept.", lambda: traffic.dropped)
+    server = Server(service, limits=request.limits, tokens=tokens, metrics=metrics, updater=updater, recorder=recorder)
     with updater.running(request.poll_seconds):
         try:
             run(server, request)

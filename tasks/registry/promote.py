@@ -1,6 +1,6 @@
 """promote: the verdict on a challenger, in the journal, on the version and in a report; the aliases that it moves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def evidence_of(
     sides = {side: Side(**{**facts, "name": names[side]}) for side, facts in comparison["sides"].items()}
     floor = settings.promotion.floor
     return GateEvidence(
+        kind=str(comparison.get("kind", "gate")),
         metric=str(comparison["metric"]),
         rows=int(comparison["rows"]),
         challenger=sides["challenger"],
@@ -127,11 +128,35 @@ def evidence_of(
 def promote(
     settings: PipelineSettings, found: Candidates, *, compared: Path, prepared: Path, out: Path, root: Path
 ) -> Decision:
-    """Decide, write it down, and move the aliases where the challenger is promoted.
+    """Decide on the rows of a gate split.
 
     Args:
         compared: The folder of the step compare on these versions.
         prepared: The prepared data that it read.
+        out: The folder of the report.
+
+    Raises:
+        RegistryBusyError: Another process is deciding on this model.
+        InputError: The aliases were moved since the versions were compared.
+    """
+    comparison, gate = read_json(compared / "comparison.json"), sha256_file(prepared / "gate.parquet")
+    return decide(settings, found, comparison, rows_id=gate, out=out, root=root)
+
+
+def decide(
+    settings: PipelineSettings,
+    found: Candidates,
+    comparison: Mapping[str, Any],
+    *,
+    rows_id: str,
+    out: Path,
+    root: Path,
+) -> Decision:
+    """Decide, write it down, and move the aliases where the challenger is promoted.
+
+    Args:
+        comparison: The versions on the same rows, as ``beft.comparison.versions.VersionComparison.to_json`` gives it.
+        rows_id: What stands for these rows where the decisions on them are counted.
         out: The folder of the report.
 
     Raises:
@@ -146,10 +171,8 @@ def promote(
                 f"{found.model}: the champion is version {now} now, and was {found.champion} when the comparison was "
                 "made; ask again"
             )
-        gate = sha256_file(prepared / "gate.parquet")
-        comparison = read_json(compared / "comparison.json")
-        subject = ["promotion", found.model, found.challenger, found.champion, gate, comparison]
-        before = taken.on(gate) - {decision_id(subject)}
+        subject = ["promotion", found.model, found.challenger, found.champion, rows_id, comparison]
+        before = taken.on(rows_id) - {decision_id(subject)}
         verdict = judge(evidence_of(comparison, settings, found, len(before)), settings.promotion)
         tags = connection.client.get_model_version(found.model, found.challenger).tags
         verdict = _and_rebuilt(tags, verdict)
@@ -159,14 +182,14 @@ def promote(
             "model": found.model,
             "version": found.challenger,
             "champion": found.champion,
-            "gate_sha256": gate,
+            "gate_sha256": rows_id,
             "verdict": verdict.outcome,
             "reasons": list(verdict.reasons),
         }
         entry = taken.note(subject, **facts)
         decision = Decision(found, verdict, out / "promotion.md", len(before | {entry}))
         _write(out, decision, comparison)
-        _tag(connection, decision, entry, gate)
+        _tag(connection, decision, entry, rows_id)
         if verdict.outcome == "PROMOTE":
             reason = f"promoted: {'; '.join(verdict.reasons)}"
             moves = {CHAMPION: found.challenger, PREVIOUS: found.champion}
@@ -217,17 +240,21 @@ def _tag(connection: Connection, decision: Decision, entry: str, gate: str) -> N
 
 def _write(out: Path, decision: Decision, comparison: Mapping[str, Any]) -> None:
     write_json(out / "promotion.json", {**decision.to_json(), "comparison": comparison})
-    write_text(out / "promotion.md", report_of(decision))
+    write_text(out / "promotion.md", report_of(decision, comparison.get("notes", ())))
 
 
-def report_of(decision: Decision) -> str:
-    """The decision as Markdown."""
+def report_of(decision: Decision, notes: Sequence[str] = ()) -> str:
+    """The decision as Markdown.
+
+    Args:
+        notes: What else a reader must know of the rows.
+    """
     found = decision.candidates
     against = f"against version {found.champion}" if found.champion else "without a champion to compare with"
     table = Table(
         f"{decision.verdict.outcome}: version {found.challenger} of {found.model}, {against}",
         [Column("checked"), Column("says"), Column("because")],
         [[check.name, check.outcome, check.reason] for check in decision.verdict.checks],
-        [f"Decisions taken on this gate split, this one included: {decision.decisions}."],
+        [f"Decisions taken on these rows, this one included: {decision.decisions}.", *notes],
     )
     return table.to_markdown()

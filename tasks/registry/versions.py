@@ -154,7 +154,7 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
                 "facts": dict(candidate.facts),
             },
         )
-        write_canary(folder / "model", candidate)
+        write_references(folder / "model", candidate)
         if not has_commit(candidate.facts):
             archive_source(PROJECT, folder / "model" / SOURCE_ARCHIVE)
         client.log_model_artifacts(logged.model_id, str(folder / "model"))
@@ -166,13 +166,15 @@ def logged_model(connection: Connection, candidate: Candidate) -> str:
     return str(logged.model_id)
 
 
-def write_canary(folder: Path, candidate: Candidate) -> None:
-    """Keep with a model what it answers to a fixed text, so that a server can tell whether it computes the same.
+def write_references(folder: Path, candidate: Candidate) -> None:
+    """Keep with a model what a server checks it by, and what later traffic is compared with.
 
-    In fp32, unless the base is so large that the precision of the training is the one that the machine has room for.
+    That is its answer to a fixed text, and the features of its training rows. In fp32, unless the base is so large
+    that the precision of the training is the one that the machine has room for.
     """
     from beft.inference.predictor import Predictor
     from beft.serving.canary import CANARY_FILE, Canary, has_canary
+    from beft.serving.reference import REFERENCE_FILE, DriftReference
 
     if not has_canary(candidate.adapter):
         return
@@ -185,6 +187,8 @@ def write_canary(folder: Path, candidate: Candidate) -> None:
         precision="fp32" if weights <= _MAX_FP32_WEIGHTS else base.precision,
     )
     Canary.of(predictor).write(folder / CANARY_FILE)
+    train, dev = (load_split(candidate.results.folders["prepare"], split) for split in ("train", "dev"))
+    DriftReference.of(predictor, train, dev if len(dev) else train).write(folder / REFERENCE_FILE)
 
 
 def _ids(candidate: Candidate, split: str) -> list[str]:

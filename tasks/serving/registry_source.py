@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beft.errors import InputError
+from beft.serving.canary import CANARY_FILE
+from beft.serving.reference import REFERENCE_FILE
 from tasks.tracking.connection import Connection, every, translate_errors
 
 ADAPTER = "artifacts/adapter"
@@ -34,11 +36,13 @@ class ModelFiles:
     Attributes:
         adapter: The adapter's folder.
         canary: Its canary; None: it was registered without one.
+        reference: What later traffic is compared with; None: it was registered without one.
         sha256: Of the adapter's tensor file, as the registry has it; None: it has none.
     """
 
     adapter: Path
     canary: Path | None
+    reference: Path | None
     sha256: str | None
 
 
@@ -89,14 +93,19 @@ class RegistrySource:
                 here = getattr(repository, "artifact_dir", None)
                 if here is None:
                     names = {Path(file.path).name for file in repository.list_artifacts()}
-                    wanted = [ADAPTER, *(["canary.json"] if "canary.json" in names else [])]
+                    wanted = [ADAPTER, *(name for name in (CANARY_FILE, REFERENCE_FILE) if name in names)]
                     for path in wanted:
                         repository.download_artifacts(path, temporary)
                     here = temporary
             except (MlflowException, OSError) as error:
                 said = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InputError(f"the files of {key.name} version {key.version} cannot be had: {said}") from None
-            adapter, canary = Path(here) / ADAPTER, Path(here) / "canary.json"
+            adapter, canary, reference = (Path(here) / name for name in (ADAPTER, CANARY_FILE, REFERENCE_FILE))
             if not adapter.is_dir():
                 raise InputError(f"{key.name} version {key.version} holds no adapter that beft registered")
-            yield ModelFiles(adapter, canary if canary.is_file() else None, version.tags.get("adapter_sha256"))
+            yield ModelFiles(
+                adapter,
+                canary if canary.is_file() else None,
+                reference if reference.is_file() else None,
+                version.tags.get("adapter_sha256"),
+            )

@@ -26,14 +26,14 @@ class Side:
         name: How the sentences call it.
         score: The headline metric.
         flips: Perturbation -> the share of changed texts whose answer changed.
-        seconds_a_row: Median over repetitions.
+        seconds_a_row: Median over repetitions; None: it was not measured.
         adapter_bytes: What its adapter takes on disk.
     """
 
     name: str
     score: float
     flips: Mapping[str, float]
-    seconds_a_row: float
+    seconds_a_row: float | None
     adapter_bytes: int
 
 
@@ -59,6 +59,7 @@ class GateEvidence:
         gain: The challenger's over the champion, on the same rows.
         decisions: How many decisions were taken on these rows before this one.
         labels_left_out: How many labels there are, where they are too many for a slice each; else 0.
+        kind: What the rows are called: ``gate``, or ``labelled traffic``.
     """
 
     metric: str
@@ -70,6 +71,7 @@ class GateEvidence:
     gain: Gain | None = None
     slices: Sequence[SliceGain] = ()
     labels_left_out: int = 0
+    kind: str = "gate"
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def slice_gain(
 
 def _floor(evidence: GateEvidence) -> Check:
     score, floor = evidence.challenger.score, evidence.floor
-    said = f"{evidence.metric} {_points(score)} on {evidence.rows:,} gate rows, floor {_points(floor)}"
+    said = f"{evidence.metric} {_points(score)} on {evidence.rows:,} {evidence.kind} rows, floor {_points(floor)}"
     return Check("floor", "PROMOTE" if score >= floor else "REJECT", said)
 
 
@@ -177,6 +179,8 @@ def _slices(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
 def _flips(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     checks = []
     for name, most in rules.flips.items():
+        if name not in evidence.challenger.flips:  # it was not measured on these rows
+            continue
         rate = evidence.challenger.flips[name]
         said = f"{name}: {100 * rate:.1f} % of the answers change, at most {100 * most:g} % may"
         if evidence.champion is not None:
@@ -189,6 +193,8 @@ def _latency(evidence: GateEvidence, rules: PromotionRules) -> list[Check]:
     if evidence.champion is None:
         return []
     ours, theirs = evidence.challenger.seconds_a_row, evidence.champion.seconds_a_row
+    if ours is None or theirs is None:
+        return []
     ratio = ours / theirs
     said = (
         f"{1000 * ours:.2f} ms a row, {ratio:.2f} times that of {evidence.champion.name}; at most "
@@ -206,7 +212,7 @@ def _size(evidence: GateEvidence, rules: PromotionRules) -> Check:
 def _spent(evidence: GateEvidence, rules: PromotionRules) -> Check:
     """Each further score of decisions on the same rows asks for half, a third, … of the usual risk."""
     needed = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
-    said = f"{evidence.decisions} decisions were taken on these gate rows before"
+    said = f"{evidence.decisions} decisions were taken on these {evidence.kind} rows before"
     if rules.confidence + 1e-12 >= needed:
         return Check("gate", "PROMOTE", said)
     return Check(

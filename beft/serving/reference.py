@@ -1,0 +1,91 @@
+"""What an adapter was made for: the features and lengths of its training rows, and what it answered on dev."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from beft.encoding.examples import AnyRows
+from beft.encoding.tokenization import Encoded
+from beft.errors import InputError
+from beft.inference.features import extract_features
+from beft.inference.predictions import predict_rows
+from beft.inference.predictor import Predictor
+
+REFERENCE_FILE = "drift_reference.safetensors"
+_MAX_ROWS = 500
+_MAX_TOKENS = 40_000
+"""Of the rows whose features are kept: so many rows, or as many as have these tokens."""
+_NAMES = ("features", "lengths", "unknown", "answers", "confidence")
+
+
+@dataclass(frozen=True, eq=False)
+class DriftReference:
+    """What later traffic is compared with.
+
+    Attributes:
+        features: The base's own pooled features (mean) of training rows, without the adapter, fp16 [rows, hidden].
+        lengths: Tokens of these rows.
+        unknown: The share of the tokens of each that the tokenizer does not know.
+        answers: The adapter's answers to dev rows: numbers of labels, or values.
+        confidence: The largest probability of each of them; none of values.
+    """
+
+    features: NDArray[np.float16]
+    lengths: NDArray[np.int32]
+    unknown: NDArray[np.float32]
+    answers: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, predictor: Predictor, train: AnyRows, dev: AnyRows) -> Self:
+        """The reference of an adapter.
+
+        Args:
+            train: Rows that it was trained on; the first are taken.
+            dev: Rows that it was not trained on.
+        """
+        classifier, adapter = predictor.classifier, predictor.adapter
+        encoded = classifier.examples(train, adapter.max_length).encoded
+        encoded = encoded.take(np.flatnonzero(np.cumsum(encoded.lengths) <= _MAX_TOKENS)[:_MAX_ROWS])
+        with predictor.without_adapter():
+            features = extract_features(classifier, encoded, "pooled")
+        predicted = predict_rows(classifier, classifier.examples(dev, adapter.max_length))
+        assert not isinstance(predicted, list)  # an adapter that generates is not served
+        of_labels = predicted.ndim == 2
+        return cls(
+            features.to(torch.float16).numpy(),
+            encoded.lengths.astype(np.int32),
+            unknown_shares(encoded, classifier.tokenizer.unk_token_id),
+            (predicted.argmax(-1) if of_labels else predicted).astype(np.float32),
+            (predicted.max(-1) if of_labels else np.empty(0)).astype(np.float32),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write it as safetensors."""
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in _NAMES}, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what ``write`` wrote.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        try:
+            tensors = load_file(path)
+            return cls(**{name: tensors[name] for name in _NAMES})
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{path} is no reference of an adapter ({error}); register the adapter again") from None
+
+
+def unknown_shares(encoded: Encoded, unknown: int | None) -> NDArray[np.float32]:
+    """The share of the tokens of each text that the tokenizer does not know; 0 where it knows all."""
+    if unknown is None:
+        return np.zeros(len(encoded), dtype=np.float32)
+    return np.array([ids.count(unknown) / len(ids) for ids in encoded.input_ids], dtype=np.float32)

@@ -1,0 +1,114 @@
+"""True labels of rows that were answered, told later: read from a request or a file, and joined with the answers."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from beft.errors import InputError, RowError
+from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, now, read_records, write_records
+
+_FIELDS = ("request_id", "row", "label", "source")
+
+
+def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackRecord]:
+    """Check records of feedback.
+
+    Args:
+        records: Objects with ``request_id``, ``label`` and, for a request of several rows, ``row``.
+        source: How the rows were selected, where a record does not say it.
+
+    Raises:
+        RowError: A record is wrong.
+    """
+    time, found = now(), []
+    for number, record in enumerate(records):
+        if not isinstance(record, Mapping) or set(record) - set(_FIELDS):
+            raise RowError(number, f"must be an object with the fields {', '.join(_FIELDS)}")
+        request_id, label, row = record.get("request_id"), record.get("label"), record.get("row", 0)
+        if not isinstance(request_id, str) or not request_id:
+            raise RowError(number, "has no request_id")
+        if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
+            raise RowError(number, "has no label: a text, or a number")
+        if isinstance(row, str) and row.isdigit():
+            row = int(row)
+        if row in ("", None):
+            row = 0
+        if type(row) is not int or row < 0:
+            raise RowError(number, f"has {row!r} for its row; rows of a request are numbered from 0")
+        found.append(FeedbackRecord(time, request_id, row, str(label), str(record.get("source") or source)))
+    return found
+
+
+def read_feedback_file(path: Path, source: str = "") -> list[FeedbackRecord]:
+    """Read a CSV file with a header, or JSON Lines.
+
+    Raises:
+        InputError: The file cannot be read, or a record is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if path.suffix == ".csv":
+        rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
+    else:
+        rows = []
+        for number, line in enumerate(line for line in text.splitlines() if line.strip()):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise InputError(f"{path}: line {number + 1} is no JSON; a CSV file must be called .csv") from None
+    try:
+        return read_feedback(rows, source)
+    except RowError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def add_feedback(folder: Path, records: Sequence[FeedbackRecord]) -> int:
+    """Keep feedback; how many records there were."""
+    if records:
+        write_records(folder, FEEDBACK, records)
+    return len(records)
+
+
+def unanswered(folder: Path, records: Sequence[FeedbackRecord]) -> list[FeedbackRecord]:
+    """The records whose row no kept answer belongs to."""
+    table = read_records(folder, ANSWERS).select(["request_id", "row"])
+    known = set(zip(table["request_id"].to_pylist(), table["row"].to_pylist(), strict=True))
+    return [record for record in records if (record.request_id, record.row) not in known]
+
+
+def labelled_answers(folder: Path, name: str, *, since: datetime | None = None) -> pd.DataFrame:
+    """The answers to a model's rows whose true label was told, with ``label`` and ``feedback_source``.
+
+    Where a row was told several labels, the last one counts.
+
+    Args:
+        name: Of the registered model.
+        since: Answers of before are left out.
+    """
+    answers = read_records(folder, ANSWERS, since=since).to_pandas()
+    answers = answers[answers["name"] == name]
+    told = read_records(folder, FEEDBACK).to_pandas().drop_duplicates(["request_id", "row"], keep="last")
+    told = told[["request_id", "row", "label", "source"]].rename(columns={"source": "feedback_source"})
+    found: pd.DataFrame = answers.merge(told, on=["request_id", "row"], how="inner")
+    return found
+
+
+def as_of(text: str) -> datetime:
+    """A time in ISO form; without a zone it is UTC.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{text!r} is no time; write it as 2026-11-28 or 2026-11-28T20:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

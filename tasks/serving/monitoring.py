@@ -1,0 +1,213 @@
+"""Whether a served model still gets what it was made for: a look at the traffic since the last one.
+
+Each look takes fresh rows, so that looks are independent. False alarms are limited over many looks: of ``looks`` looks
+(a month of hours), at most a share of ``false_alarms`` has one on unchanged data. So a look has false_alarms / looks to
+spend, divided among its tests by Holm's method.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from beft.evaluation.drift import DriftTest, compare_features, compare_labels, compare_numbers, holm
+from beft.files import read_json, write_json
+from beft.serving.reference import DriftReference
+from tasks.serving.traffic import ANSWERS, FEATURES, read_records
+
+_PERMUTATIONS_MARGIN = 2
+"""Permutations beyond those that the least p-value of a look needs."""
+
+
+_MIN_FEATURES = 20
+"""Fewer described rows than this are not compared."""
+
+
+@dataclass(frozen=True)
+class MonitorRules:
+    """When to look, and when to raise an alarm.
+
+    Attributes:
+        false_alarms: How probable one false alarm, or more, is over all of ``looks`` looks.
+        looks: Over how many looks: 720 are a month of hours.
+        min_rows: Fewer fresh rows than this are left for a later look.
+        max_rows: Of more fresh rows so many are drawn.
+    """
+
+    false_alarms: float = 0.05
+    looks: int = 720
+    min_rows: int = 200
+    max_rows: int = 1000
+
+    @property
+    def alpha(self) -> float:
+        """How probable a false alarm is in one look."""
+        return self.false_alarms / self.looks
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the traffic of a model found.
+
+    Attributes:
+        since: The time of the first row that is new.
+        until: That of the last.
+        rows: How many rows were new.
+        tests: Each with whether it raises the alarm; none where there were too few rows.
+        alpha: How probable a false alarm is in this look.
+    """
+
+    model: str
+    version: str
+    since: datetime | None
+    until: datetime | None
+    rows: int
+    tests: Sequence[tuple[DriftTest, bool]]
+    alpha: float
+
+    @property
+    def alarm(self) -> bool:
+        """Whether a test raises it."""
+        return any(raised for _, raised in self.tests)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "since": self.since.isoformat() if self.since else None,
+            "until": self.until.isoformat() if self.until else None,
+            "rows": self.rows,
+            "alpha": self.alpha,
+            "alarm": self.alarm,
+            "tests": [{**asdict(test), "alarm": raised} for test, raised in self.tests],
+        }
+
+
+def look(
+    reference: DriftReference,
+    traffic: Path,
+    *,
+    model: str,
+    version: str,
+    labels: Sequence[str],
+    since: datetime | None,
+    rules: MonitorRules,
+    seed: int = 0,
+) -> Look:
+    """Compare what came in since the last look with what a version was made for.
+
+    Args:
+        traffic: The folder where a server keeps its answers.
+        labels: The adapter's, in the order of its outputs; none for values.
+        since: The time of the last row of the last look; None: there was none.
+    """
+    answers = _fresh(read_records(traffic, ANSWERS, since=since).to_pandas(), model, since)
+    answers = answers[(answers["role"] == "answer") & (answers["version"] == version)]
+    if len(answers) < rules.min_rows:
+        return Look(model, version, None, None, len(answers), (), rules.alpha)
+    first, last = answers["time"].min().to_pydatetime(), answers["time"].max().to_pydatetime()
+    features = _fresh(read_records(traffic, FEATURES, since=since).to_pandas(), model, since)
+    vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"]])
+    tests = compare_traffic(reference, answers, vectors, labels, rules, seed=seed)
+    return Look(model, version, first, last, len(answers), tests, rules.alpha)
+
+
+def compare_traffic(
+    reference: DriftReference,
+    answers: pd.DataFrame,
+    features: np.ndarray,
+    labels: Sequence[str],
+    rules: MonitorRules,
+    *,
+    seed: int = 0,
+) -> list[tuple[DriftTest, bool]]:
+    """Every test of a look, each with whether it raises the alarm.
+
+    Args:
+        answers: Columns predicted (or value), confidence, tokens and unknown_tokens.
+        features: Of the base, [rows, hidden]; of some of the rows, or of none.
+        labels: The adapter's, in the order of its outputs; none for values.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = answers.iloc[_some(len(answers), rules.max_rows, generator)]
+    vectors = features[_some(len(features), rules.max_rows, generator)]
+    count = 5 if labels else 4
+    how: dict[str, Any] = {
+        "permutations": math.ceil(_PERMUTATIONS_MARGIN * count / rules.alpha),
+        "generator": generator,
+    }
+    if labels:
+        number = {label: at for at, label in enumerate(labels)}
+        shares = drawn["predicted"].map(number).to_numpy()
+        found = [
+            compare_labels("answers", reference.answers, shares, **how),
+            compare_numbers("confidence", reference.confidence, drawn["confidence"], **how),
+        ]
+    else:
+        found = [compare_numbers("answers", reference.answers, drawn["value"], **how)]
+    unknown = drawn["unknown_tokens"].to_numpy() / np.maximum(drawn["tokens"].to_numpy(), 1)
+    found += [
+        compare_numbers("tokens of a row", reference.lengths, drawn["tokens"], **how),
+        compare_numbers("unknown tokens, share of a row", reference.unknown, unknown, **how),
+    ]
+    if len(vectors) >= _MIN_FEATURES and len(reference.features):
+        found.append(compare_features("features of the base", reference.features, vectors, **how))
+    raised = holm([test.p_value for test in found], rules.alpha)
+    return list(zip(found, raised, strict=True))
+
+
+def _fresh(records: pd.DataFrame, model: str, since: datetime | None) -> pd.DataFrame:
+    own = records[records["name"] == model]
+    return own if since is None else own[own["time"] > since]
+
+
+def _some(rows: int, most: int, generator: np.random.Generator) -> np.ndarray:
+    return np.arange(rows) if rows <= most else np.sort(generator.choice(rows, most, replace=False))
+
+
+class LookState:
+    """Until when the traffic of each version was looked at; a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def since(self, model: str, version: str) -> datetime | None:
+        """The time of the last row that was looked at."""
+        found = self._read().get(f"{model}/{version}")
+        return datetime.fromisoformat(found) if found else None
+
+    def note(self, looked: Look) -> None:
+        """Remember a look that had rows enough."""
+        if looked.until is not None:
+            write_json(self.path, {**self._read(), f"{looked.model}/{looked.version}": looked.until.isoformat()})
+
+    def _read(self) -> Mapping[str, str]:
+        return read_json(self.path) if self.path.is_file() else {}
+
+
+def report_of(looked: Look) -> str:
+    """A look as Markdown."""
+    title = f"## {looked.model} version {looked.version}: {'DRIFT' if looked.alarm else 'no drift'}"
+    if not looked.tests:
+        return f"{title}\n\n{looked.rows} new rows: too few to look at, they are left for the next look.\n"
+    lines = [
+        title,
+        "",
+        f"{looked.rows:,} rows from {looked.since:%Y-%m-%d %H:%M} to {looked.until:%Y-%m-%d %H:%M} UTC. An alarm is "
+        f"false with probability {looked.alpha:.1e} or less in one look.",
+        "",
+        "| compared | distance | p | reference | now | rows | alarm |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {test.name} | {test.statistic:.4f} | {test.p_value:.2g} | {test.reference:.3f} | {test.current:.3f} "
+            f"| {test.rows[0]}, {test.rows[1]} | {'yes' if raised else 'no'} |"
+            for test, raised in looked.tests
+        ),
+    ]
+    return "\n".join(lines) + "\n"

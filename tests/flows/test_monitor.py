@@ -1,0 +1,75 @@
+"""Monitoring as a flow on a real Prefect server: reports, an MLflow run, an alarm, fresh rows each time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beft.inference.predictor import Predictor
+from beft.inference.questions import Questions
+from beft.serving.reference import REFERENCE_FILE, DriftReference
+from flows.cli import status_of
+from tasks.serving.traffic import ANSWERS, write_records
+from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect, every
+from tests.beft.serving.adapters import Kind
+from tests.flows.serving.conftest import Registry
+from tests.flows.serving.conftest import registry as registry
+from tests.support.tiny_bases import TEXTS
+from tests.tasks.serving.records import answer
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+FILMS = "beft-tiny-films"
+
+
+def test_quiet_then_an_alarm(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(registry.root)
+    (registry.root / "params.yaml").write_text("{}")
+    registry.add(FILMS, Kind())
+    predictor = Predictor(registry.root / "adapters" / "0", base=registry.base.folder, device="cpu")
+    rows: Any = Questions([text for text in TEXTS for _ in range(30)])
+    reference = DriftReference.of(predictor, rows, rows)
+    [model] = registry.root.glob("mlflow/artifacts/models/*/artifacts")
+    reference.write(model / REFERENCE_FILE)
+    told = ["bad", "good"]
+    usual = [
+        answer(
+            number,
+            name=FILMS,
+            predicted=told[int(reference.answers[number % 150])],
+            confidence=float(reference.confidence[number % 150]),
+            tokens=int(reference.lengths[number % 150]),
+        )
+        for number in range(150)
+    ]
+    traffic = registry.root / "runs" / "traffic"
+    write_records(traffic, ANSWERS, usual)
+    assert status_of(["monitor", "--min-rows", "100"]) == 0
+    assert f"{FILMS} version 1: no drift (150 rows)" in capsys.readouterr().out
+    write_records(traffic, ANSWERS, [answer(200 + n, name=FILMS, tokens=30, predicted="good") for n in range(150)])
+    assert status_of(["monitor", "--min-rows", "100"]) == 0
+    said = capsys.readouterr()
+    assert f"{FILMS} version 1: DRIFT (150 rows)" in said.out and "ALARM" in said.out
+    assert "drift in" in said.err + said.out
+    assert status_of(["monitor", "--min-rows", "100"]) == 0
+    assert "too few new rows" in capsys.readouterr().out
+    reports = sorted(Path("runs/monitor", FILMS).glob("*/report.md"))
+    assert ["DRIFT" in report.read_text() for report in reports] == [False, True]
+    client = connect(PipelineSettings(), registry.root).client
+    [experiment] = every(client.search_experiments, filter_string="name LIKE '%-monitor'")
+    runs = every(client.search_runs, [experiment.experiment_id])
+    assert sorted(run.data.tags["alarm"] for run in runs) == ["False", "True"]
+    assert all("tokens_of_a_row/p_value" in run.data.metrics for run in runs)
+
+
+def test_a_version_without_a_reference_is_named(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(registry.root)
+    (registry.root / "params.yaml").write_text("{}")
+    registry.add(FILMS, Kind())
+    assert status_of(["monitor"]) == 0
+    said = capsys.readouterr()
+    assert "no champion keeps anything" in said.out and "register it again" in said.out + said.err

@@ -1,0 +1,150 @@
+"""True labels that are told later, and the comparison of two versions that is made of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from beft.errors import InputError, RowError
+from beft.files import write_json
+from tasks.registry.promote import Candidates
+from tasks.serving.feedback import (
+    add_feedback,
+    as_of,
+    labelled_answers,
+    read_feedback,
+    read_feedback_file,
+    unanswered,
+)
+from tasks.serving.traffic import ANSWERS, FeedbackRecord, write_records
+from tasks.serving.traffic_comparison import compare_on_traffic
+from tasks.settings import PipelineSettings
+from tests.beft.serving.adapters import Kind, draw_adapter, tiny_base
+from tests.tasks.serving.records import START, answer
+
+FOUND = Candidates("beft-films", "2", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "request_id,row,label\nrequest-1,0,good\nrequest-2,,bad\n"),
+        ("labels.jsonl", '{"request_id": "request-1", "label": "good"}\n{"request_id": "request-2", "label": "bad"}\n'),
+    ],
+)
+def test_files(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    found = read_feedback_file(tmp_path / name, "a random tenth")
+    assert [(one.request_id, one.row, one.label, one.source) for one in found] == [
+        ("request-1", 0, "good", "a random tenth"),
+        ("request-2", 0, "bad", "a random tenth"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"label": "x"}, "row 0 has no request_id"),
+        ({"request_id": "a"}, "has no label"),
+        ({"request_id": "a", "label": ""}, "has no label"),
+        ({"request_id": "a", "label": True}, "has no label"),
+        ({"request_id": "a", "label": "x", "row": -1}, "has -1 for its row"),
+        ({"request_id": "a", "label": "x", "row": "1.5"}, "has '1.5' for its row"),
+        ({"request_id": "a", "label": "x", "text": "y"}, "must be an object with the fields"),
+        ("a", "must be an object"),
+    ],
+)
+def test_what_is_refused(record: Any, says: str) -> None:
+    with pytest.raises(RowError, match=says):
+        read_feedback([record])
+
+
+@pytest.mark.parametrize("text", ['{"request_id"', "[1]"])
+def test_a_file_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"no JSON|row 0 must be"):
+        read_feedback_file(tmp_path / "labels.jsonl")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_feedback_file(tmp_path / "nothing.csv")
+
+
+def test_feedback_meets_its_answers(tmp_path: Path) -> None:
+    write_records(tmp_path, ANSWERS, [answer(number) for number in range(3)])
+    add_feedback(tmp_path, read_feedback([{"request_id": "request-1", "label": "bad"}]))
+    again = replace(read_feedback([{"request_id": "request-1", "label": "good"}])[0])
+    add_feedback(tmp_path, [replace(again, time=again.time)])
+    lost = read_feedback([{"request_id": "request-7", "label": "good"}])
+    assert unanswered(tmp_path, lost) == lost
+    add_feedback(tmp_path, lost)
+    found = labelled_answers(tmp_path, "beft-films")
+    assert found[["request_id", "label"]].to_numpy().tolist() == [["request-1", "good"]]  # the last one counts
+
+
+def test_times() -> None:
+    assert as_of("2026-11-28T12:00").isoformat() == "2026-11-28T12:00:00+00:00"
+    with pytest.raises(InputError, match="2026-11-28"):
+        as_of("yesterday")
+
+
+def traffic(folder: Path, rows: int, *, champion: float, challenger: float, seen: int = 0) -> dict[str, Path]:
+    """Labelled rows that both versions answered, right on some shares of them; the models' folders."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, rows)
+    base = tiny_base(folder / "base")
+    records, models = [], {}
+    for side, version, share in (("champion", "1", champion), ("challenger", "2", challenger)):
+        right = np.arange(rows) < share * rows
+        for number in range(rows):
+            at = truth[number] if right[number] else 1 - truth[number]
+            probabilities = [0.9, 0.1] if at == 0 else [0.1, 0.9]
+            role = "answer" if side == "champion" else "shadow"
+            records.append(answer(number, version=version, role=role, probabilities=probabilities))
+        models[side] = folder / side
+        draw_adapter(base, Kind(("bad", "good"))).save(models[side] / "artifacts" / "adapter")
+        write_json(models[side] / "seen_rows.json", [f"{number:020x}" for number in range(seen)])
+    write_records(folder / "traffic", ANSWERS, records)
+    labels = [FeedbackRecord(START, f"request-{n}", 0, ("bad", "good")[truth[n]], "every row") for n in range(rows)]
+    add_feedback(folder / "traffic", [*labels, FeedbackRecord(START, "request-0", 0, "so-so", "every row")])
+    return models
+
+
+def test_a_certain_gain_on_traffic(tmp_path: Path) -> None:
+    models = traffic(tmp_path, 300, champion=0.7, challenger=0.9, seen=10)
+    found = compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
+    # Ten rows were trained on, among them the one whose label nobody knows.
+    assert (found["rows"], found["seen_before"]) == (290, 10)
+    assert found["sides"]["champion"]["score"] == pytest.approx((210 - 10) / 290)
+    assert found["sides"]["challenger"]["score"] == pytest.approx((270 - 10) / 290)
+    assert found["gain"]["difference"] == pytest.approx(60 / 290)
+    assert found["gain"]["certain"] is True
+    assert "every row: 290" in found["notes"][0] and "10 rows" in found["notes"][1]
+    json.dumps(found)
+
+
+def test_without_labels_nothing_is_decided(tmp_path: Path) -> None:
+    models = traffic(tmp_path, 20, champion=0.5, challenger=0.5, seen=20)
+    with pytest.raises(InputError, match="0 labelled rows were answered by both"):
+        compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
+
+
+def test_a_text_that_is_asked_often_counts_once(tmp_path: Path) -> None:
+    models = traffic(tmp_path, 30, champion=0.5, challenger=1.0)
+    copies = [
+        answer(number + 100, request_id=f"copy-{number}", version=version, text_key=f"{0:020x}")
+        for number in range(50)
+        for version in ("1", "2")
+    ]
+    write_records(tmp_path / "traffic", ANSWERS, copies)
+    add_feedback(tmp_path / "traffic", [FeedbackRecord(START, f"copy-{number}", 0, "good") for number in range(50)])
+    found = compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
+    assert found["rows"] == 30
+
+
+def test_an_older_version_cannot_be_judged(tmp_path: Path) -> None:
+    models = traffic(tmp_path, 30, champion=0.5, challenger=1.0)
+    (models["champion"] / "seen_rows.json").unlink()
+    with pytest.raises(InputError, match="older beft"):
+        compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
