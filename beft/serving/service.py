@@ -125,18 +125,19 @@ class Service:
             For each adapter where it is, or why it is refused: it does not fit, or answers its canary differently.
         """
         found: list[LoadedAdapter | InputError] = []
-        replays: dict[int, Future[list[Tensor]]] = {}
-        for number, (adapter, canary) in enumerate(zip(adapters, canaries, strict=True)):
+        for adapter, canary in zip(adapters, canaries, strict=True):
             try:
-                loaded = self._load(adapter, canary)
-                if canary is not None:
-                    engine = self.engines[loaded.engine]
-                    row = questions_of(pairs=bool(adapter.pairs), choices=adapter.takes_choices)
-                    rows = engine.encode(loaded.adapter, row.texts, row.pairs, row.choices, max_length=MAX_LENGTH)
-                    replays[number] = self.batchers[loaded.engine].submit(rows)
-                found.append(loaded)
+                found.append(self._load(adapter, canary))
             except InputError as error:
                 found.append(error)
+        # After the last one is loaded: while a batch runs, none can be.
+        replays: dict[int, Future[list[Tensor]]] = {}
+        for number, (adapter, loaded) in enumerate(zip(adapters, found, strict=True)):
+            if isinstance(loaded, LoadedAdapter) and loaded.verified:
+                try:
+                    replays[number] = self._replay(adapter, loaded)
+                except InputError as error:
+                    found[number] = error
         for number, future in replays.items():
             replayed, canary = found[number], canaries[number]
             assert isinstance(replayed, LoadedAdapter) and canary is not None
@@ -154,6 +155,12 @@ class Service:
                 of_engine.setdefault(self.engine_of(adapter), []).append(adapter)
         for number, like in of_engine.items():
             self.engines[number].reserve(like)
+
+    def _replay(self, adapter: Adapter, loaded: LoadedAdapter) -> "Future[list[Tensor]]":
+        row = questions_of(pairs=bool(adapter.pairs), choices=adapter.takes_choices)
+        engine = self.engines[loaded.engine]
+        rows = engine.encode(loaded.adapter, row.texts, row.pairs, row.choices, max_length=MAX_LENGTH)
+        return self.batchers[loaded.engine].submit(rows)
 
     def _load(self, adapter: Adapter, canary: Canary | None) -> LoadedAdapter:
         number = self.engine_of(adapter)
