@@ -4,9 +4,12 @@ Labels are compared by total variation, numbers by the Kolmogorov-Smirnov distan
 discrepancy (Gretton et al., 2012, equation 3: the unbiased estimate, with a Gaussian kernel whose width is the median
 distance). Under a permutation of the rows the counts of each value are hypergeometric, so that the first two draw
 counts, not rows.
+
+Permutations are drawn until the real distance was reached twenty times, or to their number: where nothing changed, some
+hundred are enough (Besag and Clifford, 1991, sequential Monte Carlo p-values; they are valid).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +19,11 @@ from scipy.spatial.distance import pdist, squareform
 _BINS = 256
 """Numbers of more values than this are compared by as many quantiles of all."""
 _AT_ONCE = 4_000_000
-"""Numbers that the permutations of features hold at once."""
+"""Numbers that permutations hold at once."""
+_FIRST = 256
+"""Permutations that are drawn first; then twice as many each time."""
+_ENOUGH = 20
+"""A distance that was reached so often by chance needs no further permutation."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,17 @@ def compare_labels(
     first, second = np.asarray(reference), np.asarray(current)
     counts, of_current = _counts(first, second)
     shares = _differences(counts, of_current[None], len(second))[0]
-    drawn = generator.multivariate_hypergeometric(counts, len(second), size=permutations, method="marginals")
-    permuted = np.abs(_differences(counts, drawn, len(second))).sum(1) / 2
     statistic = float(np.abs(shares).sum() / 2)
+
+    def draw(some: int) -> NDArray[np.float64]:
+        drawn = generator.multivariate_hypergeometric(counts, len(second), size=some, method="marginals")
+        found: NDArray[np.float64] = np.abs(_differences(counts, drawn, len(second))).sum(1) / 2
+        return found
+
+    p_value = _p_value(statistic, draw, permutations, _AT_ONCE // len(counts))
     most = int(np.abs(shares).argmax())
     of_second = of_current[most] / len(second)
-    return DriftTest(
-        name, statistic, _p_value(statistic, permuted), (len(first), len(second)), of_second - shares[most], of_second
-    )
+    return DriftTest(name, statistic, p_value, (len(first), len(second)), of_second - shares[most], of_second)
 
 
 def compare_numbers(
@@ -68,11 +78,15 @@ def compare_numbers(
         borders = np.unique(np.quantile(pooled, np.linspace(0, 1, _BINS + 1)[1:]))
     places = [np.searchsorted(borders, side) for side in (first, second)]
     counts, of_current = _counts(*places)
-    drawn = generator.multivariate_hypergeometric(counts, len(second), size=permutations, method="marginals")
     statistic = float(_distances(counts, of_current[None], len(second))[0])
-    permuted = _distances(counts, drawn, len(second))
+
+    def draw(some: int) -> NDArray[np.float64]:
+        drawn = generator.multivariate_hypergeometric(counts, len(second), size=some, method="marginals")
+        return _distances(counts, drawn, len(second))
+
+    p_value = _p_value(statistic, draw, permutations, _AT_ONCE // len(counts))
     rows = (len(first), len(second))
-    return DriftTest(name, statistic, _p_value(statistic, permuted), rows, float(first.mean()), float(second.mean()))
+    return DriftTest(name, statistic, p_value, rows, float(first.mean()), float(second.mean()))
 
 
 def compare_features(
@@ -87,17 +101,14 @@ def compare_features(
     sides = np.zeros(len(pooled))
     sides[len(first) :] = 1
     statistic = float(_discrepancies(kernel, sides[None])[0])
-    permuted: list[NDArray[np.float64]] = []
-    left = permutations
-    while left:
-        some = min(left, max(1, _AT_ONCE // len(pooled)))
-        drawn = generator.permuted(np.broadcast_to(sides, (some, len(pooled))), axis=1)
-        permuted.append(_discrepancies(kernel, drawn))
-        left -= some
+
+    def draw(some: int) -> NDArray[np.float64]:
+        return _discrepancies(kernel, generator.permuted(np.broadcast_to(sides, (some, len(pooled))), axis=1))
+
     return DriftTest(
         name,
         statistic,
-        _p_value(statistic, np.concatenate(permuted)),
+        _p_value(statistic, draw, permutations, _AT_ONCE // len(pooled)),
         (len(first), len(second)),
         float(np.linalg.norm(first.mean(0))),
         float(np.linalg.norm(second.mean(0))),
@@ -149,5 +160,14 @@ def _discrepancies(kernel: NDArray[np.float64], sides: NDArray[np.float64]) -> N
     return found
 
 
-def _p_value(statistic: float, permuted: NDArray[np.float64]) -> float:
-    return float((1 + (permuted >= statistic - 1e-12).sum()) / (1 + len(permuted)))
+def _p_value(statistic: float, draw: Callable[[int], NDArray[np.float64]], permutations: int, at_once: int) -> float:
+    """The p-value of a distance: the share of permutations that reach it, drawn until that is plain."""
+    reached = done = 0
+    chunk = _FIRST
+    while done < permutations:
+        some = min(chunk, permutations - done, max(1, at_once))
+        hits = np.flatnonzero(draw(some) >= statistic - 1e-12)
+        if reached + len(hits) >= _ENOUGH:
+            return _ENOUGH / float(done + hits[_ENOUGH - reached - 1] + 1)
+        reached, done, chunk = reached + len(hits), done + some, 2 * chunk
+    return (1 + reached) / (1 + permutations)

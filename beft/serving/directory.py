@@ -26,7 +26,6 @@ class Served:
         since: When it was loaded, seconds since the epoch.
         verified: Whether its canary was replayed; False where it has none.
         dataset: What it was trained on.
-        source: Where it came from: a registry's address or a folder.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Served:
     since: float
     verified: bool
     dataset: str = ""
-    source: str = ""
 
     def with_aliases(self, aliases: tuple[str, ...]) -> "Served":
         """The same under other aliases."""

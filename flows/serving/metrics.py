@@ -32,9 +32,6 @@ class Metrics:
         )
         self.tokens = Counter("beft_tokens", "Tokens of all batches, without padding.", registry=self.registry)
         self.padded = Counter("beft_tokens_padded", "Tokens of all batches, with padding.", registry=self.registry)
-        self.updates = Counter(
-            "beft_registry_updates", "Looks at the registry, by result.", ("result",), registry=self.registry
-        )
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when the metrics are."""

@@ -168,7 +168,6 @@ class Updater:
                     since=time.time(),
                     verified=one.verified,
                     dataset=read[key][0].dataset,
-                    source=self.source.connection.uri,
                 )
             progress(min(start + _AT_ONCE, len(keys)), len(keys))
         return loaded, refused

@@ -24,8 +24,8 @@ _PERMUTATIONS_MARGIN = 2
 """Permutations beyond those that the least p-value of a look needs."""
 
 
-_MIN_FEATURES = 20
-"""Fewer described rows than this are not compared."""
+_MIN_FEATURES, _MAX_FEATURES = 20, 300
+"""Fewer described rows are not compared; of more, so many are drawn, since the test grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def compare_traffic(
     """
     generator = np.random.default_rng(seed)
     drawn = answers.iloc[_some(len(answers), rules.max_rows, generator)]
-    vectors = features[_some(len(features), rules.max_rows, generator)]
+    vectors = features[_some(len(features), _MAX_FEATURES, generator)]
+    described = reference.features[_some(len(reference.features), _MAX_FEATURES, generator)]
     count = 5 if labels else 4
     how: dict[str, Any] = {
         "permutations": math.ceil(_PERMUTATIONS_MARGIN * count / rules.alpha),
@@ -156,8 +157,8 @@ def compare_traffic(
         compare_numbers("tokens of a row", reference.lengths, drawn["tokens"], **how),
         compare_numbers("unknown tokens, share of a row", reference.unknown, unknown, **how),
     ]
-    if len(vectors) >= _MIN_FEATURES and len(reference.features):
-        found.append(compare_features("features of the base", reference.features, vectors, **how))
+    if len(vectors) >= _MIN_FEATURES and len(described):
+        found.append(compare_features("features of the base", described, vectors, **how))
     raised = holm([test.p_value for test in found], rules.alpha)
     return list(zip(found, raised, strict=True))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, kstest
 
+from beft.evaluation import drift
 from beft.evaluation.drift import compare_features, compare_labels, compare_numbers, holm
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def test_the_discrepancy_is_that_of_two_loops() -> None:
     assert found.statistic == pytest.approx(mean(first, None) + mean(second, None) - 2 * mean(first, second))
 
 
-def test_the_p_value_is_the_share_of_all_divisions() -> None:
+def test_the_p_value_is_the_share_of_all_divisions(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = [0, 0, 0, 1], [1, 1, 1]
     values = np.array([*first, *second])
     real = abs(np.mean(second) - np.mean(first))
@@ -44,6 +45,7 @@ def test_the_p_value_is_the_share_of_all_divisions() -> None:
     for chosen in divisions:
         rest = [at for at in range(7) if at not in chosen]
         far += abs(values[list(chosen)].mean() - values[rest].mean()) >= real - 1e-12
+    monkeypatch.setattr(drift, "_ENOUGH", 10**9)  # drawn to the end
     found = compare_labels("x", first, second, permutations=40_000, generator=np.random.default_rng(1))
     assert found.p_value == pytest.approx(far / len(divisions), abs=0.01)
     features = compare_features(
@@ -82,6 +84,15 @@ def test_shifts_are_seen() -> None:
     assert compare_numbers("x", random.normal(size=300), random.normal(1, size=300), **how).p_value == 0.001  # type: ignore[arg-type]
     sides = [random.normal(shift, size=(200, 16)) for shift in (0, 0.5)]
     assert compare_features("x", *sides, **how).p_value == 0.001  # type: ignore[arg-type]
+
+
+def test_permutations_end_early_where_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [RANDOM.normal(size=200) for _ in range(2)]
+    short = compare_numbers("x", *sides, permutations=10**6, generator=np.random.default_rng(2))
+    monkeypatch.setattr(drift, "_ENOUGH", 10**9)
+    long = compare_numbers("x", *sides, permutations=20_000, generator=np.random.default_rng(3))
+    # The standard error of a p-value of twenty hits is about 22 % of it.
+    assert short.p_value == pytest.approx(long.p_value, rel=0.8)
 
 
 def test_holm() -> None:

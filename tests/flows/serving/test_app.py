@@ -1,16 +1,25 @@
 """Limits, tokens, health, metrics and the list of adapters."""
 
+import json
+import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from beft import __version__
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
+from benchmarks.common.served import register_adapter
+from flows.serving.app import create_app
 from flows.serving.limits import Limits
 from flows.serving.tokens import ADMINISTRATION, ANSWERS, Tokens
 from tests.flows.serving.conftest import KINDS, Registry, Running, running
+from tests.support.servers.postgresql import free_port
+from tests.support.waiting import wait_until
 
 FILMS = "beft-tiny-films"
 ASKED = {"inputs": ["fine"], "params": {"adapter": FILMS}}
@@ -52,12 +61,7 @@ def test_the_list_of_adapters(app: Running, filled: Registry) -> None:
 
 
 def test_what_cannot_be_served_is_listed_with_its_reason(filled: Registry) -> None:
-    from dataclasses import replace
-
     folder = filled.root / "adapters" / "0"
-    from beft.adapters.adapter import Adapter
-    from benchmarks.common.served import register_adapter
-
     other = replace(Adapter.load(folder), base_sha256="f" * 64)
     other.save(filled.root / "other")
     register_adapter(filled.connection, "beft-elsewhere", filled.root / "other")
@@ -116,6 +120,39 @@ def test_a_request_that_waits_too_long_is_told(filled: Registry) -> None:
     first.join()
     assert response.status_code == 504
     app.server.close()
+
+
+def test_a_client_that_goes_away_is_not_computed_for(app: Running) -> None:
+    held, release, computed = threading.Event(), threading.Event(), []
+    compute = app.engine.outputs
+
+    def slow(rows: Any) -> Any:
+        held.set()
+        release.wait(20)
+        computed.append(len(rows))
+        return compute(rows)
+
+    app.engine.outputs = slow  # type: ignore[method-assign]
+    port = free_port()
+    config = uvicorn.Config(create_app(app.server), host="127.0.0.1", port=port, log_level="error")
+    server = uvicorn.Server(config)
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    wait_until(lambda: server.started)
+    body = json.dumps(ASKED).encode()
+    head = f"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port)) as stays, socket.create_connection(("127.0.0.1", port)) as goes:
+        stays.sendall(head + body)
+        held.wait(20)
+        goes.sendall(head + body)
+        wait_until(lambda: app.server.service.waiting == 1)
+        goes.close()
+        wait_until(lambda: value_of(app, "beft_requests_total", protocol="mlflow", status="499") == 1)
+        release.set()
+        assert b"200 OK" in stays.recv(1000)
+    server.should_exit = True
+    serving.join(20)
+    assert computed == [1]
 
 
 def test_metrics_count_and_hold_nothing_of_a_client(app: Running) -> None:
