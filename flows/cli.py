@@ -361,10 +361,10 @@ def monitor(
     params: Annotated[Path, typer.Option(help="The settings: where the registry is.")] = PARAMS,
     changes: Changes = None,
 ) -> None:
-    """Compare what came in since the last look with what each champion was made for.
+    """Look whether traffic is what champions were made for.
 
-    Answers, confidence, lengths, unknown tokens and features; reports, an MLflow run, and a Prefect event on an alarm.
-    The exit status is 0 with and without one.
+    Of the rows since the last look: answers, confidence, lengths, unknown tokens and features. Writes reports, an
+    MLflow run, and on an alarm a Prefect event. The exit status is 0 with and without one.
     """
     settings = _read_settings(params, parse_changes(changes or ()))
 

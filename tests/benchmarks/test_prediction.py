@@ -13,5 +13,6 @@ def test_every_way_is_measured_and_stands_in_the_table() -> None:
         "rows": {"random": 20},
         "tokens": {"random": 9.0},
     }
-    text = table(about, {"random": found})
+    text = table(about, {"random": found}, {"random": {"matrix products": 0.7, "GELU": 0.3}})
+    assert "matrix products 70 %, GELU 30 %" in text
     assert all(f"| {name} | {one['rate']:.1f} " in text for name, one in found.items())

@@ -110,7 +110,7 @@ def test_twice_is_as_once(root: Path) -> None:
             }
 
     shutil.copy(ROOT / "prefect.yaml", root)
-    names = ["adapt/nightly", "promote/after-adapt", "reproduce/weekly"]
+    names = ["adapt/nightly", "monitor/hourly", "promote/after-adapt", "reproduce/weekly"]
     *deployed, limit = deploy(root)
     assert deployed == names
     once = asyncio.run(found())
@@ -123,6 +123,7 @@ def test_twice_is_as_once(root: Path) -> None:
         assert PipelineSettings.from_mapping(parameters["settings"]) == settings
     assert {name: schedules for name, (_, _, schedules) in once["deployments"].items()} == {
         "nightly": 1,
+        "hourly": 1,
         "after-adapt": 0,
         "weekly": 1,
     }
@@ -183,7 +184,8 @@ def test_runs_and_deployments_of_other_teams_are_left_alone(
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
             theirs = client.create_deployment(client.create_flow_from_name("etl"), "nightly", tags=["gpu"])
             client.upsert_global_concurrency_limit_by_name(LIMIT, 1)  # as the first who deployed had made it
-            assert deploy(root) == ["adapt/nightly", "promote/after-adapt", "reproduce/weekly", SEVEN]
+            ours = ["adapt/nightly", "monitor/hourly", "promote/after-adapt", "reproduce/weekly", SEVEN]
+            assert deploy(root) == ours
             assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 7
             ours = client.read_deployment_by_name("adapt/nightly").id
             runs = {

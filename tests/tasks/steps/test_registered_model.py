@@ -147,7 +147,7 @@ def test_the_model_holds_the_adapter_alone_and_no_path_of_this_machine(certain: 
     registered(certain, project)
     [folder] = (project / "mlflow" / "artifacts" / "models").glob("*/artifacts")
     weights = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".pkl")]
-    assert [path.name for path in weights] == ["adapter_model.safetensors"]
+    assert sorted(path.name for path in weights) == ["adapter_model.safetensors", "drift_reference.safetensors"]
     assert not list(folder.rglob("__pycache__"))
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix in (".yaml", ".txt", ".json"):
