@@ -153,7 +153,7 @@ class TrafficLog:
         folder: Path,
         *,
         max_bytes: int = 1_000_000_000,
-        flush_seconds: float = 10.0,
+        flush_seconds: float = 30.0,
         flush_rows: int = 5_000,
         max_waiting: int = 100_000,
     ) -> None:
