@@ -97,3 +97,8 @@ def refuse_existing(out: Path) -> None:
 
     if out.exists():
         raise InputError(f"{out} is there already; name a new folder, or remove it first")
+
+
+def listed(texts: Sequence[str] | None) -> list[str]:
+    """The names of an option that may be repeated, or hold several with commas."""
+    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]

@@ -114,7 +114,7 @@ class Predictor:
         self.batch_tokens = batch_tokens
         self._lock = threading.Lock()
         self.adapter = Adapter.load(Path(folder))
-        self.compute = replace(_compute(device, precision), quantization=self.adapter.quantization or "none")
+        self.compute = replace(named_compute(device, precision), quantization=self.adapter.quantization or "none")
         reference = find_base(self.adapter, base)
         with _LOADING:
             self.classifier = load_classifier(
@@ -215,7 +215,12 @@ class Predictor:
         return Answer(self.labels, predicted, rows.encoded.truncated, choices)
 
 
-def _compute(device: str, precision: str) -> Compute:
+def named_compute(device: str, precision: str) -> Compute:
+    """Device and precision by their names, resolved for this machine, with the threads of this process.
+
+    Raises:
+        InputError: A name is unknown, or the device is not here.
+    """
     known_name(device, get_args(BaseSettings.model_fields["device"].annotation), "device")
     known_name(precision, get_args(BaseSettings.model_fields["precision"].annotation), "precision")
     settings = {"device": device, "precision": precision, "threads": min(torch.get_num_threads(), usable_cores(), 256)}

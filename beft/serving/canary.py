@@ -12,7 +12,6 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.files import read_json, write_json
 from beft.inference.predictions import sequence_outputs
@@ -95,8 +94,3 @@ class Canary:
 def questions_of(*, pairs: bool, choices: bool) -> Questions:
     """The fixed row, in the form that an adapter takes."""
     return Questions([TEXT], [PAIR] if pairs else None, [list(CHOICES)] if choices else None)
-
-
-def has_canary(adapter: Adapter) -> bool:
-    """Whether an adapter is one that can be served, and so has a canary."""
-    return adapter.problem_type.has_head

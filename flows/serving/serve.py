@@ -10,9 +10,10 @@ from types import FrameType
 import typer
 import uvicorn
 
+from beft.inference.predictor import named_compute
 from beft.limits import usable_cores
 from beft.models.base import resolve_base
-from beft.models.device import resolve_compute, set_threads
+from beft.models.device import set_threads
 from beft.serving.engine import Engine
 from beft.serving.service import Service
 from flows.servers.mlflow_server import is_loopback, require_free
@@ -39,15 +40,15 @@ class ServeRequest:
     """What is served, where, and how it is computed.
 
     Attributes:
-        models: Patterns of names of registered models; none: every one with the settings' prefix.
-        aliases: Which versions of them, by rank; none: the champion.
-        bases: Where the bases are, as in ``base.source``; none: the settings' own.
+        models: Patterns of names of registered models; empty: every model with the settings' prefix.
+        aliases: Which versions of them, by rank; empty: the champion.
+        bases: Where the bases are, as in ``base.source``; empty: the base of the settings.
         device: As in ``base.device``.
         precision: As in ``base.precision``.
         threads: CPU threads; None: every core.
         host: Where to listen.
         port: Where to listen.
-        hosts: Host names that are answered beyond this machine; none: any.
+        hosts: Host names that are accepted beside those of this machine; empty, on other addresses: any.
         certificate: Of TLS, and its key.
         limits: How much is taken at once.
         poll_seconds: Seconds between two looks at the registry.
@@ -121,14 +122,11 @@ def serve(settings: PipelineSettings, root: Path, request: ServeRequest) -> None
 
 def engines(settings: PipelineSettings, request: ServeRequest) -> list[Engine]:
     """An engine for each base, quantised as the settings say; the cost is told before."""
-    values = settings.base.model_copy(
-        update={
-            "device": request.device,
-            "precision": request.precision,
-            "threads": request.threads or min(usable_cores(), 256),
-        }
+    compute = replace(
+        named_compute(request.device, request.precision),
+        threads=request.threads or min(usable_cores(), 256),
+        quantization=settings.base.quantization,
     )
-    compute = replace(resolve_compute(values), device_map="none")
     set_threads(compute)
     found = []
     for base in request.bases or (settings.base.source,):
@@ -140,7 +138,7 @@ def engines(settings: PipelineSettings, request: ServeRequest) -> list[Engine]:
 
 def run(server: Server, request: ServeRequest) -> None:
     """Listen until a signal, then answer what was accepted."""
-    hosts = LOOPBACK_HOSTS if is_loopback(request.host) else request.hosts or None
+    hosts = (*LOOPBACK_HOSTS, *request.hosts) if is_loopback(request.host) or request.hosts else None
     certificate, key = request.certificate or (None, None)
     config = uvicorn.Config(
         create_app(server, hosts=hosts),

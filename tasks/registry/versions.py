@@ -173,10 +173,10 @@ def write_references(folder: Path, candidate: Candidate) -> None:
     that the precision of the training is the one that the machine has room for.
     """
     from beft.inference.predictor import Predictor
-    from beft.serving.canary import CANARY_FILE, Canary, has_canary
+    from beft.serving.canary import CANARY_FILE, Canary
     from beft.serving.reference import REFERENCE_FILE, DriftReference
 
-    if not has_canary(candidate.adapter):
+    if not candidate.adapter.problem_type.has_head:  # it is not served
         return
     base = candidate.settings.base
     weights = sum(file.stat().st_size for file in resolve_base(base.source).folder.glob("*.safetensors"))

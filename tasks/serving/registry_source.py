@@ -77,7 +77,7 @@ class RegistrySource:
         """The files of a version, for the length of a block: where they are, or fetched.
 
         Raises:
-            InputError: It holds no adapter, or its files cannot be had.
+            InputError: It holds no adapter, or its files cannot be fetched.
         """
         from mlflow.exceptions import MlflowException
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -99,7 +99,7 @@ class RegistrySource:
                     here = temporary
             except (MlflowException, OSError) as error:
                 said = (str(error).splitlines() or [type(error).__name__])[0]
-                raise InputError(f"the files of {key.name} version {key.version} cannot be had: {said}") from None
+                raise InputError(f"the files of {key.name} version {key.version} cannot be fetched: {said}") from None
             adapter, canary, reference = (Path(here) / name for name in (ADAPTER, CANARY_FILE, REFERENCE_FILE))
             if not adapter.is_dir():
                 raise InputError(f"{key.name} version {key.version} holds no adapter that beft registered")

@@ -6,7 +6,6 @@ trained on can be told; the text itself only where it is asked for. The files ar
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -222,35 +221,27 @@ def write_records(folder: Path, kind: str, records: Sequence[Kept] | Sequence[Fe
     return path
 
 
-def read_records(folder: Path, kind: str, *, since: datetime | None = None, until: datetime | None = None) -> pa.Table:
-    """The records of a time, in their order.
+def read_records(folder: Path, kind: str, *, since: datetime | None = None) -> pa.Table:
+    """The records in the order of their times.
+
+    Args:
+        since: Those of before are left out.
 
     Raises:
         BeftError: A file is damaged.
     """
     parts = []
     for path in sorted((folder / kind).glob("*/*.parquet")):
-        day = path.parent.name
-        if (since and day < f"{since.astimezone(UTC):%Y-%m-%d}") or (
-            until and day > f"{until.astimezone(UTC):%Y-%m-%d}"
-        ):
+        if since is not None and path.parent.name < since.astimezone(UTC).strftime("%Y-%m-%d"):
             continue
         try:
             parts.append(pq.read_table(path, schema=SCHEMAS[kind]))
         except (pa.ArrowInvalid, OSError) as error:
             raise BeftError(f"{path} cannot be read ({error}); remove it, the other files are whole") from None
     table = pa.concat_tables(parts) if parts else SCHEMAS[kind].empty_table()
-    times = table["time"]
-    keep = pa.array([True] * len(table), pa.bool_())
     if since is not None:
-        keep = pc.and_(keep, pc.greater_equal(times, pa.scalar(since, times.type)))
-    if until is not None:
-        keep = pc.and_(keep, pc.less(times, pa.scalar(until, times.type)))
-    return table.filter(keep).sort_by([("time", "ascending"), ("request_id", "ascending"), ("row", "ascending")])
-
-
-def _day(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%d")
+        table = table.filter(pc.greater_equal(table["time"], pa.scalar(since, table["time"].type)))
+    return table.sort_by([("time", "ascending"), ("request_id", "ascending"), ("row", "ascending")])
 
 
 def find_answer(folder: Path, request_id: str) -> list[dict[str, Any]]:
@@ -286,4 +277,4 @@ def remove_oldest(folder: Path, max_bytes: int) -> None:
 
 def now() -> datetime:
     """The time, as records have it."""
-    return datetime.fromtimestamp(time.time(), UTC)
+    return datetime.now(UTC)

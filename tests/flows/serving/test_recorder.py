@@ -1,7 +1,6 @@
 """What a server keeps of its answers, what its challenger would have said, feedback, and where an answer came from."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +142,3 @@ def test_a_full_disk_loses_no_answer(registry: Registry) -> None:
     assert app.client.post("/invocations", json=ASKED).status_code == 200
     app.server.close()
     assert app.server.recorder is not None and app.server.recorder.traffic.dropped == 2
-
-
-def test_recording_does_not_hold_up_an_answer(registry: Registry) -> None:
-    registry.add(FILMS, Kind())
-    app = recording(registry)
-    began = time.perf_counter()
-    for _ in range(20):
-        app.client.post("/invocations", json=ASKED)
-    assert time.perf_counter() - began < 5
-    app.server.close()

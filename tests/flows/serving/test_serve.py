@@ -263,6 +263,30 @@ def test_a_port_that_is_taken(served: Process) -> None:
     assert str(served.port) in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--precision", "fp8"), "unknown precision 'fp8'"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--certificate", "cert.pem"), "--certificate and --key belong together"),
+    ],
+)
+def test_options_that_are_wrong(filled: Registry, options: tuple[str, ...], says: str) -> None:
+    (filled.root / "params.yaml").write_text(f"base:\n  source: {filled.base.source}\n")
+    said = start_and_fail(filled, "--port", str(free_port()), *options)
+    assert says in said and "Traceback" not in said and "inside beft" not in said
+
+
+def test_a_name_of_a_proxy_is_accepted(filled: Registry) -> None:
+    served = start(filled, "--allowed-hosts", "beft.example.org")
+    statuses = [
+        httpx.get(f"{served.address}/ping", headers={"Host": host}).status_code
+        for host in ("127.0.0.1", "beft.example.org", "evil.example.org")
+    ]
+    served.stop()
+    assert statuses == [200, 200, 400]
+
+
 def test_what_it_prints(served: Process) -> None:
     answer = json.loads(httpx.get(f"{served.address}/v1/adapters").text)
     assert len(answer["adapters"]) == len(KINDS)

@@ -46,8 +46,7 @@ def _wait_for(folder: Path, records: int) -> None:
 
 def test_a_time_is_read_alone(tmp_path: Path) -> None:
     write_records(tmp_path, ANSWERS, [answer(number) for number in range(10)])
-    since, until = START + timedelta(seconds=3), START + timedelta(seconds=6)
-    found = read_records(tmp_path, ANSWERS, since=since, until=until + timedelta(days=3650))
+    found = read_records(tmp_path, ANSWERS, since=START + timedelta(seconds=3))
     assert len(found) == 7
     every = read_records(tmp_path, ANSWERS)["request_id"].to_pylist()
     assert every == [f"request-{number}" for number in range(10)]
