@@ -179,6 +179,11 @@ class TrainingSettings(Section):
     activation_checkpointing: bool = Field(
         False, description="compute the layers' activations again instead of keeping them: less memory, more time"
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="of the training loss; balanced: rows / (classes * rows of the class), as in scikit-learn, for "
+        "classes of unequal size; dev is never weighted",
+    )
 
     @model_validator(mode="before")
     @classmethod

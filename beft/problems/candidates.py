@@ -31,6 +31,11 @@ class Candidates(MultipleChoice):
         self.labels = tuple(labels)
         self.of_labels = prompt.of_labels(self.labels)
 
+    @property
+    def has_classes(self) -> bool:
+        """Where the candidates are the labels' own, the same for every row."""
+        return bool(self.of_labels)
+
     def examples(self, tokenizer: Any, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
         """The prompt of each row with each of its candidates."""
         candidates = self.candidates(rows)

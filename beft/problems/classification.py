@@ -18,6 +18,11 @@ class Classification(ProblemType):
 
     name = "classification"
 
+    @property
+    def has_classes(self) -> bool:
+        """Always."""
+        return True
+
     def outputs(self, labels: int) -> int:
         """One a label."""
         return labels

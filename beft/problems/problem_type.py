@@ -36,6 +36,11 @@ class ProblemType(ABC):
         """Whether it predicts by generating text, rather than from the outputs."""
         return self.new_tokens > 0
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether targets are numbers of classes that all examples share."""
+        return False
+
     @abstractmethod
     def outputs(self, labels: int) -> int:
         """How many outputs the model has for a sequence, with so many labels."""

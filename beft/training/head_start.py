@@ -15,19 +15,22 @@ from beft.training.sample import Sample
 
 
 @with_own_threads
-def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> dict[str, Tensor]:
+def head_start(
+    classifier: Classifier, sample: Sample, settings: Settings, class_weights: str = "none"
+) -> dict[str, Tensor]:
     """Where the head starts: what is not named starts as the model has it.
 
     ``best_constant`` names the output layer's bias, where it is drawn and not the base's own: the biases of the base
-    then do not have to find the values' mean, or the labels' frequencies, first of all (benchmarks/recipes.md).
-    ``logistic_regression`` names the layer, as a linear model on what it sees (ridge regression of values, a
-    conditional logit of choices): linear probing before fine-tuning.
+    then do not have to find the values' mean, or the labels' frequencies, first of all (benchmarks/recipes.md); with
+    balanced ``class_weights`` all labels are equally frequent. ``logistic_regression`` names the layer, as a linear
+    model on what it sees (ridge regression of values, a conditional logit of choices): linear probing before fine-
+    tuning.
     """
     kind = settings.head_init
     if kind == "random" or not classifier.problem_type.has_head:
         return {}
     if kind == "best_constant":
-        return _best_constant(classifier, sample)
+        return _best_constant(classifier, sample, balanced=class_weights == "balanced")
 
     def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
         return extract_features(classifier, rows.encoded, "head").numpy(), rows
@@ -47,9 +50,10 @@ def head_start(classifier: Classifier, sample: Sample, settings: Settings) -> di
     return start
 
 
-def _best_constant(classifier: Classifier, sample: Sample) -> dict[str, Tensor]:
+def _best_constant(classifier: Classifier, sample: Sample, *, balanced: bool) -> dict[str, Tensor]:
     bias = f"{classifier.output_name}.bias"
-    constant = classifier.problem_type.best_constant(sample.train.labels, len(classifier.labels))
+    targets = np.unique(sample.train.labels) if balanced else sample.train.labels
+    constant = classifier.problem_type.best_constant(targets, len(classifier.labels))
     if constant is None or bias not in classifier.newly_initialized:
         return {}
     return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}

@@ -22,6 +22,7 @@ from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_problem_type
+from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
@@ -181,7 +182,12 @@ class Session:
             return self.predictions(rows)
 
     def training(self, section: ProbeSettings) -> TrainingSettings:
-        """A training section with what the dataset's own settings replace, and a length that fits its rows."""
+        """A training section with what the dataset's own settings replace, and a length that fits its rows.
+
+        Raises:
+            InputError: It weighs classes, and the problem type has none.
+        """
+        check_class_weights(section.class_weights, self.problem_type)
         rows = learnt_rows(self.facts["rows"], self.settings.protocol)
         return settings_of(section, self.settings, self.dataset, rows)
 

@@ -1,9 +1,10 @@
 """The training loop. One pass: many runs over one base, each step one forward and one backward for all of them.
 
 At each step every run that is still alive gives its own next batch. The rows of all batches go through the base
-together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples, so that a
-run's gradient is what it would be alone. Clipping, optimiser state, schedule, dev metric and early stop are each run's
-own. What is trained, biases and heads or weights of the base, is the business of the pass's ``Parameters``.
+together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples, each times
+its class's weight, so that a run's gradient is what it would be alone. Clipping, optimiser state, schedule, dev metric
+and early stop are each run's own. What is trained, biases and heads or weights of the base, is the business of the
+pass's ``Parameters``.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from beft.inference.generation import Choose
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.models.classifier import Classifier
+from beft.problems.class_weights import example_weights
 from beft.process_state import seeded
 from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.checkpoint import PassCheckpoint, RunState
@@ -61,6 +63,8 @@ class TrainingPass:
         self.positions = [RunState() for _ in runs]
         self.batches: list[list[np.ndarray]] = [[] for _ in runs]
         self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
+        kind = classifier.problem_type
+        self.example_weights = [example_weights(one.class_weights, kind, train.labels) for one in settings]
         self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
 
     def results(self) -> list[RunResult | FailedRun]:
@@ -120,7 +124,8 @@ class TrainingPass:
         device = self.classifier.device
         sizes = torch.tensor([len(part) for part in parts])
         runs = torch.repeat_interleave(torch.tensor(alive), sizes)
-        shares = torch.repeat_interleave(1 / sizes.double(), sizes)
+        weights = np.concatenate([self.example_weights[run][part] for run, part in zip(alive, parts, strict=True)])
+        shares = torch.repeat_interleave(1 / sizes.double(), sizes) * torch.from_numpy(weights)
         losses = torch.zeros(len(self.runs), dtype=torch.float64)
         self.classifier.train(self.runs[0].settings.dropout)
         self.parameters.zero_gradient()
