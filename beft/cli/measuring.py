@@ -24,7 +24,7 @@ def measure(
         str,
         typer.Argument(
             help="Names with commas between: untouched, in_context, head_only, logistic_regression, bias terms, "
-            "all_biases, rand_uniform, lora, prefix, low_rank_value, full."
+            "all_biases, rand_uniform, ln_tuning, ia3, vera, lora, prefix, low_rank_value, full."
         ),
     ],
     prepared: Prepared,
@@ -40,6 +40,7 @@ def measure(
     alpha: Annotated[int, typer.Option(help="lora: the product of its matrices is scaled by alpha / rank.")] = 16,
     prefix_tokens: Annotated[int, typer.Option(help="prefix: its length.")] = 5,
     demonstrations: Annotated[int, typer.Option(help="in_context: how many are shown at most.")] = 32,
+    vera_rank: Annotated[int, typer.Option(help="vera: rank of its random matrices.")] = 256,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,
@@ -58,7 +59,7 @@ def measure(
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     for name in names:
         known_method(name)
-    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations)
+    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations, vera_rank)
     session = prepared_session(context, prepared, params, changes)
     settings = session.settings
     runs = [MethodRun(name, settings.seed + number, options=options) for name in names for number in range(seeds)]

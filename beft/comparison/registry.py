@@ -6,10 +6,13 @@ from enum import Enum
 from torch import nn
 
 from beft.comparison.baselines.full import FullFineTuning
+from beft.comparison.baselines.ia3 import IA3
+from beft.comparison.baselines.ln_tuning import LNTuning
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.baselines.low_rank_value import LowRankValue
 from beft.comparison.baselines.prefix import Prefix
 from beft.comparison.baselines.rand_uniform import RandUniform
+from beft.comparison.baselines.vera import Vera
 from beft.errors import InputError
 from beft.names import known_name
 from beft.settings import TERMS
@@ -36,6 +39,9 @@ METHODS: dict[str, Kind] = {
     **dict.fromkeys(TERMS, Kind.BIASES),
     ALL_BIASES: Kind.BIASES,
     "rand_uniform": Kind.WEIGHTS,
+    "ln_tuning": Kind.WEIGHTS,
+    "ia3": Kind.WEIGHTS,
+    "vera": Kind.WEIGHTS,
     "lora": Kind.WEIGHTS,
     "prefix": Kind.WEIGHTS,
     "low_rank_value": Kind.WEIGHTS,
@@ -56,6 +62,7 @@ class MethodOptions:
         alpha: lora: their product is scaled by alpha / rank.
         prefix_tokens: prefix: its length.
         demonstrations: in_context: how many are shown at most.
+        vera_rank: vera: rank of the random matrices.
     """
 
     learning_rate: float | None = None
@@ -65,6 +72,7 @@ class MethodOptions:
     alpha: int = 16
     prefix_tokens: int = 5
     demonstrations: int = 32
+    vera_rank: int = 256
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
@@ -98,6 +106,12 @@ def weight_method(name: str, model: nn.Module, options: MethodOptions, *, add_bi
         return Prefix(options.prefix_tokens)
     if name == "low_rank_value":
         return LowRankValue(options.rank, add=add_biases)
+    if name == "ln_tuning":
+        return LNTuning()
+    if name == "ia3":
+        return IA3()
+    if name == "vera":
+        return Vera(options.vera_rank)
     if options.weights is not None:
         return RandUniform(options.weights)
     terms = None if options.weights_of == ALL_BIASES else [options.weights_of]

@@ -11,5 +11,7 @@ and predicts with them on a dataset; ``named.py`` takes any method as a baseline
 
 And ``fit_weights``, which trains weights as the target trains its biases: all of the base (``FullFineTuning``), some
 drawn at random (``RandUniform``), low-rank matrices beside its projections (``Lora``), keys and values before its own
-(``Prefix``), or low-rank changes of its value biases (``LowRankValue``).
+(``Prefix``), low-rank changes of its value biases (``LowRankValue``), factors of keys, values and feed-forward
+activations (``IA3``), its norms (``LNTuning``), or factors of random matrices beside its projections (``Vera``). What
+is PEFT's own layers in the place of the base's shares ``PeftLayers``.
 """

@@ -1,6 +1,7 @@
 """Methods side by side: many in one pass as each alone, what each is said to cost, and the table of them."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_options_and_searches_reach_the_weights(session: Session, folder: Path) 
     lora, prefix, rand_uniform, low_rank = measure_many(
         session, [MethodRun(name, 0, options=options) for name in names], progress=quiet
     )
+    of_peft = [MethodRun(name, 0, options=replace(options, vera_rank=3)) for name in ("ln_tuning", "ia3", "vera")]
+    assert [one.trained_parameters for one in measure_many(session, of_peft, progress=quiet)] == [
+        5 * 2 * HIDDEN,
+        LAYERS * (2 * HIDDEN + 48),
+        LAYERS * 2 * (3 + HIDDEN),
+    ]
     assert lora.trained_parameters == LAYERS * 2 * 2 * 2 * HIDDEN
     assert prefix.trained_parameters == 3 * LAYERS * 2 * HIDDEN
     assert rand_uniform.trained_parameters == LAYERS * 48
@@ -249,7 +256,7 @@ def test_peak_memory_is_what_is_taken_above() -> None:
 
 def test_every_method_is_of_a_kind() -> None:
     assert {name for name, kind in METHODS.items() if kind is Kind.WEIGHTS} == {
-        "rand_uniform", "lora", "prefix", "low_rank_value", "full",
+        "rand_uniform", "ln_tuning", "ia3", "vera", "lora", "prefix", "low_rank_value", "full",
     }  # fmt: skip
 
 

@@ -17,13 +17,17 @@ from beft.adapters.adapter import Adapter
 from beft.adapters.folding import fold
 from beft.bank.bank import Bank
 from beft.bank.inertness import inert_terms, measure_inertness
+from beft.comparison.baselines.ia3 import IA3
+from beft.comparison.baselines.ln_tuning import LNTuning
+from beft.comparison.baselines.lora import Lora
+from beft.comparison.baselines.vera import Vera
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import read_json, write_json
 from beft.importance.methods.fisher import fisher_information
 from beft.inference.features import predict_probabilities
 from beft.inference.predictor import Predictor
-from beft.inference.runs import Run
+from beft.inference.runs import Run, RunResult
 from beft.merging.adapters import with_merged
 from beft.merging.comparison import compare_all
 from beft.merging.merged import merge
@@ -36,6 +40,7 @@ from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit
+from beft.training.engine.weights import fit_weights
 from tests.beft.adapters.test_record import as_format_1
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer
@@ -202,6 +207,24 @@ def test_runs_are_trained_scored_and_measured_over_a_quantised_base(
         assert (information[site] - exact[site]).abs().max() <= 1e-4 * exact[site].max()
     cost, plain_cost = (saved_bytes(one, rows, 4) for one in (classifier, reference))
     assert 0.5 * plain_cost < cost <= plain_cost
+
+
+@pytest.mark.parametrize("quantization", WIDTHS)
+def test_peft_s_layers_are_trained_over_a_quantised_base_and_leave_it(
+    quantization: Quantization, tiny: Tiny, tmp_path: Path
+) -> None:
+    classifier = load(save_base(tmp_path / "base", tiny("bert")), quantization)
+    modules = dict(classifier.model.named_modules())
+    rows = random_rows(24, labels=len(LABELS))
+    for method in (Lora(2), IA3(), LNTuning(), Vera(4)):
+        run = Run("run", (), classifier.head_parameters(), 0, TrainingSettings(epochs=1, batch_size=8), "last")
+        result = fit_weights(classifier, rows, None, run, method, metric=lambda *_: 0.0, progress=lambda _: None)
+        start = method.start(classifier, (), rows.encoded.batch([0]), 0)
+        assert isinstance(result, RunResult) and result.weights is not None
+        assert any(
+            bool((value - start.values[path]).abs().max() > 1e-3) for path, value in result.weights.values.items()
+        )
+        assert dict(classifier.model.named_modules()) == modules
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["fp64", "fp32"])

@@ -12,10 +12,13 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
 from beft.comparison.baselines.full import FullFineTuning
+from beft.comparison.baselines.ia3 import IA3
+from beft.comparison.baselines.ln_tuning import LNTuning
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.baselines.low_rank_value import LowRankValue
 from beft.comparison.baselines.prefix import Prefix
 from beft.comparison.baselines.rand_uniform import RandUniform
+from beft.comparison.baselines.vera import Vera
 from beft.errors import BeftError, InputError
 from beft.inference.features import predict_probabilities
 from beft.inference.runs import WeightsState
@@ -32,6 +35,9 @@ METHODS = {
     "lora": Lora(),
     "prefix": Prefix(),
     "low_rank_value": LowRankValue(rank=2),
+    "ia3": IA3(),
+    "ln_tuning": LNTuning(),
+    "vera": Vera(16),
 }
 TARGETS = {
     "bert": r"bert\.encoder\.layer\.\d+\.attention\.self\.(query|value)",
