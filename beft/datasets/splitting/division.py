@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from beft.datasets.description import DatasetError, Description
 from beft.datasets.prepared import SPLITS
-from beft.datasets.splitting.splits import LEAST_ROWS_FOR_GATE, MOST_AUTO_ROWS, Splits, TooFewRows, deciles, split_rows
+from beft.datasets.splitting.splits import LEAST_ROWS_FOR_GATE, MOST_AUTO_ROWS, Splits, TooFewRows, split_rows
+from beft.datasets.splitting.strata import deciles
 from beft.settings import SplitSettings
 
 _SHOWN, _TRIED_LABELS = 5, 3
@@ -123,7 +124,7 @@ def _without_differences(
     description: Description, rows: Divisible, splits: Splits
 ) -> Iterator[tuple[str, str, Sequence[int]]]:
     """Each split that does not show two labels, train all of them; or two values of a regression."""
-    names = list(description.labels)
+    names, in_all = list(description.labels), Counter(rows.labels)
     for split in SPLITS:
         places = getattr(splits, split)
         if split == "gate" and not splits.requested.gate_rows:
@@ -135,8 +136,8 @@ def _without_differences(
             yield split, f"{split} ({len(places):,} rows) has but one value", ()
         elif len(found) < (len(names) if split == "train" else min(2, len(names))):
             absent = [number for number in range(len(names)) if number not in found]
-            shown = ", ".join(repr(names[number]) for number in absent[:_SHOWN])
-            others = " and others" if len(absent) > _SHOWN else ""
+            shown = ", ".join(f"{names[number]!r} ({in_all[number]:,} in all)" for number in absent[:_SHOWN])
+            others = f" and {len(absent) - _SHOWN:,} others" if len(absent) > _SHOWN else ""
             yield split, f"{split} ({len(places):,} rows) has no row with the label {shown}{others}", absent
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from beft.datasets.splitting.splits import quotas
+from beft.datasets.splitting.strata import quotas
 
 
 def measured_shares(counts: Mapping[str, int]) -> dict[str, float]:

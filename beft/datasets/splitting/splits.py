@@ -7,13 +7,13 @@ is stratified.
 """
 
 import hashlib
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+from beft.datasets.splitting.strata import RESERVES, Reserve, rows_of_strata
 from beft.settings import SplitSettings
 
 MOST_AUTO_ROWS = 1000
@@ -190,14 +190,19 @@ class _Rows:
         ordered = self.ordered(rows, purpose)
         if self.groups is not None:
             return _whole_groups(ordered, self.groups, purpose, total)
-        each = purpose.startswith("sample")
-        return _stratified(ordered, self.strata, total, shown=self.by_label and not each, each=self.by_label and each)
+        return _stratified(ordered, self.strata, total, self.reserve(purpose))
 
     def take_test(self, total: int) -> list[int]:
         """Rows for test, all copies of a text or none."""
         if self.groups is not None:
             return self.take(range(len(self.keys)), "test", total)[0]
-        return _whole_texts(self.copies, self.strata, total, shown=self.by_label)
+        torn = {row for copies in self.copies.values() if self.contradict(copies) for row in copies}
+        usable = Counter(stratum for row, stratum in enumerate(self.strata) if row not in torn)
+        return _whole_texts(self.copies, self.strata, usable, total, self.reserve("test"))
+
+    def reserve(self, purpose: str) -> Reserve:
+        """What a split must have of rare labels; nothing where rows are not stratified by label."""
+        return RESERVES[purpose.split()[0]] if self.by_label else Reserve()
 
 
 @dataclass(frozen=True)
@@ -248,12 +253,6 @@ def _check_enough(requested: SplitSizes, size: int | None, rows: _Rows, test: Se
     )
 
 
-def deciles(values: Sequence[float]) -> list[int]:
-    """The tenth of all rows that each value lies in, 0 to 9, equal values in the same: the strata of a regression."""
-    ranks = sorted(values)
-    return [10 * bisect_left(ranks, value) // len(values) for value in values]
-
-
 def cost_of_copies(keys: Sequence[str], labels: Sequence[float], strata: Sequence[int]) -> int:
     """How many rows fewer than asked for test can have, since all copies of a text go together.
 
@@ -265,56 +264,9 @@ def cost_of_copies(keys: Sequence[str], labels: Sequence[float], strata: Sequenc
     return len(set(strata)) * (max(copies.values(), default=1) - 1) + sum(copies[key] for key in torn)
 
 
-def quotas(counts: Sequence[int], total: int) -> list[int]:
-    """Share ``total`` among strata in proportion to their counts, by the largest remainders.
-
-    Args:
-        counts: Rows of each stratum.
-    """
-    rows = sum(counts)
-    shares = [total * count // rows if rows else 0 for count in counts]
-    by_remainder = sorted(range(len(counts)), key=lambda at: (-(total * counts[at] % rows) if rows else 0, at))
-    for at in by_remainder[: total - sum(shares)]:
-        shares[at] += 1
-    return shares
-
-
-def _needed(counts: Counter[int], total: int, *, shown: bool, each: bool = False) -> dict[int, int]:
-    """How many rows of each stratum are to be taken: its quota, but for strata so rare that they would be missing.
-
-    Args:
-        shown: Whether two strata must have a row where they can, and the rest must keep one of each stratum.
-        each: Whether every stratum must have a row.
-    """
-    names = sorted(counts)
-    need = dict(zip(names, quotas([counts[name] for name in names], total), strict=True))
-    room = {name: counts[name] - 1 if shown else counts[name] for name in names}
-
-    def move(source: int, target: int) -> None:
-        need[source] -= 1
-        need[target] += 1
-
-    while shown and any(need[name] > room[name] for name in names):
-        free = [name for name in names if need[name] < room[name]]
-        if not free:
-            break  # more is asked for than the rest can spare
-        full = next(name for name in names if need[name] > room[name])
-        move(full, max(free, key=lambda name: (room[name] - need[name], -name)))
-    fewest = len(names) if each else min(2, len(names)) if shown else 0
-    while sum(rows > 0 for rows in need.values()) < fewest:
-        missing = [name for name in names if not need[name] and room[name]]
-        most = max(names, key=lambda name: (need[name], -name))
-        if not missing or need[most] < 2:
-            break
-        move(most, max(missing, key=lambda name: (counts[name], -name)))
-    return need
-
-
-def _stratified(
-    ordered: list[int], labels: Sequence[int], total: int, *, shown: bool, each: bool
-) -> tuple[list[int], list[int]]:
+def _stratified(ordered: list[int], labels: Sequence[int], total: int, reserve: Reserve) -> tuple[list[int], list[int]]:
     """The first rows of each label, as many as are needed of it; and the rest. Both keep their order."""
-    need = _needed(Counter(labels[row] for row in ordered), total, shown=shown, each=each)
+    need = rows_of_strata(Counter(labels[row] for row in ordered), total, reserve)
     taken, rest = [], []
     for row in ordered:
         if need[labels[row]]:
@@ -345,13 +297,15 @@ def _whole_groups(ordered: list[int], groups: Sequence[str], purpose: str, total
     return taken, rest
 
 
-def _whole_texts(copies: dict[str, list[int]], labels: Sequence[int], total: int, *, shown: bool) -> list[int]:
+def _whole_texts(
+    copies: dict[str, list[int]], labels: Sequence[int], usable: Mapping[int, int], total: int, reserve: Reserve
+) -> list[int]:
     """Stratified rows for test, all copies of a text or none: texts in the order of their hash, while they fit."""
     counts = Counter(labels)
     rows_in_all = sum(counts.values())
     if rows_in_all < total:
         raise TooFewRows(f"test needs {total:,} rows, but there are only {rows_in_all:,}")
-    need = _needed(counts, total, shown=shown)
+    need = rows_of_strata(counts, total, reserve, usable)
     taken = []
     for key in sorted(copies, key=lambda key: _keyed_hash("test", key)):
         requested = Counter(labels[row] for row in copies[key])

@@ -9,7 +9,7 @@ import pytest
 from beft.datasets.description import DatasetError
 from beft.datasets.normalisation import text_key
 from beft.datasets.preparation import prepare_source
-from beft.datasets.prepared import load_split, load_summary
+from beft.datasets.prepared import SPLITS, load_split, load_summary
 from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
 from beft.errors import InputError
@@ -188,11 +188,18 @@ def test_a_sample_larger_than_the_data(tmp_path: Path) -> None:
         prepared(tmp_path, texts(200), size=500)
 
 
-def test_a_label_too_rare_for_the_sample(tmp_path: Path) -> None:
-    rows = [row | {"mood": "good" if n < 4 else "bad"} for n, row in enumerate(texts(200))]
+@pytest.mark.parametrize("rare", [1, 3, 4])
+def test_a_rare_label_in_a_small_sample(rare: int, tmp_path: Path) -> None:
+    rows = [row | {"mood": "good" if n < rare else "bad"} for n, row in enumerate(texts(200))]
+    if rare == 4:  # one for each split
+        facts = load_summary(prepared(tmp_path, rows, size=10))
+        assert {split: labels["good"] for split, labels in facts["balance"].items()} == dict.fromkeys(SPLITS, 1)
+        return
     with pytest.raises(DatasetError) as raised:
         prepared(tmp_path, rows, size=10)
-    assert "dev (2 rows) has no row with the label 'good': set datasets.own.size to all" in str(raised.value)
+    assert f"has no row with the label 'good' ({rare} in all)" in str(raised.value)
+    helps = {1: "bring 3 more rows with the label 'good'", 3: "set split.gate_rows to 0"}
+    assert helps[rare] in str(raised.value)
 
 
 @pytest.mark.parametrize("change", ["missing", "foreign", "corrupt"])

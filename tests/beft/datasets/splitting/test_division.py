@@ -89,7 +89,7 @@ LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(te
     ("rows", "test", "settings", "changes", "told"),
     [
         (rows_of(117, 3), [], {}, labels_of(2), None),
-        (rows_of(200, 4), [], {"size": 20, "gate_rows": 0}, labels_of(2), "dev (4 rows) has no row with the label"),
+        (rows_of(200, 4), [], {"size": 20, "gate_rows": 0}, labels_of(2), None),
         (rows_of(117, 3), [], {"test_rows": 20, "gate_rows": 20}, labels_of(2), "split.gate_rows to 0 (no gate"),
         (rows_of(1000, 4), [], {"test_rows": 20, "gate_rows": 200}, labels_of(2), None),
         (rows_of(60, 1), [], {}, labels_of(2), "bring 2 more rows with the label 'label 1'"),
@@ -100,7 +100,8 @@ LARGE_GROUPS = [row | {"question": number // 40} for number, row in enumerate(te
         (rows_of(6, 6), [], {"size": 8}, labels_of(2), None),
         (rows_of(2, 2), [], {}, labels_of(2), "bring 10 more rows with other texts, 5 of each label"),
         (rows_of(100, 100), [], {"size": 4}, labels_of(2), "dev (1 rows) has no row with the label"),
-        (rows_of(100, 4), [], {"size": 10}, labels_of(2), "set datasets.own.size to "),
+        (rows_of(100, 4), [], {"size": 10}, labels_of(2), None),
+        (rows_of(*[4] * 30), [], {"size": 20}, labels_of(30), "and 9 others: set datasets.own.size to "),
         (rows_of(100, 100), [], {}, labels_of(3), "no row has the label 'label 2': take it out of labels"),
         (rows_of(100, 100), rows_of(100, 100), {}, labels_of(2), "200 are with a text that is in test"),
         (rows_of(100, 100), rows_of(30), {}, labels_of(2), "leave 'test' out of its source"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from beft.datasets.splitting.splits import Splits, SplitSizes, TooFewRows, cost_of_copies, deciles, quotas, split_rows
+from beft.datasets.splitting.splits import Splits, SplitSizes, TooFewRows, cost_of_copies, split_rows
+from beft.datasets.splitting.strata import deciles, quotas
 from beft.settings import SplitSettings
 
 SPLITS = ("train", "dev", "gate", "test")
@@ -94,18 +95,21 @@ def test_the_order_of_the_rows_changes_nothing(data: dict[str, Any], random: Any
 def test_every_split_is_stratified_to_within_one_row(data: dict[str, Any]) -> None:
     splits = split_rows(**data)
 
-    def near(part: list[int], whole: list[int], rows: int) -> None:
+    def near(part: list[int], whole: list[int], rows: int, least: int = 1) -> None:
+        """As many rows as its share, to within one; a label whose share is less has ``least``, which others give."""
         counts = Counter(data["labels"][row] for row in whole)
         of_part = Counter(data["labels"][row] for row in part)
         assert len(part) == rows
-        for label, count in counts.items():
-            assert abs(Fraction(rows * count, len(whole)) - of_part[label]) < 1
+        shares = {label: Fraction(rows * count, len(whole)) for label, count in counts.items()}
+        given = sum(max(0, math.ceil(least - share)) for share in shares.values())
+        for label, share in shares.items():
+            assert -1 - given < of_part[label] - share < max(1, least - share + 1)
 
     rest = splits.train + splits.dev + splits.unused
     sample = splits.train + splits.dev
     requested = data["settings"]
     near(splits.gate, splits.gate + rest, requested.gate_rows)
-    near(sample, rest, len(rest) if data["size"] is None else data["size"])
+    near(sample, rest, len(rest) if data["size"] is None else data["size"], least=2)
     near(splits.dev, sample, max(1, round(requested.dev_fraction * len(sample))))
     assert requested.test_rows - 4 * len(set(data["labels"])) <= len(splits.test) <= requested.test_rows
 
@@ -175,6 +179,40 @@ def test_a_rare_label_is_in_every_split_where_it_can_be(rare: int, gate_rows: in
     )
     for name in ("train", "dev", "test", *(["gate"] if gate_rows else [])):
         assert sum(labels[row] for row in getattr(found, name)) == 1
+
+
+@st.composite
+def rare_labels(draw: Any) -> tuple[list[int], int | None, SplitSettings]:
+    """Labels of which many are rare, and how they are divided."""
+    counts = [draw(st.integers(150, 250)), 40, *draw(st.lists(st.integers(1, 8), min_size=2, max_size=30))]
+    size = draw(st.one_of(st.none(), st.integers(2 * len(counts), 100)))
+    requested = SplitSettings(
+        test_rows=draw(st.integers(20, 40)), gate_rows=draw(st.sampled_from([0, 20])), draw=draw(st.integers(0, 3))
+    )
+    return [label for label, count in enumerate(counts) for _ in range(count)], size, requested
+
+
+@given(rare_labels())
+@FEW
+def test_rare_labels_are_first_of_all_in_train_then_in_dev_then_in_test(
+    data: tuple[list[int], int | None, SplitSettings],
+) -> None:
+    """Of so many rows of a label, in all, each split has one where it could; but any two labels are in each."""
+    labels, size, requested = data
+    found = split_rows(
+        [f"text {n}" for n in range(len(labels))], labels, [False] * len(labels), size=size, settings=requested
+    )
+    counts = Counter(labels)
+    of = {name: {labels[row] for row in getattr(found, name)} for name in SPLITS}
+    assert of["train"] == set(counts)
+    # Each of test and gate may take the second row of one label, so as to show two labels at all.
+    in_dev = {label for label, count in counts.items() if count >= 2}
+    if len(found.dev) >= len(in_dev) + 1:
+        assert len(in_dev - of["dev"]) <= 2
+    assert {label for label, count in counts.items() if count >= 3} <= of["test"] or len(found.test) < len(counts)
+    if requested.gate_rows >= len(counts):
+        assert {label for label, count in counts.items() if count >= 4} <= of["gate"]
+    assert all(len(of[name]) >= 2 for name in ("test", *(["gate"] if requested.gate_rows else [])))
 
 
 def test_train_keeps_a_row_of_every_label_of_many() -> None:
