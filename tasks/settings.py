@@ -58,9 +58,19 @@ class MeasureSettings(Section):
     weight_learning_rate: float | None = Field(
         None, gt=0, le=1, description="of methods that train weights; None: the usual one of each method"
     )
+    search_rates: bool = Field(
+        False,
+        description="each method tries three learning rates about its usual one where none are named, and dev chooses; "
+        "not where rates or lengths are compared",
+    )
     random_weights_of: str = Field(
         "value", description="rand_uniform trains as many single weights as this term's biases (or all_biases) have"
     )
+
+    @property
+    def searches(self) -> bool:
+        """Whether learning rates are searched."""
+        return self.search_rates and not (self.compared_learning_rates or self.compared_epochs)
 
 
 class DeploymentSettings(Section):

@@ -30,8 +30,11 @@ def measure(
     prepared: Prepared,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from that of the settings on.")] = 1,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of weights. Default: the usual one of the method.")
+        float | None, typer.Option(help="Of weights, this one alone. Default: searched on dev.")
     ] = None,
+    usual_rates: Annotated[
+        bool, typer.Option("--usual-rates", help="One usual rate for each method, where the settings name no others.")
+    ] = False,
     weights: Annotated[
         int | None, typer.Option(help="rand_uniform: how many weights. Default: as many as biases of --weights-of.")
     ] = None,
@@ -48,8 +51,9 @@ def measure(
 ) -> None:
     """Train methods side by side; compare them on test.
 
-    On the rows and with the settings of train (all_biases: of probe), weights at a learning rate of their own; what
-    is chosen is chosen on dev. Biases share passes over the base. Nothing is saved.
+    On the rows and with the settings of train (all_biases: of probe). Each method, biases and weights alike, tries
+    as many learning rates, and dev chooses: train.learning_rates, or 0.3, 1 and 3 times its usual one. Biases share
+    passes over the base. Nothing is saved.
     """
     from beft.comparison.measuring import measure_many
     from beft.comparison.registry import MethodOptions, known_method
@@ -59,7 +63,9 @@ def measure(
     names = list(dict.fromkeys(name.strip() for name in methods.split(",")))
     for name in names:
         known_method(name)
-    options = MethodOptions(learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations, vera_rank)
+    options = MethodOptions(
+        learning_rate, weights, weights_of, rank, alpha, prefix_tokens, demonstrations, vera_rank, not usual_rates
+    )
     session = prepared_session(context, prepared, params, changes)
     settings = session.settings
     runs = [MethodRun(name, settings.seed + number, options=options) for name in names for number in range(seeds)]

@@ -5,9 +5,8 @@ from beft.comparison.common import Common
 from beft.comparison.registry import weight_method
 from beft.comparison.result import MethodResult, MethodRun
 from beft.models.memory import PeakMemory
-from beft.settings import TrainingSettings
-from beft.training.engine.weight_method import WeightMethod
 from beft.training.engine.weights import attached_weights
+from beft.training.learning_rates import at_own_rate
 from beft.training.target import train_weights
 
 
@@ -20,13 +19,22 @@ def train_one(common: Common, requested: MethodRun) -> MethodResult:
     """
     classifier, settings = common.classifier, common.settings
     method = weight_method(requested.method, classifier.model, requested.options, add_biases=settings.base.add_biases)
-    training = requested.training or common.session.training(settings.train)
+    options = requested.options
+    training = at_own_rate(
+        requested.training or common.session.training(settings.train),
+        method.learning_rate,
+        settings,
+        rate=options.learning_rate,
+        search=options.search_rates and requested.training is None,
+    )
+    if len(training.learning_rates) > 1:
+        common.progress(f"{method.name}: {len(training.learning_rates)} learning rates, one training each")
     memory = PeakMemory(classifier.device)
     result = train_weights(
         classifier,
         common.sample,
         settings.model_copy(update={"seed": requested.seed}),
-        _at_own_rate(training, method, requested.options.learning_rate),
+        training,
         method,
         start=common.head_start(requested.seed),
         progress=common.progress,
@@ -53,15 +61,3 @@ def train_one(common: Common, requested: MethodRun) -> MethodResult:
         head=result.head,
         weights=result.weights,
     )
-
-
-def _at_own_rate(training: TrainingSettings, method: WeightMethod, rate: float | None) -> TrainingSettings:
-    """The training at the rate that was named; or at the method's usual one, searched as widely as the biases' own.
-
-    Where the biases' rates are 0.5 and 2 times their usual one, so are those of the weights.
-    """
-    if rate is not None:
-        return training.model_copy(update={"learning_rate": rate, "learning_rates": ()})
-    scale = method.learning_rate / training.learning_rate
-    rates = tuple(one * scale for one in training.learning_rates)
-    return training.model_copy(update={"learning_rate": method.learning_rate, "learning_rates": rates})

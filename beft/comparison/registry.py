@@ -55,7 +55,7 @@ class MethodOptions:
     """What can be said of single methods beside the settings.
 
     Attributes:
-        learning_rate: Of methods that train weights; None: one that is usual for the method.
+        learning_rate: Of methods that train weights, the only one; None: one that is usual for the method.
         weights: rand_uniform: how many weights; None: as many as ``weights_of`` has numbers.
         weights_of: A bias term, or ``all_biases``.
         rank: lora and low_rank_value: rank of the matrices.
@@ -63,6 +63,8 @@ class MethodOptions:
         prefix_tokens: prefix: its length.
         demonstrations: in_context: how many are shown at most.
         vera_rank: vera: rank of the random matrices.
+        search_rates: Whether the learning rate of what is trained is searched on dev where none is named, three rates
+            for every method; else it is the usual one.
     """
 
     learning_rate: float | None = None
@@ -73,6 +75,7 @@ class MethodOptions:
     prefix_tokens: int = 5
     demonstrations: int = 32
     vera_rank: int = 256
+    search_rates: bool = False
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not 0 < self.learning_rate <= 1:

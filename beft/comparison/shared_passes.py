@@ -16,7 +16,7 @@ from beft.models.memory import PeakMemory
 from beft.settings import TERMS
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
-from beft.training.learning_rates import at_each_rate, best_learning_rate
+from beft.training.learning_rates import at_each_rate, best_learning_rate, searched
 from beft.training.sample import DevMetric
 from beft.training.target import with_frozen
 
@@ -55,6 +55,8 @@ def _plan(common: Common, requested: MethodRun, number: int) -> _Planned:
         why = "there is no head to train" + (f", and every {requested.method} bias is inert" if sites else "")
         raise InputError(f"{requested.method}: {why}")
     training = requested.training or common.session.training(section)
+    if requested.options.search_rates and requested.training is None:
+        training = searched(training, settings, common.session.dataset)
     if not trained and training.head_learning_rate:
         training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
     run = Run(

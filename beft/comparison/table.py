@@ -1,7 +1,7 @@
 """The table of methods side by side: what each trains, takes and gives, over its seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class MethodRow:
         values: The metric of every seed.
         estimate: Their mean; with two seeds or more its t interval over seeds, with one its interval over rows.
         inert: Whether the biases are all inert, so that the head alone was trained.
+        learning_rates: Those that were chosen, each once; empty where nothing beside the head is trained.
+        learning_rates_tried: Those that they were chosen from on dev; empty where there was one.
     """
 
     method: str
@@ -39,6 +41,8 @@ class MethodRow:
     values: tuple[float, ...]
     estimate: ScoreInterval
     inert: bool
+    learning_rates: tuple[float, ...] = ()
+    learning_rates_tried: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
@@ -83,7 +87,13 @@ def _row(method: str, runs: Sequence[MethodResult], metric: str, split: str, con
         values=values,
         estimate=ScoreInterval(mean, *interval),
         inert=all(run.inert for run in runs),
+        learning_rates=_sorted(run.training.learning_rate for run in runs if run.training and run.trained_parameters),
+        learning_rates_tried=_sorted(trial["learning_rate"] for run in runs for trial in run.trials),
     )
+
+
+def _sorted(rates: Iterable[float]) -> tuple[float, ...]:
+    return tuple(sorted(set(rates)))
 
 
 def methods_table(
@@ -99,6 +109,7 @@ def methods_table(
     columns: list[str | Column] = [
         "method",
         "seeds",
+        "learning rate",
         Column("trainable"),
         Column("% of the model"),
         Column("seconds", digits=1),
@@ -110,6 +121,7 @@ def methods_table(
         (
             f"{row.method} (inert: head alone)" if row.inert else row.method,
             len(row.seeds),
+            _listed(row.learning_rates) or None,
             row.trainable_parameters,
             row.percent,
             row.seconds,
@@ -141,7 +153,27 @@ def _notes(rows: Sequence[MethodRow], confidence: float) -> list[str]:
         )
     else:
         notes.append("The peak memory is that above what the base takes.")
-    return notes
+    return [*notes, *_notes_of_rates(rows)]
+
+
+def _notes_of_rates(rows: Sequence[MethodRow]) -> list[str]:
+    """What was tried, and where the best was the smallest or the largest of it."""
+    tried = {row.method: row.learning_rates_tried for row in rows if row.learning_rates_tried}
+    if not tried:
+        return []
+    listed = "; ".join(f"{method}: {_listed(rates)}" for method, rates in tried.items())
+    at_edge = [
+        row.method
+        for row in rows
+        if row.learning_rates_tried
+        and {row.learning_rates_tried[0], row.learning_rates_tried[-1]} & {*row.learning_rates}
+    ]
+    edge = f" At the edge of them, where a wider search may find a better one: {', '.join(at_edge)}." if at_edge else ""
+    return [f"Learning rates chosen on dev, for each seed, among these (seconds are of all): {listed}.{edge}"]
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)
 
 
 def _reasons(missing: Sequence[NotAvailable]) -> list[str]:

@@ -8,8 +8,55 @@ from typing import Any
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
+from beft.settings import Settings, TrainingSettings
 
 log = logging.getLogger("beft.training.engine.fit")
+
+RATE_FACTORS = (0.3, 1.0, 3.0)
+"""What a usual learning rate is multiplied by where the rate is searched and none are named.
+
+Three rates about half a decade apart span one decade. The papers' own searches are as wide: BitFit (arXiv 2106.10199)
+tries 1e-4 to 1e-3 for biases and 1e-5 to 5e-5 for full fine-tuning, BERT 2e-5 to 5e-5. Finer steps would choose by
+the noise of dev: twice the default rate could not be told from it on two datasets (benchmarks/README.md).
+"""
+
+
+def rate_grid(rate: float) -> tuple[float, ...]:
+    """The learning rates that are tried about a usual one, each once, none above 1."""
+    return tuple(dict.fromkeys(min(1.0, float(f"{rate * factor:.6g}")) for factor in RATE_FACTORS))
+
+
+def searched(training: TrainingSettings, settings: Settings, dataset: str) -> TrainingSettings:
+    """A training whose learning rate is searched: about the one that it has, unless the settings name what is tried.
+
+    They do by ``learning_rates``, by the dataset's own ``learning_rate``, and by ``protocol: paper``, which has no dev
+    split to choose with.
+    """
+    if settings.protocol == "paper" or training.learning_rates or settings.datasets[dataset].learning_rate is not None:
+        return training
+    return training.model_copy(update={"learning_rates": rate_grid(training.learning_rate)})
+
+
+def at_own_rate(
+    training: TrainingSettings, usual: float, settings: Settings, *, rate: float | None = None, search: bool = False
+) -> TrainingSettings:
+    """A training of weights, whose learning rates are other ones than those of the biases, and as many.
+
+    Where the biases' rates are 0.5 and 2 times their own, so are those of the weights.
+
+    Args:
+        training: As the settings have it for biases.
+        usual: The usual rate of the weights.
+        rate: The only one that is tried; None: the usual one, searched as the biases' is.
+        search: Whether it is searched where the settings name no rates for the biases.
+    """
+    if rate is not None:
+        return training.model_copy(update={"learning_rate": rate, "learning_rates": ()})
+    scale = usual / training.learning_rate
+    rates = tuple(one * scale for one in training.learning_rates)
+    if search and not rates and settings.protocol != "paper":
+        rates = rate_grid(usual)
+    return training.model_copy(update={"learning_rate": usual, "learning_rates": rates})
 
 
 def at_each_rate(run: Run) -> list[Run]:

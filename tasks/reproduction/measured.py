@@ -46,6 +46,7 @@ class Measured(BaseModel):
         draw: Which draw of the sample.
         learning_rate: Of the biases (or weights); None: the method has none.
         epochs: Length of the training; None: the method has none.
+        trials: What each learning rate gave on dev where it was chosen there; else empty.
         metric: The headline metric.
         scores: Metric -> its value on test.
         dev: The headline metric on dev at the chosen epoch; None without dev.
@@ -72,6 +73,7 @@ class Measured(BaseModel):
     draw: int
     learning_rate: FiniteFloat | None
     epochs: int | None
+    trials: tuple[dict[str, Any], ...] = ()
     metric: str
     scores: dict[str, FiniteFloat]
     dev: FiniteFloat | None

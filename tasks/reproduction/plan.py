@@ -159,10 +159,14 @@ def _measurements(
         InputError: The data cannot be reached, or the protocol does not say how to train on it.
     """
     description = reachable(dataset, root)
+    # Beside weights, whose usual rates come from other data, every method is searched alike. Where times are compared,
+    # they are those of one training; tables of bias terms alone are of the recipe that the settings have.
+    weights = any(METHODS[method] is Kind.WEIGHTS for method in methods)
+    search = request.protocol == "beft" and weights and not reproduction.alone
     for group, seeds in _groups(request, reproduction, methods):
         values = _settings(request, reproduction, settings, description, source, regime)
         description.rows(values["datasets"][dataset]["size"])  # says so where it has no such regime
-        values["measure"] |= {"methods": group, "seeds": seeds}
+        values["measure"] |= {"methods": group, "seeds": seeds, "search_rates": search}
         values["seed"] = seeds[0]
         if request.protocol == "beft":
             values["split"]["draw"] = seeds[0]

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Self
 
 from beft.comparison.registry import METHODS, Kind
+from beft.settings import TrainingSettings
 from beft.tables import Cell, Column, Table
 from beft.training.engine.cost import readable_seconds
+from beft.training.learning_rates import at_own_rate, searched
 from beft.training.sample import learnt_rows, settings_of
 from tasks.reproduction.forecast import Forecast
 from tasks.reproduction.plan import PlannedMeasurement
@@ -64,10 +66,20 @@ def run_lengths(planned: PlannedMeasurement, rows: int) -> list[int]:
             continue
         compared = METHODS[method] is Kind.BIASES
         rates = len(settings.measure.compared_learning_rates) if compared else 0
-        tried = max(1, len(section.learning_rates)) if compared else 1
         epochs = (settings.measure.compared_epochs if compared else ()) or (section.epochs,)
-        lengths += [one for one in epochs for _ in range(rates or tried)]
+        lengths += [one for one in epochs for _ in range(rates or _tried(planned, method, section))]
     return lengths
+
+
+def _tried(planned: PlannedMeasurement, method: str, section: TrainingSettings) -> int:
+    """How many learning rates a run tries, each with a training of its own."""
+    settings, measure = planned.settings, planned.settings.measure
+    if METHODS[method] is Kind.WEIGHTS:
+        named, usual = measure.weight_learning_rate, section.learning_rate  # only how many there are counts here
+        section = at_own_rate(section, usual, settings, rate=named, search=measure.searches)
+    elif measure.searches:
+        section = searched(section, settings, planned.dataset)
+    return max(1, len(section.learning_rates))
 
 
 def price_table(title: str, planned: Sequence[PlannedMeasurement], prices: Mapping[str, PlanCost]) -> Table:

@@ -6,6 +6,7 @@ A wide one as papers print it, with a reason where a cell is empty, and a long o
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from beft.comparison.registry import METHODS, Kind
 from beft.studies.published.table import AVERAGE, Published, PublishedScore
 from beft.tables import Cell as TableCell
 from beft.tables import ScoreInterval, Table
@@ -347,8 +348,19 @@ def _notes(cells: Cells, published: Published) -> list[str]:
         "paper": "Protocol paper: one sample, trained on whole, the last epoch counts; only the seed differs.",
     }[outline.protocol]
     return [
-        f"Measured: test metric in percent, mean over {counted}{interval}. {protocol}",
+        f"Measured: test metric in percent, mean over {counted}{interval}. {protocol}{_note_of_rates(cells)}",
         f"Rows: {'; '.join(rows)}.",
         f"{DAGGER}: the term that the importance selects (in more than half of the seeds, where measured).",
         f"Published: {published.source}; other models, samples and machines than the measured rows, for comparison.",
     ]
+
+
+def _note_of_rates(cells: Cells) -> str:
+    """How the learning rates came about, where methods that train weights stand beside bias terms."""
+    records = [record for cell in cells.measured.values() for record in cell.records]
+    if cells.outline.protocol == "paper" or not any(METHODS[record.method] is Kind.WEIGHTS for record in records):
+        return ""
+    tried = max(len(record.trials) for record in records)
+    if not tried:
+        return " Each method has one learning rate, which was not searched."
+    return f" The learning rate of each run is the best on dev of up to {tried}; its seconds are those of all of them."

@@ -195,18 +195,23 @@ def _nested(
 def _params(planned: PlannedMeasurement, record: Measured | Failed) -> dict[str, JSON]:
     """The settings of a run under the names of the settings; the dataset's own stand below ``dataset``."""
     own = f"datasets.{planned.dataset}."
+    rates = [one["learning_rate"] for one in record.trials] if isinstance(record, Measured) else []
     section = "probe." if record.method == "all_biases" else "train."
     shared = ("protocol", "base.", "head.", "split.", section)
     values = flat(planned.settings)
     found = {name: value for name, value in values.items() if name.startswith(shared)}
     found = {name.replace("probe.", "train."): value for name, value in found.items()}
     found |= {name.replace(own, "dataset."): value for name, value in values.items() if name.startswith(own)}
-    return found | {
-        "seed": record.seed,
-        "method": record.method,
-        "train.learning_rate": record.learning_rate,
-        "train.epochs": record.epochs,
-    }
+    return (
+        found
+        | {
+            "seed": record.seed,
+            "method": record.method,
+            "train.learning_rate": record.learning_rate,
+            "train.epochs": record.epochs,
+        }
+        | ({"train.learning_rates": rates} if rates else {})
+    )
 
 
 def _tags(planned: PlannedMeasurement, record: Measured | Failed) -> dict[str, JSON]:

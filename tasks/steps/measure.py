@@ -80,7 +80,11 @@ def measure(
 def _runs(session: Session, settings: PipelineSettings) -> list[MethodRun]:
     """Every method from every seed; bias terms with every learning rate and length that are compared."""
     requested, runs = settings.measure, []
-    options = MethodOptions(learning_rate=requested.weight_learning_rate, weights_of=requested.random_weights_of)
+    options = MethodOptions(
+        learning_rate=requested.weight_learning_rate,
+        weights_of=requested.random_weights_of,
+        search_rates=requested.searches,
+    )
     for method, seed in product(requested.methods, requested.seeds or (settings.seed,)):
         if METHODS.get(method) is not Kind.BIASES or not (
             requested.compared_learning_rates or requested.compared_epochs
@@ -142,6 +146,7 @@ def _record(session: Session, one: MethodResult, scores: Scores | None, *, timed
         draw=settings.split.draw,
         learning_rate=None if one.training is None else one.training.learning_rate,
         epochs=None if one.training is None else one.training.epochs,
+        trials=one.trials,
         metric=session.metric,
         scores={name: score_rows(name, one.predictions["test"], session.rows("test")) for name in session.metrics},
         dev=one.dev,

@@ -56,7 +56,10 @@ def test_measure_trains_weights(beft: Beft, made: Path, arguments: str, weights:
     assert [record["epoch"] for record in found["history"]] == [1, 2]
     dev = [(record["dev_metric"], -record["dev_loss"]) for record in found["history"]]
     assert found["best_epoch"] == 1 + dev.index(max(dev))
-    assert found["training"]["learning_rate"] in (5e-5, 1e-3, 5e-4), "not that of the biases"
+    tried = [one["learning_rate"] for one in found["learning_rates_tried"]]
+    usual = {"full": 5e-5, "rand_uniform": 1e-3, "lora": 5e-4}[method]
+    assert tried == pytest.approx([0.3 * usual, usual, 3 * usual]), "not those of the biases"
+    assert found["training"]["learning_rate"] in tried and row["learning_rates_tried"] == tried
     accuracy = found["scores"]["test"]["accuracy"]
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
     assert (row["value"], row["low"], row["high"]) == (accuracy["value"], accuracy["low"], accuracy["high"])
@@ -68,18 +71,23 @@ def test_measure_puts_methods_side_by_side(beft: Beft) -> None:
     asked = "full, value,key,prefix"
     answer = beft("measure", asked, "prepared", "--seeds", "2", "--learning-rate", "0.01", "--set", "train.epochs=3")
     assert answer.status == 0, answer.err
-    assert "4 runs in 1 pass" in answer.err and "epoch 3/3" in answer.err
+    assert "8 runs in 1 pass" in answer.err, "the inert key has one rate in each seed, value three"
+    assert "epoch 3/3" in answer.err
     lines = answer.out.splitlines()
     [full] = [line for line in lines if "full" in line]
-    assert full.split()[:4] == ["full", "2", "22402", "100"]
+    assert full.split()[:5] == ["full", "2", "0.01", "22402", "100"]
     assert full.split()[-3:] == ["1.0000", "[1.0000,", "1.0000]"]
     [key] = [line for line in lines if "key" in line]
-    assert key.split()[:6] == ["key", "(inert:", "head", "alone)", "2", "66"]
+    assert key.split()[:7] == ["key", "(inert:", "head", "alone)", "2", "\N{EN DASH}", "66"]
+    assert "value: 0.003, 0.01, 0.03" in answer.out and "full: " not in answer.out
     assert [line.split()[0] for line in lines if line.split()[1:2] == ["2"]] == ["value", "prefix", "full"]
     assert "the mean over seeds with its t interval, 95 %" in answer.out
     assert "films on sha256:" in answer.out
     written = beft("measure", "head_only", "prepared", "--markdown")
-    assert "| head_only | 1 | 66 |" in written.out
+    assert "| head_only | 1 | \N{EN DASH} | 66 |" in written.out
+    usual = beft("measure", "value", "prepared", "--usual-rates", "--set", "train.epochs=1", "--json")
+    [found] = json.loads(usual.out)["runs"]
+    assert (found["training"]["learning_rate"], found["learning_rates_tried"]) == (0.01, [])
 
 
 def test_without_params_the_defaults_hold(

@@ -22,7 +22,7 @@ from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
 from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
-from beft.settings import Settings
+from beft.settings import Settings, TrainingSettings
 from beft.sites.site import find_sites
 from beft.training.engine.weights import attached_weights
 from beft.training.session import Session, open_session
@@ -222,6 +222,73 @@ def test_options_and_searches_reach_the_weights(session: Session, folder: Path) 
         MethodOptions(weights_of="valeu")
 
 
+def test_every_method_tries_as_many_rates_and_dev_chooses(session: Session, folder: Path) -> None:
+    """Biases about the settings' rate, weights about their usual one; what is chosen is the best of the single ones."""
+    options = MethodOptions(rank=2, search_rates=True)
+    runs = [MethodRun(name, 0, options=options) for name in ("value", "all_biases", "lora", "key")]
+    value, probe, lora, key = measure_many(session, runs, progress=quiet)
+    rates = {one.run.method: [trial["learning_rate"] for trial in one.trials] for one in (value, probe, lora, key)}
+    biases = [6e-3, 2e-2, 6e-2]
+    assert rates == {"value": biases, "all_biases": biases, "lora": [1.5e-4, 5e-4, 1.5e-3], "key": []}, "key is inert"
+    assert value.runs_in_pass == 3 + 3 + 1
+    for found, at in (
+        (lora, lambda rate: MethodRun("lora", 0, options=replace(options, learning_rate=rate))),
+        (value, lambda rate: MethodRun("value", 0, section_at(session, rate), options)),
+    ):
+        alone = measure_many(session, [at(rate) for rate in rates[found.run.method]], progress=quiet)
+        assert all(not one.trials for one in alone)
+        for trial, one in zip(found.trials, alone, strict=True):
+            assert (trial["dev_metric"], trial["best_epoch"]) == (pytest.approx(one.dev), one.best_epoch)
+        best = max(alone, key=lambda one: (one.dev, -one.history[one.best_epoch - 1]["dev_loss"]))
+        assert found.training.learning_rate == best.training.learning_rate
+        np.testing.assert_allclose(found.predictions["test"], best.predictions["test"], rtol=0, atol=1e-6)
+        assert found.seconds > max(one.seconds for one in alone) / 2
+    text = methods_table(
+        method_rows([value, lora, key], "accuracy"), [], title="films", metric="accuracy"
+    ).to_markdown()
+    assert "value: 0.006, 0.02, 0.06; lora: 0.00015, 0.0005, 0.0015." in text
+    assert f"| value | 1 | {value.training.learning_rate:g} |" in text
+
+
+def section_at(session: Session, rate: float) -> TrainingSettings:
+    return session.training(session.settings.train).model_copy(update={"learning_rate": rate})
+
+
+def test_named_rates_are_not_searched(folder: Path) -> None:
+    """By the settings, for the dataset, or by an option; and under the paper's protocol nothing could choose."""
+    options, short = MethodOptions(rank=2, search_rates=True), {**TRAINING, "epochs": 1}
+
+    def tried(options: MethodOptions, **changes: object) -> list[list[float]]:
+        own = opened_at(folder, train=short, **changes) if "train" not in changes else opened_at(folder, **changes)
+        found = measure_many(own, [MethodRun(name, 0, options=options) for name in ("value", "lora")], progress=quiet)
+        return [[trial["learning_rate"] for trial in one.trials] or one.training.learning_rate for one in found]
+
+    grid = [1.5e-4, 5e-4, 1.5e-3]
+    assert tried(options, train={**short, "learning_rates": [1e-2, 4e-2]}) == [
+        [1e-2, 4e-2],
+        pytest.approx([2.5e-4, 1e-3]),
+    ]
+    assert tried(options, train={**short, "learning_rates": [3e-2]}) == [3e-2, pytest.approx(7.5e-4)]
+    dataset = {"films": {"size": 80, "max_length": 16, "learning_rate": 5e-3}}
+    assert tried(options, datasets=dataset) == [5e-3, grid]
+    assert tried(replace(options, learning_rate=2e-3)) == [[6e-3, 2e-2, 6e-2], 2e-3]
+    assert tried(options, protocol="paper", head={"pooling": "model"}) == [2e-2, 5e-4]
+    assert tried(MethodOptions(rank=2)) == [2e-2, 5e-4]
+
+
+def test_the_table_says_where_the_best_rate_is_at_the_edge_of_what_was_tried(found: list) -> None:
+    trials = ({"learning_rate": 0.1}, {"learning_rate": 0.2}, {"learning_rate": 0.3})
+    inside, edge = (
+        replace(one, trials=trials, training=one.training.model_copy(update={"learning_rate": rate}))
+        for one, rate in ((found[0], 0.2), (found[3], 0.3))
+    )
+    rows = method_rows([inside, edge, replace(found[2], training=inside.training)], "accuracy")
+    text = methods_table(rows, [], title="films", metric="accuracy").to_markdown()
+    assert "query: 0.1, 0.2, 0.3; value: 0.1, 0.2, 0.3. At the edge" in text
+    assert "may find a better one: query." in text
+    assert "At the edge" not in methods_table(rows[1:], [], title="films", metric="accuracy").to_markdown()
+
+
 def test_rows_are_means_over_seeds_with_their_interval(found: list) -> None:
     rows = {row.method: row for row in method_rows(found, "accuracy")}
     assert list(rows) == [name for name in METHODS if name in dict(ASKED)]
@@ -234,7 +301,7 @@ def test_rows_are_means_over_seeds_with_their_interval(found: list) -> None:
     assert (rows["query"].estimate.low, rows["query"].estimate.high) == (score.low, score.high)
     refused = NotAvailable(MethodRun("prefix", 0), "takes no prefix")
     text = methods_table(list(rows.values()), [refused, refused], title="films", metric="accuracy").to_markdown()
-    assert "| key (inert: head alone) | 1 | 66 |" in text
+    assert "| key (inert: head alone) | 1 | \N{EN DASH} | 66 |" in text
     assert text.count("prefix: takes no prefix") == 1
     assert "Up to 5 trainings shared a pass" in text
     best = max(rows.values(), key=lambda row: row.estimate.value)

@@ -11,7 +11,7 @@ from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 from beft.training.engine.fit import fit
-from beft.training.learning_rates import at_each_rate, best_learning_rate
+from beft.training.learning_rates import at_each_rate, best_learning_rate, rate_grid
 from beft.training.probe import run_probe
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms, train_weights
@@ -101,6 +101,12 @@ def test_one_rate_in_the_list_is_that_rate(sample):
     assert (only.name, only.settings.learning_rate) == ("head", 2e-2)
     results = fit(classifier, sample.train, sample.dev, [only], metric=lambda *_: 0.0, progress=quiet)
     assert best_learning_rate(run, results, quiet).trials == ()
+
+
+def test_a_grid_is_a_decade_about_the_usual_rate():
+    assert rate_grid(1e-2) == (3e-3, 1e-2, 3e-2)
+    assert rate_grid(5e-5) == (1.5e-5, 5e-5, 1.5e-4)
+    assert rate_grid(0.5) == (0.15, 0.5, 1.0) and rate_grid(1.0) == (0.3, 1.0)
 
 
 def test_rates_need_dev():

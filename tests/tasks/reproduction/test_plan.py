@@ -58,6 +58,20 @@ def test_protocol_paper_says_what_was_not_published(plan: Make) -> None:
         plan("table1", protocol="paper")
 
 
+def test_learning_rates_are_searched_beside_weights_and_not_where_times_are_compared(plan: Make) -> None:
+    def searched(name: str, **request: Any) -> set[bool]:
+        return {one.settings.measure.searches for one in plan(name, seeds=1, **request).measurements}
+
+    weights = ["value", "full"]
+    assert searched("table1") == searched("table2") == {False}
+    assert searched("table1", methods=weights) == searched("bitfit") == searched("table5") == {True}
+    assert searched("table1", methods=weights, compared_epochs=[1, 2]) == {False}
+    assert searched("extension", methods=weights) == {False}
+    assert searched("table1", methods=weights, changes={"measure.search_rates": False}) == {False}
+    published = {"train.epochs": 2, "train.learning_rate": 1e-3}
+    assert searched("table1", methods=weights, protocol="paper", changes=published) == {False}
+
+
 def test_what_trains_weights_or_is_timed_stands_alone(plan: Make) -> None:
     methods = ("value", "rand_uniform", "all_biases", "full")
     assert groups(plan("table2", seeds=2)) == [((method,), (seed,), seed) for seed in range(2) for method in methods]
@@ -137,6 +151,26 @@ class TestPrice:
         assert sorted(run_lengths(one, 800)) == [3] * 6 + [5]  # three terms try two rates each, and the probe has one
         [one] = plan("table1", methods=["untouched", "logistic_regression", "value"], seeds=1).measurements
         assert run_lengths(one, 800) == [0, 0, 8]
+
+    @pytest.mark.parametrize(
+        ("changes", "biases", "weights"),
+        [
+            ({}, 3, 3),
+            ({"train.learning_rates": [1e-3, 1e-2]}, 2, 2),
+            ({"datasets.{dataset}.learning_rate": 1e-3}, 1, 3),
+            ({"measure.weight_learning_rate": 1e-3}, 3, 1),
+            ({"measure.search_rates": False}, 1, 1),
+            ({"measure.search_rates": False, "train.learning_rates": [1e-3, 1e-2]}, 2, 2),
+        ],
+    )
+    def test_beside_weights_every_learning_rate_that_is_tried_is_a_run(
+        self, plan: Make, changes: dict[str, Any], biases: int, weights: int
+    ) -> None:
+        of_terms, of_weights = plan(
+            "table1", seeds=1, methods=["value", "lora"], changes={"train.epochs": 2} | changes
+        ).measurements
+        assert run_lengths(of_terms, 800) == [2] * biases
+        assert run_lengths(of_weights, 800) == [2] * weights
 
     def test_steps_and_seconds(self, plan: Make, tmp_path: Path) -> None:
         [one] = plan("table1", seeds=1, changes={"train.epochs": 2, "probe.epochs": 2}).measurements

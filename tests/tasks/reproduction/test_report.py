@@ -102,6 +102,26 @@ def test_the_table_has_measured_and_published_rows_and_a_reason_where_a_cell_is_
     assert (0, 4) in table.bold or (0, 5) in table.bold
 
 
+@pytest.mark.parametrize(
+    ("methods", "trials", "protocol", "expected"),
+    [
+        (("value", "query"), 3, "beft", ""),
+        (("value", "lora"), 0, "beft", "Each method has one learning rate, which was not searched."),
+        (("value", "lora"), 3, "beft", "the best on dev of up to 3; its seconds are those of all"),
+        (("value", "lora"), 0, "paper", ""),
+    ],
+)
+def test_beside_weights_the_table_says_how_learning_rates_came_about(
+    methods: tuple[str, ...], trials: int, protocol: str, expected: str
+) -> None:
+    tried = [{"learning_rate": rate, "dev_metric": 0.5} for rate in (0.1, 0.2, 0.3)[:trials]]
+    records = tuple(measured(method, 0, 0.8, dataset="sst2", trials=tried) for method in methods)
+    asked = outline(datasets=("sst2",), methods=methods, missing=(), protocol=protocol)
+    found = gather(asked, {"measure/0": Measurement(records=records)}, published("table1"))
+    note = wide_table(found, published("table1")).notes[0]
+    assert expected in note and ("learning rate" in note) == bool(expected)
+
+
 def test_a_run_that_failed_is_a_cell_that_says_why() -> None:
     """One seed of several is a note beside the mean; all of a compared setting are a cell of their own."""
     asked = outline(datasets=("sst2",), methods=("value",), missing=())

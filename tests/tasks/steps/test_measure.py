@@ -70,6 +70,19 @@ def test_a_run_that_fails_is_recorded_beside_those_that_do_not(folder: Path, tmp
     assert found.unavailable == {}
 
 
+def test_searched_rates_are_in_the_records(folder: Path, tmp_path: Path) -> None:
+    settings = settings_with(folder)
+    asked = settings.measure.model_copy(update={"search_rates": True})
+    measure(settings.model_copy(update={"measure": asked}), {"prepare": folder / "prepared"}, tmp_path, dataset="films")
+    records = {record.method: record for record in Measurement.load(tmp_path).records}
+    tried = {method: [trial["learning_rate"] for trial in record.trials] for method, record in records.items()}
+    of_biases = [3e-3, 1e-2, 3e-2]
+    assert tried == {"value": of_biases, "all_biases": of_biases, "full": [1.5e-5, 5e-5, 1.5e-4]}
+    for record in records.values():
+        best = max(record.trials, key=lambda trial: (trial["dev_metric"], -trial["dev_loss"]))
+        assert (record.learning_rate, record.dev) == (best["learning_rate"], best["dev_metric"])
+
+
 def test_where_every_run_fails_the_step_does(folder: Path, tmp_path: Path) -> None:
     settings = settings_with(folder, LOST)
     only = settings.model_copy(update={"measure": settings.measure.model_copy(update={"methods": ("value",)})})
@@ -120,7 +133,7 @@ def test_it_is_a_failed_run_in_mlflow_with_its_reason(tmp_path: Path) -> None:
     parent = open_reproduction("f" * 64, request, plan, settings, root=tmp_path, facts={})
     reason = "query-0-1: the loss is nan at step 3"
     measurement = Measurement(
-        records=(measured("value", 0, 0.8),),
+        records=(measured("value", 0, 0.8, trials=[{"learning_rate": 0.003}, {"learning_rate": 0.01}]),),
         failed=(Failed(method="query", seed=0, learning_rate=0.1, epochs=8, reason=reason),),
     )
     made = StepRecord(
@@ -142,4 +155,6 @@ def test_it_is_a_failed_run_in_mlflow_with_its_reason(tmp_path: Path) -> None:
     assert {method: run.info.status for method, run in nested.items()} == {"value": "FINISHED", "query": "FAILED"}
     assert nested["query"].data.tags["error"] == reason
     assert nested["query"].data.params["train.learning_rate"] == "0.1"
+    assert nested["query"].data.params["train.learning_rates"] == ""
+    assert nested["value"].data.params["train.learning_rates"] == "0.003, 0.01"
     assert len(runs) == 3
