@@ -22,6 +22,7 @@ def evaluate(
     from beft.adapters.adapter import Adapter
     from beft.comparison.evaluation import cost_of, evaluate_adapters
     from beft.comparison.registry import ALL_BIASES
+    from beft.evaluation.confusion import confusion_of
     from beft.training.session import open_session
 
     assert dataset is not None
@@ -39,6 +40,10 @@ def evaluate(
     )
     found, rows = compared.evaluation, compared.rows
     decision = found.decision("gate")
+    confusion = {}
+    if session.problem_type.has_classes:
+        predicted = compared.predictions[target]["test"]
+        confusion = {"confusion": confusion_of(rows["test"].labels, predicted, session.data.labels)}
     write_json(
         out / "evaluation.json",
         {
@@ -46,6 +51,7 @@ def evaluate(
             "decision": decision.model_dump(mode="json"),
             "tuning": dict(compared.tuning),
             "truncated": {split: rows[split].encoded.truncated for split in rows},
+            **confusion,
         },
     )
     write_json(out / "metrics.json", _headlines(found))

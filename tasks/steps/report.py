@@ -16,6 +16,7 @@ from tasks.engine.declaration import JSON, Step
 from tasks.model_name import model_name
 from tasks.registry.card import licence_of, short
 from tasks.reporting.formatting import duration, percent, points, quantity, small, title
+from tasks.reporting.report_confusion import confusion_table
 from tasks.reporting.report_merge import merge_table
 from tasks.reporting.report_pictures import curve_pictures, gain_picture, order, score_picture
 from tasks.reporting.results import DatasetResults, read_datasets
@@ -105,6 +106,7 @@ def _dataset(results: DatasetResults, settings: PipelineSettings) -> dict[str, A
         "methods": methods,
         "score_picture": score_picture(results),
         "gain_picture": gain_picture(results),
+        "confusion": confusion_table(results.extra.get("confusion")),
         "selection": results.importance["selection"],
         "tables": _tables(results, settings),
         "curves": curve_pictures(results),

@@ -71,6 +71,16 @@ def test_it_needs_no_other_file_and_no_network(page: str) -> None:
     assert {address.removeprefix("#") for address in found.addresses} <= ids
 
 
+def test_the_confusion_is_that_of_the_rows_of_test(finished_run: FinishedRun, page: str) -> None:
+    for name in finished_run.settings.datasets:
+        evaluation = read_json(finished_run.inputs[f"evaluate/{name}"] / "evaluation.json")
+        confusion, test = evaluation["confusion"], evaluation["splits"]["test"]
+        right = sum(rows for true, predicted, rows in confusion["cells"] if true == predicted)
+        assert sum(rows for _, _, rows in confusion["cells"]) == test["rows"]
+        assert right / test["rows"] == pytest.approx(test["scores"][evaluation["target"]]["accuracy"]["value"])
+        assert f"Confusion of {evaluation['target']} on test: rows are true labels" in Page(page).text
+
+
 def test_the_numbers_are_those_of_the_evaluation(finished_run: FinishedRun, page: str) -> None:
     text = Page(page).text
     for name in finished_run.settings.datasets:
