@@ -17,6 +17,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     for file in facts["source"]["files"]:
         if "note" in file:
             typer.echo(f"Note: {file['name']} is {file['note']}.")
+    if "headline" in facts:
+        typer.echo(f"Headline: {facts['headline']}.")
     typer.echo()
     _show_splits(facts)
     dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from beft.datasets.headline import expected_headline, rows_decide
 from beft.datasets.paper import Paper
 from beft.datasets.prompt import Prompt
 from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fitting_metrics
@@ -64,7 +73,8 @@ class Description(Section):
         label_range: Of regression: the least and the greatest number that a label can be.
         shares: The share of rows that each label is expected to have; without them, all the same.
         replace: Marks of the source that are no words of the text, and what stands in their place.
-        metric: The headline: what epochs and terms are chosen by.
+        metric: The headline: what epochs and terms are chosen by. Without one, a classification takes accuracy, or
+            macro F1 where a label has under 5 % of the rows.
         metrics: Every metric that is reported, the headline first. Either of the two says the other.
         prompt: How the dataset is put to a language model.
         sizes: How many rows the regimes low, medium and high have ("all" is always known).
@@ -91,6 +101,19 @@ class Description(Section):
     test_rows: int | None = Field(None, ge=5)
     gate_rows: int | None = Field(None, ge=0)
     paper: Paper | None = None
+    _rows_decide: bool = PrivateAttr(False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_who_decides(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(values)
+        made._rows_decide = isinstance(values, dict) and rows_decide(values)
+        return made
+
+    @property
+    def headline_by_rows(self) -> bool:
+        """Whether no metric is named, so that the rows of the rarest label decide; ``metric`` is what is expected."""
+        return self._rows_decide
 
     @model_validator(mode="before")
     @classmethod
@@ -101,7 +124,7 @@ class Description(Section):
         metric, metrics = values.get("metric"), values.get("metrics")
         if metric is None and not metrics:
             usual: dict[object, MetricName] = {"regression": "pearson", "generation": "squad_f1"}
-            metric = usual.get(values.get("shape"), "accuracy")
+            metric = usual.get(values.get("shape")) or expected_headline(values)
         if isinstance(metrics, list | tuple) and metrics and metric is None and metrics[0] in METRIC_NAMES:
             return {**values, "metric": metrics[0]}
         if metric in METRIC_NAMES and not metrics:
@@ -234,6 +257,8 @@ class Description(Section):
             del values["columns"]["keep"]
         if self.test_rows is None:
             del values["test_rows"]
+        if self.headline_by_rows:
+            del values["metric"], values["metrics"]
         text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         return text
 

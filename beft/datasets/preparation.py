@@ -8,6 +8,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
+from beft.datasets.headline import usual_headline
 from beft.datasets.normalisation import is_blank, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading.raw_data import RawData, RawFile, read_raw
@@ -180,12 +181,17 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
     description = data.description
     names = list(description.labels)
     by_split = {split: [rows[at] for at in getattr(splits, split)] for split in SPLITS}
+    metric, why = description.metric, None
+    if description.headline_by_rows:
+        counts = Counter(row.label for row in rows)
+        metric, why = usual_headline({name: counts[number] for number, name in enumerate(names)})
     summary: dict[str, Any] = {
         "dataset": description.name,
         "title": description.title,
         "version": description.version,
         "labels": names,
-        "metric": description.metric,
+        "metric": metric,
+        **({"headline": f"{metric}, for {why}"} if why else {}),
         "source": {name: data.record[name] for name in ("origin", "licence", "files")},
         "raw_rows": len(rows),
         "own_test": any(row.own_test for row in rows),

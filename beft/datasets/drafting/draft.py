@@ -13,6 +13,7 @@ import yaml
 
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.drafting.detection import find_reading
+from beft.datasets.headline import usual_headline
 from beft.datasets.reading.raw_data import Values
 from beft.datasets.sources import Reading
 from beft.datasets.splitting.shares import in_one_line, measured_shares
@@ -27,6 +28,7 @@ _MOST_LABELS, _FEW_LABELS = 200, 20
 _LARGE, _LOW = 2500, 1000
 """Data of more rows gets a size ``low``, so that the first run is no long one."""
 _RARE = 2
+_LOPSIDED = 0.8
 _LABEL_NAMES = "label labels class category target sentiment intent topic queue verdict answer gold y"
 _TEXT_NAMES = "text sentence review message content body question premise tweet comment document title"
 
@@ -55,6 +57,8 @@ class Draft:
         """
         values = self.description.model_dump(mode="json", exclude_defaults=True, exclude={"name", "labels", "shares"})
         values.pop("metrics", None)
+        if self.labels:
+            values["metric"] = self.description.metric
         [values["source"]["train"]] = values["source"]["train"]
         parts = ["# Drafted from the file: look at it, and correct what is wrong.", _block(values)]
         if self.labels:
@@ -210,10 +214,14 @@ def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[st
     order = sorted(counts, key=float) if len(scale) == len(numbers) else sorted(counts)
     labels = {name: counts[name] for name in order}
     shares = measured_shares(labels)
-    metric = "macro_f1" if max(shares.values()) > 0.8 else "accuracy"
+    metric, why = usual_headline(labels)
+    if why is None and max(shares.values()) > _LOPSIDED:
+        metric, why = "macro_f1", f"one label has more than {100 * _LOPSIDED:g} % of the rows"
     note = f"the numbers in {column!r} are taken for classes: of values on a scale, say 'shape: regression' instead"
-    numbered = [note] if many and len(scale) == len(numbers) else []
-    return {"labels": list(labels), "shares": shares, "metric": metric}, labels, numbered
+    notes = [note] if many and len(scale) == len(numbers) else []
+    if why:
+        notes.append(f"metric: macro_f1, in which every label counts alike, for {why}")
+    return {"labels": list(labels), "shares": shares, "metric": metric}, labels, notes
 
 
 def _printable(note: str) -> str:

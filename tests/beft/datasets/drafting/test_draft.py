@@ -132,6 +132,27 @@ def test_what_a_draft_says_of_labels(tmp_path: Path) -> None:
     written = found.to_yaml([])
     assert "  - a  # 119 rows\n  - b  # 1 row\n" in written
     assert "# labels with very few rows, a slip of the pen perhaps: b" in written
+    assert "# metric: macro_f1, in which every label counts alike, for the label 'b' has 0.83 % of the rows" in written
+
+
+@pytest.mark.parametrize(
+    ("counts", "metric", "why"),
+    [
+        ((60, 60), "accuracy", None),
+        ((90, 30), "accuracy", None),
+        ((100, 20), "macro_f1", "one label has more than 80 % of the rows"),
+        ((60, 60, 6), "macro_f1", "the label 'c' has 4.8 % of the rows"),
+        ((5,) * 25, "macro_f1", "the label 'a' has 4 % of the rows"),
+    ],
+)
+def test_the_metric_of_a_draft_follows_the_shares(
+    counts: tuple[int, ...], metric: str, why: str | None, tmp_path: Path
+) -> None:
+    rows = [(f"text {label} {n} of them", chr(97 + label)) for label, count in enumerate(counts) for n in range(count)]
+    (tmp_path / "a.csv").write_text(separated(NAMES, rows))
+    found = draft_description(tmp_path / "a.csv", tmp_path)
+    assert found.description.metric == metric
+    assert [why in note for note in found.notes if note.startswith("metric: ")] == ([True] if why else [])
 
 
 def test_pairs_numbers_and_large_data(tmp_path: Path) -> None:
@@ -172,7 +193,8 @@ def test_numbers_of_classes_and_on_a_scale(numbers: list[float], shape: str, not
     (tmp_path / "a.csv").write_text(separated(NAMES, rows))
     found = draft_description(tmp_path / "a.csv", tmp_path)
     assert found.description.shape == shape
-    assert [note in said for said in found.notes if note] == ([True] if note else []), found.notes
+    of_label = [said for said in found.notes if not said.startswith("metric: ")]
+    assert [note in said for said in of_label if note] == ([True] if note else []), found.notes
     assert bool(found.notes) == bool(note)
     assert len(found.labels) == (len(set(numbers)) if shape == "classification" else 0)
 
