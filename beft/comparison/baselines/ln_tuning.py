@@ -19,8 +19,8 @@ class LNTuning(PeftLayers):
     """
 
     name, title = "ln_tuning", "LN-tuning"
-    learning_rate = 1e-3
-    """A usual one, not tuned here."""
+    learning_rate = 3e-3
+    """The best on dev of 3e-4, 1e-3 and 3e-3 on 800 rows of Rotten Tomatoes (all-MiniLM-L6-v2, 3 epochs)."""
 
     def modules(self, model: nn.Module) -> list[str]:
         """Paths of the trained norms in the model."""
