@@ -32,7 +32,8 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
     ) -> pandas.DataFrame:
         """What is predicted, row by row, under the rows' own index.
 
-        Classification gives ``label`` and ``probability_LABEL`` of every label; choices ``choice``, its ``index`` and
+        Classification gives ``label`` and ``probability_LABEL`` of every label; multi-label classification ``labels``
+        (a list) and ``probability_LABEL`` of every label; choices ``choice``, its ``index`` and
         ``probabilities`` (a list); regression ``value``; generation ``answer``.
 
         Args:
@@ -43,7 +44,7 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
         choices = [list(of_row) for of_row in model_input["choices"]] if "choices" in model_input.columns else None
         rows = []
         for row in self.predictor.predict(list(model_input["text"]), pairs, choices):
-            if "label" in row:
+            if "label" in row or "labels" in row:
                 row |= {f"probability_{name}": value for name, value in row.pop("probabilities").items()}
             rows.append(row)
         return pandas.DataFrame(rows, index=model_input.index)

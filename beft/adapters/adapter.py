@@ -302,10 +302,16 @@ class Adapter:
                 for path, m in sorted(self.modules.items())
             },
             tokenizer=dict(self.facts.tokenizer) if self.facts else {},
-            peft=PeftPart(opens=self.peft.opens, reasons=self.peft.reasons),
+            peft=PeftPart(opens=self.peft.opens, reasons=(*self.peft.reasons, *self._beyond_peft())),
             provenance=dict(self.provenance),
             tensors=FilePart(file=TENSOR_FILE, bytes=len(self._tensor_bytes), sha256=self.sha256),
         )
+
+    def _beyond_peft(self) -> tuple[str, ...]:
+        """What PEFT's format has no place for, though PEFT gives the logits; one sentence each."""
+        if not self.problem_type.has_thresholds or self.peft.opens == "no":
+            return ()
+        return ("the labels' thresholds are no part of the format: read them in shape.thresholds",)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -364,11 +370,17 @@ class Adapter:
     def attached(self, classifier: Classifier) -> Iterator[Classifier]:
         """Put the adapter on a classifier for the length of a block; afterwards the base is as it was, bit for bit.
 
+        Within it, the outputs mean what the adapter's problem type says, its thresholds among it.
+
         Raises:
             InputError: The adapter does not fit the classifier, or something is attached to it already.
         """
         with self.bank(classifier):
-            yield classifier
+            before, classifier.problem_type = classifier.problem_type, self.problem_type
+            try:
+                yield classifier
+            finally:
+                classifier.problem_type = before
 
     def fold(self, classifier: Classifier, folder: Path) -> "FoldReport":
         """Write a model that plain transformers loads and that gives the adapter's logits; see ``fold_adapter``."""

@@ -191,7 +191,11 @@ def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
         names = adapter.labels or ("value" if problem_type.name == "regression" else "score",)
         config.id2label = dict(enumerate(names))
         config.label2id = {label: number for number, label in enumerate(names)}
-    kinds = {"classification": "single_label_classification", "regression": "regression"}
+    kinds = {
+        "classification": "single_label_classification",
+        "multi_label": "multi_label_classification",
+        "regression": "regression",
+    }
     config.problem_type = kinds.get(problem_type.name)
     if problem_type.generates:
         from transformers import GenerationConfig

@@ -98,6 +98,8 @@ def _answer_columns(row: Mapping[str, Any]) -> list[str]:
     """What is predicted, and its probability where it has one, as columns."""
     if "label" in row:
         return [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
+    if "labels" in row:
+        return [", ".join(f"{label} {row['probabilities'][label]:.4f}" for label in row["labels"]) or "-"]
     if "choice" in row:
         return [row["choice"], f"{row['probabilities'][row['index']]:.4f}"]
     return [f"{row['value']:.4f}"] if "value" in row else [" ".join(row["answer"].split())]

@@ -38,9 +38,9 @@ def _show_splits(facts: Mapping[str, Any]) -> None:
     columns += [[name, *(f"{facts['balance'][split][name]:,}" for split in splits)] for name in facts["labels"]]
     if "groups" in facts:
         columns.append(["groups", *(f"{facts['groups'].get(split, 0):,}" for split in splits)])
-    for name in ("values", "choices", "answers"):
+    for name in ("values", "labels_a_row", "choices", "answers"):
         if name in facts:
-            columns.append([name, *(_range(facts[name].get(split)) for split in splits)])
+            columns.append([name.replace("_", " "), *(_range(facts[name].get(split)) for split in splits)])
     by_split = [["split", *splits], *columns]
     if _width(by_split) <= shutil.get_terminal_size().columns:
         headers, *rows = zip(*by_split, strict=True)

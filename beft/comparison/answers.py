@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,11 @@ class AnsweredRows:
     """The same rows, answered by challenger and champion.
 
     Attributes:
-        predictions: By version: probabilities [rows, labels], or values [rows].
+        predictions: By version: probabilities [rows, labels], scores [rows, labels] where a row can have several
+            labels, or values [rows].
         labels: Names of the classes, in the order of the probabilities; none for values.
-        truth: The number of each row's label, or its value.
+        truth: The number of each row's label, or its value; or where a row can have several labels, 1 or 0 for each
+            [rows, labels].
         lengths: Tokens of each row.
         adapter_bytes: By version: what its adapter takes on disk.
         seen_before: Rows that a version was trained on, which are left out here.
@@ -37,7 +40,7 @@ class AnsweredRows:
 
     predictions: Mapping[str, Predictions]
     labels: Sequence[str]
-    truth: Sequence[float]
+    truth: Sequence[float] | np.ndarray
     lengths: np.ndarray
     adapter_bytes: Mapping[str, int]
     seen_before: int
@@ -56,7 +59,11 @@ def compare_answers(rows: AnsweredRows, metric: str, rules: PromotionRules, sett
             f"{len(rows.truth)} labelled rows were answered by both versions and trained on by neither; serve with "
             "--shadow and tell true labels (POST /v1/feedback, or beft feedback FILE)"
         )
-    truth = Truth(labels=[int(one) for one in rows.truth]) if rows.labels else Truth(values=list(rows.truth))
+    sets = isinstance(rows.truth, np.ndarray)
+    if sets:
+        truth = Truth(label_sets=rows.truth)
+    else:
+        truth = Truth(labels=[int(one) for one in rows.truth]) if rows.labels else Truth(values=list(rows.truth))
     sides = {
         name: Side(
             name=name,
@@ -67,7 +74,11 @@ def compare_answers(rows: AnsweredRows, metric: str, rules: PromotionRules, sett
         )
         for name in (CHALLENGER, CHAMPION)
     }
-    names = [rows.labels[int(one)] for one in rows.truth] if rows.labels else []
+    names: list[Any] = []
+    if sets:
+        names = [[rows.labels[number] for number in np.flatnonzero(of_row).tolist()] for of_row in rows.truth]
+    elif rows.labels:
+        names = [rows.labels[int(one)] for one in rows.truth]
     slices, left_out = (
         sliced_gains(rows.predictions, rows.truth, names, rows.lengths, rules, settings, columns={})
         if rows.labels

@@ -12,7 +12,7 @@ from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.records import MetricScore
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.inference.features import Floats, extract_features
-from beft.inference.predictions import as_metric_takes, predict_rows
+from beft.inference.predictions import as_metric_takes, predict_rows, predicting_as, problem_type_on_dev
 from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
@@ -129,9 +129,10 @@ class Common:
         return self._features[kind]
 
     def predict(self) -> dict[str, Predictions]:
-        """What the classifier, with whatever is attached to it, predicts on every split."""
-        tokens = self.settings.evaluate.batch_tokens
-        return {split: predict_rows(self.classifier, rows, batch_tokens=tokens) for split, rows in self.rows.items()}
+        """What the classifier, with whatever is attached to it, predicts on every split; thresholds are dev's."""
+        tokens, classifier = self.settings.evaluate.batch_tokens, self.classifier
+        with predicting_as(classifier, problem_type_on_dev(classifier, self.sample.dev, batch_tokens=tokens)):
+            return {split: predict_rows(classifier, rows, batch_tokens=tokens) for split, rows in self.rows.items()}
 
     def scores(self, predictions: Mapping[str, Predictions]) -> dict[str, dict[str, MetricScore]]:
         """Split -> metric of the dataset -> its value with an interval over the rows."""

@@ -44,6 +44,9 @@ def fit_on_features(common: Common, requested: MethodRun) -> MethodResult:
     else:
         training = requested.training or common.session.training(common.settings.train)
         fitted = fit_head(common.session, features, rows, training=training, seed=requested.seed)
+    problem_type = problem_type.with_thresholds_on(
+        torch.from_numpy(fitted.logits(features["dev"])), common.sample.dev.labels
+    )
     seconds = made + time.perf_counter() - began
     predictions = {
         split: problem_type.predictions(

@@ -15,6 +15,7 @@ from beft.errors import InputError
 from beft.inference.predictions import predict_rows, score_rows
 from beft.models.memory import PeakMemory
 from beft.problems.candidates import Candidates
+from beft.training.sample import DevMetric
 
 
 def predict_untouched(common: Common, requested: MethodRun) -> MethodResult:
@@ -93,7 +94,7 @@ def _dev(common: Common) -> float | None:
     if rows is None:
         return None
     found = predict_rows(common.classifier, rows, batch_tokens=common.settings.evaluate.batch_tokens)
-    return score_rows(common.sample.metric, found, rows)
+    return DevMetric(common.sample.metric, rows)(found, rows.labels)
 
 
 def _what(common: Common) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from beft.evaluation.promotion.slices import row_slices, too_many_labels
 from beft.evaluation.promotion.verdict import Side, SliceGain, slice_gain
 from beft.evaluation.records import NO_GATE, Gain
 from beft.evaluation.scores import Method, evaluate_methods
+from beft.metrics.label_sets import SET_FROM
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
 from beft.settings import Settings
@@ -198,16 +199,24 @@ def _flips(
         if places:
             after = _predict(session, version, replace(gate, texts=texts).select(places))
             old = [before[at] for at in places] if isinstance(before, list) else before[places]
-            rates[name] = flip_rate(old, after, changed[places])
+            sets = version.adapter.problem_type.has_thresholds
+            rates[name] = flip_rate(old, after, changed[places], sets=sets)
     return rates
 
 
 def majority_score(metric: str, labels_known: int, truth: Truth) -> float:
     """What always answering the majority class scores; where there are no labels, the metric's zero.
 
+    Where a row can have several labels, the answer is always the label that most rows have, and every other that half
+    of them have.
+
     Args:
         labels_known: How many labels there are.
     """
+    if truth.label_sets is not None:
+        shares = np.asarray(truth.label_sets).mean(0)
+        always = (shares >= min(0.5, shares.max())).astype(np.float64)
+        return score_predictions(metric, np.tile(always, (truth.rows, 1)), truth)
     if known_metric(metric).takes != "labels" or truth.labels is None:
         return 0.0
     labels = np.asarray(truth.labels, dtype=np.int64)
@@ -239,11 +248,20 @@ def _slice_gains(
     Also how many labels there are, where they are asked for as slices and are too many.
     """
     labels = session.classifier.labels
+    rows = session.classifier.examples(gate, session.max_length)
+    names: list[Any] = [
+        [labels[number] for number in label]
+        if isinstance(label, list)
+        else labels[int(label)]
+        if labels
+        else str(label)
+        for label in gate.labels
+    ]
     return sliced_gains(
         predictions,
-        gate.labels,
-        [labels[int(label)] if labels else str(label) for label in gate.labels],
-        session.classifier.examples(gate, session.max_length).lengths,
+        rows.labels if session.problem_type.has_thresholds else gate.labels,
+        names,
+        rows.lengths,
         rules,
         session.settings,
         columns={**({"group": gate.groups} if gate.groups else {}), **gate.kept},
@@ -252,8 +270,8 @@ def _slice_gains(
 
 def sliced_gains(
     predictions: Mapping[str, Predictions],
-    truth: Sequence[Any],
-    names: Sequence[str],
+    truth: Sequence[Any] | np.ndarray,
+    names: Sequence[str] | Sequence[Sequence[str]],
     lengths: np.ndarray,
     rules: PromotionRules,
     settings: Settings,
@@ -264,8 +282,8 @@ def sliced_gains(
 
     Args:
         predictions: Of challenger and champion.
-        truth: The number of each row's true label.
-        names: Its name.
+        truth: The number of each row's true label; or where a row can have several, 1 or 0 for each [rows, labels].
+        names: Its name; or the names of its labels.
         lengths: Tokens of each row.
         columns: Further columns to slice by.
 
@@ -274,7 +292,13 @@ def sliced_gains(
     """
     if any(isinstance(found, list) or found.ndim != 2 for found in predictions.values()):
         return [], 0
-    right = {name: np.asarray(found).argmax(-1) == np.asarray(truth) for name, found in predictions.items()}
+    true = np.asarray(truth)
+    right = {
+        name: ((np.asarray(found) >= SET_FROM) == true).all(-1)
+        if true.ndim == 2
+        else np.asarray(found).argmax(-1) == true
+        for name, found in predictions.items()
+    }
     left_out = too_many_labels(names) if "label" in rules.slices else 0
     slices = row_slices(
         # A column that only other datasets of the settings have is none of this one.

@@ -45,7 +45,7 @@ class Dataset(PreparedData):
     def from_rows(
         cls,
         texts: Sequence[str],
-        labels: Sequence[str | int | float | bool],
+        labels: Sequence[str | int | float | bool | Sequence[str | int]],
         *,
         pairs: Sequence[str] | None = None,
         name: str = "rows",
@@ -62,10 +62,12 @@ class Dataset(PreparedData):
         Args:
             texts: One text a row.
             labels: One a row. Texts, whole numbers and truth values are classes; numbers with a fraction (``float``)
-                are values to be predicted.
+                are values to be predicted. A list of texts or whole numbers for each row: it has all of these
+                labels, or none (multi-label classification).
             pairs: The second text of each row, for a dataset of pairs.
             name: The dataset's name, which the adapter keeps.
-            metric: The headline metric; None: accuracy of classes, the Pearson correlation of values.
+            metric: The headline metric; None: accuracy of classes, the micro F1 of several labels a row, the Pearson
+                correlation of values.
             size: How many rows train and dev share: a number, or ``"all"``.
             test_rows: Rows of test; ``"auto"``: a fifth of all, 1,000 at most.
             gate_rows: Rows of gate, which only a promotion reads; 0: none.
@@ -79,7 +81,9 @@ class Dataset(PreparedData):
             >>> data.metric
             'pearson'
         """
-        columns: dict[str, Sequence[Any]] = {"text": texts, "label": _plain(labels)}
+        plain = _plain(labels)
+        several = any(isinstance(label, list) for label in plain)
+        columns: dict[str, Sequence[Any]] = {"text": texts, "labels" if several else "label": plain}
         if pairs is not None:
             columns["text_pair"] = pairs
         for what, values in columns.items():
@@ -154,14 +158,21 @@ def _split(test_rows: int | str, gate_rows: int | str, draw: int) -> SplitSettin
 
 
 def _plain(labels: Sequence[Any]) -> list[Any]:
-    """The labels as Python's own values, where they are numbers of NumPy or torch."""
-    return [label.item() if hasattr(label, "item") else label for label in labels]
+    """The labels as Python's own values, where they are numbers of NumPy or torch; several of a row as a list."""
+
+    def plain(label: Any) -> Any:
+        if isinstance(label, list | tuple | set | frozenset) or getattr(label, "ndim", False):
+            return [plain(one) for one in (sorted(label) if isinstance(label, set | frozenset) else label)]
+        return label.item() if hasattr(label, "item") else label
+
+    return [plain(label) for label in labels]
 
 
 def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | None) -> Description:
     if not NAME.fullmatch(name):
         raise InputError(f"a dataset cannot be called {name!r}: lower-case letters, digits, - and _ only")
-    labels = columns["label"]
+    several = "labels" in columns
+    labels = [one for of_row in _lists(columns["labels"]) for one in of_row] if several else columns["label"]
     if any(isinstance(label, float) and not math.isfinite(label) for label in labels):
         raise InputError("a label is NaN or infinite")
     values: dict[str, Any] = {
@@ -171,8 +182,24 @@ def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | 
         "source": {"kind": "files", "train": [_FILE]},
         "columns": {column: column for column in columns},
     }
-    if any(isinstance(label, float) for label in labels):
+    if several:
+        if any(isinstance(label, float | list) for label in labels):
+            raise InputError("the labels of a row must be texts or whole numbers")
+        values["shape"] = "multi_label"
+    if not several and any(isinstance(label, float) for label in labels):
         values["shape"] = "regression"
     else:
         values["labels"] = {str(label): [label] for label in sorted(set(labels), key=lambda one: (str(type(one)), one))}
     return Description.from_mapping(values | ({} if metric is None else {"metric": metric}), name)
+
+
+def _lists(sets: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """Several labels for each row.
+
+    Raises:
+        InputError: A row has something else.
+    """
+    for row, of_row in enumerate(sets):
+        if not isinstance(of_row, list):
+            raise InputError(f"row {row} has {of_row!r} for its labels, others a list: give each row a list")
+    return sets

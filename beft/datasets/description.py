@@ -68,8 +68,11 @@ class Description(Section):
     """A named, versioned description of data.
 
     Attributes:
-        labels: Of classification: the values of the label column that each label's name stands for; the order numbers
-            the labels from 0. A plain list in the YAML says that the values are the names.
+        labels: Of classification and multi-label classification: the values of the label column that each
+            label's name stands for; the order numbers the labels from 0. A plain list in the YAML says that the values
+            are the names.
+        label_separator: Of multi-label classification: what stands between the labels of a row, where the column holds
+            texts; None: it holds lists.
         label_range: Of regression: the least and the greatest number that a label can be.
         shares: The share of rows that each label is expected to have; without them, all the same.
         replace: Marks of the source that are no words of the text, and what stands in their place.
@@ -101,6 +104,7 @@ class Description(Section):
     test_rows: int | None = Field(None, ge=5)
     gate_rows: int | None = Field(None, ge=0)
     paper: Paper | None = None
+    label_separator: str | None = Field(None, min_length=1)
     _rows_decide: bool = PrivateAttr(False)
 
     @model_validator(mode="wrap")
@@ -123,7 +127,11 @@ class Description(Section):
             return values
         metric, metrics = values.get("metric"), values.get("metrics")
         if metric is None and not metrics:
-            usual: dict[object, MetricName] = {"regression": "pearson", "generation": "squad_f1"}
+            usual: dict[object, MetricName] = {
+                "multi_label": "micro_f1",
+                "regression": "pearson",
+                "generation": "squad_f1",
+            }
             metric = usual.get(values.get("shape")) or expected_headline(values)
         if isinstance(metrics, list | tuple) and metrics and metric is None and metrics[0] in METRIC_NAMES:
             return {**values, "metric": metrics[0]}
@@ -176,9 +184,9 @@ class Description(Section):
         cls, labels: dict[str, tuple[Scalar, ...]], info: ValidationInfo
     ) -> dict[str, tuple[Scalar, ...]]:
         shape = info.data.get("shape")
-        if shape == "classification" and len(labels) < 2:
-            raise ValueError(f"classification needs at least 2, not {len(labels)}")
-        if shape not in ("classification", None) and labels:
+        if shape in ("classification", "multi_label") and len(labels) < 2:
+            raise ValueError(f"{shape} needs at least 2, not {len(labels)}")
+        if shape not in ("classification", "multi_label", None) and labels:
             raise ValueError(f"{shape} has none")
         return labels
 
@@ -194,6 +202,13 @@ class Description(Section):
             raise ValueError(f"shares: they must name exactly the labels {', '.join(self.labels)}")
         if self.shares and abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares: they must sum to 1, not {sum(self.shares.values()):g}")
+        if self.shares and self.shape != "classification":
+            raise ValueError(f"shares: they are for classification, not for {self.shape}")
+        if self.label_separator is not None and self.shape != "multi_label":
+            raise ValueError(f"label_separator: it is for multi_label, not for {self.shape}")
+        separator = self.label_separator or ""
+        if separator and (holding := [value for value in values if separator.strip() and separator.strip() in value]):
+            raise ValueError(f"labels: the value {holding[0]!r} holds the label_separator {separator!r}")
         if self.label_range and self.shape != "regression":
             raise ValueError(f"label_range: it is for regression, not for {self.shape}")
         if self.label_range and not self.label_range[0] < self.label_range[1]:
@@ -255,6 +270,10 @@ class Description(Section):
         values = self.model_dump(mode="json", exclude={"name"})
         if not self.columns.keep:  # said only where it is, so that what was fetched before stays what it is
             del values["columns"]["keep"]
+        if self.columns.labels is None:
+            del values["columns"]["labels"]
+        if self.label_separator is None:
+            del values["label_separator"]
         if self.test_rows is None:
             del values["test_rows"]
         if self.headline_by_rows:

@@ -12,7 +12,7 @@ from beft.datasets.headline import usual_headline
 from beft.datasets.normalisation import is_blank, text_key
 from beft.datasets.prepared import SPLITS, SUMMARY, Rows, save_split
 from beft.datasets.reading.raw_data import RawData, RawFile, read_raw
-from beft.datasets.splitting.division import Divisible, divide, strata_of
+from beft.datasets.splitting.division import Divisible, divide, numbers_of, strata_of
 from beft.datasets.splitting.splits import Splits, cost_of_copies
 from beft.datasets.targets import checked_targets
 from beft.files import write_json
@@ -28,11 +28,12 @@ class _Row(NamedTuple):
     """A row in the order that everything below is done in, whatever the order of the files was.
 
     Attributes:
-        label: The number of the label or of the right choice, or the value; 0 where the problem type has none.
+        label: The number of the label or of the right choice, the numbers of the labels in their order, or the value;
+            0 where the problem type has none.
     """
 
     key: str
-    label: int | float
+    label: Any
     text: str
     text_pair: str | None
     own_test: bool
@@ -143,8 +144,8 @@ def _without_differences(data: RawData, rows: Sequence[_Row]) -> Iterator[str]:
             where = f" with {description.source.where}" if description.source.where else ""
             hint = ": correct 'where', or bring such rows" if where else ""
             yield f"its {split} data has no rows{where}{hint}"
-        elif len(found) == 1 and description.shape in ("classification", "regression"):
-            label = repr(names[int(found[0])]) if names else f"{found[0]:g}"
+        elif len(found) == 1 and description.shape in ("classification", "multi_label", "regression"):
+            label = repr(_label_name(of_split[0], names)) if names else f"{found[0]:g}"
             other = ", or leave 'test' out of its source" if split == "test" else ""
             yield (
                 f"every row of its {split} data has the label {label}, so nothing can be learnt or measured: bring "
@@ -168,7 +169,7 @@ def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) ->
             ids=[ids[at] for at in places],
             texts=[rows[at].text for at in places],
             pairs=[pair for pair in pairs if pair is not None] or None,
-            labels=[] if description.shape == "generation" else [rows[at].label for at in places],
+            labels=[] if description.shape == "generation" else [_saved(rows[at].label) for at in places],
             choices=[list(rows[at].choices) for at in places] if columns.choices else None,
             answers=[list(rows[at].answers) for at in places] if columns.answers else None,
             groups=[rows[at].group for at in places] if columns.group else None,
@@ -198,7 +199,7 @@ def _summary(data: RawData, rows: Sequence[_Row], splits: Splits) -> dict[str, A
         "text_pairs": description.columns.text_pair is not None,
         "rows": {split: len(chosen) for split, chosen in by_split.items()},
         "balance": {
-            split: {name: sum(row.label == number for row in chosen) for number, name in enumerate(names)}
+            split: {name: sum(number in numbers_of(row.label) for row in chosen) for number, name in enumerate(names)}
             for split, chosen in by_split.items()
         },
         "characters": {
@@ -246,6 +247,10 @@ def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[
         unusual["metrics"] = list(description.metrics)
     if description.prompt is not None:
         unusual["prompt"] = description.prompt.completed(description.shape).model_dump(exclude_none=True)
+    if description.shape == "multi_label":
+        unusual["labels_a_row"] = {
+            split: _least_mean_most([len(row.label) for row in rows]) for split, rows in by_split.items()
+        }
     if description.shape == "regression":
         unusual["label_range"] = description.label_range
         unusual["values"] = {split: _least_mean_most([row.label for row in rows]) for split, rows in by_split.items()}
@@ -284,5 +289,12 @@ def _conflicts(rows: Iterable[_Row], names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _saved(label: Any) -> Any:
+    """A label as ``Rows`` has it."""
+    return list(label) if isinstance(label, tuple) else label
+
+
 def _label_name(row: _Row, names: Sequence[str]) -> str:
+    if isinstance(row.label, tuple):
+        return ", ".join(names[number] for number in row.label) or "no label"
     return names[int(row.label)] if names else row.choices[int(row.label)] if row.choices else f"{row.label:g}"

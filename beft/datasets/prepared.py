@@ -1,7 +1,7 @@
 """Prepared data on disk: a Parquet file for each split, and ``data.json``.
 
-Every split has the columns id, text and text_pair; beside them those of its problem type: label, choices,
-answers, group; and ``keep.NAME`` of each column that its description keeps.
+Every split has the columns id, text and text_pair; beside them those of its problem type: label or labels,
+choices, answers, group; and ``keep.NAME`` of each column that its description keeps.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ _TYPES: dict[str, tuple[pa.DataType, ...]] = {
     "text": (pa.string(),),
     "text_pair": (pa.string(),),
     "label": (pa.int32(), pa.float64()),
+    "labels": (pa.list_(pa.int32()),),
     "choices": (_TEXTS,),
     "answers": (_TEXTS,),
     "group": (pa.string(),),
@@ -41,7 +42,8 @@ class Rows:
     Attributes:
         ids: One a row, unique in the dataset, made of a hash of the text.
         pairs: The second text of each row; None for a dataset of single texts.
-        labels: Classification: the number of each row's label. Regression: its value. Multiple choice: the number of
+        labels: Classification: the number of each row's label. Multi-label: the numbers of the labels that a row has, a
+            list each, in their order. Regression: its value. Multiple choice: the number of
             the (first) right choice. Empty for generation.
         choices: Of multiple choice: the choices of each row.
         answers: Of generation, and of multiple choice with several right choices: the right answers of each row.
@@ -52,7 +54,7 @@ class Rows:
     ids: list[str]
     texts: list[str]
     pairs: list[str] | None
-    labels: list[int] | list[float]
+    labels: list[int] | list[float] | list[list[int]]
     choices: list[list[str]] | None = None
     answers: list[list[str]] | None = None
     groups: list[str] | None = None
@@ -77,7 +79,7 @@ def save_split(folder: Path, split: str, rows: Rows) -> None:
     pairs = rows.pairs if rows.pairs is not None else [None] * len(rows)
     columns: dict[str, Any] = {"id": rows.ids, "text": rows.texts, "text_pair": pairs}
     if rows.labels:
-        columns["label"] = rows.labels
+        columns["labels" if isinstance(rows.labels[0], list) else "label"] = rows.labels
     columns |= {
         name: values
         for name, values in (("choices", rows.choices), ("answers", rows.answers), ("group", rows.groups))
@@ -110,7 +112,7 @@ def load_split(folder: Path, split: str) -> Rows:
         columns["id"],
         columns["text"],
         None if single else columns["text_pair"],
-        columns.get("label", []),
+        columns.get("labels", columns.get("label", [])),
         columns.get("choices"),
         columns.get("answers"),
         columns.get("group"),

@@ -4,12 +4,15 @@ from typing import Literal, get_args
 
 from beft.settings import Section
 
-ShapeName = Literal["classification", "regression", "multiple_choice", "generation"]
+ShapeName = Literal["classification", "multi_label", "regression", "multiple_choice", "generation"]
 MetricName = Literal[
     "accuracy",
     "f1",
     "macro_f1",
     "matthews",
+    "micro_f1",
+    "multi_label_macro_f1",
+    "subset_accuracy",
     "pearson",
     "spearman",
     "multirc_f1",
@@ -25,12 +28,14 @@ METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
 
 _NEEDED = {
     "classification": ("label",),
+    "multi_label": ("labels",),
     "regression": ("label",),
     "multiple_choice": ("choices",),
     "generation": ("answers",),
 }
 _ALLOWED = {
     "classification": ("label",),
+    "multi_label": ("labels",),
     "regression": ("label",),
     "multiple_choice": ("choices", "label", "answers"),
     "generation": ("answers",),
@@ -44,6 +49,8 @@ class Columns(Section):
         text_pair: The second text, where the dataset has one.
         label: Classification: the label's value. Regression: a number. Multiple choice: the number of the right choice,
             counted from 0.
+        labels: Of multi-label classification: a column that holds a list of the labels' values, or a text in which
+            ``label_separator`` stands between them; an empty list or text is a row without labels.
         choices: Of multiple choice: a column that holds a list of texts, or a list of columns that hold one text each.
         answers: Of generation, and of multiple choice with several right choices: a column that holds a list of texts,
             each of them right.
@@ -59,6 +66,7 @@ class Columns(Section):
     answers: str | None = None
     group: str | None = None
     keep: tuple[str, ...] = ()
+    labels: str | None = None
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -82,7 +90,7 @@ class Columns(Section):
 
     def misfit(self, shape: ShapeName) -> str | None:
         """What is wrong with these columns for a problem type; None where nothing is."""
-        given = [role for role in ("label", "choices", "answers") if getattr(self, role) is not None]
+        given = [role for role in ("label", "labels", "choices", "answers") if getattr(self, role) is not None]
         missing = [role for role in _NEEDED[shape] if role not in given]
         if missing:
             return f"{shape} needs the column {missing[0]!r}"
@@ -102,6 +110,8 @@ class Columns(Section):
 
 def fitting_metrics(shape: ShapeName, columns: Columns, labels: int) -> tuple[MetricName, ...]:
     """The metrics that can measure a dataset, the usual headline first."""
+    if shape == "multi_label":
+        return ("micro_f1", "multi_label_macro_f1", "subset_accuracy")
     if shape == "regression":
         return ("pearson", "spearman")
     if shape == "generation":

@@ -16,10 +16,11 @@ class Target(NamedTuple):
     """What a row is to be answered with.
 
     Attributes:
-        label: The number of the label or of the (first) right choice, or the value; 0 where the problem type has none.
+        label: The number of the label or of the (first) right choice, the numbers of the labels in their order, or the
+            value; 0 where the problem type has none.
     """
 
-    label: int | float
+    label: int | float | tuple[int, ...]
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     group: str = ""
@@ -32,9 +33,11 @@ def checked_targets(file: RawFile, description: Description, problems: list[str]
     choices = _choices(file, description, problems) if columns.choices else [()] * rows
     answers = _lists(file, columns.answers, problems) if columns.answers else [()] * rows
     groups = _groups(file, columns.group, problems) if columns.group else [""] * rows
-    labels: Sequence[int | float | None]
+    labels: Sequence[int | float | tuple[int, ...] | None]
     if description.shape == "classification":
         labels = _labels(file, description, problems)
+    elif description.shape == "multi_label":
+        labels = _label_sets(file, description, problems)
     elif description.shape == "regression":
         labels = _values(file, description, problems)
     elif description.shape == "multiple_choice":
@@ -58,6 +61,58 @@ def _labels(file: RawFile, description: Description, problems: list[str]) -> lis
         if label is None:
             outside["nothing" if value is None else repr(value)].append(number)
         labels.append(label)
+    _say_undeclared(file, description, column, outside, problems)
+    return labels
+
+
+def _label_sets(file: RawFile, description: Description, problems: list[str]) -> list[tuple[int, ...] | None]:
+    """The numbers of each row's labels, in their order; None where one of its values is none of the declared ones."""
+    numbers = description.label_numbers
+    column = str(description.columns.labels)
+    outside: dict[str, list[int]] = defaultdict(list)
+    foreign: list[int] = []
+    sets: list[tuple[int, ...] | None] = []
+    for number, value in zip(file.numbers, file.columns[column], strict=True):
+        values = labels_in(value, description.label_separator)
+        if values is None:
+            foreign.append(number)
+            sets.append(None)
+            continue
+        found = {one: None if one is None else numbers.get(canonical(one)) for one in values}
+        for one, label in found.items():
+            if label is None:
+                outside["nothing" if one is None else repr(one)].append(number)
+        known = [label for label in found.values() if label is not None]
+        sets.append(tuple(sorted(set(known))) if len(known) == len(found) else None)
+    if foreign:
+        kind = "list" if description.label_separator is None else "text"
+        hint = ""
+        if description.label_separator is None and any(isinstance(one, str) for one in file.columns[column]):
+            hint = "; where labels are in one text, say the 'label_separator' that stands between them"
+        elif None in file.columns[column]:
+            hint = "; a row without labels has an empty list"
+        problems.append(f"{file.name}, column {column!r}: no {kind} of labels in {file.listed(foreign)}{hint}")
+    _say_undeclared(file, description, column, outside, problems)
+    return sets
+
+
+def labels_in(value: Any, separator: str | None) -> list[Any] | None:
+    """The values of the labels that a row has; None where they are no list of plain values, or no text.
+
+    Args:
+        separator: What stands between the labels of a text; blanks around a label are dropped. None: they are a list.
+    """
+    if separator is not None:
+        return [part.strip() for part in value.split(separator) if part.strip()] if isinstance(value, str) else None
+    if not isinstance(value, list | tuple) or any(isinstance(one, list | tuple | dict) for one in value):
+        return None
+    return list(value)
+
+
+def _say_undeclared(
+    file: RawFile, description: Description, column: str, outside: dict[str, list[int]], problems: list[str]
+) -> None:
+    """Say which values of the column are none of the declared labels, and where they stand."""
     declared = ", ".join(f"{value} ({name})" for name, group in description.labels.items() for value in group)
     for text, where in list(outside.items())[:_SHOWN]:
         problems.append(
@@ -66,7 +121,6 @@ def _labels(file: RawFile, description: Description, problems: list[str]) -> lis
         )
     if len(outside) > _SHOWN:
         problems.append(f"{file.name}: {len(outside) - _SHOWN:,} more values that are none of the labels")
-    return labels
 
 
 def _values(file: RawFile, description: Description, problems: list[str]) -> list[float | None]:

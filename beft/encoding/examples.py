@@ -15,7 +15,7 @@ from beft.metrics.truth import Truth
 from beft.sites.batch_axis import Batch
 
 Predictions = NDArray[np.float64] | list[str]
-"""Probabilities [examples, labels or choices], values [examples], or texts: as the metrics take them."""
+"""Probabilities or scores [examples, labels or choices], values [examples], or texts: as the metrics take them."""
 
 
 class AnyRows(Protocol):
@@ -31,7 +31,7 @@ class AnyRows(Protocol):
 
     @property
     def labels(self) -> Sequence[Any]:
-        """The label, value or number of the right choice of each row; empty where there is none."""
+        """The label, numbers of labels, value or number of the right choice of each row; empty where there is none."""
 
     @property
     def choices(self) -> Sequence[Sequence[str]] | None:
@@ -52,7 +52,8 @@ class LabelledRows:
 
     Attributes:
         encoded: The sequences, those of an example one after the other.
-        labels: The target of each example: int64 numbers of labels or of the right sequence, or fp64 values.
+        labels: The target of each example: int64 numbers of labels or of the right sequence, or fp64 values; or where
+            an example can have several labels, int64 [examples, labels] of 1 and 0.
         sizes: How many sequences each example has, int64; None: one each.
         source: The rows that the examples were made of; None for examples made without text.
         prompts: For each example what an answer is generated from; None where none is.
@@ -96,6 +97,8 @@ class LabelledRows:
     @property
     def truth(self) -> Truth:
         """What predictions are compared with: of the rows that the examples were made of, or the labels alone."""
+        if self.labels.ndim == 2:
+            return Truth(label_sets=self.labels, groups=None if self.source is None else self.source.groups)
         if self.source is None:
             return Truth(values=self.labels) if self.labels.dtype == np.float64 else Truth(labels=self.labels)
         labelled = len(self.source.labels) > 0

@@ -39,11 +39,12 @@ class Units:
     """What is drawn of a split, with the truth and every run's predictions.
 
     Attributes:
-        truth: True label indices or values [rows], or the accepted answers of each row.
-        predicted: Predicted label indices, values or texts of every run (a method, or one seed of it) [runs][rows].
+        truth: True label indices or values [rows], label sets [rows, labels], or the accepted answers of each row.
+        predicted: Predicted label indices, label sets, values or texts of every run (a method, or one seed of it)
+            [runs][rows].
         counts: How often each unit occurs in the split [units].
         unit: The unit of each row [rows]; None: every row is one.
-        labels: How many labels there are; 0 where predictions are no labels.
+        labels: How many labels there are; 0 where predictions are neither labels nor label sets.
     """
 
     truth: Any

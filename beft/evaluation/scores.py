@@ -23,6 +23,7 @@ from beft.evaluation.bootstrap import (
 )
 from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore, SplitEvaluation
 from beft.metrics.kinds import MetricKind
+from beft.metrics.label_sets import SET_FROM
 from beft.metrics.registry import combined, known_metric
 from beft.metrics.texts import checked_texts
 from beft.metrics.truth import Truth
@@ -39,8 +40,9 @@ class Method:
     """What one method predicted.
 
     Attributes:
-        predictions: Split -> what it predicted: the probability of every label [rows, labels], a value [rows] or a text
-            [rows]; for several seeds one more axis before, [runs, rows, labels] or [runs, rows].
+        predictions: Split -> what it predicted: the probability of every label [rows, labels] (of label sets a score
+            for every label, given from 0.5 on), a value [rows] or a text [rows]; for several seeds one more axis
+            before, [runs, rows, labels] or [runs, rows].
         cost: What it cost, if that is known.
     """
 
@@ -70,7 +72,7 @@ def evaluate_methods(
         truth: Split -> true label indices [rows], or a ``Truth``.
         target: The method whose gains are computed.
         baselines: The methods that it is compared with.
-        metrics: Names of metrics; the first is the headline. All take the same: labels, values or texts.
+        metrics: Names of metrics; the first is the headline. All take the same: labels, label sets, values or texts.
         settings: Confidence and number of resamples; None: the defaults.
         seed: Of the resampling.
 
@@ -217,10 +219,10 @@ def _units(truth: Truth, kinds: Sequence[MetricKind], runs: list[Any], labels: i
     """
     true, *_ = (kind.of_truth(truth) for kind in kinds)
     unit = truth.group_of_row()
-    if labels:
+    if labels and true.ndim == 1:
         alike = group_rows(true, np.stack(runs), labels)
         return alike if unit is None else single_units(true, runs, unit, labels)
-    return single_units(true, runs, unit)
+    return single_units(true, runs, unit, labels)
 
 
 def _predicted(
@@ -228,7 +230,8 @@ def _predicted(
 ) -> tuple[dict[str, list[Any]], int]:
     """What every method predicted on the split, run by run, as the metrics compare it; and the number of labels.
 
-    A run is label indices [rows], values [rows] or a list of texts; the number of labels is 0 for the latter two.
+    A run is label indices [rows], label sets [rows, labels], values [rows] or a list of texts; the number of labels is
+    0 for the latter two.
     """
     predicted: dict[str, list[Any]] = {}
     widths: dict[str, int] = {}
@@ -242,6 +245,11 @@ def _predicted(
             predicted[name], widths[name] = _text_runs(given, rows, where), 0
         elif kinds[0].takes == "values":
             predicted[name], widths[name] = list(_runs(given, rows, where, "values", axes=2)), 0
+        elif kinds[0].takes == "label_sets":
+            scores = _runs(given, rows, where, "scores", axes=3)
+            if scores.min() < 0 or scores.max() > 1:
+                raise InputError(f"{where}: the score of each label must lie in 0 to 1")
+            predicted[name], widths[name] = list((scores >= SET_FROM).astype(np.int64)), scores.shape[2]
         else:
             probabilities = _runs(given, rows, where, "probabilities", axes=3)
             if probabilities.min() < 0 or np.abs(probabilities.sum(-1) - 1).max() > 1e-3:

@@ -10,12 +10,14 @@ from beft.heads.conditional_logit import conditional_logit_head, fit_conditional
 from beft.heads.feature_rows import Features
 from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head
 from beft.heads.ridge_regression import fit_ridge_regression, ridge_regression_head
 from beft.names import known_name
 from beft.problems.problem_type import ProblemType
 
 LINEAR_BASELINES: Mapping[str, str] = {
     "classification": "logistic_regression",
+    "multi_label": "logistic_regression",
     "regression": "ridge_regression",
     "multiple_choice": "conditional_logit",
 }
@@ -46,6 +48,8 @@ def fit_linear_baseline(
         return fit_logistic_regression(
             features["train"], train.labels, features["dev"], dev.labels, classes=labels, metric=metric
         )
+    if kind == "multi_label":
+        return fit_one_vs_rest(features["train"], train, features["dev"], dev, metric=metric)
     fit = fit_ridge_regression if kind == "regression" else fit_conditional_logit
     return fit(features["train"], train, features["dev"], dev, metric=metric)
 
@@ -67,6 +71,8 @@ def linear_head(
     dev_features, dev_rows = dev if dev is not None else (None, None)
     if problem_type.name == "regression":
         return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows)
+    if problem_type.name == "multi_label":
+        return one_vs_rest_head(*train, dev_features=dev_features, dev_rows=dev_rows)
     if problem_type.name == "multiple_choice":
         return conditional_logit_head(*train, dev_features=dev_features, dev_rows=dev_rows)
     if problem_type.name != "classification":

@@ -11,6 +11,7 @@ from torch import Tensor
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.errors import InputError
 from beft.inference.predictions import score_rows
+from beft.metrics.label_sets import scores_at_best
 from beft.metrics.registry import score_predictions
 from beft.metrics.truth import Truth
 from beft.problems.problem_type import ProblemType
@@ -26,7 +27,7 @@ class FeatureRows:
     Attributes:
         problem_type: What outputs of a linear layer on the features mean.
         features: fp64, [sequences, hidden].
-        labels: [examples], int64 or fp64.
+        labels: [examples], int64 or fp64; of label sets [examples, labels], int64 of 1 and 0.
         sizes: How many sequences each example has.
         rows: The examples, where they are more than labels.
     """
@@ -60,7 +61,7 @@ class FeatureRows:
         kind = np.float64 if np.issubdtype(given.dtype, np.floating) else np.int64
         labels = given.astype(kind)
         sizes = torch.ones(len(labels), dtype=torch.int64) if rows is None else rows.sizes_of(np.arange(len(rows)))
-        if labels.ndim != 1 or not len(labels) or int(sizes.sum()) != len(values):
+        if labels.ndim not in (1, 2) or not len(labels) or int(sizes.sum()) != len(values):
             raise InputError(f"{what}: labels of shape {labels.shape} for features of shape {values.shape}")
         return cls(problem_type, values, labels, sizes, rows)
 
@@ -69,8 +70,11 @@ class FeatureRows:
         return self.problem_type.predictions(torch.from_numpy(np.ascontiguousarray(outputs)), self.sizes)
 
     def score(self, metric: str, outputs: Floats) -> float:
-        """The metric of the predictions."""
+        """The metric of the predictions; of label sets, at the thresholds that are best on these rows."""
         predicted = self.predictions(outputs)
+        if self.labels.ndim == 2:
+            assert not isinstance(predicted, list)
+            return score_predictions(metric, scores_at_best(predicted, self.labels), Truth(label_sets=self.labels))
         if self.rows is not None:
             return score_rows(metric, predicted, self.rows)
         values = self.labels.dtype == np.float64
@@ -92,7 +96,8 @@ class FeatureRows:
         """The gradient of the examples' mean loss in outputs [candidates, their sequences, outputs], of each alone."""
         leaf = outputs.detach().requires_grad_(True)
         many = len(outputs)
-        targets = torch.from_numpy(self.labels)[examples].repeat(many)
+        targets = torch.from_numpy(self.labels)[examples]
+        targets = targets.repeat(many, *[1] * (targets.dim() - 1))
         with torch.enable_grad():
             losses = self.problem_type.losses(leaf.flatten(0, 1), targets, self.sizes[examples].repeat(many))
             (found,) = torch.autograd.grad(losses.sum() / len(examples), leaf)

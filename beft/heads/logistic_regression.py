@@ -146,7 +146,7 @@ def _path(
     mean, deviation = standardisation(features, scaling)
     standardised = (features - mean) / deviation
     for cost in costs:
-        rows, intercepts, iterations = _converged(standardised, labels, cost)
+        rows, intercepts, iterations = converged_fit(standardised, labels, cost)
         weight = np.zeros((classes, features.shape[1]))
         bias = np.full(classes, -np.log(len(labels) + 1.0))
         weight[present] = rows / deviation
@@ -154,7 +154,7 @@ def _path(
         yield cost, weight, bias, iterations
 
 
-def _converged(features: Floats, labels: Integers, cost: float) -> tuple[Floats, Floats, int]:
+def converged_fit(features: Floats, labels: Integers, cost: float) -> tuple[Floats, Floats, int]:
     """Weight [present labels, hidden], bias [present labels] and iterations of a logistic regression that converged.
 
     Two labels get two rows, one the negative of the other, whose difference is scikit-learn's single row. One BLAS

@@ -1,6 +1,7 @@
 """What a frozen classifier gives for many examples: the outputs of their sequences, and what is predicted from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from beft.inference.generation import Choose, generate_answers
 from beft.inference.runs import Metric
 from beft.metrics.registry import known_metric, score_predictions
 from beft.models.classifier import Classifier
+from beft.problems.problem_type import ProblemType
 from beft.process_state import with_own_threads
 
 
@@ -76,6 +78,30 @@ def predict_rows(classifier: Classifier, rows: LabelledRows, *, batch_tokens: in
     if not classifier.problem_type.generates:
         outputs = sequence_outputs(classifier, rows.encoded, batch_tokens=batch_tokens)
     return _predictions(classifier, rows, outputs, batch_tokens, (0,), None)[0]
+
+
+def problem_type_on_dev(
+    classifier: Classifier, dev: LabelledRows | None, *, batch_tokens: int | None = None
+) -> ProblemType:
+    """The classifier's problem type with the thresholds that are best on dev, for what is attached to it now.
+
+    It stays as it is where it has no thresholds, or there is no dev split.
+    """
+    problem_type = classifier.problem_type
+    if dev is None or not problem_type.has_thresholds:
+        return problem_type
+    [outputs] = sequence_outputs(classifier, dev.encoded, batch_tokens=batch_tokens)
+    return problem_type.with_thresholds_on(outputs, dev.labels) if outputs.isfinite().all() else problem_type
+
+
+@contextmanager
+def predicting_as(classifier: Classifier, problem_type: ProblemType) -> Iterator[Classifier]:
+    """Within the context, the outputs of the classifier mean what a problem type says, its thresholds among it."""
+    before, classifier.problem_type = classifier.problem_type, problem_type
+    try:
+        yield classifier
+    finally:
+        classifier.problem_type = before
 
 
 def _predictions(

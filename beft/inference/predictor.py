@@ -22,11 +22,14 @@ from beft.inference.generation import generate_answers
 from beft.inference.predictions import predict_rows
 from beft.inference.questions import Questions, check_questions
 from beft.limits import usable_cores
+from beft.metrics.label_sets import SET_FROM, probabilities_from
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.device import Compute, resolve_compute
 from beft.models.tokenizer_loading import check_token_ids
 from beft.names import known_name
 from beft.problems.language_model import LanguageModeling
+from beft.problems.multi_label import MultiLabel
+from beft.problems.problem_type import ProblemType
 from beft.settings import BaseSettings
 
 
@@ -36,15 +39,18 @@ class Answer:
 
     Attributes:
         labels: Names of the classes; none where there are none.
-        predicted: Probabilities [rows, labels or choices], values [rows], or texts.
+        predicted: Probabilities [rows, labels or choices], values [rows], or texts; of an adapter that gives a row
+            several labels, the score of each, which is given from 0.5 on.
         truncated: How many texts were longer than the adapter's maximal length, and so were cut.
         choices: The choices of each row, where rows have choices.
+        thresholds: Where a row can have several labels, the probability from which each is given; else None.
     """
 
     labels: tuple[str, ...]
     predicted: Predictions
     truncated: int
     choices: Sequence[Sequence[str]] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def probabilities(self) -> Tensor:
@@ -55,18 +61,32 @@ class Answer:
         """
         if isinstance(self.predicted, list) or self.predicted.ndim != 2:
             raise InputError("this adapter predicts values or texts, which have no probabilities; read rows()")
-        return torch.from_numpy(self.predicted).float()
+        return torch.from_numpy(self._probabilities(self.predicted)).float()
+
+    def _probabilities(self, predicted: np.ndarray) -> np.ndarray:
+        return predicted if self.thresholds is None else probabilities_from(predicted, np.array(self.thresholds))
 
     def rows(self) -> list[dict[str, Any]]:
         """One record a text.
 
-        Classification: ``label``, and ``probabilities`` by label. Choices: ``choice``, its ``index``, and the
-        ``probabilities`` of all. Regression: ``value``. Generation: ``answer``.
+        Classification: ``label``, and ``probabilities`` by label. Multi-label classification: ``labels`` (a list of
+        those whose probability reaches their threshold), and ``probabilities`` by label. Choices: ``choice``, its
+        ``index``, and the ``probabilities`` of all. Regression: ``value``. Generation: ``answer``.
         """
         if isinstance(self.predicted, list):
             return [{"answer": text} for text in self.predicted]
         if self.predicted.ndim == 1:
             return [{"value": value} for value in self.predicted.tolist()]
+        if self.thresholds is not None:
+            return [
+                {
+                    "labels": [label for label, score in zip(self.labels, scores, strict=True) if score >= SET_FROM],
+                    "probabilities": dict(zip(self.labels, row, strict=True)),
+                }
+                for scores, row in zip(
+                    self.predicted.tolist(), self._probabilities(self.predicted).tolist(), strict=True
+                )
+            ]
         best = self.predicted.argmax(1).tolist() if len(self.predicted) else []
         if self.choices is None:
             return [
@@ -192,7 +212,8 @@ class Predictor:
         question = check_questions(self.adapter, texts, pairs, choices)
         if not len(texts):
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
-            return Answer(self.labels, [] if self.adapter.problem_type.generates else empty, 0)
+            nothing: Predictions = [] if self.adapter.problem_type.generates else empty
+            return Answer(self.labels, nothing, 0, thresholds=thresholds_of(self.adapter.problem_type))
         # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
         # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
         with self._lock:
@@ -212,7 +233,12 @@ class Predictor:
         predicted = predict_rows(self.classifier, rows, batch_tokens=batch_tokens)
         assert not isinstance(predicted, list)  # nothing is generated here
         _check_none_lost([not np.isfinite(of_row).all() for of_row in predicted], self.compute, first_row)
-        return Answer(self.labels, predicted, rows.encoded.truncated, choices)
+        return Answer(self.labels, predicted, rows.encoded.truncated, choices, thresholds_of(problem_type))
+
+
+def thresholds_of(problem_type: ProblemType) -> tuple[float, ...] | None:
+    """The probability from which each label is given, where a row can have several; else None."""
+    return problem_type.thresholds if isinstance(problem_type, MultiLabel) else None
 
 
 def named_compute(device: str, precision: str) -> Compute:

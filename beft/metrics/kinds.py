@@ -1,4 +1,4 @@
-"""The kinds of metrics: of labels, of groups of labels, of values, of texts.
+"""The kinds of metrics: of labels, of groups of labels, of label sets, of values, of texts.
 
 Each names what it takes of a truth and of predictions, and computes in two ways: ``value`` is the metric of one run, by
 scikit-learn and SciPy; ``weighed`` is the same metric under many weightings of the rows (or groups of rows) at once.
@@ -13,11 +13,12 @@ import numpy as np
 
 from beft.errors import InputError
 from beft.metrics.counts import LabelCounts, label_parts
+from beft.metrics.label_sets import SetCounts, set_parts
 from beft.metrics.texts import RowScore
 from beft.metrics.truth import Truth
 from beft.metrics.weighed import Floats, Integers, Sums, Weighed, added_by_unit, mean_of
 
-Taken = Literal["labels", "values", "texts"]
+Taken = Literal["labels", "label_sets", "values", "texts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,9 @@ class MetricKind(ABC):
         title: How people read it.
         lowest: The worst value that it can take; the best is 1.
         labels: How many labels it asks for; `None`: any number.
-        takes: What it compares: ``labels`` (predictions are probabilities [rows, labels]), ``values`` (numbers [rows])
-            or ``texts`` (one text a row).
+        takes: What it compares: ``labels`` (predictions are probabilities [rows, labels], the greatest counts),
+            ``label_sets`` (scores [rows, labels], every label from 0.5 on is given), ``values`` (numbers [rows]) or
+            ``texts`` (one text a row).
         grouped: Whether it is not defined without groups of rows.
     """
 
@@ -46,8 +48,8 @@ class MetricKind(ABC):
         """The metric of one run.
 
         Args:
-            truth: True label indices or values [rows], or the accepted answers of each row.
-            predicted: Predicted label indices or values [rows], or texts.
+            truth: True label indices or values [rows], label sets [rows, labels], or the accepted answers of each row.
+            predicted: Predicted label indices or values [rows], label sets [rows, labels], or texts.
             groups: What each row belongs to [rows]; only a grouped metric needs it.
         """
 
@@ -81,13 +83,14 @@ class MetricKind(ABC):
         needed = "answers" if self.takes == "texts" else self.takes
         found = getattr(truth, needed)
         if found is None:
-            known = " and ".join(name for name in ("labels", "values", "answers") if getattr(truth, name) is not None)
-            raise InputError(f"{self.name} compares with true {needed}; these rows have {known}")
+            kinds = ("labels", "label_sets", "values", "answers")
+            known = " and ".join(name for name in kinds if getattr(truth, name) is not None).replace("_", " ")
+            raise InputError(f"{self.name} compares with true {needed.replace('_', ' ')}; these rows have {known}")
         if self.grouped and truth.groups is None:
             raise InputError(f"{self.name} needs to know which rows belong together: give the truth its groups")
         if self.takes == "texts":
             return found
-        return np.asarray(found, dtype=np.int64 if self.takes == "labels" else np.float64)
+        return np.asarray(found, dtype=np.float64 if self.takes == "values" else np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,38 @@ class GroupExactMatchKind(MetricKind):
         """The metric of one run; the units are the groups."""
         wrong = np.bincount(np.arange(len(truth)) if unit is None else unit, weights=truth != predicted)
         return mean_of((wrong == 0).astype(np.float64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSetKind(MetricKind):
+    """A metric of label sets, 1 or 0 for each row and label; see ``label_sets``.
+
+    Attributes:
+        from_counts: The metric from weighted counts.
+        scikit_learn: The function of ``sklearn.metrics`` that computes it for one run.
+        options: The options of this function.
+    """
+
+    from_counts: Callable[[SetCounts], Floats]
+    scikit_learn: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes = "label_sets"
+
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run, by the function of ``sklearn.metrics``; 0 where no label is true or given."""
+        import sklearn.metrics
+
+        truth, predicted = np.asarray(truth), np.asarray(predicted)
+        if self.options and not truth.any() and not predicted.any():
+            return 0.0
+        return float(getattr(sklearn.metrics, self.scikit_learn)(truth, predicted, **self.options))
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
+        """The metric of one run, from weighted counts."""
+        return Sums(added_by_unit(set_parts(truth, predicted), unit), self._of_sums)
+
+    def _of_sums(self, sums: Floats) -> Floats:
+        return self.from_counts(SetCounts.of_sums(sums))
 
 
 @dataclass(frozen=True, kw_only=True)

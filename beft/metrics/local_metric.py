@@ -25,11 +25,13 @@ Returns:
 """
 _INPUTS: dict[Taken, tuple[str, str]] = {
     "labels": ("Predicted label indices", "True label indices"),
+    "label_sets": ("Predicted label sets, 0 or 1 for each label", "True label sets"),
     "values": ("Predicted numbers", "True numbers"),
     "texts": ("Predicted texts", "Lists of accepted answers"),
 }
-_TYPES: dict[Taken, datasets.Value] = {
+_TYPES: dict[Taken, Any] = {
     "labels": datasets.Value("int64"),
+    "label_sets": datasets.Sequence(datasets.Value("int64")),
     "values": datasets.Value("float64"),
     "texts": datasets.Value("string"),
 }
@@ -101,6 +103,10 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
         array = np.asarray(values)
         if self.kind.takes == "labels":
             return _label_indices(array)
+        if self.kind.takes == "label_sets":
+            if array.ndim != 2 or not np.isin(array, (0, 1)).all():
+                raise InputError(f"{self.name} compares label sets: 0 or 1 for each label of each row")
+            return [[int(value) for value in row] for row in array]
         if array.ndim != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             raise InputError(f"{self.name} compares finite numbers, one a row")
         return [float(value) for value in array]

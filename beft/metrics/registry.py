@@ -1,8 +1,8 @@
 """The metrics: one record each, with its vectorised form and its form as an ``evaluate`` metric.
 
-A metric compares predictions with a ``Truth``: probabilities with true labels, numbers with true values, or texts with
-accepted answers (``known_metric(name).takes`` says which). It has two forms that must agree (a test compares them on
-resamples):
+A metric compares predictions with a ``Truth``: probabilities with true labels or label sets, numbers with true
+values, or texts with accepted answers (``known_metric(name).takes`` says which). It has two forms that must agree (a
+test compares them on resamples):
 
 - ``metric(name)`` gives an ``evaluate.Metric`` that computes with scikit-learn and SciPy, without a hub and without
   cache files;
@@ -21,7 +21,8 @@ import numpy as np
 from beft.errors import InputError
 from beft.metrics.counts import accuracy, f1, macro_f1, matthews
 from beft.metrics.drop import drop_exact_match, drop_f1
-from beft.metrics.kinds import GroupExactMatchKind, LabelKind, MetricKind, TextKind, ValueKind
+from beft.metrics.kinds import GroupExactMatchKind, LabelKind, LabelSetKind, MetricKind, TextKind, ValueKind
+from beft.metrics.label_sets import SET_FROM, macro_f1_of_sets, micro_f1, subset_accuracy
 from beft.metrics.texts import checked_texts, squad_exact_match, squad_f1
 from beft.metrics.truth import Truth
 from beft.metrics.values import Pearson, Spearman
@@ -71,6 +72,26 @@ METRICS: dict[str, MetricKind] = {
             options=_F1,
         ),
         GroupExactMatchKind(name="multirc_exact_match", title="Questions answered wholly right", labels=2),
+        LabelSetKind(
+            name="micro_f1",
+            title="Micro F1 of label sets",
+            from_counts=micro_f1,
+            scikit_learn="f1_score",
+            options={"average": "micro", **_F1},
+        ),
+        LabelSetKind(
+            name="multi_label_macro_f1",
+            title="Macro F1 of label sets",
+            from_counts=macro_f1_of_sets,
+            scikit_learn="f1_score",
+            options={"average": "macro", "zero_division": np.nan},  # the mean over labels that are true or given
+        ),
+        LabelSetKind(
+            name="subset_accuracy",
+            title="Rows whose label set is wholly right",
+            from_counts=subset_accuracy,
+            scikit_learn="accuracy_score",
+        ),
         ValueKind(name="pearson", title="Pearson correlation", correlation=Pearson, lowest=-1.0, scipy="pearsonr"),
         ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0, scipy="spearmanr"),
         TextKind(name="squad_exact_match", title="Exact match", row_score=squad_exact_match),
@@ -127,7 +148,8 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
 
     Args:
         predictions: Probabilities [rows, labels] for a metric of labels, of which the greatest counts (the first of
-            equals); numbers [rows] for one of values; texts for one of texts. Where one is NaN or infinite, as a
+            equals); scores [rows, labels] for one of label sets, where every label from 0.5 on is given; numbers
+            [rows] for one of values; texts for one of texts. Where one is NaN or infinite, as a
             training that diverged may give, they score the worst that the metric can be.
 
     Raises:
@@ -135,6 +157,7 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
             labels that the metric is not defined for.
     """
     kind = known_metric(name)
+    of_labels = kind.takes in ("labels", "label_sets")
     true, labels, predicted = kind.of_truth(truth), 0, predictions
     if kind.takes == "texts":
         predicted = checked_texts(predictions)
@@ -142,8 +165,10 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
     else:
         predicted = np.asarray(predictions, dtype=np.float64)
         shape = predicted.shape
-    if shape[:1] != (truth.rows,) or len(shape) != (2 if kind.takes == "labels" else 1) or 0 in shape:
+    if shape[:1] != (truth.rows,) or len(shape) != (2 if of_labels else 1) or 0 in shape:
         raise InputError(f"{name}: predictions of shape {list(shape)} for {truth.rows} rows")
+    if kind.takes == "label_sets" and true.shape != shape:
+        raise InputError(f"{name}: predictions of {shape[1]} labels for true sets of {true.shape[1]}")
     if kind.takes == "labels":
         labels = shape[1]
         kind.check_labels(labels)
@@ -153,6 +178,8 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
         return kind.lowest
     if kind.takes == "labels":
         predicted = np.asarray(predicted).argmax(-1)
+    if kind.takes == "label_sets":
+        predicted = (np.asarray(predicted) >= SET_FROM).astype(np.int64)
     unit = truth.group_of_row()
     units = truth.rows if unit is None else int(unit.max()) + 1
     return float(kind.weighed(true, predicted, unit, labels)(np.ones(units)))

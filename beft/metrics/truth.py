@@ -14,34 +14,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is true of rows; at least one of labels, values and answers.
+    """What is true of rows; at least one of labels, label sets, values and answers.
 
     Attributes:
         labels: True label indices [rows].
         values: True numbers [rows], of a regression.
+        label_sets: Whether each row has each label, 1 or 0 [rows, labels], where a row can have several or none.
         answers: The accepted answers of each row [rows][1 or more]; an answer of several spans has one on each line.
         groups: The name of what each row belongs to [rows], for example MultiRC's question; such rows are resampled
             together.
 
     Raises:
-        InputError: Nothing, different numbers of rows, values that are not finite, or a row without an answer.
+        InputError: Nothing, different numbers of rows, values that are not finite, label sets that are not of 0 and 1,
+            or a row without an answer.
     """
 
     labels: "ArrayLike | None" = None
     values: "ArrayLike | None" = None
     answers: Sequence[Sequence[str]] | None = None
     groups: Sequence[str] | None = None
+    label_sets: "ArrayLike | None" = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given.keys() - {"groups"}:
-            raise InputError("a truth needs labels, values or answers")
+            raise InputError("a truth needs labels, label sets, values or answers")
         rows = {name: len(value) for name, value in given.items()}
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{count} {name}" for name, count in rows.items())
             raise InputError(f"a truth must have the same number of rows in all its parts, not {counts}")
         if self.values is not None and not np.isfinite(np.asarray(self.values, dtype=np.float64)).all():
             raise InputError("some true values are not finite")
+        if self.label_sets is not None:
+            sets = np.asarray(self.label_sets)
+            if sets.ndim != 2 or not np.isin(sets, (0, 1)).all():
+                raise InputError(f"label sets must be 0 or 1 for each row and label, not of shape {list(sets.shape)}")
         for row, answers in enumerate(self.answers or ()):
             if isinstance(answers, str) or not len(answers) or not all(isinstance(one, str) for one in answers):
                 raise InputError(f"the answers of row {row} must be a list of one or more texts, not {answers!r}")

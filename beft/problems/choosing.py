@@ -8,6 +8,7 @@ from beft.names import known_name
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import NEW_TOKENS, LanguageModeling
+from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
@@ -18,7 +19,7 @@ _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
-_OF_DATA = (*_UNDER_A_HEAD, "generation")
+_OF_DATA = (*_UNDER_A_HEAD, "multi_label", "generation")
 
 
 def choose_problem_type(
@@ -34,7 +35,8 @@ def choose_problem_type(
     """The shape of a task.
 
     Args:
-        data: The dataset's shape: ``classification``, ``regression``, ``multiple_choice`` or ``generation``.
+        data: The dataset's shape: ``classification``, ``multi_label``, ``regression``, ``multiple_choice`` or
+            ``generation``.
         prompt: The dataset's prompt, as ``data.json`` holds it.
         labels: Names of the dataset's labels.
         decoder: Whether the base is a causal language model.
@@ -47,8 +49,11 @@ def choose_problem_type(
         InputError: The dataset, the base and the settings do not fit each other.
     """
     known_name(data, _OF_DATA, "shape of a dataset")
-    prompted = kind == "language_model" or (kind == "auto" and decoder and prompt is not None and data != "regression")
+    rankable = data not in ("regression", "multi_label")
+    prompted = kind == "language_model" or (kind == "auto" and decoder and prompt is not None and rankable)
     if not prompted:
+        if data == "multi_label":
+            return MultiLabel(len(labels))
         if data not in _UNDER_A_HEAD:
             raise InputError(
                 "a dataset whose answers are generated needs a language model and a prompt: name a decoder as base, "
@@ -59,6 +64,10 @@ def choose_problem_type(
         raise InputError("head.kind is language_model, but the base is no decoder; use auto or classifier")
     if data == "regression":
         raise InputError("a number cannot be ranked among candidates: use head.kind: classifier for a regression")
+    if data == "multi_label":
+        raise InputError(
+            "a set of labels cannot be ranked among candidates: use head.kind: classifier for multi-label data"
+        )
     if prompt is None:
         raise InputError("head.kind is language_model, but the dataset has no prompt; add one to its description")
     read = Prompt.from_json(prompt)

@@ -21,10 +21,12 @@ class ProblemType(ABC):
     Attributes:
         name: How settings and adapters call it.
         has_head: Whether the outputs are those of a head; else they are log-likelihoods of a language model.
+        has_thresholds: Whether dev rows choose thresholds for its predictions.
     """
 
     name: ClassVar[str]
     has_head: ClassVar[bool] = True
+    has_thresholds: ClassVar[bool] = False
 
     @property
     def new_tokens(self) -> int:
@@ -85,6 +87,15 @@ class ProblemType(ABC):
             labels: How many there are.
         """
         return None
+
+    def with_thresholds_on(self, outputs: Tensor, targets: np.ndarray) -> "ProblemType":
+        """The same with the thresholds that are best on dev rows; itself where it has none.
+
+        Args:
+            outputs: Of every sequence [sequences, outputs].
+            targets: Of every example, as in ``LabelledRows.labels``.
+        """
+        return self
 
     def mean_loss(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> float:
         """The mean of the examples' losses."""

@@ -7,13 +7,14 @@ from beft.names import known_name
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
+from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression
 
 PROBLEM_TYPES: dict[str, type[ProblemType]] = {
     problem_type.name: problem_type
-    for problem_type in (Classification, Regression, MultipleChoice, Candidates, LanguageModeling)
+    for problem_type in (Classification, MultiLabel, Regression, MultipleChoice, Candidates, LanguageModeling)
 }
 
 

@@ -15,7 +15,8 @@ from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.inference.features import extract_features
 from beft.inference.predictions import predict_rows
-from beft.inference.predictor import Predictor
+from beft.inference.predictor import Predictor, thresholds_of
+from beft.metrics.label_sets import SET_FROM, probabilities_from, set_confidence
 
 REFERENCE_FILE = "drift_reference.safetensors"
 _MAX_ROWS = 500
@@ -32,8 +33,10 @@ class DriftReference:
         features: The base's own pooled features (mean) of training rows, without the adapter, fp16 [rows, hidden].
         lengths: Tokens of these rows.
         unknown: The share of the tokens of each that the tokenizer does not know.
-        answers: The adapter's answers to dev rows: numbers of labels, or values.
-        confidence: The largest probability of each of them; none of values.
+        answers: The adapter's answers to dev rows: numbers of labels, or values; where a row can have several labels,
+            1 or 0 for each [rows, labels].
+        confidence: The largest probability of each of them; of label sets the mean probability of what is answered of
+            each label; none of values.
     """
 
     features: NDArray[np.float16]
@@ -58,12 +61,17 @@ class DriftReference:
         predicted = predict_rows(classifier, classifier.examples(dev, adapter.max_length))
         assert not isinstance(predicted, list)  # an adapter that generates is not served
         of_labels = predicted.ndim == 2
+        answers = predicted.argmax(-1) if of_labels else predicted
+        confidence = predicted.max(-1) if of_labels else np.empty(0)
+        if (thresholds := thresholds_of(adapter.problem_type)) is not None:
+            answers = predicted >= SET_FROM
+            confidence = set_confidence(probabilities_from(predicted, np.array(thresholds)), answers)
         return cls(
             features.to(torch.float16).numpy(),
             encoded.lengths.astype(np.int32),
             unknown_shares(encoded, classifier.tokenizer.unk_token_id),
-            (predicted.argmax(-1) if of_labels else predicted).astype(np.float32),
-            (predicted.max(-1) if of_labels else np.empty(0)).astype(np.float32),
+            answers.astype(np.float32),
+            confidence.astype(np.float32),
         )
 
     def write(self, path: Path) -> None:

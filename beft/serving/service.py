@@ -12,7 +12,7 @@ from torch import Tensor
 
 from beft.adapters.adapter import Adapter
 from beft.errors import BeftError, InputError, RowError
-from beft.inference.predictor import Answer
+from beft.inference.predictor import Answer, thresholds_of
 from beft.serving.batcher import Batcher, BatchReport
 from beft.serving.canary import MAX_LENGTH, Canary, questions_of
 from beft.serving.directory import Directory, Served
@@ -271,5 +271,5 @@ def _answer(number: int, row: EncodedRow, served: Served, outputs: Tensor, quest
     if not np.isfinite(predicted).all():
         raise BeftError(f"row {number}: the base gives NaN or infinite outputs; serve it with --precision fp32")
     choices = None if question.choices is None else [question.choices]
-    [found] = Answer(adapter.labels, predicted, 0, choices).rows()
+    [found] = Answer(adapter.labels, predicted, 0, choices, thresholds_of(adapter.problem_type)).rows()
     return RowAnswer(served, found, row.truncated)

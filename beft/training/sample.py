@@ -7,6 +7,7 @@ from typing import Any
 from beft.datasets.prepared import Rows
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.inference.predictions import score_rows
+from beft.metrics.label_sets import scores_at_best
 from beft.models.classifier import Classifier
 from beft.settings import ProbeSettings, Settings, TrainingSettings
 
@@ -67,6 +68,8 @@ class DevMetric:
     rows: LabelledRows | None
 
     def __call__(self, predictions: Predictions, _: Any) -> float:
-        """Its value for the predictions of the rows."""
+        """Its value for the predictions of the rows; of label sets, at the thresholds that are best on them."""
         assert self.rows is not None
+        if self.rows.labels.ndim == 2 and not isinstance(predictions, list):
+            predictions = scores_at_best(predictions, self.rows.labels)
         return score_rows(self.name, predictions, self.rows)

@@ -13,7 +13,7 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import PreparedData, Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.encoding.prompted import encode_prompts
-from beft.inference.predictions import as_metric_takes, predict_rows
+from beft.inference.predictions import as_metric_takes, predict_rows, problem_type_on_dev
 from beft.inference.runs import RunResult
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
@@ -207,12 +207,12 @@ class Session:
     def adapter_of(
         self, terms: tuple[str, ...], deltas: Mapping[BiasSite, Tensor], head: Mapping[str, Tensor], **training: Any
     ) -> Adapter:
-        """The adapter of what was trained on these rows.
+        """The adapter of what was trained on these rows, with the thresholds that are best on dev where it has some.
 
         Args:
             training: How, as JSON values: kept in its provenance beside the protocol, the rows and the compute.
         """
-        return Adapter.trained(
+        adapter = Adapter.trained(
             self.classifier,
             terms=terms,
             deltas=deltas,
@@ -228,6 +228,10 @@ class Session:
                 **training,
             },
         )
+        if not adapter.problem_type.has_thresholds or self.sample.dev is None:
+            return adapter
+        with adapter.attached(self.classifier):
+            return replace(adapter, problem_type=problem_type_on_dev(self.classifier, self.sample.dev))
 
 
 def check_base(settings: Settings, data: PreparedData) -> None:
@@ -267,7 +271,7 @@ def open_session(
     compute = resolve_compute(settings.base)
     facts = data.facts
     reference = resolve_base(settings.base.source)
-    labels = facts["labels"] if facts["shape"] == "classification" else []
+    labels = facts["labels"] if facts["shape"] in ("classification", "multi_label") else []
     problem_type = choose_problem_type(
         facts["shape"],
         prompt=facts["prompt"],

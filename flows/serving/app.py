@@ -18,6 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from beft import __version__
 from beft.errors import BeftError, InputError
+from beft.inference.predictor import thresholds_of
 from beft.serving.batcher import ClosedError, QueueTimeoutError
 from beft.serving.directory import Served, UnknownAdapterError
 from beft.serving.service import Question, RowAnswer, Service
@@ -366,6 +367,7 @@ def described(one: Served) -> dict[str, Any]:
         "pairs": adapter.pairs,
         "choices": adapter.takes_choices,
         "max_length": adapter.max_length,
+        "thresholds": thresholds_of(adapter.problem_type),
         "bytes": adapter.bytes,
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(one.since)),
         "verified": one.verified,

@@ -2,9 +2,12 @@
 
 Inputs, each BYTES: ``text`` [rows]; ``text_pair`` [rows] where the adapter reads pairs; ``choices`` [rows, choices]
 where it chooses among a row's own ("" fills up a row with fewer). Outputs: ``label`` and ``probabilities`` [rows,
-labels]; or ``value``; or ``choice``, ``index`` and ``probabilities`` [rows, choices]; and ``truncated``.
+labels]; or where a row can have several labels, ``labels`` [rows] (a JSON list each), ``given`` [rows, labels] and
+``probabilities`` [rows, labels]; or ``value``; or ``choice``, ``index`` and ``probabilities`` [rows,
+choices]; and ``truncated``.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +59,15 @@ def tensors_of(answers: Sequence[RowAnswer]) -> dict[str, np.ndarray]:
         tensors["label"] = _texts([answer.predicted["label"] for answer in answers])
         rows = [list(answer.predicted["probabilities"].values()) for answer in answers]
         tensors["probabilities"] = np.array(rows, dtype=np.float32)
+    elif "labels" in first:
+        tensors["labels"] = _texts([json.dumps(answer.predicted["labels"], ensure_ascii=False) for answer in answers])
+        by_label = [answer.predicted["probabilities"] for answer in answers]
+        given = [
+            [label in answer.predicted["labels"] for label in of_row]
+            for answer, of_row in zip(answers, by_label, strict=True)
+        ]
+        tensors["given"] = np.array(given)
+        tensors["probabilities"] = np.array([list(of_row.values()) for of_row in by_label], dtype=np.float32)
     elif "choice" in first:
         tensors["choice"] = _texts([answer.predicted["choice"] for answer in answers])
         tensors["index"] = np.array([answer.predicted["index"] for answer in answers], dtype=np.int64)
@@ -80,6 +92,12 @@ def metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:
             _tensor("choice", "BYTES", -1),
             _tensor("index", "INT64", -1),
             _tensor("probabilities", "FP32", -1, -1),
+        ]
+    elif adapter.problem_type.has_thresholds:
+        outputs = [
+            _tensor("labels", "BYTES", -1),
+            _tensor("given", "BOOL", -1, len(adapter.labels)),
+            _tensor("probabilities", "FP32", -1, len(adapter.labels)),
         ]
     elif adapter.labels:
         outputs = [_tensor("label", "BYTES", -1), _tensor("probabilities", "FP32", -1, len(adapter.labels))]

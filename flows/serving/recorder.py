@@ -1,15 +1,18 @@
 """What is kept of answers: for feedback, monitoring and tracing; and what a challenger would have answered."""
 
+import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from beft.datasets.normalisation import text_key
 from beft.errors import BeftError
+from beft.metrics.label_sets import set_confidence
 from beft.serving.directory import UnknownAdapterError
 from beft.serving.service import PreparedRequest, Question, RowAnswer, Service
 from tasks.registry.aliases import CHALLENGER
@@ -140,6 +143,11 @@ class Recorder:
             values = list(probabilities.values()) if isinstance(probabilities, dict) else probabilities
             unknown = self.service.engines[served.engine].classifier.tokenizer.unk_token_id
             told = predicted.get("label", predicted.get("index", predicted.get("value")))
+            confidence = max(values) if values else None
+            if isinstance(probabilities, dict) and "labels" in predicted:
+                told = json.dumps(predicted["labels"], ensure_ascii=False)
+                given = np.array([label in predicted["labels"] for label in probabilities])
+                confidence = float(set_confidence(np.array(values), given))
             found.append(
                 AnswerRecord(
                     time=time,
@@ -151,7 +159,7 @@ class Recorder:
                     sha256=served.adapter.sha256,
                     predicted=str(told),
                     value=predicted.get("value"),
-                    confidence=max(values) if values else None,
+                    confidence=confidence,
                     probabilities=values,
                     tokens=row.length,
                     unknown_tokens=sum(ids.count(unknown) for ids in row.input_ids) if unknown is not None else 0,

@@ -47,7 +47,7 @@ def read_questions(body: bytes, content_type: str, directory: Directory) -> list
 def prediction(answer: RowAnswer) -> dict[str, Any]:
     """One row of the response."""
     row = dict(answer.predicted)
-    if "label" in row:
+    if "label" in row or "labels" in row:
         row |= {f"probability_{name}": value for name, value in row.pop("probabilities").items()}
     return row | {
         "adapter": answer.served.name,

@@ -111,7 +111,9 @@ def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
     given = [ColSpec(Array(DataType.string) if name == "choices" else DataType.string, name) for name in columns]
     if adapter.labels:
         probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in adapter.labels]
-        answered = [ColSpec(DataType.string, "label"), *probabilities]
+        several = adapter.problem_type.has_thresholds
+        label = ColSpec(Array(DataType.string), "labels") if several else ColSpec(DataType.string, "label")
+        answered = [label, *probabilities]
     elif adapter.takes_choices:
         answered = [
             ColSpec(DataType.string, "choice"),

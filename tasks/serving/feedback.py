@@ -33,8 +33,10 @@ def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackReco
         request_id, label, row = record.get("request_id"), record.get("label"), record.get("row", 0)
         if not isinstance(request_id, str) or not request_id:
             raise RowError(number, "has no request_id")
+        if isinstance(label, list) and all(isinstance(one, str) for one in label):
+            label = json.dumps(label, ensure_ascii=False)
         if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
-            raise RowError(number, "has no label: a text, or a number")
+            raise RowError(number, "has no label: a text, a number, or a list of texts")
         if isinstance(row, str) and row.isdigit():
             row = int(row)
         if row in ("", None):
@@ -99,6 +101,15 @@ def labelled_answers(folder: Path, name: str, *, since: datetime | None = None) 
     told = told[["request_id", "row", "label", "source"]].rename(columns={"source": "feedback_source"})
     found: pd.DataFrame = answers.merge(told, on=["request_id", "row"], how="inner")
     return found
+
+
+def told_labels(label: str) -> list[str]:
+    """The labels that were told of a row that can have several: those of a JSON list, or the one."""
+    try:
+        found = json.loads(label)
+    except ValueError:
+        return [label]
+    return [str(one) for one in found] if isinstance(found, list) else [label]
 
 
 def as_of(text: str) -> datetime:

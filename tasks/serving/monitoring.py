@@ -18,6 +18,7 @@ import pandas as pd
 from beft.evaluation.drift import DriftTest, compare_features, compare_labels, compare_numbers, holm
 from beft.files import read_json, write_json
 from beft.serving.reference import DriftReference
+from tasks.serving.feedback import told_labels
 from tasks.serving.traffic import ANSWERS, FEATURES, read_records
 
 _PERMUTATIONS_MARGIN = 2
@@ -138,12 +139,22 @@ def compare_traffic(
     drawn = answers.iloc[_some(len(answers), rules.max_rows, generator)]
     vectors = features[_some(len(features), _MAX_FEATURES, generator)]
     described = reference.features[_some(len(reference.features), _MAX_FEATURES, generator)]
-    count = 5 if labels else 4
+    sets = reference.answers.ndim == 2
+    count = 4 + len(labels) if sets else 5 if labels else 4
     how: dict[str, Any] = {
         "permutations": math.ceil(_PERMUTATIONS_MARGIN * count / rules.alpha),
         "generator": generator,
     }
-    if labels:
+    if sets:
+        given = [set(told_labels(predicted)) for predicted in drawn["predicted"]]
+        found = [
+            compare_labels(
+                f"answers: {label}", reference.answers[:, at], np.array([label in one for one in given], float), **how
+            )
+            for at, label in enumerate(labels)
+        ]
+        found.append(compare_numbers("confidence", reference.confidence, drawn["confidence"], **how))
+    elif labels:
         number = {label: at for at, label in enumerate(labels)}
         shares = drawn["predicted"].map(number).to_numpy()
         found = [

@@ -72,9 +72,10 @@ class AnswerRecord:
 
     Attributes:
         role: ``answer``: the client got it; ``shadow``: another version answered the same row, and nobody saw it.
-        predicted: The label, the number of the choice, or the value.
+        predicted: The label, the labels as a JSON list where a row can have several, the number of the choice, or the
+            value.
         value: Of a regression.
-        confidence: The largest probability.
+        confidence: The largest probability; of several labels the mean probability of what is answered of each.
         tokens: Of its longest sequence.
         unknown_tokens: Of these, how many the tokenizer does not know.
         text_key: The hash of the row, as rows of data have it.
@@ -106,7 +107,7 @@ class FeedbackRecord:
 
     Attributes:
         row: The number of the row in its request.
-        label: The label, or a value as text.
+        label: The label, the labels as a JSON list where a row can have several, or a value as text.
         source: How it was selected, in the caller's words.
     """
 

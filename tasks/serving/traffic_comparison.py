@@ -13,11 +13,13 @@ from beft.comparison.answers import AnsweredRows, compare_answers
 from beft.comparison.versions import CHALLENGER, CHAMPION
 from beft.errors import InputError
 from beft.files import read_json, sha256_json
+from beft.metrics.label_sets import scores_from
+from beft.problems.multi_label import MultiLabel
 from beft.problems.regression import Regression
 from tasks.engine.declaration import JSON
 from tasks.registry.package import TRAINING_ROWS_FILE
 from tasks.registry.promote import Candidates
-from tasks.serving.feedback import labelled_answers
+from tasks.serving.feedback import labelled_answers, told_labels
 from tasks.settings import PipelineSettings
 
 
@@ -62,8 +64,12 @@ def compare_on_traffic(
     if adapters[CHALLENGER].labels != labels:
         raise InputError("the labels of challenger and champion differ; decide on the gate")
     column = "probabilities" if labels else "value"
+    predictions = {side: _stacked(kept[f"{column}_{side}"]) for side in (CHALLENGER, CHAMPION)}
+    for side, adapter in adapters.items():
+        if isinstance(adapter.problem_type, MultiLabel) and len(kept):
+            predictions[side] = scores_from(predictions[side], np.array(adapter.problem_type.thresholds))
     rows = AnsweredRows(
-        predictions={side: _stacked(kept[f"{column}_{side}"]) for side in (CHALLENGER, CHAMPION)},
+        predictions=predictions,
         labels=labels,
         truth=truth,
         lengths=kept["tokens"].to_numpy(dtype=np.int64),
@@ -94,8 +100,13 @@ def _answered_by_both(labelled: pd.DataFrame, versions: Mapping[str, str]) -> pd
     return found
 
 
-def _truth(rows: pd.DataFrame, adapter: Adapter) -> tuple[pd.DataFrame, list[float]]:
-    """The rows whose label the adapter knows, and their truth as numbers."""
+def _truth(rows: pd.DataFrame, adapter: Adapter) -> tuple[pd.DataFrame, list[float] | np.ndarray]:
+    """The rows whose labels the adapter knows, and their truth as numbers; of several labels 1 or 0 for each."""
+    if isinstance(adapter.problem_type, MultiLabel):
+        told = [set(told_labels(label)) for label in rows["label"]]
+        known = [of_row <= set(adapter.labels) for of_row in told]
+        sets = [[int(label in of_row) for label in adapter.labels] for of_row in told]
+        return rows[known], np.array(sets, dtype=np.int64).reshape(-1, len(adapter.labels))[known]
     if isinstance(adapter.problem_type, Regression):
         values = pd.to_numeric(rows["label"], errors="coerce")
         kept = rows[np.isfinite(values)]

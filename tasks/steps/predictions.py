@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from beft.errors import InputError
 from beft.files import write_bytes
+from beft.metrics.label_sets import SET_FROM
 from beft.metrics.truth import Truth
 
 Predictions = NDArray[np.float64] | Sequence[str]
@@ -27,9 +28,9 @@ def write_predictions(
 ) -> None:
     """Write one row a method, split and text: method, split, id, then the truth, then what was predicted.
 
-    The truth is what there is of ``label``, ``value``, ``answers`` (a list) and ``group``. What was predicted is in
-    ``predicted``: the index of the most probable label, a value, or a text; beside a label stand the ``probabilities``
-    (a list).
+    The truth is what there is of ``label``, ``labels`` (a list), ``value``, ``answers`` (a list) and ``group``. What
+    was predicted is in ``predicted``: the index of the most probable label, the list of those that are given, a value,
+    or a text; beside labels stand the ``probabilities`` (a list), or of labels that are given the scores, from 0.5 on.
 
     Args:
         ids: Split -> the ids of its rows.
@@ -44,7 +45,7 @@ def write_predictions(
                 "split": [split] * len(predicted),
                 "id": list(ids[split]),
                 **_true_columns(truth[split]),
-                **_predicted_columns(predicted),
+                **_predicted_columns(predicted, sets=_has_sets(truth[split])),
             }
             for name, values in part.items():
                 columns.setdefault(name, []).extend(values)
@@ -86,6 +87,8 @@ def _true_columns(truth: NDArray[np.int64] | Truth) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     if truth.labels is not None:
         columns["label"] = np.asarray(truth.labels, dtype=np.int64).tolist()
+    if truth.label_sets is not None:
+        columns["labels"] = [np.flatnonzero(of_row).tolist() for of_row in np.asarray(truth.label_sets)]
     if truth.values is not None:
         columns["value"] = np.asarray(truth.values, dtype=np.float64).tolist()
     if truth.answers is not None:
@@ -95,9 +98,16 @@ def _true_columns(truth: NDArray[np.int64] | Truth) -> dict[str, list[Any]]:
     return columns
 
 
-def _predicted_columns(predicted: Predictions) -> dict[str, list[Any]]:
+def _has_sets(truth: NDArray[np.int64] | Truth) -> bool:
+    return isinstance(truth, Truth) and truth.label_sets is not None
+
+
+def _predicted_columns(predicted: Predictions, *, sets: bool) -> dict[str, list[Any]]:
     if not isinstance(predicted, np.ndarray):
         return {"predicted": list(predicted)}
     if predicted.ndim == 1:
         return {"predicted": predicted.tolist()}
+    if sets:
+        given = [np.flatnonzero(of_row).tolist() for of_row in predicted >= SET_FROM]
+        return {"predicted": given, "probabilities": predicted.tolist()}
     return {"predicted": predicted.argmax(-1).tolist(), "probabilities": predicted.tolist()}

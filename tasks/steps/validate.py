@@ -73,7 +73,15 @@ def _roles_of_shape(summary: Mapping[str, Any], columns: dict[str, list[Any]]) -
     """The roles of what a problem type has beside texts; what is counted of it is added to the columns."""
     shape = summary["shape"]
     roles: dict[str, str] = {}
-    if shape != "generation":
+    if shape == "multi_label":
+        roles["labels"] = "labels"
+        known = set(range(len(summary["labels"])))
+        columns["undeclared_labels"] = [
+            ", ".join(str(one) for one in value if one not in known) if isinstance(value, list) else repr(value)
+            for value in columns.get("labels", [])
+        ]
+        roles["undeclared_labels"] = "undeclared_labels"
+    elif shape != "generation":
         of_shape = {"classification": "category", "regression": "number", "multiple_choice": "right_choice"}
         roles |= {"label": "label", of_shape[shape]: "label"}
     roles |= {role: role for role, fact in _FACT_OF_ROLE.items() if fact in summary}

@@ -9,7 +9,7 @@ from pathlib import Path
 from beft.datasets.description import Description, canonical
 from beft.datasets.reading.raw_data import RawData, read_raw
 from beft.datasets.shape import Columns
-from beft.datasets.targets import number_of
+from beft.datasets.targets import labels_in, number_of
 from beft.errors import writable
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
@@ -108,6 +108,8 @@ def _counted(description: Description, columns: dict[str, list[JSON]]) -> dict[s
         name_of = {value: names[number] for value, number in description.label_numbers.items()}
         found["label_name"] = [None if value is None else name_of.get(value) for value in values]
         roles["category"] = given.label
+    if description.shape == "multi_label" and given.labels in columns:
+        found["undeclared_labels"] = [_undeclared(description, value) for value in columns[given.labels]]
     if description.shape == "regression" and given.label in columns:
         found["number"] = [number_of(value) for value in columns[given.label]]
     choices = _choices(given, columns)
@@ -134,6 +136,15 @@ def _counted(description: Description, columns: dict[str, list[JSON]]) -> dict[s
     }
     columns |= {added[role]: values for role, values in found.items()}
     return roles | added
+
+
+def _undeclared(description: Description, value: JSON) -> str:
+    """The labels of a row that the description does not name, and what is no list or text of labels at all."""
+    values = labels_in(value, description.label_separator)
+    if values is None:
+        return repr(value)
+    known = description.label_numbers
+    return ", ".join(repr(one) for one in values if one is None or canonical(one) not in known)
 
 
 def _choices(given: Columns, columns: Mapping[str, list[JSON]]) -> list[list[str]] | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlflow.data.dataset import Dataset
 from mlflow.data.sources import LocalArtifactDatasetSource
@@ -67,9 +68,13 @@ def columns_of(prepared: Path) -> Schema:
     return Schema(
         [
             ColSpec(
-                Array(DataType.string) if types.is_list(column.type) else _TYPES.get(str(column.type), DataType.string),
+                Array(_type_of(column.type.value_type)) if types.is_list(column.type) else _type_of(column.type),
                 column.name,
             )
             for column in parquet.read_schema(prepared / "train.parquet")
         ]
     )
+
+
+def _type_of(column: Any) -> DataType:
+    return _TYPES.get(str(column), DataType.string)

@@ -36,6 +36,8 @@ def raw_advice(
     if name == "expect_column_values_to_be_in_set" and column == roles.get("category"):
         said = f"its labels are {in_one_line(list(description.label_numbers))}"
         return said if asked.get("value_set") == facts["label_values"] else None
+    if column is not None and column == roles.get("undeclared_labels"):
+        return f"its labels are {in_one_line(list(description.label_numbers))}"
     if column is None or column != roles.get("label_name"):
         return None
     counts = Counter(name for name in columns[column] if name is not None)

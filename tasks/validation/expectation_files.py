@@ -30,6 +30,8 @@ ROLES = (
     "text",
     "text_pair",
     "label",
+    "labels",
+    "undeclared_labels",
     "category",
     "label_name",
     "number",

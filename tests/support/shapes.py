@@ -19,13 +19,14 @@ from beft.models.classifier import Classifier
 from beft.models.language_model import LanguageModel
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling
+from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
-TASKS = ("regression", "multiple_choice", "candidates", "ranked", "generated")
+TASKS = ("regression", "multi_label", "multiple_choice", "candidates", "ranked", "generated")
 LETTERS = "abcdefgh"
 PROMPT = Prompt("{text}=", {"no": "n!", "yes": "yes"}, "{choice}")
 
@@ -59,6 +60,10 @@ def letter_tokenizer() -> Any:
 
 def task(name: str, *, dtype: torch.dtype = torch.float64, family: str = "", rows: int = 26) -> Task:
     """One of ``TASKS``; its dev rows are others than its train rows."""
+    if name == "multi_label":
+        model = build_tiny(family or "bert", dtype=dtype, num_labels=3)
+        classifier = Classifier(model, None, None, ("a", "b", "c"), problem_type=MultiLabel(3))
+        return Task(classifier, _sets(rows, 0), _sets(12, 1), _set_loss)
     if name in ("regression", "multiple_choice"):
         shape: ProblemType = Regression() if name == "regression" else MultipleChoice()
         model = build_tiny(family or "bert", dtype=dtype, num_labels=1)
@@ -107,6 +112,11 @@ def _values(rows: int, seed: int) -> LabelledRows:
     return LabelledRows(encoded, np.array([row[0] / VOCABULARY for row in encoded.input_ids]))
 
 
+def _sets(rows: int, seed: int) -> LabelledRows:
+    encoded = _random_tokens(np.random.default_rng(seed), rows)
+    return LabelledRows(encoded, np.array([[row[0] % 2, row[1] % 2, row[0] % 3 == 0] for row in encoded.input_ids]) * 1)
+
+
 def _choices(rows: int, seed: int) -> LabelledRows:
     random = np.random.default_rng(seed)
     sizes = random.integers(2, 5, rows).astype(np.int64)
@@ -136,6 +146,14 @@ def answer_score(model: Any, tokens: Tensor, answer: int) -> Tensor:
 def _squared_error(model: Any, rows: LabelledRows, example: int) -> Tensor:
     [(tokens, _)] = sequences_of(rows, example)
     loss: Tensor = (model(input_ids=tokens).logits[0, 0] - float(rows.labels[example])) ** 2
+    return loss
+
+
+def _set_loss(model: Any, rows: LabelledRows, example: int) -> Tensor:
+    [(tokens, _)] = sequences_of(rows, example)
+    given = torch.sigmoid(model(input_ids=tokens).logits[0])
+    has = torch.tensor(rows.labels[example], dtype=torch.bool)
+    loss: Tensor = -torch.where(has, given, 1 - given).log().sum()
     return loss
 
 

@@ -99,8 +99,13 @@ def _add(
     features: Mapping[str, Floats],
     rows: Mapping[str, LabelledRows],
 ) -> None:
-    """Add a fitted linear layer, with what it predicts on test and gate, as the headline metric takes it."""
+    """Add a fitted linear layer, with what it predicts on test and gate, as the headline metric takes it.
+
+    Where labels have thresholds, its own are those that are best on dev, as the target's are.
+    """
     found.fitted[name], found.costs[name] = fitted, fitted.cost()
+    dev_outputs = torch.from_numpy(fitted.logits(features["dev"]))
+    problem_type = problem_type.with_thresholds_on(dev_outputs, rows["dev"].labels)
     found.predictions[name] = {
         split: _predicted(session, problem_type, fitted.logits(features[split]), rows[split])
         for split in held_out(rows)
@@ -127,7 +132,7 @@ def predict_without_biases(
         return None
     parameters = {name.rsplit(".", 1)[1]: value.double().numpy() for name, value in adapter.head.items()}
     logits = features[split] @ parameters["weight"].T + parameters.get("bias", 0.0)
-    return _predicted(session, session.problem_type, logits, rows[split])
+    return _predicted(session, adapter.problem_type, logits, rows[split])
 
 
 def predict_splits(

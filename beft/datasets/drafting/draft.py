@@ -13,6 +13,7 @@ import yaml
 
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.drafting.detection import find_reading
+from beft.datasets.drafting.label_sets import LABEL_NAMES, MOST_LABELS, LabelSets, find_label_sets
 from beft.datasets.headline import usual_headline
 from beft.datasets.reading.raw_data import Values
 from beft.datasets.sources import Reading
@@ -24,12 +25,11 @@ from beft.yaml_text import parse_yaml
 
 _LEAST_ROWS = 20
 """As ``data/expectations/raw.yaml`` has it."""
-_MOST_LABELS, _FEW_LABELS = 200, 20
+_FEW_LABELS = 20
 _LARGE, _LOW = 2500, 1000
 """Data of more rows gets a size ``low``, so that the first run is no long one."""
 _RARE = 2
 _LOPSIDED = 0.8
-_LABEL_NAMES = "label labels class category target sentiment intent topic queue verdict answer gold y"
 _TEXT_NAMES = "text sentence review message content body question premise tweet comment document title"
 
 
@@ -39,12 +39,14 @@ class Draft:
 
     Attributes:
         labels: Rows of each label; empty for a regression.
+        sets: Whether a row can have several labels.
         notes: What somebody should look at, one sentence each.
     """
 
     description: Description
     labels: Mapping[str, int]
     notes: Sequence[str]
+    sets: bool = False
 
     def to_yaml(self, divided: Sequence[str]) -> str:
         """The description with comments.
@@ -63,8 +65,8 @@ class Draft:
         parts = ["# Drafted from the file: look at it, and correct what is wrong.", _block(values)]
         if self.labels:
             lines = [f"  - {in_one_line(name)}  # {_rows(count)}" for name, count in self.labels.items()]
-            shares = f"shares: {in_one_line(dict(self.description.shares))}"
-            parts.append("\n".join(["labels:", *lines, shares]))
+            shares = [] if self.sets else [f"shares: {in_one_line(dict(self.description.shares))}"]
+            parts.append("\n".join(["labels:", *lines, *shares]))
         parts += [f"# {_printable(note)}" for note in (*self.notes, *divided)]
         text = "\n".join(parts) + "\n"
         try:
@@ -108,16 +110,22 @@ def draft_description(
         if given is not None:
             known_name(given, columns, "column")
     texts = [given for given in (text, text_pair) if given]
-    label = label or _label_column(columns, texts, rows)
+    candidates = [label] if label else [name for name in columns if name not in texts]
+    sets = find_label_sets(columns, candidates, chosen=label is not None)
+    label = (label or sets.column) if sets else label or _label_column(columns, texts, rows)
     text, text_pair, further = _text_columns(columns, label, text, text_pair)
     values: dict[str, Any] = {
         "name": name,
         "title": f"drafted from {file.name}",
         "version": 1,
         "source": _source(file, root, found.reading),
-        "columns": {"text": text, **({"text_pair": text_pair} if text_pair else {}), "label": label},
+        "columns": {
+            "text": text,
+            **({"text_pair": text_pair} if text_pair else {}),
+            "labels" if sets else "label": label,
+        },
     }
-    target, labels, of_label = _target(label, columns[label])
+    target, labels, of_label = _target_of_sets(sets) if sets else _target(label, columns[label])
     if rows > _LARGE:
         values["sizes"] = {"low": _LOW}
     notes = [*found.notes, *of_label]
@@ -126,7 +134,7 @@ def draft_description(
     rare = [name for name, count in labels.items() if count <= _RARE]
     if rare:
         notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
-    return Draft(Description.from_mapping(values | target, file.name), labels, notes)
+    return Draft(Description.from_mapping(values | target, file.name), labels, notes, sets is not None)
 
 
 def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
@@ -142,13 +150,13 @@ def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
         for name, values in columns.items()
         if name not in texts and not any(isinstance(value, list | dict) for value in values)
     }
-    known = _LABEL_NAMES.split()
+    known = LABEL_NAMES.split()
     named = [name for name in different if name.strip().lower() in known]
     for name in sorted(named, key=lambda name: known.index(name.strip().lower())):
         numbers = all(number_of(value) is not None for value in different[name])
         if len(different[name]) >= 2 and (numbers or len(different[name]) <= rows // 2):
             return name
-    most = min(_MOST_LABELS, max(2, rows // 4))
+    most = min(MOST_LABELS, max(2, rows // 4))
     candidates = {name: len(values) for name, values in different.items() if 2 <= len(values) <= most}
     if not candidates:
         raise InputError(
@@ -199,14 +207,14 @@ def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[st
     whole = all(number.is_integer() for number in scale)
     many = len(scale) > _FEW_LABELS
     # Classes are numbered from 0 on, and none of them is left out.
-    classes = sorted(scale) == list(range(min(len(scale), _MOST_LABELS))) and min(counts.values(), default=0) > 1
+    classes = sorted(scale) == list(range(min(len(scale), MOST_LABELS))) and min(counts.values(), default=0) > 1
     if len(scale) == len(numbers) and (not whole or (many and not classes)):
         least, most = math.floor(min(scale)), math.ceil(max(scale))
         note = f"the whole numbers in {column!r} are taken for values on a scale: of classes, list the labels instead"
         return {"shape": "regression", "label_range": [least, most]}, {}, [note] if whole else []
     if len(counts) < 2:
         raise InputError(f"the column {column!r} has but one value: there is nothing to tell apart")
-    if len(counts) > _MOST_LABELS:
+    if len(counts) > MOST_LABELS:
         raise InputError(
             f"the column {column!r} has {len(counts):,} different values, which are no labels: name another with "
             "--label, or describe the dataset by hand"
@@ -222,6 +230,17 @@ def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[st
     if why:
         notes.append(f"metric: macro_f1, in which every label counts alike, for {why}")
     return {"labels": list(labels), "shares": shares, "metric": metric}, labels, notes
+
+
+def _target_of_sets(sets: LabelSets) -> tuple[dict[str, Any], dict[str, int], list[str]]:
+    """Labels of a multi-label classification, what stands between them, and the rows of each label; notes."""
+    separator = {} if sets.separator is None else {"label_separator": sets.separator}
+    how = "a list" if sets.separator is None else f"a text with {sets.separator!r} between labels"
+    notes = [
+        f"the values in {sets.column!r} are {how}, so a row can have several labels, or none ({_rows(sets.empty)} have "
+        "none): of one label a row, say 'shape: classification' and 'label' instead"
+    ]
+    return {"shape": "multi_label", **separator, "labels": list(sets.counts)}, dict(sets.counts), notes
 
 
 def _printable(note: str) -> str:

@@ -30,13 +30,14 @@ class Divisible:
 
     Attributes:
         keys: The key of its text.
-        labels: The number of its label or of the right choice, or its value; 0 where the problem type has none.
+        labels: The number of its label or of the right choice, the numbers of its labels in their order (a tuple), or
+            its value; 0 where the problem type has none.
         own_test: Whether it is of the dataset's own evaluation split.
         groups: The name of its group; None where no rows belong together.
     """
 
     keys: Sequence[str]
-    labels: Sequence[int | float]
+    labels: Sequence[Any]
     own_test: Sequence[bool]
     groups: Sequence[str] | None = None
 
@@ -92,8 +93,21 @@ def divide(description: Description, rows: Divisible, *, size: int | None, setti
         raise DatasetError(description.name, [*error.sentences[:-1], f"{error.sentences[-1]}: {advice}"]) from None
 
 
-def strata_of(description: Description, labels: Sequence[int | float]) -> list[int]:
-    """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing."""
+def numbers_of(label: Any) -> tuple[Any, ...]:
+    """The numbers of a row's labels, of which it can have several or none; else its one label or value."""
+    return label if isinstance(label, tuple) else (label,)
+
+
+def strata_of(description: Description, labels: Sequence[Any]) -> list[int]:
+    """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing.
+
+    A row with several labels is in the stratum of its rarest one: rare labels are the ones that chance would divide
+    unevenly, and are looked at first in iterative stratification too (Sechidis et al. 2011). Rows without labels are a
+    stratum of their own.
+    """
+    if description.shape == "multi_label":
+        counts = Counter(number for of_row in labels for number in of_row)
+        return [min(of_row, key=lambda number: (counts[number], number), default=-1) for of_row in labels]
     if description.shape == "classification":
         return [int(label) for label in labels]
     return deciles(labels) if description.shape == "regression" else [0] * len(labels)
@@ -124,12 +138,13 @@ def _without_differences(
     description: Description, rows: Divisible, splits: Splits
 ) -> Iterator[tuple[str, str, Sequence[int]]]:
     """Each split that does not show two labels, train all of them; or two values of a regression."""
-    names, in_all = list(description.labels), Counter(rows.labels)
+    names = list(description.labels)
+    in_all = Counter(number for label in rows.labels for number in numbers_of(label))
     for split in SPLITS:
         places = getattr(splits, split)
         if split == "gate" and not splits.requested.gate_rows:
             continue
-        found = {rows.labels[at] for at in places}
+        found = {number for at in places for number in numbers_of(rows.labels[at])}
         if not places:
             yield split, f"{split} is empty", ()
         elif description.shape == "regression" and len(found) < 2:
@@ -143,7 +158,7 @@ def _without_differences(
 
 def _advice(description: Description, rows: Divisible, requested: _Requested, error: _Unfit) -> str:
     """What helps, each tried before it is said: other settings, a source without its test data, or further rows."""
-    used = set(rows.labels)
+    used = {number for label in rows.labels for number in numbers_of(label)}
     unused = [name for number, name in enumerate(description.labels) if number not in used]
     if unused:
         return (
@@ -243,7 +258,7 @@ def _further_rows(trials: _Trials, rows: Divisible, requested: _Requested, error
     copies = len(rows.keys) - len(set(rows.keys))
     cause = f" ({copies:,} of the {len(rows.keys):,} rows are copies of a text)" if copies else ""
     names = list(trials.description.labels)
-    counts = Counter(rows.labels)
+    counts = Counter(number for label in rows.labels for number in numbers_of(label))
     # Train needs all labels, each of the others any two.
     absent = error.absent.get("train") or list(itertools.chain(*error.absent.values()))
     few = sorted(set(absent), key=lambda number: (counts[number], number))[:_TRIED_LABELS]
@@ -264,9 +279,10 @@ def _further_rows(trials: _Trials, rows: Divisible, requested: _Requested, error
 def _with_rows(rows: Divisible, labels: Sequence[int]) -> Divisible:
     """The rows and some more, each with a text and a group of its own."""
     new = [f"further row {at}" for at in range(len(labels))]
+    several = any(isinstance(label, tuple) for label in rows.labels)
     return Divisible(
         [*rows.keys, *new],
-        [*rows.labels, *labels],
+        [*rows.labels, *((number,) if several else number for number in labels)],
         [*rows.own_test, *[False] * len(new)],
         None if rows.groups is None else [*rows.groups, *new],
     )

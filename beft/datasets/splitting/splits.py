@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 from beft.datasets.splitting.strata import RESERVES, Reserve, rows_of_strata
 from beft.settings import SplitSettings
@@ -94,7 +94,7 @@ class Splits:
 
 def split_rows(
     keys: Sequence[str],
-    labels: Sequence[int] | Sequence[float],
+    labels: Sequence[Any],
     own_test: Sequence[bool],
     *,
     size: int | None,
@@ -113,7 +113,8 @@ def split_rows(
 
     Args:
         keys: ``text_key`` of each row.
-        labels: Each row's label, a number or a value: copies of a text that differ in it contradict each other.
+        labels: Each row's label, a number, several numbers or a value: copies of a text that differ in it
+            contradict each other.
         own_test: Whether a row is of the dataset's own evaluation split.
         size: Rows of the sample that train and dev share; None for all that are left.
         strata: The number of each row's stratum; None: of each row's label.
@@ -156,7 +157,7 @@ class _Rows:
     """The rows that are divided, as the arguments of ``split_rows`` describe them."""
 
     keys: Sequence[str]
-    labels: Sequence[int] | Sequence[float]
+    labels: Sequence[Any]
     strata: Sequence[int]
     groups: Sequence[str] | None
 
@@ -170,8 +171,8 @@ class _Rows:
 
     @cached_property
     def by_label(self) -> bool:
-        """Whether the strata are the labels."""
-        return list(self.strata) == list(self.labels)
+        """Whether the strata are labels: each row's own, or of several the rarest."""
+        return list(self.strata) == list(self.labels) or any(isinstance(label, tuple) for label in self.labels)
 
     def contradict(self, rows: Iterable[int]) -> bool:
         """Whether copies of a text have two labels."""
@@ -253,13 +254,13 @@ def _check_enough(requested: SplitSizes, size: int | None, rows: _Rows, test: Se
     )
 
 
-def cost_of_copies(keys: Sequence[str], labels: Sequence[float], strata: Sequence[int]) -> int:
+def cost_of_copies(keys: Sequence[str], labels: Sequence[Any], strata: Sequence[int]) -> int:
     """How many rows fewer than asked for test can have, since all copies of a text go together.
 
     A stratum can lack one row less than a text has copies; a text with several labels fills no stratum alone.
     """
     copies = Counter(keys)
-    label_of: dict[str, float] = {}
+    label_of: dict[str, Any] = {}
     torn = {key for key, label in zip(keys, labels, strict=True) if label_of.setdefault(key, label) != label}
     return len(set(strata)) * (max(copies.values(), default=1) - 1) + sum(copies[key] for key in torn)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beft.encoding.examples import Predictions
+from beft.metrics.label_sets import SET_FROM
 
 Perturbation = Callable[[str], str]
 """From a text to one that means the same for the task; the same text where there is nothing to change."""
@@ -92,7 +93,7 @@ def perturb(name: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool
     return changed, np.array([new != old for new, old in zip(changed, texts, strict=True)], dtype=bool)
 
 
-def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_]) -> float:
+def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_], *, sets: bool = False) -> float:
     """The share of the changed texts whose answer changed, 0 where no text did.
 
     An answer is the likeliest label or choice, or a text; a value has changed when it moved by more than a tenth of the
@@ -102,13 +103,18 @@ def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_
         before: Predictions for the texts: probabilities [rows, labels], values [rows], or texts.
         after: Predictions for the changed texts, likewise.
         changed: Which texts changed, [rows].
+        sets: Whether a row can have several labels: predictions are scores [rows, labels], and the answer is the set of
+            labels that are given from 0.5 on.
     """
     if not changed.any():
         return 0.0
     if isinstance(before, list):
         moved = np.array([old != new for old, new in zip(before, after, strict=True)], dtype=bool)
     elif before.ndim == 2:
-        moved = before.argmax(-1) != np.asarray(after).argmax(-1)
+        if sets:
+            moved = ((before >= SET_FROM) != (np.asarray(after) >= SET_FROM)).any(-1)
+        else:
+            moved = before.argmax(-1) != np.asarray(after).argmax(-1)
         moved |= ~np.isfinite(np.asarray(after)).all(-1)  # NaN is no answer
     else:
         moved = ~(np.abs(before - np.asarray(after)) <= _MOVED * before.std())  # NaN has moved

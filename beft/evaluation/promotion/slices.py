@@ -17,7 +17,7 @@ def row_slices(
     names: Sequence[str],
     *,
     lengths: NDArray[np.int64],
-    labels: Sequence[str],
+    labels: Sequence[str] | Sequence[Sequence[str]],
     columns: Mapping[str, Sequence[object]],
 ) -> dict[str, NDArray[np.bool_]]:
     """Which rows belong to each slice, by a name like ``label=positive``; labels are left out where they are many.
@@ -25,7 +25,7 @@ def row_slices(
     Args:
         names: What to slice by: ``length`` (thirds of the rows by their tokens), ``label`` (the true one), or a column.
         lengths: Tokens of each row.
-        labels: The name of each row's true label.
+        labels: The name of each row's true label; or the names of its labels, and the row is in the slice of each.
         columns: Further columns of the rows, by name.
 
     Raises:
@@ -37,6 +37,11 @@ def row_slices(
             borders = np.quantile(lengths, [1 / 3, 2 / 3])
             thirds = np.searchsorted(borders, lengths, side="left")
             values: NDArray[np.object_] = np.array([_LENGTHS[third] for third in thirds], dtype=object)
+        elif name == "label" and any(not isinstance(label, str) for label in labels):
+            if not too_many_labels(labels):
+                known = sorted({one for of_row in labels for one in of_row})
+                found |= {f"label={one}": np.array([one in of_row for of_row in labels]) for one in known}
+            continue
         elif name == "label":
             values = np.array(list(labels), dtype=object)
         elif name in columns:
@@ -55,7 +60,7 @@ def row_slices(
     return found
 
 
-def too_many_labels(labels: Sequence[str]) -> int:
+def too_many_labels(labels: Sequence[str] | Sequence[Sequence[str]]) -> int:
     """How many different labels there are, where they are too many for a slice each; else 0."""
-    count = len(set(labels))
+    count = len({one for label in labels for one in ([label] if isinstance(label, str) else label)})
     return count if count > MOST_VALUES else 0

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, kstest, pearsonr, spearmanr
+from sklearn.metrics import f1_score
 
 from beft.errors import InputError
 from beft.evaluation.bootstrap import bootstrap, paired_permutation_test, percentile_interval, single_units
@@ -243,3 +244,37 @@ def test_memory_does_not_grow_with_the_resamples() -> None:
     tracemalloc.stop()
     assert draws["spearman"].shape == (3000, 1)
     assert peak < 100e6  # all weights at once are 36 MB, and eight such arrays are needed
+
+
+def test_label_sets_have_intervals_and_paired_gains():
+    generator = np.random.default_rng(0)
+    truth = (generator.random((60, 4)) < 0.3).astype(int)
+    right = np.where(truth == 1, 0.9, 0.1)
+    worse = right.copy()
+    worse[:30] = 0.1
+    found = evaluate_methods(
+        {"good": Method({"test": right}), "weak": Method({"test": worse})},
+        {"test": Truth(label_sets=truth)},
+        target="good",
+        baselines=["weak"],
+        metrics=["micro_f1", "multi_label_macro_f1", "subset_accuracy"],
+    ).splits["test"]
+    assert found.scores["good"]["micro_f1"].value == found.scores["good"]["subset_accuracy"].low == 1
+    expected = f1_score(truth, worse >= 0.5, average="micro")
+    score = found.scores["weak"]["micro_f1"]
+    assert score.value == pytest.approx(expected)
+    assert score.low < expected < score.high < 1
+    gain = found.gains["weak"]["micro_f1"]
+    assert gain.certain and gain.difference == pytest.approx(1 - expected)
+    assert gain.p_value < 0.01
+
+
+def test_scores_of_label_sets_lie_in_0_to_1():
+    with pytest.raises(InputError, match="0 to 1"):
+        evaluate_methods(
+            {"good": Method({"test": [[2.0, 0.1]]})},
+            {"test": Truth(label_sets=[[1, 0]])},
+            target="good",
+            baselines=[],
+            metrics=["micro_f1"],
+        )

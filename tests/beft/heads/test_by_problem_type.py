@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
 from beft.bank.bank import Bank
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
@@ -11,10 +13,12 @@ from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.heads.by_problem_type import fit_linear_baseline
 from beft.heads.conditional_logit import fit_conditional_logit
+from beft.heads.one_vs_rest import fit_one_vs_rest
 from beft.heads.ridge_regression import fit_ridge_regression
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows
 from beft.problems.language_model import LanguageModeling
+from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
 from beft.settings import Settings
@@ -120,10 +124,48 @@ def test_head_only_is_a_plain_loop(kind):
     np.testing.assert_allclose(found.weight, epochs[found.details["best_epoch"]], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["regression", "multiple_choice"])
+def sets(rows, seed):
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(rows, 6)) * [1, 5, 0.1, 1, 1, 1]
+    scores = features @ random.normal(size=(6, 4)) / 3 + random.normal(size=(rows, 4)) - [0, 1, 2, 90]
+    return features, (scores > 0).astype(np.int64)
+
+
+def test_one_vs_rest_is_a_logistic_regression_for_each_label():
+    train, dev = sets(80, 0), sets(40, 1)
+    found = fit_one_vs_rest(*train, *dev, costs=(0.1, 1.0))
+    mean, deviation = train[0].mean(0), train[0].std(0)
+    cost, probabilities = found.details["C"], expit(found.logits(dev[0]))
+    assert train[1].any(0).tolist() == [True, True, True, False]
+    for label in range(3):
+        model = LogisticRegression(C=cost, tol=1e-8, max_iter=10_000)
+        model.fit((train[0] - mean) / deviation, train[1][:, label])
+        expected = model.predict_proba((dev[0] - mean) / deviation)[:, 1]
+        np.testing.assert_allclose(probabilities[:, label], expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities[:, 3], 1 / 82)  # no row of train has it
+    best = MultiLabel(4).with_thresholds_on(torch.from_numpy(found.logits(dev[0])), dev[1]).thresholds
+    expected = f1_score(dev[1], probabilities >= best, average="micro")
+    assert found.details["dev"] == pytest.approx(expected)
+    assert found.details["dev"] == max(one["dev"] for one in found.details["candidates"])
+    assert found.details["dev_cross_entropy"] == pytest.approx(
+        -np.log(np.where(dev[1] == 1, probabilities, 1 - probabilities)).sum(1).mean()
+    )
+    assert found.trainable_parameters == 3 * 7
+
+
+def test_head_only_learns_label_sets():
+    train, dev = sets(80, 0), sets(40, 1)
+    search = HeadSearch(learning_rates=(0.1,), epochs=(20,), batch_size=16)
+    found = fit_head_only(*train, *dev, classes=4, metric="micro_f1", search=search, problem_type=MultiLabel(4))
+    first = found.details["history"][0]["dev_loss"]
+    assert found.details["history"][-1]["dev_loss"] < first
+    assert found.details["dev"] > 0.6
+
+
+@pytest.mark.parametrize("name", ["regression", "multi_label", "multiple_choice"])
 def test_a_head_starts_where_the_linear_model_on_what_it_sees_is(name):
     toy = task(name, rows=40)
-    metric = "pearson" if name == "regression" else "accuracy"
+    metric = {"regression": "pearson", "multi_label": "micro_f1", "multiple_choice": "accuracy"}[name]
     sample = Sample(toy.train, toy.dev, metric)
     start = head_start(toy.classifier, sample, Settings.from_mapping({"head": {"init": "logistic_regression"}}))
     shape, rows = toy.classifier.problem_type, toy.train
@@ -135,7 +177,11 @@ def test_a_head_starts_where_the_linear_model_on_what_it_sees_is(name):
 
     with Bank(toy.classifier.model, {}, start):
         started = loss()
-    known = rows.labels.var() if name == "regression" else np.log(rows.sizes).mean()
+    if name == "multi_label":
+        shares = rows.labels.mean(0)
+        known = -(shares * np.log(shares) + (1 - shares) * np.log(1 - shares)).sum()
+    else:
+        known = rows.labels.var() if name == "regression" else np.log(rows.sizes).mean()
     assert started < known < loss()
 
 

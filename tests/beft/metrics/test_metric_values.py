@@ -148,7 +148,7 @@ def test_multirc_worked_by_hand() -> None:
 
 
 def test_every_metric_says_what_it_takes_and_how_it_is_shown() -> None:
-    assert {kind.takes for kind in METRICS.values()} == {"labels", "values", "texts"}
+    assert {kind.takes for kind in METRICS.values()} == {"labels", "label_sets", "values", "texts"}
     assert {name for name, kind in METRICS.items() if kind.sign == ""} == {"matthews", "pearson", "spearman"}
     truths = {
         "labels": Truth(labels=[0, 1]),

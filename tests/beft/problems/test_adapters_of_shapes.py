@@ -18,6 +18,7 @@ from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_problem_type
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
+from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.registry import read_problem_type
 from beft.problems.regression import Regression
@@ -28,6 +29,8 @@ from tests.support.tiny_bases import load, make_adapter, save_base
 PROBLEM_TYPES = [
     Classification(),
     Regression(),
+    MultiLabel(2),
+    MultiLabel(3, [0.1, 0.5, 0.97]),
     MultipleChoice(),
     Candidates(PROMPT, ("no", "yes")),
     LanguageModeling(PROMPT, ("no", "yes")),
@@ -67,13 +70,13 @@ def test_what_is_no_shape_is_named():
     with pytest.raises(InputError, match="needs a prompt"):
         read_problem_type({"name": "candidates"})
     with pytest.raises(InputError, match="max_new_tokens"):
-        read_problem_type({**PROBLEM_TYPES[5].to_json(), "max_new_tokens": 0})
+        read_problem_type({**PROBLEM_TYPES[-1].to_json(), "max_new_tokens": 0})
 
 
 def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
     from peft import PeftModel
 
-    language_model = opened(decoder, PROBLEM_TYPES[3], ("no", "yes"))
+    language_model = opened(decoder, PROBLEM_TYPES[5], ("no", "yes"))
     adapter = adapter_of(language_model)
     adapter.save(tmp_path / "adapter")
     assert adapter.peft.opens == "whole" and not adapter.head
@@ -90,7 +93,7 @@ def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
 
 
 def test_a_folded_language_model_is_a_plain_one(decoder, tmp_path):
-    language_model = opened(decoder, PROBLEM_TYPES[5])
+    language_model = opened(decoder, PROBLEM_TYPES[7])
     adapter = adapter_of(language_model)
     adapter.fold(language_model, tmp_path / "plain")
     encoded = encode_prompted(language_model.tokenizer, ["abc="], [["yes", "n!"]], max_length=20)
@@ -101,9 +104,9 @@ def test_a_folded_language_model_is_a_plain_one(decoder, tmp_path):
 
 
 def test_an_adapter_fits_its_own_shape_alone(decoder, tmp_path):
-    adapter = adapter_of(opened(decoder, PROBLEM_TYPES[3], ("no", "yes")))
+    adapter = adapter_of(opened(decoder, PROBLEM_TYPES[5], ("no", "yes")))
     with pytest.raises(InputError, match="shape is candidates, the classifier's language_model"):
-        adapter.bank(opened(decoder, PROBLEM_TYPES[4], ("no", "yes")))
+        adapter.bank(opened(decoder, PROBLEM_TYPES[6], ("no", "yes")))
 
 
 def test_a_record_from_before_there_were_shapes_is_of_a_classification(tmp_path):
@@ -121,7 +124,7 @@ def test_a_base_without_its_output_layer_is_no_language_model(tmp_path):
     model = build_tiny("opt", causal=True, tie_word_embeddings=False)
     save_base(tmp_path, model)  # without what stands on top
     with pytest.raises(InputError, match=r"does not hold lm_head\.weight"):
-        opened(tmp_path, PROBLEM_TYPES[5])
+        opened(tmp_path, PROBLEM_TYPES[7])
 
 
 @pytest.mark.parametrize(("family", "expected"), [("opt", True), ("gpt2", True), ("qwen2", True), ("bert", False)])

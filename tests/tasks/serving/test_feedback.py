@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from beft.errors import InputError, RowError
 from beft.files import write_json
+from beft.problems.multi_label import MultiLabel
 from tasks.registry.promote import Candidates
 from tasks.serving.feedback import (
     add_feedback,
@@ -148,3 +150,48 @@ def test_an_older_version_cannot_be_judged(tmp_path: Path) -> None:
     (models["champion"] / "seen_rows.json").unlink()
     with pytest.raises(InputError, match="older beft"):
         compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
+
+
+def test_several_labels_a_row_are_judged_at_each_versions_thresholds(tmp_path: Path) -> None:
+    random, labels = np.random.default_rng(0), ("a", "b", "c")
+    truth = random.random((200, 3)) < 0.4
+    base = tiny_base(tmp_path / "base")
+    models, records, given = {}, [], {}
+    for side, version, threshold in (("champion", "1", 0.3), ("challenger", "2", 0.8)):
+        probabilities = np.clip(truth * 0.4 + random.random((200, 3)) * 0.6, 0, 1).astype(np.float32)
+        given[side] = probabilities >= threshold
+        records += [
+            answer(
+                number,
+                version=version,
+                role="answer" if version == "1" else "shadow",
+                predicted=json.dumps([label for label, one in zip(labels, given[side][number], strict=True) if one]),
+                probabilities=probabilities[number].tolist(),
+            )
+            for number in range(200)
+        ]
+        models[side] = tmp_path / side
+        kind = Kind(labels, problem_type=MultiLabel(3, [threshold] * 3))
+        draw_adapter(base, kind).save(models[side] / "artifacts" / "adapter")
+        write_json(models[side] / "seen_rows.json", [])
+    write_records(tmp_path / "traffic", ANSWERS, records)
+    told = [
+        {"request_id": f"request-{n}", "label": [label for label, one in zip(labels, truth[n], strict=True) if one]}
+        for n in range(200)
+    ]
+    told[7]["label"] = ["a", "other"]  # which no adapter knows
+    add_feedback(tmp_path / "traffic", read_feedback(told, "every row"))
+    found = compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="micro_f1")
+    assert found["rows"] == 199
+    kept = np.arange(200) != 7
+    for side in models:
+        expected = f1_score(truth[kept], given[side][kept], average="micro")
+        assert found["sides"][side]["score"] == pytest.approx(expected)
+    every = np.tile(truth[kept].mean(0) >= min(0.5, truth[kept].mean(0).max()), (199, 1))
+    assert found["floor"] == pytest.approx(f1_score(truth[kept], every, average="micro"))
+    slices = {one["name"]: one for one in found["slices"]}
+    assert slices["label=b"]["rows"] == truth[kept][:, 1].sum()
+    right = {side: (given[side] == truth).all(1) for side in models}
+    rows = kept & truth[:, 1]
+    difference = right["challenger"][rows].mean() - right["champion"][rows].mean()
+    assert slices["label=b"]["difference"] == pytest.approx(difference)

@@ -1,5 +1,6 @@
 """A look at traffic: quiet where nothing changed, an alarm for each kind of change, fresh rows each time."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,31 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "reference.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="register the adapter again"):
         DriftReference.read(tmp_path / "reference.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_each_label_of_several_is_compared(share: float, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    records = [
+        answer(number, predicted=json.dumps([*(["a"] if random.random() < 0.5 else []), *(["b"] if has_b else [])]))
+        for number, has_b in enumerate(random.random(300) < share)
+    ]
+    write_records(tmp_path, ANSWERS, records)
+    own = DriftReference(
+        np.empty((0, WIDTH), np.float16),
+        np.full(300, 5, np.int32),
+        np.zeros(300, np.float32),
+        np.stack([random.random(300) < 0.5, random.random(300) < 0.3], 1).astype(np.float32),
+        np.full(300, 0.75, np.float32),
+    )
+    own.write(tmp_path / "reference.safetensors")
+    own = DriftReference.read(tmp_path / "reference.safetensors")
+    found = look(own, tmp_path, model="beft-films", version="1", labels=("a", "b"), since=None, rules=RULES)
+    raised = {test.name: alarm for test, alarm in found.tests}
+    assert raised == {
+        "answers: a": False,
+        "answers: b": share == 0.8,
+        "confidence": False,
+        "tokens of a row": False,
+        "unknown tokens, share of a row": False,
+    }

@@ -9,6 +9,7 @@ import pandas
 import pytest
 import yaml
 from scipy.stats import pearsonr
+from sklearn.metrics import f1_score
 
 from beft.adapters.adapter import Adapter
 from beft.comparison.measuring import measure_many
@@ -31,6 +32,8 @@ def encoder_rows(shape, chooser):
     text = " ".join(chooser.choices(WORDS, k=5))
     if shape == "regression":
         return {"text": text, "label": text.count("good") + chooser.random() / 10}
+    if shape == "multi_label":
+        return {"text": text, "labels": [word for word in ("good", "film", "was") if word in text.split()]}
     choices = [chooser.choice(WORDS) for _ in range(chooser.randrange(2, 4))]
     return {"text": text, "choices": choices, "label": chooser.randrange(len(choices))}
 
@@ -46,11 +49,13 @@ def decoder_rows(shape, chooser):
 
 def described(shape):
     """A dataset's description, by its shape, in the field's terms."""
-    roles = {"regression": ["label"], "classification": ["label"], "generation": ["answers"]}
+    roles = {"regression": ["label"], "classification": ["label"], "multi_label": ["labels"], "generation": ["answers"]}
     columns = {"text": "text"} | {role: role for role in roles.get(shape, ["choices", "label"])}
     found = {"title": shape, "version": 1, "shape": shape, "columns": columns}
     if shape == "classification":
         found["labels"] = ["no", "yes"]
+    if shape == "multi_label":
+        found |= {"labels": ["film", "good", "was"], "metrics": ["micro_f1", "subset_accuracy"]}
     return found
 
 
@@ -98,7 +103,7 @@ def run_chain(root, base, rows_of, shapes, prompts):
 def encoder(tmp_path_factory):
     root = tmp_path_factory.mktemp("encoder")
     base = save_base(root / "base", build_tiny("bert"), pooling="mean")
-    return run_chain(root, base, encoder_rows, ("regression", "multiple_choice"), {})
+    return run_chain(root, base, encoder_rows, ("regression", "multi_label", "multiple_choice"), {})
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,7 @@ def decoder(tmp_path_factory):
 
 CASES = [
     ("encoder", "regression", ("head_only", "ridge_regression")),
+    ("encoder", "multi_label", ("head_only", "logistic_regression")),
     ("encoder", "multiple_choice", ("head_only", "conditional_logit")),
     ("decoder", "classification", ("untouched", "logistic_regression")),
     ("decoder", "multiple_choice", ("untouched",)),
@@ -155,6 +161,17 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
         np.testing.assert_allclose([row["value"] for row in answered], evaluated, atol=1e-5)
         stored = read_json(folders["evaluate/regression"] / "evaluation.json")["splits"]["test"]["scores"][target]
         assert stored["pearson"]["value"] == pytest.approx(pearsonr(evaluated, rows.labels)[0], abs=1e-6)
+    elif shape == "multi_label":
+        labels, thresholds = predictor.labels, predictor.adapter.problem_type.thresholds
+        probabilities = np.array([[row["probabilities"][label] for label in labels] for row in answered])
+        given = np.array([[label in row["labels"] for label in labels] for row in answered])
+        assert (given == (probabilities >= thresholds)).all() and (given == (evaluated >= 0.5)).all()
+        truth = np.array([[number in of_row for number in range(3)] for of_row in rows.labels])
+        stored = read_json(folders["evaluate/multi_label"] / "evaluation.json")["splits"]["test"]["scores"][target]
+        assert stored["micro_f1"]["value"] == pytest.approx(f1_score(truth, given, average="micro"), abs=1e-9)
+        macro = f1_score(truth, given, average="macro", zero_division=np.nan)
+        assert stored["multi_label_macro_f1"]["value"] == pytest.approx(macro, abs=1e-9)
+        assert stored["subset_accuracy"]["value"] == pytest.approx((truth == given).all(1).mean(), abs=1e-9)
     elif shape == "classification":
         found = [[row["probabilities"][label] for label in ("no", "yes")] for row in answered]
         np.testing.assert_allclose(found, evaluated, atol=1e-5)
@@ -166,7 +183,12 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
 
 
 @pytest.mark.parametrize(
-    ("shape", "linear"), [("regression", "ridge_regression"), ("multiple_choice", "conditional_logit")]
+    ("shape", "linear"),
+    [
+        ("regression", "ridge_regression"),
+        ("multi_label", "logistic_regression"),
+        ("multiple_choice", "conditional_logit"),
+    ],
 )
 def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, encoder):
     folders, settings = encoder
@@ -218,6 +240,8 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
 
     found = answers(encoder, "regression", {"text": ["a good film", "dull"]})
     assert list(found.columns) == ["value"] and list(found.index) == [4, 2]
+    found = answers(encoder, "multi_label", {"text": ["a good film", "dull"]})
+    assert list(found.columns) == ["labels", "probability_film", "probability_good", "probability_was"]
     found = answers(
         encoder, "multiple_choice", {"text": ["a", "b"], "choices": [["good", "dull"], ["a", "the", "was"]]}
     )
@@ -225,11 +249,13 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
     assert [len(row) for row in found["probabilities"]] == [2, 3]
     found = answers(decoder, "generation", {"text": ["abc", "d"]})
     assert list(found.columns) == ["answer"]
-    for chain, shape in ((encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")):
+    chains = [(encoder, "multi_label"), (encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")]
+    for chain, shape in chains:
         folder = chain[0][f"train/{shape}"] / "adapter"
         adapter, model = Adapter.load(folder), mlflow.models.Model()
         base = Path(chain[1].base.source)
         save_model(tmp_path / shape, folder, adapter, model, base=base, pairs=False, seen=[], metadata={})
         found = mlflow.models.ModelSignature.from_dict(model.signature.to_dict())
         expected = {"multiple_choice": ["choice", "index", "probabilities"], "generation": ["answer"]}
+        expected["multi_label"] = ["labels", "probability_film", "probability_good", "probability_was"]
         assert found.outputs.input_names() == expected.get(shape, ["value"])

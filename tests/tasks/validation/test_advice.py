@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import parquet
 
+from beft.datasets.preparation import prepare_source
 from beft.datasets.reading.loaders import fetch_source
 from tasks.settings import PipelineSettings
+from tasks.steps.validate import validate
 from tasks.steps.validate_raw import validate_raw
 from tasks.validation.expectations import ExpectationsFailed
-from tests.beft.datasets.small import describe, fetched, texts, write_jsonl
+from tests.beft.datasets.small import SPLIT, describe, fetched, texts, write_jsonl
 
 SETTINGS = PipelineSettings()
 
@@ -152,3 +156,34 @@ def test_advice_is_sought_only_where_something_failed(workspace: Path, monkeypat
 
     monkeypatch.setattr("tasks.steps.validate_raw.raw_advice", found)
     assert validate_raw(SETTINGS, {"fetch": fetched(workspace, texts(120))}, workspace / "out", dataset="own")
+
+
+def test_an_undeclared_label_of_several_is_named_with_those_that_are(workspace: Path) -> None:
+    rows = [{"sentence": f"sentence {n}", "animals": "c;d" if n % 2 else "c" if n % 3 else ""} for n in range(200)]
+    sets: dict[str, Any] = {
+        "shape": "multi_label",
+        "columns": {"text": "sentence", "labels": "animals"},
+        "label_separator": ";",
+        "labels": ["c", "d"],
+    }
+    raw = fetched(workspace, rows, **sets)
+    assert validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")["rows"] == 200
+    out = workspace / "prepared"
+    out.mkdir()
+    prepare_source(raw, out, size="all", settings=SPLIT)
+    (workspace / "docs").mkdir()
+    assert validate(SETTINGS, {"prepare": out}, workspace / "docs", dataset="own")["rows"] == 200
+    table = parquet.read_table(out / "train.parquet")
+    broken = pa.array([[0, 7], *table["labels"].to_pylist()[1:]], pa.list_(pa.int32()))
+    position = table.column_names.index("labels")
+    parquet.write_table(table.set_column(position, "labels", broken), out / "train.parquet")
+    with pytest.raises(ExpectationsFailed, match="undeclared_labels"):
+        validate(SETTINGS, {"prepare": out}, workspace / "docs", dataset="own")
+
+    rows[5]["animals"] = "c;bird"
+    (workspace / "again").mkdir()
+    raw = fetched(workspace / "again", rows, **sets)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "again", dataset="own")
+    told = str(raised.value)
+    assert "bird" in told and "rows.jsonl line 6" in told and "its labels are [c, d]" in told

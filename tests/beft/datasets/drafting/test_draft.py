@@ -19,6 +19,7 @@ from beft.datasets.preparation import prepare_source
 from beft.datasets.reading.loaders import fetch_source
 from beft.errors import InputError
 from beft.settings import SplitSettings
+from beft.yaml_text import parse_yaml
 
 Rows = list[tuple[str, ...]]
 
@@ -121,6 +122,54 @@ def test_a_draft_is_read_as_it_was_found_and_divides_its_rows(case: str, tmp_pat
     facts = prepared(tmp_path, again)
     assert facts["rows"]["train"] and facts["rows"]["test"]
     assert facts["raw_rows"] == sum(found.labels.values())
+
+
+SETS = [";".join(name for name, every in (("a", 2), ("b c", 3), ("d", 7)) if n % every == 0) for n in range(120)]
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "separator"),
+    [("tags", {}, ";"), ("labels", {}, ";"), ("kept", {"label": "kept"}, ";"), ("topics", {}, None)],
+)
+def test_rows_with_several_labels_are_recognised(
+    header: str, options: dict[str, str], separator: str | None, tmp_path: Path
+) -> None:
+    texts = [text for text, _ in sentences()]
+    if separator is None:
+        content = "".join(
+            json.dumps({"text": text, header: [one for one in of_row.split(";") if one]}) + "\n"
+            for text, of_row in zip(texts, SETS, strict=True)
+        )
+    else:
+        content = separated(("text", header), list(zip(texts, SETS, strict=True)))
+    file = tmp_path / ("a.jsonl" if separator is None else "a.csv")
+    file.write_text(content)
+    found = draft_description(file, tmp_path, **options)  # type: ignore[arg-type]
+    description = found.description
+    assert (description.shape, description.label_separator) == ("multi_label", separator)
+    assert description.columns.labels == header and description.columns.label is None
+    assert found.labels == {"a": 60, "b c": 40, "d": 18}
+    assert Description.from_mapping({**parse_yaml(found.to_yaml([])), "name": "a"}, "a") == description
+    assert prepared(tmp_path, description)["balance"]["train"]["a"] > 0
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("label", ["yes, fully", "no"]),  # a comma within a label
+        ("label", ["a,b", "c"]),  # never apart
+        ("keywords", ["a;b", "a", "b", "a;c"]),  # its name says nothing, and another column is called label
+    ],
+)
+def test_a_separator_alone_makes_no_sets(header: str, values: list[str], tmp_path: Path) -> None:
+    columns = ("text", header) if header == "label" else ("text", "label", header)
+    rows = [
+        (text, *([label] if len(columns) == 3 else []), values[n % len(values)])
+        for n, (text, label) in enumerate(sentences())
+    ]
+    (tmp_path / "a.csv").write_text(separated(columns, rows))
+    description = draft_description(tmp_path / "a.csv", tmp_path).description
+    assert description.shape == "classification" and description.columns.label == "label"
 
 
 def test_what_a_draft_says_of_labels(tmp_path: Path) -> None:

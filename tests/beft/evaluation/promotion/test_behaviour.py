@@ -84,3 +84,21 @@ def test_more_labels_than_can_be_judged_are_left_out() -> None:
     found = row_slices(["length", "label"], lengths=np.arange(100), labels=labels, columns={})
     assert {name.split("=")[0] for name in found} == {"length"}
     assert (too_many_labels(labels), too_many_labels(labels[:20])) == (25, 0)
+
+
+def test_a_label_set_changes_with_any_of_its_labels() -> None:
+    before = np.array([[0.9, 0.1, 0.6], [0.9, 0.1, 0.6], [0.2, 0.1, 0.3]])
+    after = np.array([[0.5, 0.4, 0.7], [0.8, 0.5, 0.6], [0.3, 0.2, np.nan]])
+    changed = np.ones(3, dtype=bool)
+    assert flip_rate(before, after, changed, sets=True) == pytest.approx(2 / 3)
+
+
+def test_a_row_is_in_the_slice_of_each_of_its_labels() -> None:
+    found = row_slices(["label"], lengths=np.ones(3, dtype=int), labels=[["a", "b"], [], ["b"]], columns={})
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "label=a": [True, False, False],
+        "label=b": [True, False, True],
+    }
+    many = [[f"{number}", "x"] for number in range(40)]
+    assert row_slices(["label"], lengths=np.ones(40, dtype=int), labels=many, columns={}) == {}
+    assert too_many_labels(many) == 41
