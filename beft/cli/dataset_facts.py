@@ -9,6 +9,7 @@ import typer
 from beft.cli.output import print_table
 
 _LONGEST_NAME = 40
+_SHOWN = 5
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
@@ -23,12 +24,29 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     _show_splits(facts)
     dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
     typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")
+    for sentence in rare_labels(facts):
+        typer.echo(f"{sentence[0].upper()}{sentence[1:]}.")
     for name, lines in facts.get("ragged", {}).items():
         for what, kind in (("lines with too few fields, left out", "short"), ("lines that were cut", "cut")):
             if lines[kind]:
                 first = ", ".join(f"{line:,}" for line in lines[f"{kind}_lines"])
                 more = ", …" if lines[kind] > len(lines[f"{kind}_lines"]) else ""
                 typer.echo(f"{name}: {what}: {lines[kind]:,} (line {first}{more})")
+
+
+def rare_labels(facts: Mapping[str, Any]) -> list[str]:
+    """A sentence for each split that lacks labels: which, the rarest first, and how many rows they have in all."""
+    balance: Mapping[str, Mapping[str, int]] = facts["balance"]
+    in_all = {name: sum(of_split[name] for of_split in balance.values()) for name in facts["labels"]}
+    found = []
+    for split, of_split in balance.items():
+        absent = sorted((name for name in in_all if not of_split[name]), key=lambda name: in_all[name])
+        if not absent or not facts["rows"][split]:
+            continue
+        shown = ", ".join(f"{_short(name)!r} ({in_all[name]:,} in all)" for name in absent[:_SHOWN])
+        others = f" and {len(absent) - _SHOWN:,} others" if len(absent) > _SHOWN else ""
+        found.append(f"too rare for {split}, which has no row of them: {shown}{others}")
+    return found
 
 
 def _show_splits(facts: Mapping[str, Any]) -> None:

@@ -112,6 +112,7 @@ def draft(
 
     Encoding, separator, columns, labels and their shares are found out; what is written has passed 'check'.
     """
+    from beft.cli.dataset_facts import rare_labels
     from beft.datasets.drafting.draft import draft_description
     from beft.datasets.registry import OWN, known_datasets
     from beft.errors import InputError
@@ -126,8 +127,9 @@ def draft(
     if there is not None and there.suffix == ".yml":
         raise InputError(f"{there} describes the dataset {name!r}: rename it to {name}.yaml to have it replaced")
     facts = _prepared(context, settings, found.description, None)
+    rare = rare_labels(facts)
     rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
-    written = found.to_yaml([f"divided by the settings of today: {rows}", *_decisions(facts, settings)])
+    written = found.to_yaml([f"divided by the settings of today: {rows}", *rare, *_decisions(facts, settings)])
     path = OWN / f"{name}.yaml"
     write_text(path, written)
     typer.echo(f"{written}\nWritten to {path}. Look at it; then")

@@ -235,12 +235,16 @@ class Session:
 
 
 def check_base(settings: Settings, data: PreparedData) -> None:
-    """Check the base against all rows of a dataset, as a run would; weights are not read.
+    """Check the base and the settings of its trainings against all rows of a dataset, as a run would.
+
+    Weights are not read.
 
     Raises:
-        InputError: As ``open_session`` and ``Session.sample``.
+        InputError: As ``open_session``, ``Session.training`` and ``Session.sample``.
     """
     session = open_session(settings, data, weights=False)
+    for section in (session.settings.probe, session.settings.train):
+        session.training(section)
     _ = session.sample  # encoding the rows checks them
     splits: tuple[Split, ...] = ("gate", "test")
     for split in splits:

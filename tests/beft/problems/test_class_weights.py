@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 from torch.nn import functional
 
+from beft.datasets.prepared import PreparedData
 from beft.encoding.tokenization import training_batches
 from beft.errors import InputError
 from beft.inference.runs import Run
@@ -23,6 +24,7 @@ from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
 from beft.training.head_start import head_start
 from beft.training.sample import Sample
+from beft.training.session import Session
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 
@@ -38,6 +40,17 @@ def test_a_problem_type_without_classes_has_no_class_weights(problem_type):
     with pytest.raises(InputError, match="has no classes that all examples share: set class_weights of probe and"):
         example_weights("balanced", problem_type, np.array([0, 1]))
     assert example_weights("none", problem_type, np.array([0.5])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("section", ["probe", "train"])
+def test_a_session_refuses_them_before_it_trains(section):
+    classifier = tiny_classifier()
+    classifier.problem_type = Regression()
+    settings = Settings.from_mapping({section: {"class_weights": "balanced"}, "datasets": {"own": {}}})
+    facts = {"dataset": "own", "rows": {"train": 10, "dev": 2}}
+    session = Session(classifier, settings, PreparedData(facts, lambda split: None))
+    with pytest.raises(InputError, match="'regression' has no classes that all examples share"):
+        session.training(getattr(settings, section))
 
 
 def few_of_two_labels(rows):
