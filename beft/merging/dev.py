@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import Any
 
 from beft.adapters.adapter import Adapter
-from beft.encoding.examples import LabelledRows
+from beft.encoding.examples import LabelledRows, Predictions
+from beft.inference.predictions import predicting_as, score_rows
 from beft.inference.together import measure_adapters
 from beft.merging.adapters import with_merged
 from beft.merging.merged import Merged
 from beft.metrics.registry import rank_on_dev
-from beft.training.sample import DevMetric
 from beft.training.session import Session
 
 
@@ -97,8 +97,18 @@ class DevRows:
 
 
 def _measured(session: Session, rows: LabelledRows, adapters: Sequence[Adapter]) -> list[tuple[float, float]]:
-    """The metric of each adapter, and the mean loss of an example."""
-    metric = DevMetric(session.metric, rows)
+    """The metric of each adapter, and the mean loss of an example.
+
+    All of them have the head of the dataset's own adapter, and its thresholds where labels have some.
+    """
+
+    if not adapters:
+        return []
+
+    def metric(predictions: Predictions, _: Any) -> float:
+        return score_rows(session.metric, predictions, rows)
+
     batch_tokens = session.settings.evaluate.batch_tokens
-    found = measure_adapters(session.classifier, adapters, rows, metric, batch_tokens=batch_tokens)
+    with predicting_as(session.classifier, adapters[0].problem_type):
+        found = measure_adapters(session.classifier, adapters, rows, metric, batch_tokens=batch_tokens)
     return [(one["dev_metric"], one["dev_loss"]) for one in found]

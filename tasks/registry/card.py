@@ -81,6 +81,12 @@ def _head(adapter: "Adapter") -> str:
 
 def _predicts(adapter: "Adapter") -> str:
     """What the adapter answers."""
+    from beft.problems.multi_label import MultiLabel
+
+    if isinstance(adapter.problem_type, MultiLabel):
+        parts = zip(adapter.labels, adapter.problem_type.thresholds, strict=True)
+        named = as_mlflow_text(", ".join(f"`{label}` from {threshold:.2f}" for label, threshold in parts), 1000)
+        return f"Labels, any number of them a text, each from its probability on: {named}"
     if adapter.labels:
         return f"Labels: {as_mlflow_text(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
     if adapter.problem_type.generates:

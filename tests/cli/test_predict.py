@@ -152,3 +152,11 @@ def test_predict_says_how_many_texts_were_cut(beft: Beft) -> None:
     answer = beft("predict", "first/adapter", "--base", "base", "good " * 60, "fine")
     assert answer.status == 0
     assert answer.err.startswith("1 ") and "24 tokens" in answer.err
+
+
+def test_several_labels_of_a_row_stand_in_one_column() -> None:
+    from beft.cli.adapters import _answer_columns
+
+    probabilities = {"a": 0.9, "b": 0.2, "c": 0.4}
+    assert _answer_columns({"labels": ["a", "c"], "probabilities": probabilities}) == ["a 0.9000, c 0.4000"]
+    assert _answer_columns({"labels": [], "probabilities": probabilities}) == ["-"]

@@ -115,6 +115,8 @@ def test_from_a_file_to_a_served_answer(tmp_path: Path) -> None:
     client = TestClient(create_app(server), base_url="http://127.0.0.1")
     [served] = client.get("/v1/adapters").json()["adapters"]
     assert served["verified"] and served["labels"] == list(TAGS)
+    card = connection.client.get_model_version(served["name"], served["version"]).description
+    assert "any number of them a text" in card and f"`film` from {served['thresholds'][0]:.2f}" in card
     body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
     server.close()
     for row, alone in zip(body, answered, strict=False):
