@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,9 @@ def test_an_adapter_keeps_its_thresholds_and_peft_gives_its_logits(base, tmp_pat
     assert any("thresholds" in reason for reason in record["peft"]["reasons"])
     again = Adapter.load(tmp_path / "adapter")
     assert again.problem_type.to_json() == problem_type.to_json() and again.peft.opens == "whole"
+
+    with pytest.raises(InputError, match="thresholds for 2 labels, but 3 labels"):
+        replace(adapter, problem_type=MultiLabel(2)).save(tmp_path / "other")
 
     rows = classifier.examples(Rows(["1", "2"], ["a good film", "dull"], None, []), 16)
     with adapter.attached(classifier):
