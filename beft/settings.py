@@ -145,7 +145,8 @@ class HeadSettings(Section):
         "auto",
         description="random: as transformers draws it; best_constant: that, but a bias that fits the train rows best "
         "without any feature (the labels' frequencies, the values' mean); logistic_regression: fitted on what the head "
-        "sees of the frozen base; auto: best_constant, under protocol: paper random",
+        "sees of the frozen base; auto: best_constant, under protocol: paper random, with a contrastive loss "
+        "logistic_regression",
     )
 
 
@@ -153,6 +154,9 @@ NO_UNICODE = "half a surrogate pair in it, which is no valid Unicode: correct th
 
 EPOCHS, MAX_EPOCHS, MIN_STEPS = 8, 30, 400
 """Defaults of a training when ``epochs`` is None: its epochs, the most epochs for few rows, and for how many steps."""
+
+
+Loss = Literal["cross_entropy", "contrastive", "both"]
 
 
 class TrainingSettings(Section):
@@ -164,6 +168,8 @@ class TrainingSettings(Section):
         (), description="tried as runs of one pass, the best on dev counts; empty: learning_rate alone"
     )
     head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="None: the same as learning_rate")
+    loss: Loss = Field("cross_entropy", description="what is made small")
+    temperature: float = Field(0.1, gt=0, le=10, description="of the contrastive loss")
     schedule: Literal["linear", "constant"] = "linear"
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from zero")
     batch_size: int = Field(16, ge=1, le=4096)
@@ -185,6 +191,15 @@ class TrainingSettings(Section):
         "classes of unequal size; dev is never weighted",
     )
 
+    @property
+    def contrastive(self) -> bool:
+        """Whether the loss joins the rows of a batch, and the head is fitted at last on what was trained."""
+        return self.loss in ("contrastive", "both")
+
+    def select(self, *, dev: bool) -> str:
+        """Which epoch counts, as ``Run.select`` names it; contrastively the last, for each other would need a head."""
+        return "best" if dev and not self.contrastive else "last"
+
     @model_validator(mode="before")
     @classmethod
     def _read_old_name(cls, values: Any) -> Any:
@@ -205,6 +220,9 @@ class ProbeSettings(TrainingSettings):
         le=1000,
         description=f"None: {EPOCHS}, and up to {MAX_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
         f"than {MIN_STEPS} steps",
+    )
+    loss: Loss | None = Field(  # type: ignore[assignment]  # likewise
+        None, description="None: that of train, and its temperature"
     )
 
     def with_resolved_epochs(self, rows: int) -> TrainingSettings:
@@ -229,6 +247,11 @@ class TargetSettings(ProbeSettings):
         "auto",
         description="without a head: candidates: classification over the candidate answers; language_model: the right "
         "answer's own loss; auto: candidates where there are some",
+    )
+    loss: Loss = Field(
+        "cross_entropy",
+        description="cross_entropy: that of the head's outputs (of values the squared error); contrastive: rows with "
+        "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum",
     )
 
 

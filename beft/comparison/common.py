@@ -64,8 +64,8 @@ class Common:
     def head_start(self, seed: int) -> dict[str, Tensor]:
         """Where the head starts under a seed: as it is drawn, but for what ``head_start`` of the training names."""
         if seed not in self._starts:
-            settings, weights = self.settings.model_copy(update={"seed": seed}), self.settings.train.class_weights
-            named = head_start(self.classifier, self.sample, settings, weights)
+            settings = self.settings.model_copy(update={"seed": seed})
+            named = head_start(self.classifier, self.sample, settings, settings.train)
             self._starts[seed] = self.drawn_head(seed) | named
         return self._starts[seed]
 

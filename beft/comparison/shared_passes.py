@@ -59,13 +59,15 @@ def _plan(common: Common, requested: MethodRun, number: int) -> _Planned:
         training = searched(training, settings, common.session.dataset)
     if not trained and training.head_learning_rate:
         training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
+    if not trained:
+        training = training.model_copy(update={"loss": "cross_entropy"})  # no other trains a head
     run = Run(
         name=f"{requested.method}-{requested.seed}-{number}",
         sites=trained,
         head=common.head,
         seed=requested.seed,
         settings=training,
-        select="last" if common.sample.dev is None else "best",
+        select=training.select(dev=common.sample.dev is not None),
         initial_head=common.head_start(requested.seed),
     )
     at_each_rate(run)  # whether its rates can be chosen at all

@@ -62,17 +62,22 @@ def linear_head(
     *,
     metric: str,
     seed: int,
+    intercept: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a head may start: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
+    """A head in closed form: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
+
+    Args:
+        metric: What chooses the penalty of a classification by cross-validation, where there is no dev.
+        intercept: Whether the head has a bias; without one the bias is zero.
 
     Raises:
         InputError: The shape has no head, or the rows do not fit.
     """
     dev_features, dev_rows = dev if dev is not None else (None, None)
     if problem_type.name == "regression":
-        return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows)
+        return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows, intercept=intercept)
     if problem_type.name == "multi_label":
-        return one_vs_rest_head(*train, dev_features=dev_features, dev_rows=dev_rows)
+        return one_vs_rest_head(*train, dev_features=dev_features, dev_rows=dev_rows, intercept=intercept)
     if problem_type.name == "multiple_choice":
         return conditional_logit_head(*train, dev_features=dev_features, dev_rows=dev_rows)
     if problem_type.name != "classification":
@@ -85,4 +90,5 @@ def linear_head(
         dev_features=dev_features,
         dev_labels=None if dev_rows is None else dev_rows.labels,
         metric=metric,
+        intercept=intercept,
     )

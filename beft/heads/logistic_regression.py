@@ -35,6 +35,7 @@ def fit_logistic_regression(
     costs: Sequence[float] = C_GRID,
     choose_by: Literal["metric", "cross_entropy"] = "metric",
     scaling: Scaling = "each",
+    intercept: bool = True,
 ) -> LinearClassifier:
     """Fit on train with every C, and keep the one that is best on dev.
 
@@ -51,6 +52,7 @@ def fit_logistic_regression(
         costs: The values of C.
         choose_by: Whether the metric on dev comes first, or the cross-entropy alone decides.
         scaling: Whether each feature is divided by its own standard deviation, or all by one number, their mean.
+        intercept: Whether there is a bias; without one the features are not centred either.
 
     Raises:
         InputError: Shapes or labels that do not fit, or only one label in train.
@@ -60,7 +62,7 @@ def fit_logistic_regression(
     dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
     started = time.perf_counter()
     candidates = []
-    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs), scaling):
+    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs), scaling, intercept=intercept):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
 
@@ -92,6 +94,7 @@ def logistic_regression_head(
     dev_features: Features | None = None,
     dev_labels: Any = None,
     metric: str = "accuracy",
+    intercept: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A converged logistic regression on features of one scale, as a plain linear layer on raw features.
 
@@ -109,6 +112,7 @@ def logistic_regression_head(
         dev_features: Rows that choose C by their cross-entropy [rows, hidden]; None: cross-validation on ``features``.
         dev_labels: Their label indices [rows].
         metric: What chooses C when there is no dev.
+        intercept: Whether the layer has a bias; without one the features are not centred either.
 
     Returns:
         weight [classes, hidden] and bias [classes], fp32
@@ -126,35 +130,37 @@ def logistic_regression_head(
             metric=metric,
             choose_by="cross_entropy",
             scaling="one",
+            intercept=intercept,
         )
         weight, bias = fitted.weight, fitted.bias
     else:
         known_metric(metric).check_labels(classes)
         values, indices = checked(features, labels, classes, "train")
-        cost = _cross_validated_cost(values, indices, classes, metric, seed)
-        _, weight, bias, _ = next(_path(values, indices, classes, [cost], "one"))
+        cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept)
+        _, weight, bias, _ = next(_path(values, indices, classes, [cost], "one", intercept=intercept))
     return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
 
 
 def _path(
-    features: Floats, labels: Integers, classes: int, costs: Sequence[float], scaling: Scaling
+    features: Floats, labels: Integers, classes: int, costs: Sequence[float], scaling: Scaling, *, intercept: bool
 ) -> Iterator[tuple[float, Floats, Floats, int]]:
     """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations."""
     present = np.unique(labels)
     if len(present) < 2:
         raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
     mean, deviation = standardisation(features, scaling)
+    mean = mean if intercept else np.zeros_like(mean)
     standardised = (features - mean) / deviation
     for cost in costs:
-        rows, intercepts, iterations = converged_fit(standardised, labels, cost)
+        rows, intercepts, iterations = converged_fit(standardised, labels, cost, intercept=intercept)
         weight = np.zeros((classes, features.shape[1]))
-        bias = np.full(classes, -np.log(len(labels) + 1.0))
+        bias = np.full(classes, -np.log(len(labels) + 1.0) if intercept else 0.0)
         weight[present] = rows / deviation
         bias[present] = intercepts - (weight[present] * mean).sum(1)
         yield cost, weight, bias, iterations
 
 
-def converged_fit(features: Floats, labels: Integers, cost: float) -> tuple[Floats, Floats, int]:
+def converged_fit(features: Floats, labels: Integers, cost: float, *, intercept: bool) -> tuple[Floats, Floats, int]:
     """Weight [present labels, hidden], bias [present labels] and iterations of a logistic regression that converged.
 
     Two labels get two rows, one the negative of the other, whose difference is scikit-learn's single row. One BLAS
@@ -165,7 +171,7 @@ def converged_fit(features: Floats, labels: Integers, cost: float) -> tuple[Floa
     from threadpoolctl import threadpool_limits
 
     for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
-        model = LogisticRegression(C=cost, solver=solver, max_iter=limit, tol=TOLERANCE)
+        model = LogisticRegression(C=cost, solver=solver, max_iter=limit, tol=TOLERANCE, fit_intercept=intercept)
         with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.fit(features, labels)
@@ -177,7 +183,9 @@ def converged_fit(features: Floats, labels: Integers, cost: float) -> tuple[Floa
     raise BeftError(f"logistic regression with C = {cost:g} did not converge; are the features of a sensible scale?")
 
 
-def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metric: str, seed: int) -> float:
+def _cross_validated_cost(
+    features: Floats, labels: Integers, classes: int, metric: str, seed: int, *, intercept: bool
+) -> float:
     """The C with the best mean quality over stratified folds; 1 when a label is too rare to be divided."""
     from sklearn.model_selection import StratifiedKFold
 
@@ -186,7 +194,7 @@ def _cross_validated_cost(features: Floats, labels: Integers, classes: int, metr
         return 1.0
     qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        for cost, weight, bias, _ in _path(features[train], labels[train], classes, C_GRID, "one"):
+        for cost, weight, bias, _ in _path(features[train], labels[train], classes, C_GRID, "one", intercept=intercept):
             logits = features[held_out] @ weight.T + bias
             qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
 

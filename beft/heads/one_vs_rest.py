@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
@@ -27,6 +28,7 @@ def fit_one_vs_rest(
     costs: Sequence[float] = C_GRID,
     choose_by: Literal["metric", "loss"] = "metric",
     scaling: Literal["each", "one"] = "each",
+    intercept: bool = True,
 ) -> LinearClassifier:
     """Fit on train with every C, and keep the one that is best on dev.
 
@@ -43,6 +45,7 @@ def fit_one_vs_rest(
         costs: The values of C.
         choose_by: Whether the metric comes first, or the loss alone decides.
         scaling: Whether each feature is divided by its own standard deviation, or all by one number, their mean.
+        intercept: Whether there is a bias; without one the features are not centred either.
 
     Raises:
         InputError: Features and label sets that do not fit.
@@ -52,37 +55,58 @@ def fit_one_vs_rest(
     problem_type = MultiLabel(targets.shape[1])
     train = FeatureRows.of(problem_type, train_features, train_rows, "train")
     started = time.perf_counter()
-    mean, deviation = standardisation(train.features, scaling)
-    standardised = (train.features - mean) / deviation
-
-    def layer(cost: float) -> tuple[Floats, Floats]:
-        weight = np.zeros((targets.shape[1], train.features.shape[1]))
-        bias = problem_type.best_constant(targets, targets.shape[1]).numpy().copy()
-        for label in np.flatnonzero(np.ptp(targets, axis=0)):
-            rows, intercepts, _ = converged_fit(standardised, targets[:, label], cost)
-            weight[label] = (rows[1] - rows[0]) / deviation
-            bias[label] = intercepts[1] - intercepts[0] - weight[label] @ mean
-        return weight, bias
-
-    def candidates() -> Iterator[tuple[float, float, Floats, Floats]]:
-        for cost in sorted(costs):
-            yield cost, -cost, *layer(cost)
-
+    tried = sorted(costs) if dev_features is not None else [1.0]
+    path = one_vs_rest_path(train.features, targets, tried, scaling, intercept=intercept)
     if dev_features is None:
-        weight, bias = layer(1.0)
+        _, weight, bias = next(path)
         details: dict[str, Any] = {"C": 1.0}
     else:
         dev = FeatureRows.of(problem_type, dev_features, dev_rows, "dev")
-        weight, bias, details = best_fit_on_dev("C", candidates(), dev, metric, by_loss=choose_by == "loss")
+        candidates = ((cost, -cost, weight, bias) for cost, weight, bias in path)
+        weight, bias, details = best_fit_on_dev("C", candidates, dev, metric, by_loss=choose_by == "loss")
     fitted = int(np.ptp(targets, axis=0).sum()) * (train.features.shape[1] + 1)
     return LinearClassifier(weight, bias, fitted, time.perf_counter() - started, details)
 
 
+def one_vs_rest_path(
+    features: Floats,
+    targets: NDArray[np.int64],
+    costs: Sequence[float],
+    scaling: Literal["each", "one"],
+    *,
+    intercept: bool,
+) -> Iterator[tuple[float, Floats, Floats]]:
+    """For every C, in the given order: C, weight [labels, hidden] and bias [labels] on raw features.
+
+    Raises:
+        BeftError: A fit did not converge.
+    """
+    mean, deviation = standardisation(features, scaling)
+    mean = mean if intercept else np.zeros_like(mean)
+    standardised = (features - mean) / deviation
+    constant = MultiLabel(targets.shape[1]).best_constant(targets, targets.shape[1]).numpy()
+    for cost in costs:
+        weight = np.zeros((targets.shape[1], features.shape[1]))
+        bias = constant.copy() if intercept else np.zeros_like(constant)
+        for label in np.flatnonzero(np.ptp(targets, axis=0)):
+            rows, intercepts, _ = converged_fit(standardised, targets[:, label], cost, intercept=intercept)
+            weight[label] = (rows[1] - rows[0]) / deviation
+            bias[label] = intercepts[1] - intercepts[0] - weight[label] @ mean
+        yield cost, weight, bias
+
+
 def one_vs_rest_head(
-    features: Features, rows: Any, *, dev_features: Features | None = None, dev_rows: Any = None
+    features: Features,
+    rows: Any,
+    *,
+    dev_features: Features | None = None,
+    dev_rows: Any = None,
+    intercept: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One-vs-rest logistic regression as a plain linear layer where a head may start: weight and bias, fp32.
 
     Features are of one scale, and dev's loss chooses C, as in ``logistic_regression_head``.
     """
-    return fit_one_vs_rest(features, rows, dev_features, dev_rows, choose_by="loss", scaling="one").as_tensors()
+    return fit_one_vs_rest(
+        features, rows, dev_features, dev_rows, choose_by="loss", scaling="one", intercept=intercept
+    ).as_tensors()

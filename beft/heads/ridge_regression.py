@@ -25,6 +25,7 @@ def fit_ridge_regression(
     penalties: Sequence[float] = PENALTIES,
     choose_by: Literal["metric", "loss"] = "metric",
     scaling: Literal["each", "one"] = "each",
+    intercept: bool = True,
 ) -> LinearClassifier:
     """Fit on train with every penalty, and keep the one that is best on dev.
 
@@ -39,6 +40,7 @@ def fit_ridge_regression(
         metric: What is best on dev; equals are decided by squared error, then by the greater penalty.
         choose_by: Whether the metric comes first, or the squared error alone decides.
         scaling: Whether each feature is divided by its own standard deviation, or all by one number, their mean.
+        intercept: Whether there is a bias; without one the features are not centred either.
 
     Raises:
         InputError: Features and values that do not fit.
@@ -49,6 +51,7 @@ def fit_ridge_regression(
     train = FeatureRows.of(Regression(), train_features, train_values, "train")
     started = time.perf_counter()
     mean, deviation = standardisation(train.features, scaling)
+    mean = mean if intercept else np.zeros_like(mean)
     standardised = (train.features - mean) / deviation
 
     def folded(model: Any) -> tuple[Floats, Floats]:
@@ -57,11 +60,15 @@ def fit_ridge_regression(
 
     def candidates() -> Iterator[tuple[float, float, Floats, Floats]]:
         for penalty in sorted(penalties):
-            yield penalty, penalty, *folded(Ridge(alpha=penalty, solver="svd").fit(standardised, train.labels))
+            yield (
+                penalty,
+                penalty,
+                *folded(Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, train.labels)),
+            )
 
     with threadpool_limits(limits=1, user_api="blas"):
         if dev_features is None:
-            chosen = RidgeCV(alphas=tuple(penalties)).fit(standardised, train.labels)
+            chosen = RidgeCV(alphas=tuple(penalties), fit_intercept=intercept).fit(standardised, train.labels)
             weight, bias = folded(chosen)
             details: dict[str, Any] = {"penalty": float(chosen.alpha_)}
         else:
@@ -71,12 +78,17 @@ def fit_ridge_regression(
 
 
 def ridge_regression_head(
-    features: Features, values: Any, *, dev_features: Features | None = None, dev_values: Any = None
+    features: Features,
+    values: Any,
+    *,
+    dev_features: Features | None = None,
+    dev_values: Any = None,
+    intercept: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A ridge regression as a plain linear layer where a head may start: weight [1, hidden] and bias [1], fp32.
 
     Features are of one scale, and the squared error chooses the penalty, as in ``logistic_regression_head``.
     """
     return fit_ridge_regression(
-        features, values, dev_features, dev_values, choose_by="loss", scaling="one"
+        features, values, dev_features, dev_values, choose_by="loss", scaling="one", intercept=intercept
     ).as_tensors()

@@ -1,6 +1,6 @@
 """Outputs of a frozen classifier over many rows: features for the baselines, probabilities for the metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from beft.encoding.tokenization import Encoded, token_batches
 from beft.inference.batching import tokens_at_once
+from beft.inference.generation import Choose
 from beft.inference.predictions import sequence_outputs
 from beft.models.classifier import Batch, Classifier
 from beft.process_state import with_own_threads
@@ -52,6 +53,29 @@ def predict_probabilities(classifier: Classifier, encoded: Encoded, *, batch_tok
     """The classes' probabilities of every row, fp32, [rows, labels], in the rows' own order."""
     [outputs] = sequence_outputs(classifier, encoded, batch_tokens=batch_tokens)
     return torch.softmax(outputs, -1).float()
+
+
+@with_own_threads
+@torch.no_grad()
+def features_of_runs(classifier: Classifier, encoded: Encoded, runs: Sequence[int], *, choose: Choose) -> Tensor:
+    """What the head's output layer sees of every sequence under every run, fp32 or wider, [runs, sequences, width].
+
+    Args:
+        runs: Numbers of the vectors of an attached bank.
+        choose: The bank's.
+    """
+    classifier.eval()
+    found: Tensor | None = None
+    of_rows = torch.tensor(list(runs))
+    for batch in token_batches(encoded.lengths, tokens_at_once(classifier, None, len(runs))):
+        choose(of_rows.repeat_interleave(len(batch)))
+        seen = classifier.head_features(encoded.batch(np.tile(batch, len(runs)), classifier.device)).cpu()
+        seen = seen if seen.dtype == torch.float64 else seen.float()
+        if found is None:
+            found = seen.new_empty(len(runs), len(encoded), seen.shape[-1])
+        found[:, torch.from_numpy(batch)] = seen.view(len(runs), len(batch), -1)
+    assert found is not None  # encode() refuses an empty list of texts
+    return found
 
 
 @with_own_threads

@@ -31,8 +31,9 @@ class Run:
         head: Names of the head's trained parameters.
         seed: Decides data order and dropout.
         select: ``best`` keeps the epoch with the best dev metric (lower dev loss on a tie, then the earlier epoch),
-            ``last`` the last one.
+            ``last`` the last one; with a contrastive loss only that one is then measured, for the head is fitted first.
         initial_head: Where the head's parameters start; those not named start as the model has them.
+        rows: Numbers of the train rows that it learns from; None: all of them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Run:
     settings: TrainingSettings
     select: str = "best"
     initial_head: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class RunResult:
         run: What was asked for.
         deltas: Trained minus original bias, fp32 or wider, [width] a site.
         head: The head's trained parameters by their names in the model.
-        history: A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where there is a dev split.
+        history: A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where it was measured on dev.
         best_epoch: The epoch that ``deltas`` and ``head`` were taken from.
         steps: Optimiser steps of the whole run.
         steps_here: Of these, the steps made by this call; fewer when a checkpoint was continued.

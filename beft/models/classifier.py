@@ -143,20 +143,24 @@ class Classifier(nn.Module):
         """What the head's output layer sees, of shape [rows, features of the output layer]."""
         if self.pooling != "model":
             return self.pooled(batch, self.pooling)
+        return self.outputs_and_features(batch)[1]
+
+    def outputs_and_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Both of one pass: those of ``forward``, and what the head's output layer sees of each sequence."""
         seen: list[Tensor] = []
         kept = _SEEN.set(seen)
         try:
-            self.model(**batch)
+            outputs = self(batch)
         finally:
             _SEEN.reset(kept)
         features = seen[-1]
         if features.dim() == 2:
-            return features
+            return outputs, features
         # A decoder scores every token and takes the last one that is not the padding token, though it be of the text.
         positions = torch.arange(features.shape[1], device=features.device)
         others = batch["input_ids"].to(features.device) != self.model.config.pad_token_id
         last = (others * positions).argmax(1)
-        return features[torch.arange(len(features), device=features.device), last]
+        return outputs, features[torch.arange(len(features), device=features.device), last]
 
     def head_parameters(self, train: str = "output") -> tuple[str, ...]:
         """Names of the head's trained parameters, in the order of the model.

@@ -77,3 +77,16 @@ def choose_problem_type(
         return LanguageModeling(read, free=True, max_new_tokens=max_new_tokens)
     candidates = labels if data == "classification" else ()
     return LanguageModeling(read, candidates) if objective == "language_model" else Candidates(read, candidates)
+
+
+def check_loss(problem_type: ProblemType, loss: str) -> None:
+    """Check that a training's ``loss`` is one that the problem type has.
+
+    Raises:
+        InputError: It is contrastive, and no two of its examples have like targets.
+    """
+    if loss != "cross_entropy" and not problem_type.has_pairs:
+        raise InputError(
+            f"train.loss is {loss}, which needs labels or values that rows share, and {problem_type.name} has none: "
+            "use cross_entropy"
+        )

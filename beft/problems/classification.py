@@ -17,6 +17,7 @@ class Classification(ProblemType):
     """One sequence an example; predicts the probability of every label."""
 
     name = "classification"
+    has_pairs = True
 
     @property
     def has_classes(self) -> bool:
@@ -46,6 +47,10 @@ class Classification(ProblemType):
         """The logarithms of the labels' frequencies, one added to each count, with a mean of zero."""
         logits = np.log(np.bincount(targets, minlength=labels) + 1.0)
         return torch.from_numpy(logits - logits.mean())
+
+    def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
+        """1 for two examples of one label."""
+        return (targets[:, None] == targets).double()
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Probabilities, [rows, labels]."""

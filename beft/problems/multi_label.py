@@ -29,6 +29,7 @@ class MultiLabel(ProblemType):
 
     name = "multi_label"
     has_thresholds = True
+    has_pairs = True
 
     def __init__(self, labels: int, thresholds: Sequence[float] | None = None) -> None:
         found = (SET_FROM,) * labels if thresholds is None else tuple(map(float, thresholds))
@@ -60,6 +61,13 @@ class MultiLabel(ProblemType):
         """The logit of each label's frequency, one row with it and one without added."""
         with_label = targets.sum(0) + 1.0
         return torch.from_numpy(np.log(with_label) - np.log(len(targets) + 2.0 - with_label))
+
+    def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
+        """The Jaccard index of two label sets; 1 for two empty ones."""
+        sets = targets.double()
+        both = sets @ sets.T
+        either = sets.sum(1)[:, None] + sets.sum(1) - both
+        return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Scores, [rows, labels]: a label is given from 0.5 on."""

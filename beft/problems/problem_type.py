@@ -22,11 +22,13 @@ class ProblemType(ABC):
         name: How settings and adapters call it.
         has_head: Whether the outputs are those of a head; else they are log-likelihoods of a language model.
         has_thresholds: Whether dev rows choose thresholds for its predictions.
+        has_pairs: Whether two examples belong together more or less, which contrastive learning needs.
     """
 
     name: ClassVar[str]
     has_head: ClassVar[bool] = True
     has_thresholds: ClassVar[bool] = False
+    has_pairs: ClassVar[bool] = False
 
     @property
     def new_tokens(self) -> int:
@@ -96,6 +98,15 @@ class ProblemType(ABC):
             targets: Of every example, as in ``LabelledRows.labels``.
         """
         return self
+
+    def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
+        """How much each two examples of a batch belong together, [examples, examples], 0 to 1; where ``has_pairs``.
+
+        Args:
+            targets: [examples], as in ``LabelledRows.labels``.
+            train: The targets of all examples that are trained on.
+        """
+        raise NotImplementedError
 
     def mean_loss(self, outputs: Tensor, targets: Tensor, sizes: Tensor) -> float:
         """The mean of the examples' losses."""

@@ -15,6 +15,7 @@ class Regression(ProblemType):
     """One sequence an example; predicts a value."""
 
     name = "regression"
+    has_pairs = True
 
     def outputs(self, labels: int) -> int:
         """One."""
@@ -32,6 +33,11 @@ class Regression(ProblemType):
     def best_constant(self, targets: np.ndarray, labels: int) -> Tensor:
         """The mean value."""
         return torch.tensor([np.mean(targets)])
+
+    def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
+        """A Gaussian kernel of the distance of two values; its width is Scott's (1992) for the values of train."""
+        width = max(float(np.std(train)) * len(train) ** -0.2, 1e-12)
+        return torch.exp(-((targets[:, None] - targets) / width).square() / 2)
 
     def predictions(self, outputs: Tensor, sizes: Tensor) -> Predictions:
         """Values, [rows]."""

@@ -9,14 +9,14 @@ from beft.heads.by_problem_type import linear_head
 from beft.inference.features import extract_features
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.settings import Settings
+from beft.settings import Settings, TrainingSettings
 from beft.sites.offloading import module_device
 from beft.training.sample import Sample
 
 
 @with_own_threads
 def head_start(
-    classifier: Classifier, sample: Sample, settings: Settings, class_weights: str = "none"
+    classifier: Classifier, sample: Sample, settings: Settings, training: TrainingSettings | None = None
 ) -> dict[str, Tensor]:
     """Where the head starts: what is not named starts as the model has it.
 
@@ -25,12 +25,19 @@ def head_start(
     balanced ``class_weights`` all labels are equally frequent. ``logistic_regression`` names the layer, as a linear
     model on what it sees (ridge regression of values, a conditional logit of choices): linear probing before fine-
     tuning.
+
+    Args:
+        training: What is trained from there; None: what the settings have by default. With a contrastive loss, which
+            fits the head at last, ``auto`` is such a fit as well.
     """
     kind = settings.head_init
+    training = training or TrainingSettings()
+    if settings.head.init == "auto" and training.contrastive:
+        kind = "logistic_regression"
     if kind == "random" or not classifier.problem_type.has_head:
         return {}
     if kind == "best_constant":
-        return _best_constant(classifier, sample, balanced=class_weights == "balanced")
+        return _best_constant(classifier, sample, balanced=training.class_weights == "balanced")
 
     def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
         return extract_features(classifier, rows.encoded, "head").numpy(), rows
@@ -42,6 +49,7 @@ def head_start(
         seen(sample.dev) if sample.dev else None,
         metric=sample.metric,
         seed=settings.seed,
+        intercept=classifier.output_layer.bias is not None,
     )
     device = module_device(classifier.output_layer)
     start = {f"{classifier.output_name}.weight": weight.to(device)}

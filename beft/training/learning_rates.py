@@ -68,7 +68,7 @@ def at_each_rate(run: Run) -> list[Run]:
     rates = tuple(dict.fromkeys(run.settings.learning_rates))
     if not rates:
         return [run]
-    if run.select != "best":
+    if run.select != "best" and not run.settings.contrastive:  # which is measured on dev at its last epoch
         raise InputError(
             f"run {run.name!r} names {len(rates)} learning rates, but there is no dev split to choose one with "
             "(protocol: paper); name a single learning_rate"

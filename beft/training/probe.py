@@ -69,7 +69,7 @@ def run_probe(
     """
     model = classifier.model
     sites = find_sites(model, add=settings.base.add_biases)
-    start = head_start(classifier, sample, settings, training.class_weights)
+    start = head_start(classifier, sample, settings, training)
     progress(f"probe: measuring which of {len(sites)} bias sites are inert")
     inert = inert_components(classifier, sites, sample.train.encoded, settings.seed)
     frozen = () if settings.protocol == "paper" else tuple(site for site in sites if inert[site].all())

@@ -28,7 +28,7 @@ class TrainingResult:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where there is a dev split."""
+        """A record an epoch: epoch, step, train_loss, and dev_loss and dev_metric where it was measured on dev."""
         return self.run.history
 
     @property

@@ -57,6 +57,8 @@ def settings_of(section: ProbeSettings, settings: Settings, dataset: str, rows: 
     changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
     if own.learning_rate is not None:
         changes |= {"learning_rate": own.learning_rate, "learning_rates": ()}
+    if section.loss is None:
+        changes |= {"loss": settings.train.loss, "temperature": settings.train.temperature}
     return section.model_copy(update=changes).with_resolved_epochs(rows)
 
 

@@ -21,7 +21,7 @@ from beft.models.device import resolve_compute
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import choose_problem_type
+from beft.problems.choosing import check_loss, choose_problem_type
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
@@ -285,6 +285,8 @@ def open_session(
         objective=settings.train.objective,
         max_new_tokens=settings.evaluate.max_new_tokens,
     )
+    for section in (settings.probe, settings.train):
+        check_loss(problem_type, section.loss or settings.train.loss)
     classifier = load(
         reference,
         labels,

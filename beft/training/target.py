@@ -55,7 +55,7 @@ def train_terms(
     if inert is not None and settings.protocol != "paper":
         frozen = tuple(site for site in sites if site in inert and inert[site].all())
     trained = tuple(site for site in sites if site not in frozen)
-    start = head_start(classifier, sample, settings, training.class_weights)
+    start = head_start(classifier, sample, settings, training)
     name = "+".join(terms)
     run = planned_run(classifier, sample, settings, training, name, trained, start)
     return with_frozen(fit_run(classifier, sample, run, checkpoints, progress), frozen)
@@ -84,7 +84,7 @@ def train_weights(
         InputError: The method does not fit the base.
         TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
     """
-    start = head_start(classifier, sample, settings, training.class_weights) if start is None else start
+    start = head_start(classifier, sample, settings, training) if start is None else start
     run = planned_run(classifier, sample, settings, training, method.name, (), start)
     metric = DevMetric(sample.metric, sample.dev)
     results = [
@@ -110,7 +110,7 @@ def planned_run(
         head=classifier.head_parameters("paper" if settings.protocol == "paper" else settings.head.train),
         seed=settings.seed,
         settings=training,
-        select="last" if sample.dev is None else "best",
+        select=training.select(dev=sample.dev is not None),
         initial_head=start,
     )
 

@@ -72,9 +72,11 @@ class BiasParameters:
         """Whether no parameter of a run is NaN or infinite."""
         return bool(torch.isfinite(self._stack.values[run]).all())
 
-    def keep(self, run: int, *, last: bool) -> None:
-        """Keep a run's parameters as the best so far."""
+    def keep(self, run: int, head: Mapping[str, Tensor], *, last: bool) -> None:
+        """Keep a run's parameters as the best so far; see ``Parameters.keep``."""
         self._best[run] = self._stack.values[run]
+        for name, value in head.items():
+            self._best[run, self._stack.columns(f"head/{name}")] = value.to(self._best).flatten()
 
     def best(self, run: int) -> TrainedValues:
         """What was kept of a run."""

@@ -21,6 +21,7 @@ from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult
 from beft.inference.together import row_axes
 from beft.models.classifier import Classifier
 from beft.models.memory import available_bytes, is_out_of_memory, out_of_memory_reason
+from beft.problems.choosing import check_loss
 from beft.process_state import with_own_threads
 from beft.sites.batch_axis import RowAxis
 from beft.training.engine.activation_checkpointing import activation_checkpointing
@@ -71,7 +72,7 @@ def fit(
         InputError: Two runs of one name, a run that trains nothing, or ``best`` without a dev split.
         TrainingError: The base alone does not fit into memory.
     """
-    _check_runs(runs, dev)
+    _check_runs(classifier, runs, dev)
     kept = _Checkpoints.of(checkpoints, classifier, train, dev, metric, runs)
     try:
         with _computing(classifier, train, runs) as axes:
@@ -180,7 +181,7 @@ def _halve(plan: list[list[int]], group: list[int], kept: "_Checkpoints", progre
         write_json(kept.plan, plan)
 
 
-def _check_runs(runs: Sequence[Run], dev: LabelledRows | None) -> None:
+def _check_runs(classifier: Classifier, runs: Sequence[Run], dev: LabelledRows | None) -> None:
     if len({run.name for run in runs}) != len(runs):
         raise InputError("two runs have the same name")
     for run in runs:
@@ -188,6 +189,7 @@ def _check_runs(runs: Sequence[Run], dev: LabelledRows | None) -> None:
             raise InputError(f"run {run.name!r} trains neither a bias nor the head")
         if run.select == "best" and dev is None:
             raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
+        check_loss(classifier.problem_type, run.settings.loss)
 
 
 def _rows_computed_at_once(run: Run) -> int:

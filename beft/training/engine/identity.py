@@ -57,6 +57,7 @@ def run_identity(run: Run, classifier: Classifier) -> dict[str, Any]:
         "seed": run.seed,
         "settings": run.settings.model_dump(mode="json"),
         "select": run.select,
+        "rows": run.rows,
     }
 
 

@@ -1,6 +1,6 @@
 """What a pass trains, as its loop sees it: biases and heads of many runs, or weights of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -48,10 +48,11 @@ class Parameters(Protocol):
     def finite(self, run: int) -> bool:
         """Whether no parameter of a run is NaN or infinite."""
 
-    def keep(self, run: int, *, last: bool) -> None:
+    def keep(self, run: int, head: Mapping[str, Tensor], *, last: bool) -> None:
         """Keep a run's parameters as the best so far.
 
         Args:
+            head: What is kept in place of the head's parameters of these names.
             last: The run takes no step any more.
         """
 

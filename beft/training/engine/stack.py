@@ -79,6 +79,10 @@ class ParameterStack:
             rates[:, columns] = of_runs.to(rates)[:, None]
         return rates * self.trained
 
+    def columns(self, name: str) -> slice:
+        """The columns of a named parameter: ``bias/SITE`` or ``head/NAME``."""
+        return self._columns[name]
+
     def read(self, run: int, row: Tensor) -> dict[str, Tensor]:
         """The named parameters of a run in a row [parameters]: ``bias/SITE`` and ``head/NAME``, of their shapes."""
         return {

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from beft.encoding.tokenization import token_batches, training_batches
+from beft.encoding.tokenization import token_batches
 from beft.inference.batching import tokens_at_once
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.sites.batch_axis import RowAxis
+from beft.training.engine.batches import run_batches
 from beft.training.engine.bias_parameters import BiasParameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.trainer import TrainingPass
@@ -70,7 +71,10 @@ def time_pass(
     rows = train.take(_typical_rows(train, runs[0]))
     measured = [
         replace(
-            run, select="last", settings=run.settings.model_copy(update={"epochs": _EPOCHS, "warmup_fraction": 0.5})
+            run,
+            select="last",
+            rows=None,
+            settings=run.settings.model_copy(update={"epochs": _EPOCHS, "warmup_fraction": 0.5}),
         )
         for run in runs
     ]
@@ -116,7 +120,7 @@ def _no_metric(predictions: Any, labels: Any) -> float:
 
 def _typical_rows(rows: LabelledRows, run: Run) -> np.ndarray:
     """The rows of some batches of an epoch, from that of the shortest texts to that of the longest."""
-    batches = training_batches(rows.lengths, run.settings.batch_size, seed=run.seed, epoch=1)
+    batches = run_batches(rows, run, 1)
     batches.sort(key=lambda batch: float(rows.lengths[batch].mean()))
     count = min(_BATCHES, len(batches))
     return np.concatenate([batches[(2 * at + 1) * len(batches) // (2 * count)] for at in range(count)])
@@ -127,7 +131,7 @@ def _tokens_of_steps(rows: LabelledRows, runs: Sequence[Run]) -> Iterator[tuple[
 
     def of_run(run: Run) -> Iterator[int]:
         for epoch in range(1, _EPOCHS + 1):
-            for batch in training_batches(rows.lengths, run.settings.batch_size, seed=run.seed, epoch=epoch):
+            for batch in run_batches(rows, run, epoch):
                 yield int(rows.tokens[batch].sum())
 
     return zip(*map(of_run, runs), strict=False)

@@ -14,15 +14,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from beft.encoding.tokenization import parts_of_like_length, training_batches
+from beft.encoding.tokenization import parts_of_like_length
 from beft.inference.generation import Choose
 from beft.inference.predictions import measure_runs
 from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult, diverged, peak_memory
 from beft.models.classifier import Classifier
-from beft.problems.class_weights import example_weights
 from beft.process_state import seeded
 from beft.training.engine.activation_checkpointing import activation_checkpointing
+from beft.training.engine.batches import run_batches, run_weights, steps_of_epoch
 from beft.training.engine.checkpoint import PassCheckpoint, RunState
+from beft.training.engine.fitted_heads import FittedHead, fit_heads
+from beft.training.engine.joint_losses import joint_losses
 from beft.training.engine.parameters import Parameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.schedule import chosen_epoch, lr_multiplier
@@ -62,9 +64,8 @@ class TrainingPass:
         settings = [run.settings for run in runs]
         self.positions = [RunState() for _ in runs]
         self.batches: list[list[np.ndarray]] = [[] for _ in runs]
-        self.steps_of_epoch = [-(-len(train) // one.batch_size) for one in settings]
-        kind = classifier.problem_type
-        self.example_weights = [example_weights(one.class_weights, kind, train.labels) for one in settings]
+        self.steps_of_epoch = [steps_of_epoch(train, run) for run in runs]
+        self.example_weights = [run_weights(train, run, classifier.problem_type) for run in runs]
         self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
 
     def results(self) -> list[RunResult | FailedRun]:
@@ -129,14 +130,22 @@ class TrainingPass:
         losses = torch.zeros(len(self.runs), dtype=torch.float64)
         self.classifier.train(self.runs[0].settings.dropout)
         self.parameters.zero_gradient()
-        for chosen in self._at_once(rows):
-            sequences = self.train.sizes_of(rows[chosen])
-            choose(runs[chosen].repeat_interleave(sequences))
-            outputs = self.classifier(self.train.batch(rows[chosen], device))
-            targets = self.train.targets(rows[chosen]).to(device)
-            each = self.classifier.problem_type.losses(outputs, targets, sequences)
-            (each * shares[chosen].to(each)).sum().backward()
-            losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
+        if any(self.runs[run].settings.contrastive for run in alive):
+            of_alive = joint_losses(
+                self.classifier, self.train, self.runs, rows, runs, shares, self._at_once(rows), choose
+            )
+            torch.stack(list(of_alive.values())).sum().backward()
+            for run, loss in of_alive.items():
+                losses[run] = loss.detach().double().cpu()
+        else:
+            for chosen in self._at_once(rows):
+                sequences = self.train.sizes_of(rows[chosen])
+                choose(runs[chosen].repeat_interleave(sequences))
+                outputs = self.classifier(self.train.batch(rows[chosen], device))
+                targets = self.train.targets(rows[chosen]).to(device)
+                each = self.classifier.problem_type.losses(outputs, targets, sequences)
+                (each * shares[chosen].to(each)).sum().backward()
+                losses.index_add_(0, runs[chosen], each.detach().double().cpu() * shares[chosen])
         for run in alive:
             if not np.isfinite(float(losses[run])):
                 self._fail(run, f"the loss is {float(losses[run])} at step {self.positions[run].step + 1}")
@@ -161,9 +170,7 @@ class TrainingPass:
         """The rows of a run's next batch."""
         position, spec = self.positions[run], self.runs[run]
         if not self.batches[run]:
-            self.batches[run] = training_batches(
-                self.train.lengths, spec.settings.batch_size, seed=spec.seed, epoch=position.epoch
-            )
+            self.batches[run] = run_batches(self.train, spec, position.epoch)
         return self.batches[run][position.batch]
 
     def _at_once(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -185,9 +192,11 @@ class TrainingPass:
 
     def _end_epoch(self, choose: Choose, runs: Sequence[int]) -> None:
         """Measure the runs whose epoch ended, keep the best parameters, and stop the runs that are done."""
-        found = self._evaluate(choose, runs) if self.dev is not None else [{} for _ in runs]
-        for run, measured in zip(runs, found, strict=True):
-            position, spec = self.positions[run], self.runs[run]
+        heads = self._fitted_heads(choose, runs)
+        others = [run for run in runs if not self.runs[run].settings.contrastive]
+        measured_by_run = {run: head.on_dev for run, head in heads.items()} | self._on_dev(choose, others)
+        for run in runs:
+            position, spec, measured = self.positions[run], self.runs[run], measured_by_run.get(run, {})
             if not np.isfinite(measured.get("dev_loss", 0.0)):
                 self._fail(run, f"the dev loss is {measured['dev_loss']} after epoch {position.epoch}")
                 continue
@@ -197,7 +206,7 @@ class TrainingPass:
             record = {
                 "epoch": position.epoch,
                 "step": position.step,
-                "train_loss": position.loss_sum / len(self.train),
+                "train_loss": position.loss_sum / sum(map(len, self.batches[run])),
                 **measured,
             }
             position.history.append(record)
@@ -206,15 +215,30 @@ class TrainingPass:
             spent = patience is not None and spec.select == "best" and position.epoch - best >= patience
             position.stopped = spent or position.epoch == spec.settings.epochs
             if best == position.epoch and (position.stopped or spec.select == "best"):
-                self.parameters.keep(run, last=position.stopped)
+                self.parameters.keep(run, heads[run].values if run in heads else {}, last=position.stopped)
             position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
             self.batches[run] = []
             self.progress.epoch(spec, record)
 
-    def _evaluate(self, choose: Choose, runs: Sequence[int]) -> list[dict[str, float]]:
-        """Dev loss and dev metric of some runs, all in one pass over dev."""
-        assert self.dev is not None
-        return measure_runs(self.classifier, self.dev, self.metric, runs, choose=choose)
+    def _on_dev(self, choose: Choose, runs: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Dev loss and dev metric of some runs, all in one pass over dev; nothing without dev."""
+        if self.dev is None or not runs:
+            return {}
+        found = measure_runs(self.classifier, self.dev, self.metric, runs, choose=choose)
+        return dict(zip(runs, found, strict=True))
+
+    def _fitted_heads(self, choose: Choose, runs: Sequence[int]) -> dict[int, FittedHead]:
+        """The heads of those runs whose loss does not train one, where this epoch may count."""
+        fitted = [
+            run
+            for run in runs
+            if (spec := self.runs[run]).settings.contrastive
+            and (spec.select == "best" or self.positions[run].epoch == spec.settings.epochs)
+        ]
+        if not fitted:
+            return {}
+        heads = fit_heads(self.classifier, self.train, self.dev, self.metric, self.runs, fitted, choose)
+        return dict(zip(fitted, heads, strict=True))
 
     def _dropout_seed(self) -> int:
         """The run's own seed, or one made of all seeds: the masks of a pass are drawn for all its rows together."""

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -145,14 +145,16 @@ class WeightParameters:
         """Whether no weight and no parameter of the head is NaN or infinite."""
         return all(bool(torch.isfinite(value).all()) for value in self._values())
 
-    def keep(self, run: int, *, last: bool) -> None:
-        """Keep the weights and the head as the best so far."""
+    def keep(self, run: int, head: Mapping[str, Tensor], *, last: bool) -> None:
+        """Keep the weights and the head as the best so far; see ``Parameters.keep``."""
         assert self._optimizer is not None
         if last:
             self._optimizer.state.clear()  # the moments are twice the weights, and are done with
-        indices = {name: index.cpu() for name, index in self._start.indices.items()}
+        indices, own = {name: index.cpu() for name, index in self._start.indices.items()}, self._head
         self._best = TrainedValues(
-            head={name: value.detach().to("cpu", copy=True) for name, value in self._head.items()},
+            head={
+                name: head.get(name, value).detach().to("cpu", value.dtype, copy=True) for name, value in own.items()
+            },
             weights=WeightsState({one.name: one.value.detach().to("cpu", copy=True) for one in self._weights}, indices),
         )
 

@@ -19,7 +19,7 @@ from beft.problems.class_weights import example_weights
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
-from beft.settings import Settings
+from beft.settings import Settings, TrainingSettings
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
 from beft.training.head_start import head_start
@@ -139,6 +139,6 @@ def test_a_head_starts_without_frequencies_where_classes_are_balanced():
     rows = few_of_two_labels(random_rows(60))
     sample = Sample(rows, None, "accuracy")
     [frequencies] = head_start(classifier, sample, Settings()).values()
-    [balanced] = head_start(classifier, sample, Settings(), "balanced").values()
+    [balanced] = head_start(classifier, sample, Settings(), TrainingSettings(class_weights="balanced")).values()
     assert float(frequencies.abs().max()) > 0.5
     assert balanced.tolist() == [0.0, 0.0, 0.0]

@@ -147,8 +147,17 @@ def test_a_base_in_bf16_is_probed_from_the_best_constant(sample, pooling):
 def test_settings_of_a_dataset_replace_those_of_the_section():
     settings = Settings.from_mapping({"datasets": {"imdb": {"epochs": 3}, "rotten_tomatoes": {"learning_rate": 0.5}}})
     section = ProbeSettings(epochs=2, learning_rate=1e-2, batch_size=8)
-    assert settings_of(section, settings, "imdb", 5) == section.model_copy(update={"epochs": 3})
-    assert settings_of(section, settings, "rotten_tomatoes", 5) == section.model_copy(update={"learning_rate": 0.5})
+    read = section.model_copy(update={"loss": "cross_entropy"})  # that of train, which names none either
+    assert settings_of(section, settings, "imdb", 5) == read.model_copy(update={"epochs": 3})
+    assert settings_of(section, settings, "rotten_tomatoes", 5) == read.model_copy(update={"learning_rate": 0.5})
+
+
+def test_the_probe_takes_the_loss_of_train_unless_it_names_its_own():
+    settings = Settings.from_mapping({"train": {"loss": "contrastive", "temperature": 0.3}})
+    taken = settings_of(settings.probe, settings, "rotten_tomatoes", 5)
+    assert (taken.loss, taken.temperature) == ("contrastive", 0.3)
+    own = settings_of(ProbeSettings(loss="both", temperature=0.2), settings, "rotten_tomatoes", 5)
+    assert (own.loss, own.temperature) == ("both", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +169,7 @@ def test_few_rows_take_more_epochs_unless_their_number_is_named(rows: int, batch
     section = ProbeSettings(batch_size=batch_size)
     assert settings_of(section, Settings(), "rotten_tomatoes", rows).epochs == epochs
     assert epochs in (8, 30) or sum(len(range(0, rows, batch_size)) for _ in range(epochs - 1)) < 400
-    named = section.model_copy(update={"epochs": 2})
+    named = section.model_copy(update={"epochs": 2, "loss": "cross_entropy"})
     assert settings_of(named, Settings(), "rotten_tomatoes", rows) == named
 
 
