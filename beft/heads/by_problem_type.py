@@ -63,12 +63,14 @@ def linear_head(
     metric: str,
     seed: int,
     intercept: bool = True,
+    cross_validate: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A head in closed form: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
 
     Args:
         metric: What chooses the penalty of a classification by cross-validation, where there is no dev.
         intercept: Whether the head has a bias; without one the bias is zero.
+        cross_validate: Whether C is chosen by cross-validation where there is no dev; else it is 1.
 
     Raises:
         InputError: The shape has no head, or the rows do not fit.
@@ -91,4 +93,5 @@ def linear_head(
         dev_labels=None if dev_rows is None else dev_rows.labels,
         metric=metric,
         intercept=intercept,
+        cross_validate=cross_validate,
     )

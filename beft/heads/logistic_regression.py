@@ -95,6 +95,7 @@ def logistic_regression_head(
     dev_labels: Any = None,
     metric: str = "accuracy",
     intercept: bool = True,
+    cross_validate: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A converged logistic regression on features of one scale, as a plain linear layer on raw features.
 
@@ -113,6 +114,7 @@ def logistic_regression_head(
         dev_labels: Their label indices [rows].
         metric: What chooses C when there is no dev.
         intercept: Whether the layer has a bias; without one the features are not centred either.
+        cross_validate: Whether C is chosen so when there is no dev; else it is 1.
 
     Returns:
         weight [classes, hidden] and bias [classes], fp32
@@ -136,7 +138,9 @@ def logistic_regression_head(
     else:
         known_metric(metric).check_labels(classes)
         values, indices = checked(features, labels, classes, "train")
-        cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept)
+        cost = 1.0
+        if cross_validate:
+            cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept)
         _, weight, bias, _ = next(_path(values, indices, classes, [cost], "one", intercept=intercept))
     return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
 

@@ -185,11 +185,13 @@ class Session:
         """A training section with what the dataset's own settings replace, and a length that fits its rows.
 
         Raises:
-            InputError: It weighs classes, and the problem type has none.
+            InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs.
         """
         check_class_weights(section.class_weights, self.problem_type)
         rows = learnt_rows(self.facts["rows"], self.settings.protocol)
-        return settings_of(section, self.settings, self.dataset, rows)
+        training = settings_of(section, self.settings, self.dataset, rows)
+        check_loss(self.problem_type, training.loss)
+        return training
 
     def adapter(self, result: RunResult, terms: tuple[str, ...]) -> Adapter:
         """The adapter of a training, with where it came from."""
@@ -285,8 +287,6 @@ def open_session(
         objective=settings.train.objective,
         max_new_tokens=settings.evaluate.max_new_tokens,
     )
-    for section in (settings.probe, settings.train):
-        check_loss(problem_type, section.loss or settings.train.loss)
     classifier = load(
         reference,
         labels,

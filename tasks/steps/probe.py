@@ -46,7 +46,14 @@ def probe(
 probe_step = Step(
     probe,
     reads=("prepare",),
-    settings=(*CLASSIFIER_SECTIONS, "probe", "datasets.{dataset}.epochs", "datasets.{dataset}.learning_rate"),
+    settings=(
+        *CLASSIFIER_SECTIONS,
+        "probe",
+        "train.loss",  # of the probe as well, where it names none
+        "train.temperature",
+        "datasets.{dataset}.epochs",
+        "datasets.{dataset}.learning_rate",
+    ),
     computes=True,
     isolated=True,
     tags=("gpu",),

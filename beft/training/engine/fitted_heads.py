@@ -70,6 +70,7 @@ def _fit_head(
         len(classifier.labels),
         (features, train if run.rows is None else train.take(own)),
         None if dev is None or dev_features is None else (dev_features, dev),
+        cross_validate=False,  # on features that these rows have moved, it would say nothing
         metric=getattr(metric, "name", "accuracy"),
         seed=run.seed,
         intercept=layer.bias is not None,
