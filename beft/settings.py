@@ -243,6 +243,18 @@ def automatic_epochs(rows: int, batch_size: int) -> int:
 class TargetSettings(ProbeSettings):
     """The fine-tuning of the target term, and what it is trained for; the probe is trained for the same."""
 
+    method: Literal["fixed", "auto"] = Field(
+        "fixed",
+        description="fixed: as this section says; auto: loss, learning rate and bias terms, or no bias at all, are "
+        "chosen by cross-validation on train and dev together, then all of these rows are trained on",
+    )
+    search_minutes: float = Field(
+        1.0,
+        gt=0,
+        le=10_000,
+        description="of auto: how long two CPU cores compare, about; it decides how much is compared",
+    )
+
     objective: Literal["auto", "candidates", "language_model"] = Field(
         "auto",
         description="without a head: candidates: classification over the candidate answers; language_model: the right "
@@ -328,6 +340,12 @@ class Settings(Section):
         if not isinstance(base, Mapping) or not isinstance(datasets, Mapping) or base.get("threads", "auto") != "auto":
             return values
         return {**values, "base": {**base, "threads": threads_of_a_step(max(1, len(datasets)))}}
+
+    @model_validator(mode="after")
+    def _auto_chooses(self) -> Self:
+        if self.protocol == "paper" and self.train.method == "auto":
+            raise ValueError("train.method: auto chooses, which protocol: paper does not; set train.method: fixed")
+        return self
 
     @model_validator(mode="after")
     def _rates_need_dev(self) -> Self:

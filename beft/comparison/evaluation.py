@@ -96,8 +96,12 @@ def evaluate_adapters(
     Raises:
         InputError: An adapter does not fit the base.
     """
-    every: tuple[Split, ...] = ("train", "dev", *splits)
-    rows: dict[str, LabelledRows] = {split: session.rows(split) for split in every}
+    if session.settings.train.method == "auto":  # whose folds divide all rows that were learnt from
+        rows: dict[str, LabelledRows] = {"train": session.whole_sample.train}
+    else:
+        learnt: tuple[Split, ...] = ("train", "dev")
+        rows = {split: session.rows(split) for split in learnt}
+    rows |= {split: session.rows(split) for split in splits}
     found = fit_baselines(session, rows)
     compared, predictions = list(found.predictions), dict(found.predictions)
     for name, adapter in adapters.items():

@@ -1,17 +1,17 @@
 """The linear baseline on frozen features of each problem type that has a head, by one name and one call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
 from beft.heads.conditional_logit import conditional_logit_head, fit_conditional_logit
-from beft.heads.feature_rows import Features
+from beft.heads.feature_rows import Features, Floats
 from beft.heads.linear import LinearClassifier
-from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
+from beft.heads.logistic_regression import C_GRID, fit_logistic_regression, logistic_path, logistic_regression_head
 from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head
-from beft.heads.ridge_regression import fit_ridge_regression, ridge_regression_head
+from beft.heads.ridge_regression import PENALTIES, fit_ridge_regression, ridge_path, ridge_regression_head
 from beft.names import known_name
 from beft.problems.problem_type import ProblemType
 
@@ -94,4 +94,26 @@ def linear_head(
         metric=metric,
         intercept=intercept,
         cross_validate=cross_validate,
+    )
+
+
+def linear_path(
+    problem_type: ProblemType, labels: int, features: Floats, rows: LabelledRows, *, intercept: bool = True
+) -> Iterator[tuple[float, Floats, Floats]]:
+    """The problem type's linear model with every penalty that its baseline tries, from the strongest on.
+
+    Returns:
+        C (of values: minus the penalty), weight [outputs, hidden] and bias [outputs] on raw features, fp64.
+
+    Raises:
+        InputError: The problem type has no such path, or there is only one label.
+    """
+    if problem_type.name == "classification":
+        path = logistic_path(features, rows.labels, labels, C_GRID, "each", intercept=intercept)
+        return ((C, weight, bias) for C, weight, bias, _ in path)
+    if problem_type.name == "regression":
+        ridge = ridge_path(features, rows.labels, PENALTIES[::-1], "each", intercept=intercept)
+        return ((-penalty, weight, bias) for penalty, weight, bias in ridge)
+    raise InputError(
+        f"train.method is auto, which is made for labels and values, not for {problem_type.name}: use fixed"
     )

@@ -62,7 +62,9 @@ def fit_logistic_regression(
     dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
     started = time.perf_counter()
     candidates = []
-    for cost, weight, bias, iterations in _path(features, labels, classes, sorted(costs), scaling, intercept=intercept):
+    for cost, weight, bias, iterations in logistic_path(
+        features, labels, classes, sorted(costs), scaling, intercept=intercept
+    ):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
 
@@ -141,14 +143,19 @@ def logistic_regression_head(
         cost = 1.0
         if cross_validate:
             cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept)
-        _, weight, bias, _ = next(_path(values, indices, classes, [cost], "one", intercept=intercept))
+        _, weight, bias, _ = next(logistic_path(values, indices, classes, [cost], "one", intercept=intercept))
     return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
 
 
-def _path(
+def logistic_path(
     features: Floats, labels: Integers, classes: int, costs: Sequence[float], scaling: Scaling, *, intercept: bool
 ) -> Iterator[tuple[float, Floats, Floats, int]]:
-    """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations."""
+    """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations.
+
+    Raises:
+        InputError: Only one label.
+        BeftError: A fit did not converge.
+    """
     present = np.unique(labels)
     if len(present) < 2:
         raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
@@ -198,7 +205,9 @@ def _cross_validated_cost(
         return 1.0
     qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
-        for cost, weight, bias, _ in _path(features[train], labels[train], classes, C_GRID, "one", intercept=intercept):
+        for cost, weight, bias, _ in logistic_path(
+            features[train], labels[train], classes, C_GRID, "one", intercept=intercept
+        ):
             logits = features[held_out] @ weight.T + bias
             qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
 

@@ -92,3 +92,29 @@ def ridge_regression_head(
     return fit_ridge_regression(
         features, values, dev_features, dev_values, choose_by="loss", scaling="one", intercept=intercept
     ).as_tensors()
+
+
+def ridge_path(
+    features: Floats, values: Floats, penalties: Sequence[float], scaling: Literal["each", "one"], *, intercept: bool
+) -> Iterator[tuple[float, Floats, Floats]]:
+    """For every penalty, in the given order: the penalty, weight [1, hidden] and bias [1] on raw features."""
+    from sklearn.linear_model import Ridge
+    from threadpoolctl import threadpool_limits
+
+    mean, deviation = _scale(features, scaling, intercept=intercept)
+    standardised = (features - mean) / deviation
+    for penalty in penalties:
+        with threadpool_limits(limits=1, user_api="blas"):
+            model = Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, values)
+        yield penalty, *_folded(model, mean, deviation)
+
+
+def _scale(features: Floats, scaling: Literal["each", "one"], *, intercept: bool) -> tuple[Floats, Floats]:
+    mean, deviation = standardisation(features, scaling)
+    return mean if intercept else np.zeros_like(mean), deviation
+
+
+def _folded(model: Any, mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
+    """A fit on standardised features as a layer on raw ones."""
+    weight = np.atleast_2d(model.coef_ / deviation)
+    return weight, np.array([float(model.intercept_) - float(weight[0] @ mean)])

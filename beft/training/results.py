@@ -10,6 +10,7 @@ from beft.importance.selection import Selection
 from beft.inference.runs import RunResult
 from beft.settings import Settings
 from beft.sites.site import BiasSite
+from beft.training.automatic.choice import Choice
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,11 +21,13 @@ class TrainingResult:
         adapter: The biases and the head of the best epoch on dev.
         run: Epoch by epoch what was measured, and what the training took.
         settings: The settings that it was trained under.
+        choice: What ``train.method: auto`` compared and chose; None under ``fixed``.
     """
 
     adapter: Adapter
     run: RunResult
     settings: Settings
+    choice: Choice | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -56,6 +59,7 @@ class TrainingResult:
             "bias_parameters": self.adapter.bias_parameters,
             "head_parameters": self.adapter.head_parameters,
             "adapter_sha256": self.adapter.sha256,
+            **({} if self.choice is None else {"choice": self.choice.to_json()}),
         }
 
     def cost(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import PreparedData, Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.encoding.prompted import encode_prompts
+from beft.errors import InputError
 from beft.inference.predictions import as_metric_takes, predict_rows, problem_type_on_dev
 from beft.inference.runs import RunResult
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
@@ -26,6 +27,7 @@ from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training.automatic.search import search_and_train
 from beft.training.probe import run_probe
 from beft.training.results import Probe, TrainingResult
 from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
@@ -93,6 +95,16 @@ class Session:
         check_known(self.classifier.tokenizer, sample.train.encoded, f"the rows of {self.dataset} to learn from")
         return sample
 
+    @cached_property
+    def whole_sample(self) -> Sample:
+        """The rows of train and dev together, all in train: what ``train.method: auto`` divides by itself.
+
+        Raises:
+            InputError: As ``sample``.
+        """
+        rows = self.data.rows("train"), self.data.rows("dev")
+        return make_sample(self.classifier, *rows, max_length=self.max_length, metric=self.metric, protocol="paper")
+
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return self.classifier.examples(self.data.rows(split), self.max_length)
@@ -157,6 +169,8 @@ class Session:
             TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
         """
         terms = tuple(known_name(term, TERMS, "bias term") for term in terms)
+        if self.settings.train.method == "auto":
+            return self._search(terms, inert, checkpoints, progress)
         result = train_terms(
             self.classifier,
             self.sample,
@@ -168,6 +182,32 @@ class Session:
             progress=progress,
         )
         return TrainingResult(self.adapter(result, terms), result, self.settings)
+
+    def _search(
+        self,
+        terms: tuple[str, ...],
+        inert: Mapping[BiasSite, Tensor] | None,
+        checkpoints: Path | None,
+        progress: Progress,
+    ) -> TrainingResult:
+        """Train as ``train.method: auto`` has it."""
+        if len(terms) > 1:
+            raise InputError(f"train.method: auto starts from one target term, not from {' and '.join(terms)}")
+        sample = self.whole_sample
+        training = settings_of(self.settings.train, self.settings, self.dataset, len(sample.train))
+        result, trained, choice = search_and_train(
+            self.classifier,
+            sample,
+            self.settings,
+            training,
+            terms[0],
+            inert=inert,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+        brief = {"folds": choice.folds, "repeats": choice.repeats, "metric": choice.chosen.metric}
+        adapter = self.adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
+        return TrainingResult(adapter, result, self.settings, choice)
 
     def predict(self, adapter: Adapter, rows: LabelledRows) -> Predictions:
         """What an adapter predicts of rows, as the headline metric takes it.
@@ -193,8 +233,12 @@ class Session:
         check_loss(self.problem_type, training.loss)
         return training
 
-    def adapter(self, result: RunResult, terms: tuple[str, ...]) -> Adapter:
-        """The adapter of a training, with where it came from."""
+    def adapter(self, result: RunResult, terms: tuple[str, ...], **more: Any) -> Adapter:
+        """The adapter of a training, with where it came from.
+
+        Args:
+            more: Further facts of its provenance, as JSON values.
+        """
         return self.adapter_of(
             terms,
             result.deltas,
@@ -204,6 +248,7 @@ class Session:
             **({"learning_rates_tried": list(result.trials)} if result.trials else {}),
             best_epoch=result.best_epoch,
             steps=result.steps,
+            **more,
         )
 
     def adapter_of(

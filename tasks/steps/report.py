@@ -116,6 +116,7 @@ def _dataset(results: DatasetResults, settings: PipelineSettings) -> dict[str, A
         "head_parameters": results.train["head_parameters"],
         "truncated": results.extra.get("truncated", {}),
         "tuning": _tuning(results),
+        "choice": _choice(results),
         "validations": [_validation(found) for found in (results.raw_validation, results.validation) if found],
         "adapter": adapter,
         "adapter_sha256": results.train["adapter_sha256"],
@@ -202,6 +203,26 @@ def _tables(results: DatasetResults, settings: PipelineSettings) -> list[dict[st
             }
         )
     return sorted(found, key=lambda table: not table["chose"])
+
+
+def _choice(results: DatasetResults) -> dict[str, Any] | None:
+    """What ``train.method: auto`` compared, a row a candidate; None where the way of training was fixed."""
+    choice = results.train.get("choice")
+    if choice is None:
+        return None
+    rows = []
+    for one in choice["candidates"]:
+        behind = one.get("behind")
+        rows.append(
+            {
+                "name": one["name"],
+                "chosen": one["name"] == choice["chosen"],
+                "score": percent(one["metric"]) if "metric" in one else one["failed"],
+                "behind": "" if behind is None else points(behind["difference"]),
+                "interval": "" if behind is None else f"{points(behind['low'])} to {points(behind['high'])}",
+            }
+        )
+    return {"folds": choice["folds"], "repeats": choice["repeats"], "rows": rows, "biases": choice["trains_biases"]}
 
 
 def _tuning(results: DatasetResults) -> list[str]:

@@ -26,6 +26,7 @@ def train(
     Raises:
         InputError: The base cannot be reached.
     """
+    from beft.comparison.registry import ALL_BIASES
     from beft.importance.probe_result import ProbeResult
     from beft.training.session import open_session
 
@@ -34,12 +35,14 @@ def train(
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
     inert = ProbeResult.load(inputs["probe"]).inert
     result = session.train([target], inert=inert, checkpoints=checkpoints)
+    # Where all biases were chosen to be trained, it is no longer the target term's training.
+    trained = target if result.adapter.terms == (target,) else ALL_BIASES
     result.adapter.save(out / "adapter")
     write_json(out / "history.json", result.history)
     write_json(
         out / "train.json",
         {
-            "target": target,
+            "target": trained,
             "metric": session.metric,
             "truncated": session.sample.truncated,
             **result.facts(),
@@ -48,7 +51,7 @@ def train(
     write_json(out / "metrics.json", _metrics(result, session.metric))
     write_json(out / "cost.json", result.cost())
     return {
-        "target": target,
+        "target": trained,
         "steps": result.run.steps,
         "steps_here": result.run.steps_here,
         "best_epoch": result.best_epoch,

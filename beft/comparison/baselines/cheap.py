@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from beft.adapters.adapter import Adapter
+from beft.comparison.baselines.by_folds import fit_by_folds
 from beft.comparison.from_features import fit_head, fit_linear
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
@@ -81,6 +82,11 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         features[split] = frozen_features(session.classifier, part.encoded, batch_tokens=tokens)
     pooled = {split: of_split.pooled for split, of_split in features.items()}
     seen = found.head_features = {split: of_split.head for split, of_split in features.items()}
+    if session.settings.train.method == "auto":
+        by_name = fit_by_folds(session, pooled["train"], seen["train"], rows["train"])
+        for name in wanted:
+            _add(found, name, session, by_name[name], problem_type, pooled if name == linear else seen, rows)
+        return found
     if HEAD_ONLY in wanted:
         training, seed = session.training(session.settings.train), session.settings.seed
         fitted = fit_head(session, seen, rows, training=training, seed=seed)

@@ -140,6 +140,70 @@ def fit_head_only(
     )
 
 
+def fit_head_by_folds(
+    features: Features,
+    rows: LabelledRows,
+    folds: np.ndarray,
+    *,
+    classes: int,
+    metric: str,
+    search: HeadSearch,
+    seed: int,
+    problem_type: ProblemType,
+) -> LinearClassifier:
+    """Train the output layer from zero with every candidate of the search on all folds but one, for each fold.
+
+    The candidate and the epoch that are best over all rows, each predicted while it was held out, are then trained on
+    all of them.
+
+    Args:
+        features: What the output layer sees, [rows, hidden].
+        folds: The fold of each row, [rows].
+
+    Raises:
+        InputError: Shapes or labels that do not fit.
+    """
+    every = _rows(problem_type, features, rows, classes, "train")
+    candidates = [("zero", rate, epochs) for rate in search.learning_rates for epochs in search.epochs]
+    first = _first_parameters(candidates, {}, classes, every.features.shape[1])
+    began = time.perf_counter()
+    outputs = np.zeros((max(search.epochs) + 1, len(candidates), len(rows), classes), dtype=np.float32)
+    for fold in np.unique(folds):
+        held_out, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        train = _rows(problem_type, every.features[kept], rows.take(kept), classes, "train")
+        for epoch, parameters in _train(train, first, candidates, search, seed):
+            weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
+            outputs[epoch][:, held_out] = every.features[held_out] @ weight.transpose(0, 2, 1) + bias
+    tried = [
+        (Quality.on(metric, outputs[epoch, at].astype(np.float64), every, -epoch), at, epoch)
+        for at, (_, _, epochs) in enumerate(candidates)
+        for epoch in range(epochs + 1)
+    ]
+    quality, chosen, best_epoch = max(tried, key=lambda one: one[0])
+    _, rate, epochs = candidates[chosen]
+    path = _train(every, first[chosen : chosen + 1], [candidates[chosen]], search, seed)
+    parameters = next(values[0] for epoch, values in path if epoch == best_epoch)
+    return LinearClassifier(
+        weight=parameters[:, :-1],
+        bias=parameters[:, -1],
+        trainable_parameters=parameters.size,
+        seconds=time.perf_counter() - began,
+        details={
+            "start": "zero",
+            "learning_rate": rate,
+            "epochs": epochs,
+            "best_epoch": best_epoch,
+            "metric": metric,
+            "folds": len(np.unique(folds)),
+            **quality.facts(every.loss_name),
+            "history": [],
+            "candidates": [
+                {"start": "zero", "learning_rate": rate, "epochs": epochs} for _, rate, epochs in candidates
+            ],
+        },
+    )
+
+
 @dataclass
 class _Candidate:
     """One candidate of the search and the best that it reached on dev.

@@ -94,3 +94,23 @@ def test_a_gate_too_small_to_decide_on_is_refused_and_none_is_allowed(project: P
         check_settings(settings, project)
     for rows in (0, 20, "auto"):
         check_settings(settings_of(project, 120, split={"gate_rows": rows}), project)
+
+
+def test_a_way_of_training_is_chosen_on_train_and_dev_and_the_baselines_have_its_folds(project: Path) -> None:
+    automatic = {"method": "auto", "epochs": 1, "search_minutes": 0.001}
+    settings = settings_of(project, 60, train=automatic)
+    folders = run_steps(project, settings)
+    trained = read_json(folders["train/mine"] / "train.json")
+    rows = load_summary(folders["prepare/mine"])["rows"]
+    choice = trained["choice"]
+    assert choice["chosen"] in [one["name"] for one in choice["candidates"]] and choice["folds"] == 5
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert set(evaluation["truncated"]) == {"train", "test"}
+    assert {found["folds"] for found in evaluation["tuning"].values()} == {5}
+    record = read_json(folders["train/mine"] / "adapter" / "beft.json")
+    assert record["provenance"]["chosen"]["name"] == choice["chosen"] and rows["dev"] > 0
+    out = project / "out" / "report"
+    out.mkdir()
+    report(settings, folders, out)
+    page = (out / "report.html").read_text()
+    assert "chosen by cross-validation on the sample itself" in page and choice["candidates"][1]["name"] in page

@@ -1,0 +1,80 @@
+"""The cheap baselines of ``train.method: auto``: chosen by cross-validation over the folds that the search has."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from beft.comparison.baselines.head_only import HeadSearch, fit_head_by_folds
+from beft.encoding.examples import LabelledRows
+from beft.heads.by_problem_type import LINEAR_BASELINES, linear_path
+from beft.heads.feature_rows import FeatureRows, Floats
+from beft.heads.linear import LinearClassifier, Quality
+from beft.training.automatic.candidates import MAX_REPEATS
+from beft.training.automatic.cross_validation import linear_out_of_fold
+from beft.training.automatic.folds import fold_count, repeated_folds
+from beft.training.sample import settings_of
+from beft.training.session import Session
+
+
+def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledRows) -> Mapping[str, LinearClassifier]:
+    """The linear model on pooled features, and the head alone on those that it sees, each fitted on all rows at last.
+
+    Args:
+        pooled: [rows, hidden].
+        seen: What the output layer sees, [rows, hidden].
+        rows: All that may be learnt from.
+
+    Raises:
+        InputError: The rows are too few for two folds, or the problem type has no linear model.
+    """
+    problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
+    folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
+    training = settings_of(session.settings.train, session.settings, session.dataset, len(rows))
+    return {
+        LINEAR_BASELINES[problem_type.name]: _linear(session, pooled, rows, folds),
+        "head_only": fit_head_by_folds(
+            seen,
+            rows,
+            folds[0],
+            classes=problem_type.outputs(labels),
+            metric=session.metric,
+            search=HeadSearch.from_training(training),
+            seed=seed,
+            problem_type=problem_type,
+        ),
+    }
+
+
+def _linear(session: Session, features: Floats, rows: LabelledRows, folds: np.ndarray) -> LinearClassifier:
+    """The linear model whose penalty is the best over all divisions."""
+    problem_type, labels, metric = session.problem_type, len(session.classifier.labels), session.metric
+    began = time.perf_counter()
+    truth = FeatureRows.of(problem_type, features, rows, "train")
+    found = []
+    for one in linear_out_of_fold(problem_type, labels, features, rows, folds):
+        assert one.outputs is not None and one.penalty is not None  # a linear model does not fail
+        of_divisions = [Quality.on(metric, outputs, truth, -one.penalty) for outputs in one.outputs]
+        mean = Quality(
+            round(float(np.mean([quality.metric for quality in of_divisions])), 12),
+            float(np.mean([quality.negative_loss for quality in of_divisions])),
+            -one.penalty,
+        )
+        found.append((mean, one.penalty))
+    quality, chosen = max(found)
+    path = linear_path(problem_type, labels, features, rows)
+    weight, bias = next((weight, bias) for penalty, weight, bias in path if penalty == chosen)
+    return LinearClassifier(
+        weight=weight,
+        bias=bias,
+        trainable_parameters=weight.size + bias.size,
+        seconds=time.perf_counter() - began,
+        details={
+            "C" if problem_type.name == "classification" else "penalty": abs(chosen),
+            "metric": metric,
+            "folds": int(folds.max()) + 1,
+            "repeats": len(folds),
+            **quality.facts(truth.loss_name),
+            "candidates": [{"penalty": abs(penalty), **one.facts(truth.loss_name)} for one, penalty in found],
+        },
+    )

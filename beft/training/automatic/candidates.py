@@ -1,0 +1,113 @@
+"""The ways of training that ``train.method: auto`` compares, and how much of them fits into its minutes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beft.settings import Loss, TrainingSettings
+
+FROZEN = "frozen features"
+"""The name of the candidate that trains no bias: the problem type's linear model on what the head sees."""
+
+RATES = (3e-2, 1e-2)
+"""Learning rates of the biases, where the settings name no others; the more promising one first."""
+
+_ALL_BIASES_SHARE = 0.5  # all biases together move the features more than one term does, so their rates are smaller
+
+MAX_REPEATS = 4
+"""Divisions at most: more of them change hardly a choice, for the rows stay the same."""
+
+NOMINAL_OPERATIONS = 1e11
+"""Operations a second that the minutes of a search are counted with: about those of two CPU cores.
+
+They are not measured: the same search would compare other candidates on another day, and choose another one.
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of training.
+
+    Attributes:
+        name: As the report shows it.
+        terms: The bias terms; none: the head alone, on frozen features.
+        training: How the biases are trained; None without any.
+    """
+
+    name: str
+    terms: tuple[str, ...] = ()
+    training: TrainingSettings | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What it is, as a JSON value."""
+        training = self.training
+        details = (
+            {} if training is None else training.model_dump(include={"loss", "learning_rate", "epochs", "temperature"})
+        )
+        return {"name": self.name, "terms": list(self.terms), **details}
+
+
+def candidates(
+    training: TrainingSettings, target: str, every_term: Sequence[str], *, contrastive: bool
+) -> list[Candidate]:
+    """Frozen features, then the trained ones, the most promising first.
+
+    Args:
+        training: The settings that the candidates share; ``learning_rates``, where they name some, are those tried.
+        target: The target term.
+        every_term: All bias terms that can be trained.
+        contrastive: Whether the problem type has a contrastive loss.
+    """
+    rates = training.learning_rates or RATES
+    losses: tuple[Loss, ...] = ("contrastive", "cross_entropy") if contrastive else ("cross_entropy",)
+    ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
+        (rate, loss, (target,), 1.0) for rate in rates for loss in losses
+    ]
+    ways += [(rates[0], loss, tuple(every_term), _ALL_BIASES_SHARE) for loss in losses]
+    found = [Candidate(FROZEN)]
+    for rate, loss, terms, share in ways:
+        what = target if len(terms) == 1 else "all biases"
+        changes = {"loss": loss, "learning_rate": rate * share, "learning_rates": ()}
+        own = training.model_copy(update=changes)
+        found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
+    return found
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search computes.
+
+    Attributes:
+        candidates: Frozen features first.
+        folds: Parts that the rows are divided into; each is held out once.
+        repeats: Divisions.
+        seconds: What the trainings take at ``NOMINAL_OPERATIONS``.
+    """
+
+    candidates: tuple[Candidate, ...]
+    folds: int
+    repeats: int
+    seconds: float
+
+
+def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minutes: float, *, folds: int) -> SearchPlan:
+    """As many repeats as fit into the minutes; where not one fits, fewer candidates, two at least.
+
+    Args:
+        ways: In the order of ``candidates``.
+        tokens: Of all rows.
+        operations: Of a training step for each token.
+        minutes: What is planned with; two candidates are compared once though they take longer.
+        folds: Of each division.
+    """
+
+    def seconds(compared: Sequence[Candidate]) -> float:
+        epochs = sum(one.training.epochs for one in compared if one.training is not None)
+        return epochs * (folds - 1) * tokens * operations / NOMINAL_OPERATIONS
+
+    compared = list(ways)
+    while seconds(compared) > 60 * minutes and len(compared) > 2:
+        compared.pop()
+    once = seconds(compared)
+    repeats = max(1, min(MAX_REPEATS, int(60 * minutes / once))) if once else MAX_REPEATS
+    return SearchPlan(tuple(compared), folds, repeats, repeats * once)

@@ -1,0 +1,155 @@
+"""Which candidate cross-validation chooses, by how much, and how certain that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beft.encoding.examples import LabelledRows
+from beft.errors import TrainingError
+from beft.evaluation.scores import Method, evaluate_methods
+from beft.inference.predictions import score_rows
+from beft.problems.problem_type import ProblemType
+from beft.training.automatic.candidates import Candidate
+from beft.training.automatic.cross_validation import OutOfFold
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate and what cross-validation found of it.
+
+    Attributes:
+        candidate: What was trained.
+        metric: The mean over the divisions of the metric over all rows, each predicted while it was held out.
+        loss: The mean loss of the same predictions.
+        outputs: [repeats, rows, outputs].
+        penalty: Of frozen features.
+        failed: Why there is nothing else.
+    """
+
+    candidate: Candidate
+    metric: float = float("-inf")
+    loss: float = float("inf")
+    outputs: Floats | None = None
+    penalty: float | None = None
+    failed: str | None = None
+
+
+def score_candidate(
+    candidate: Candidate, found: OutOfFold, problem_type: ProblemType, rows: LabelledRows, metric: str
+) -> Scored:
+    """The scores of a candidate's out-of-fold outputs."""
+    if found.outputs is None:
+        return Scored(candidate, failed=found.failed)
+    metrics, losses = zip(*(_of_division(one, problem_type, rows, metric) for one in found.outputs), strict=True)
+    mean, loss = float(np.mean(metrics)), float(np.mean(losses))
+    if not np.isfinite(mean):
+        return Scored(candidate, failed="its outputs are NaN or infinite")
+    return Scored(candidate, round(mean, 12), loss, found.outputs, found.penalty)
+
+
+def best_penalty(frozen: Sequence[Scored]) -> Scored:
+    """The penalty with the least loss, which says more than the metric of few rows; the strongest of equals."""
+    return min(frozen, key=lambda one: one.loss)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The outcome of a search.
+
+    Attributes:
+        chosen: The candidate with the best metric; of equals the cheapest, which stands first.
+        compared: All of them, in their order.
+        folds: Of each division.
+        repeats: Divisions.
+        differences: How much better the chosen one is than each other one by the metric: the difference and the 95 %
+            interval, by resamples of the rows; None for itself and those that failed.
+    """
+
+    chosen: Scored
+    compared: tuple[Scored, ...]
+    folds: int
+    repeats: int
+    differences: tuple[tuple[float, float, float] | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What was compared and chosen, as a JSON value."""
+        listed = []
+        for scored, difference in zip(self.compared, self.differences, strict=True):
+            facts = scored.candidate.to_json()
+            if scored.failed is not None:
+                listed.append({**facts, "failed": scored.failed})
+                continue
+            facts |= {"metric": scored.metric, "loss": scored.loss}
+            if scored.penalty is not None:
+                facts["penalty"] = scored.penalty
+            if difference is not None:
+                facts["behind"] = dict(zip(("difference", "low", "high"), difference, strict=True))
+            listed.append(facts)
+        return {
+            "chosen": self.chosen.candidate.name,
+            "trains_biases": bool(self.chosen.candidate.terms),
+            "folds": self.folds,
+            "repeats": self.repeats,
+            "candidates": listed,
+        }
+
+
+def choose(
+    compared: Sequence[Scored],
+    problem_type: ProblemType,
+    rows: LabelledRows,
+    metric: str,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+) -> Choice:
+    """Choose the best by the metric; equals are decided by cost alone, for the cheaper stands first.
+
+    Raises:
+        TrainingError: All of them failed.
+    """
+    known = [one for one in compared if one.failed is None]
+    if not known:
+        raise TrainingError("; ".join(f"{one.candidate.name}: {one.failed}" for one in compared))
+    chosen = max(known, key=lambda one: one.metric)
+    differences = _differences(chosen, [one for one in known if one is not chosen], problem_type, rows, metric, seed)
+    return Choice(
+        chosen, tuple(compared), folds, repeats, tuple(differences.get(one.candidate.name) for one in compared)
+    )
+
+
+def _differences(
+    chosen: Scored, others: Sequence[Scored], problem_type: ProblemType, rows: LabelledRows, metric: str, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """By how much the chosen candidate is better than each other one, with intervals over the rows."""
+    sizes = torch.ones(len(rows), dtype=torch.int64)
+    methods = {}
+    for one in (chosen, *others):
+        assert one.outputs is not None  # it has not failed
+        divisions = [problem_type.predictions(torch.from_numpy(outputs), sizes) for outputs in one.outputs]
+        methods[one.candidate.name] = Method({"sample": np.stack([np.asarray(found) for found in divisions])})
+    found = evaluate_methods(
+        methods,
+        {"sample": rows.truth},
+        target=chosen.candidate.name,
+        baselines=[one.candidate.name for one in others],
+        metrics=[metric],
+        seed=seed,
+    )
+    gains = {name: gain[metric] for name, gain in found.splits["sample"].gains.items()}
+    return {name: (gain.difference, gain.low, gain.high) for name, gain in gains.items()}
+
+
+def _of_division(outputs: Floats, problem_type: ProblemType, rows: LabelledRows, metric: str) -> tuple[float, float]:
+    tensor, sizes = torch.from_numpy(outputs), torch.ones(len(rows), dtype=torch.int64)
+    if not np.isfinite(outputs).all():
+        return float("nan"), float("nan")
+    loss = problem_type.mean_loss(tensor, torch.from_numpy(rows.labels), sizes)
+    return score_rows(metric, problem_type.predictions(tensor, sizes), rows), loss

@@ -1,0 +1,137 @@
+"""Out-of-fold predictions of every candidate, all trainings in shared passes over the base."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beft.bank.bank import Bank
+from beft.encoding.examples import LabelledRows
+from beft.heads.by_problem_type import linear_path
+from beft.inference.predictions import sequence_outputs
+from beft.inference.runs import FailedRun, Metric, Run, RunResult
+from beft.inference.together import row_axes
+from beft.models.classifier import Classifier
+from beft.problems.problem_type import ProblemType
+from beft.sites.offloading import input_device
+from beft.training.automatic.candidates import Candidate
+from beft.training.engine.fit import fit
+
+Floats = NDArray[np.float64]
+
+_RUNS_AT_ONCE = 32  # of held-out predictions; each computes all rows
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a candidate gives for rows that it was not trained on.
+
+    Attributes:
+        outputs: [repeats, rows, outputs]; None where a training failed.
+        failed: Why it has none.
+        penalty: Of frozen features: the linear model's, C for labels.
+    """
+
+    outputs: Floats | None
+    failed: str | None = None
+    penalty: float | None = None
+
+
+def linear_out_of_fold(
+    problem_type: ProblemType,
+    labels: int,
+    features: Floats,
+    rows: LabelledRows,
+    folds: NDArray[np.int64],
+    *,
+    intercept: bool = True,
+) -> list[OutOfFold]:
+    """The problem type's linear model on frozen features, with each penalty.
+
+    Args:
+        features: [rows, hidden].
+        folds: The fold of each row in each division, [repeats, rows].
+        intercept: Whether the layer has a bias.
+
+    Raises:
+        InputError: The problem type has no such model.
+    """
+    by_penalty: dict[float, Floats] = {}
+    for repeat, division in enumerate(folds):
+        for fold in np.unique(division):
+            held_out, train = np.flatnonzero(division == fold), np.flatnonzero(division != fold)
+            path = linear_path(problem_type, labels, features[train], rows.take(train), intercept=intercept)
+            for penalty, weight, bias in path:
+                shape = (*folds.shape, len(weight))
+                found = by_penalty.setdefault(penalty, np.full(shape, np.nan))
+                found[repeat, held_out] = features[held_out] @ weight.T + bias
+    return [OutOfFold(outputs, penalty=penalty) for penalty, outputs in by_penalty.items()]
+
+
+def trained_out_of_fold(
+    classifier: Classifier,
+    rows: LabelledRows,
+    folds: NDArray[np.int64],
+    compared: Sequence[Candidate],
+    plan_run: Callable[[Candidate], Run],
+    *,
+    metric: Metric,
+    checkpoints: Path | None,
+    progress: Callable[[str], None],
+) -> list[OutOfFold]:
+    """Train each candidate on the rows of all folds but one, for each fold of each division, and predict that one.
+
+    Args:
+        compared: Candidates that train biases.
+        plan_run: The run of a candidate on all rows.
+    """
+    runs, held_out = [], []
+    for candidate in compared:
+        planned = plan_run(candidate)
+        for repeat, division in enumerate(folds):
+            for fold in np.unique(division):
+                name = f"{candidate.name}, division {repeat + 1}, fold {fold + 1}"
+                train = tuple(np.flatnonzero(division != fold).tolist())
+                runs.append(Run(**{**vars(planned), "name": name, "rows": train, "select": "last"}))
+                held_out.append((repeat, np.flatnonzero(division == fold)))
+    results = fit(classifier, rows, None, runs, metric=metric, checkpoints=checkpoints, progress=progress)
+    trained = [result for result in results if isinstance(result, RunResult)]
+    predicted = iter(_outputs(classifier, rows, trained))
+    of_each, found = len(runs) // len(compared), []
+    for at in range(len(compared)):
+        outputs: Floats | None = None
+        failed: str | None = None
+        for number in range(at * of_each, (at + 1) * of_each):
+            result = results[number]
+            if isinstance(result, FailedRun):
+                failed = failed or result.reason
+                continue
+            of_run = next(predicted)
+            if outputs is None:
+                outputs = np.full((*folds.shape, of_run.shape[-1]), np.nan)
+            repeat, own = held_out[number]
+            outputs[repeat, own] = of_run[own]
+        found.append(OutOfFold(None if failed else outputs, failed))
+    return found
+
+
+def _outputs(classifier: Classifier, rows: LabelledRows, results: Sequence[RunResult]) -> "list[Floats]":
+    """The outputs of all rows under each of some trainings, [rows, outputs] each, many in a pass."""
+    sites = dict.fromkeys(site for result in results for site in result.deltas)
+    axes = row_axes(classifier, rows, sites) if len(results) > 1 else {}
+    at_once = 1 if None in axes.values() else _RUNS_AT_ONCE
+    found: list[Floats] = []
+    for start in range(0, len(results), at_once):
+        part = results[start : start + at_once]
+        device = input_device(classifier.model)
+        dtype = next(value.dtype for result in part for value in result.deltas.values())
+        zero = {site: torch.zeros(site.width, dtype=dtype) for site in sites}
+        deltas = {site: torch.stack([one.deltas.get(site, zero[site]) for one in part]).to(device) for site in sites}
+        head = {name: torch.stack([one.head[name] for one in part]).to(device) for name in part[0].head}
+        with Bank(classifier.model, deltas, head, axes=axes) as bank:
+            outputs = sequence_outputs(classifier, rows.encoded, runs=range(len(part)), choose=bank.choose)
+        found += list(outputs.numpy())
+    return found

@@ -1,0 +1,68 @@
+"""Divisions of a sample into folds: the same for every candidate and every baseline."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beft.encoding.examples import LabelledRows
+from beft.errors import InputError
+
+MAX_FOLDS = 5
+
+
+def fold_count(rows: LabelledRows) -> int:
+    """Five, or fewer where there are fewer rows, or fewer of the second most frequent label.
+
+    Raises:
+        InputError: Not even two folds leave two labels, or two rows, to train on.
+    """
+    enough = len(rows)
+    if rows.labels.dtype == np.int64:
+        counts = np.sort(np.unique(rows.labels, return_counts=True)[1])
+        enough = int(counts[-2]) if len(counts) > 1 else 0
+    if enough < 2:
+        raise InputError(
+            "train.method: auto compares by cross-validation, which needs two rows of two labels at least; label more "
+            "rows, or set train.method: fixed"
+        )
+    return min(MAX_FOLDS, enough)
+
+
+def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each row in each division, [repeats, rows].
+
+    Labels are spread evenly over the folds; rows of one group, or of one text, are in one fold.
+
+    Raises:
+        InputError: The rows have fewer groups than there are to be folds.
+    """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    groups = _groups(rows)
+    if len(np.unique(groups)) < folds:
+        raise InputError(
+            f"the {len(rows)} rows are of {len(np.unique(groups))} groups, too few for {folds} folds; set "
+            "train.method: fixed"
+        )
+    stratified = rows.labels.dtype == np.int64 and rows.labels.ndim == 1
+    found = np.zeros((repeats, len(rows)), dtype=np.int64)
+    for repeat in range(repeats):
+        kind = StratifiedGroupKFold if stratified else GroupKFold
+        division = kind(folds, shuffle=True, random_state=(seed + repeat) % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of labels with fewer rows than folds: some folds then lack them
+            for fold, (_, held_out) in enumerate(division.split(np.zeros(len(rows)), rows.labels, groups)):
+                found[repeat, held_out] = fold
+    return found
+
+
+def _groups(rows: LabelledRows) -> NDArray[np.int64]:
+    """A number for each row; equal for rows that must not be divided."""
+    source = rows.source
+    names: list[object] = list(range(len(rows)))
+    if source is not None:
+        pairs = source.pairs or [""] * len(rows)
+        names = list(source.groups) if source.groups is not None else list(zip(source.texts, pairs, strict=True))
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])

@@ -1,0 +1,145 @@
+"""``train.method: auto``: compare ways of training on the sample itself, then train the best on all of it."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beft.heads.by_problem_type import linear_path
+from beft.inference.features import Floats, extract_features
+from beft.inference.products import product_operations
+from beft.inference.runs import Run, RunResult, peak_memory
+from beft.models.classifier import Classifier
+from beft.process_state import with_own_threads
+from beft.settings import TERMS, Settings, TrainingSettings
+from beft.sites.offloading import module_device
+from beft.sites.site import BiasSite, find_sites
+from beft.training.automatic.candidates import FROZEN, Candidate, candidates, plan_search
+from beft.training.automatic.choice import Choice, Scored, best_penalty, choose, score_candidate
+from beft.training.automatic.cross_validation import linear_out_of_fold, trained_out_of_fold
+from beft.training.automatic.folds import fold_count, repeated_folds
+from beft.training.engine.cost import readable_seconds
+from beft.training.head_start import head_start
+from beft.training.sample import DevMetric, Sample
+from beft.training.target import Progress, fit_run, planned_run, with_frozen
+
+log = logging.getLogger("beft.training.automatic")
+
+
+@with_own_threads
+def search_and_train(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    target: str,
+    *,
+    inert: Mapping[BiasSite, Tensor] | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress = log.info,
+) -> tuple[RunResult, tuple[str, ...], Choice]:
+    """Choose by repeated cross-validation how to train on these rows, and train on all of them so.
+
+    Args:
+        sample: All rows that may be learnt from, in train; nothing in dev.
+        target: The target term.
+        inert: What the probe measured; sites that are wholly inert are not trained.
+
+    Returns:
+        The training, the terms whose biases the adapter has, and what was compared. Where frozen features win, the
+        biases of the target term have deltas of zero.
+
+    Raises:
+        InputError: The rows are too few for two folds, or the problem type has no linear model on frozen features.
+        TrainingError: Every candidate failed.
+    """
+    rows, problem_type = sample.train, classifier.problem_type
+    frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
+    found = find_sites(classifier.model, add=settings.base.add_biases)
+    every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
+    ways = candidates(training, target, every_term, contrastive=problem_type.has_pairs)
+    operations = float(product_operations(classifier, [1], backward=True))
+    plan = plan_search(ways, int(rows.tokens.sum()), operations, settings.train.search_minutes, folds=fold_count(rows))
+    folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
+    compared = [way for way in plan.candidates if way.training is not None]
+    progress(
+        f"auto: {len(plan.candidates)} ways of training, {plan.repeats} x {plan.folds} folds of {len(rows)} rows: "
+        f"{len(compared) * plan.repeats * plan.folds} short trainings, planned as {readable_seconds(plan.seconds)}"
+    )
+    metric = DevMetric(sample.metric, None)
+
+    def run_of(candidate: Candidate) -> Run:
+        assert candidate.training is not None
+        sites = find_sites(classifier.model, candidate.terms, add=settings.base.add_biases)
+        start = head_start(classifier, sample, settings, candidate.training)
+        trained = tuple(site for site in sites if site not in frozen)
+        return planned_run(classifier, sample, settings, candidate.training, candidate.name, trained, start)
+
+    features = extract_features(classifier, rows.encoded, "head").double().numpy()
+    intercept = classifier.output_layer.bias is not None
+    of_penalties = linear_out_of_fold(problem_type, len(classifier.labels), features, rows, folds, intercept=intercept)
+    of_trained = trained_out_of_fold(
+        classifier, rows, folds, compared, run_of, metric=metric, checkpoints=checkpoints, progress=progress
+    )
+    frozen_scores = [score_candidate(ways[0], one, problem_type, rows, sample.metric) for one in of_penalties]
+    scored = [best_penalty(frozen_scores)]
+    scored += [
+        score_candidate(way, one, problem_type, rows, sample.metric)
+        for way, one in zip(compared, of_trained, strict=True)
+    ]
+    choice = choose(
+        scored, problem_type, rows, sample.metric, folds=plan.folds, repeats=plan.repeats, seed=settings.seed
+    )
+    for one in scored:
+        says = f"failed: {one.failed}" if one.failed else f"{sample.metric} {one.metric:.4f}"
+        progress(f"auto: {one.candidate.name}: {says}{' (chosen)' if one is choice.chosen else ''}")
+    if choice.chosen.candidate.name == FROZEN:
+        result = _frozen_result(classifier, sample, settings, training, target, features, choice.chosen)
+        return result, (target,), choice
+    chosen = choice.chosen.candidate
+    run = run_of(chosen)
+    result = fit_run(classifier, sample, run, checkpoints, progress)
+    untrained = [
+        site
+        for site in find_sites(classifier.model, chosen.terms, add=settings.base.add_biases)
+        if site not in result.deltas
+    ]
+    return with_frozen(result, untrained), chosen.terms, choice
+
+
+def _frozen_result(
+    classifier: Classifier,
+    sample: Sample,
+    settings: Settings,
+    training: TrainingSettings,
+    target: str,
+    features: Floats,
+    chosen: Scored,
+) -> RunResult:
+    """The linear model on frozen features as a training that moved no bias."""
+    rows, layer, problem_type = sample.train, classifier.output_layer, classifier.problem_type
+    path = linear_path(problem_type, len(classifier.labels), features, rows, intercept=layer.bias is not None)
+    weight, bias = next((weight, bias) for penalty, weight, bias in path if penalty == chosen.penalty)
+    device = module_device(layer)
+    head = {f"{classifier.output_name}.weight": torch.from_numpy(weight).float().to(device)}
+    if layer.bias is not None:
+        head[f"{classifier.output_name}.bias"] = torch.from_numpy(bias).float().to(device)
+    outputs = torch.from_numpy(features @ weight.T + bias)
+    every = np.arange(len(rows))
+    loss = problem_type.mean_loss(outputs, rows.targets(every), rows.sizes_of(every))
+    run = planned_run(classifier, sample, settings, training, FROZEN, (), {})
+    nothing = RunResult(
+        run=run,
+        deltas={},
+        head={name: value.cpu() for name, value in head.items()},
+        history=[{"epoch": 1, "step": 0, "train_loss": loss}],
+        best_epoch=1,
+        steps=0,
+        steps_here=0,
+        seconds=0.0,
+        peak_memory=peak_memory(classifier.device),
+    )
+    return with_frozen(nothing, find_sites(classifier.model, [target], add=settings.base.add_biases))

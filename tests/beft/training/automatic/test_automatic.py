@@ -1,0 +1,249 @@
+"""What ``train.method: auto`` divides, plans, compares and chooses, against plain computations of the same."""
+
+import copy
+from types import SimpleNamespace
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+
+from beft.encoding.tokenization import Encoded
+from beft.errors import InputError, SettingsError, TrainingError
+from beft.inference.features import extract_features
+from beft.inference.predictions import sequence_outputs
+from beft.inference.runs import LabelledRows, Run
+from beft.problems.classification import Classification
+from beft.settings import Settings, TrainingSettings
+from beft.sites.site import find_sites
+from beft.training.automatic.candidates import (
+    FROZEN,
+    MAX_REPEATS,
+    NOMINAL_OPERATIONS,
+    Candidate,
+    candidates,
+    plan_search,
+)
+from beft.training.automatic.choice import Scored, choose
+from beft.training.automatic.cross_validation import linear_out_of_fold, trained_out_of_fold
+from beft.training.automatic.folds import fold_count, repeated_folds
+from beft.training.automatic.search import search_and_train
+from beft.training.engine.fit import fit
+from beft.training.sample import Sample, settings_of
+from tests.conftest import PAD
+from tests.support.rows import plain_settings, random_rows, tiny_classifier
+
+
+def labelled(labels, *, texts=None, groups=None):
+    """Rows of one token each that have these labels."""
+    encoded = Encoded([[5]] * len(labels), None, np.ones(len(labels), dtype=np.int64), 0, PAD)
+    source = None
+    if texts is not None:
+        source = SimpleNamespace(texts=texts, pairs=None, groups=groups, labels=labels, choices=None, answers=None)
+    return LabelledRows(encoded, np.array(labels), source=source)
+
+
+@given(st.lists(st.integers(0, 3), min_size=12, max_size=60), st.integers(2, 5), st.integers(0, 3))
+def test_folds_hold_each_row_once_and_spread_the_labels(labels, folds, seed):
+    rows = labelled(labels)
+    found = repeated_folds(rows, folds, 2, seed)
+    assert found.shape == (2, len(labels)) and set(np.unique(found)) == set(range(folds))
+    assert np.array_equal(found, repeated_folds(rows, folds, 2, seed))
+    for division in found:
+        for label in range(4):
+            counts = np.bincount(division[rows.labels == label], minlength=folds)
+            assert counts.max() - counts.min() <= 2
+
+
+def test_rows_of_one_text_or_group_are_in_one_fold():
+    texts = [f"text {row // 2}" for row in range(40)]
+    labels = [row // 2 % 2 for row in range(40)]
+    for division in repeated_folds(labelled(labels, texts=texts), 5, 3, 0):
+        assert np.array_equal(division[::2], division[1::2])
+    groups = [f"group {row // 4}" for row in range(40)]
+    for division in repeated_folds(labelled(labels, texts=[str(row) for row in range(40)], groups=groups), 5, 3, 0):
+        assert all(len(set(division[start : start + 4])) == 1 for start in range(0, 40, 4))
+
+
+@pytest.mark.parametrize(("labels", "folds"), [([0] * 9 + [1] * 3, 3), ([0, 0, 1, 1], 2), ([0] * 50 + [1] * 50, 5)])
+def test_there_are_as_many_folds_as_the_second_label_has_rows(labels, folds):
+    assert fold_count(labelled(labels)) == folds
+
+
+@pytest.mark.parametrize("labels", [[0] * 20, [0] * 20 + [1], [1]])
+def test_rows_that_cannot_be_divided_are_refused(labels):
+    with pytest.raises(InputError, match=r"two rows of two labels.*train\.method: fixed"):
+        fold_count(labelled(labels))
+
+
+def test_the_plan_keeps_to_its_minutes():
+    ways = candidates(TrainingSettings(epochs=10), "value", ["query", "value"], contrastive=True)
+    assert ways[0] == Candidate(FROZEN) and len(ways) == 7
+    tokens, operations = 1000, NOMINAL_OPERATIONS / 4000  # an epoch over all rows takes a quarter of a second
+    # Six trainings of 10 epochs over four fifths of the rows, five times: 6 x 10 x 4 x 0.25 s = a minute.
+    whole = plan_search(ways, tokens, operations, 2.5, folds=5)
+    assert (len(whole.candidates), whole.repeats, whole.seconds) == (7, 2, pytest.approx(120))
+    assert plan_search(ways, tokens, operations, 1000, folds=5).repeats == MAX_REPEATS
+    less = plan_search(ways, tokens, operations, 0.4, folds=5)
+    assert (len(less.candidates), less.repeats, less.seconds) == (3, 1, pytest.approx(20))
+    assert less.candidates == tuple(ways[:3])
+    least = plan_search(ways, tokens, operations, 0.01, folds=5)
+    assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.03"]
+
+
+def test_rates_that_are_named_are_those_compared():
+    training = TrainingSettings(epochs=3, learning_rates=(0.2, 0.1))
+    named = {one.training.learning_rate for one in candidates(training, "value", ["value"], contrastive=False)[1:]}
+    assert named == {0.2, 0.1}
+
+
+def test_linear_out_of_fold_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(40, 6))
+    labels = (features[:, 0] + 0.5 * random.normal(size=40) > 0).astype(np.int64)
+    rows = labelled(labels.tolist())
+    folds = repeated_folds(rows, 4, 2, 0)
+    for found in linear_out_of_fold(Classification(), 2, features, rows, folds)[::5]:
+        for repeat, division in enumerate(folds):
+            for fold in range(4):
+                train, held_out = division != fold, division == fold
+                mean, deviation = features[train].mean(0), features[train].std(0)
+                model = LogisticRegression(C=found.penalty, tol=1e-8, max_iter=10_000)
+                model.fit((features[train] - mean) / deviation, labels[train])
+                expected = model.decision_function((features[held_out] - mean) / deviation)
+                logits = found.outputs[repeat, held_out]
+                np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_trained_out_of_fold_is_what_separate_trainings_give():
+    """In one pass over all rows each fold's run gets what a training on those rows alone predicts of the others."""
+    classifier = tiny_classifier(pooling="mean")
+    rows = random_rows(30)
+    folds = repeated_folds(rows, 3, 1, 0)
+    compared = [
+        Candidate("one", ("value",), plain_settings(epochs=2, learning_rate=1e-2, batch_size=8, dropout=False)),
+        Candidate(
+            "other",
+            ("query", "value"),
+            plain_settings(epochs=2, learning_rate=3e-2, batch_size=8, dropout=False, loss="contrastive"),
+        ),
+    ]
+
+    def run_of(candidate):
+        sites = find_sites(classifier.model, candidate.terms)
+        return Run(candidate.name, sites, classifier.head_parameters(), 4, candidate.training, "last")
+
+    found = trained_out_of_fold(
+        classifier, rows, folds, compared, run_of, metric=lambda *_: 0.0, checkpoints=None, progress=lambda line: None
+    )
+    for candidate, outputs in zip(compared, found, strict=True):
+        for fold in range(3):
+            train, held_out = np.flatnonzero(folds[0] != fold), np.flatnonzero(folds[0] == fold)
+            [result] = fit(classifier, rows.take(train), None, [run_of(candidate)], metric=lambda *_: 0.0)
+            model = copy.deepcopy(classifier.model)
+            named = dict(model.named_parameters())
+            with torch.no_grad():
+                for site, delta in result.deltas.items():
+                    named[f"{site.module}.bias"].add_(delta)
+                for name, value in result.head.items():
+                    named[name].copy_(value)
+            [alone] = sequence_outputs(classifier.with_model(model), rows.encoded).numpy()
+            np.testing.assert_allclose(outputs.outputs[0, held_out], alone[held_out], atol=1e-5)
+
+
+def made(name, right, *, metric=None, failed=None):
+    """A candidate that predicts the rows of ``right`` rightly, of 20 rows of two labels."""
+    if failed:
+        return Scored(Candidate(name), failed=failed)
+    labels = np.arange(20) % 2
+    predicted = np.where(np.isin(np.arange(20), right), labels, 1 - labels)
+    outputs = np.zeros((1, 20, 2))
+    outputs[0, np.arange(20), predicted] = 3.0
+    return Scored(Candidate(name), accuracy_score(labels, predicted), 0.0, outputs)
+
+
+def chosen_of(*compared):
+    return choose(
+        compared, Classification(), labelled((np.arange(20) % 2).tolist()), "accuracy", folds=5, repeats=1, seed=0
+    )
+
+
+def test_the_best_is_chosen_and_of_equals_the_cheapest():
+    first = chosen_of(made("frozen", range(12)), made("value", range(15)), made("all", range(3, 18)))
+    assert first.chosen.candidate.name == "value"
+    listed = first.to_json()["candidates"]
+    assert listed[0]["behind"]["difference"] == pytest.approx(3 / 20)
+    assert listed[0]["behind"]["low"] <= 3 / 20 <= listed[0]["behind"]["high"]
+    assert "behind" not in listed[1] and listed[2]["behind"]["difference"] == 0
+    assert listed[2]["behind"]["low"] < 0 < listed[2]["behind"]["high"]
+    assert chosen_of(made("frozen", range(15)), made("value", range(5, 20))).chosen.candidate.name == "frozen"
+
+
+def test_what_failed_is_not_chosen():
+    found = chosen_of(made("frozen", range(3)), made("value", (), failed="the loss is NaN"))
+    assert found.chosen.candidate.name == "frozen"
+    assert found.to_json()["candidates"][1]["failed"] == "the loss is NaN"
+    with pytest.raises(TrainingError, match="value: the loss is NaN"):
+        chosen_of(made("value", (), failed="the loss is NaN"))
+
+
+def sample_of(kind, classifier):
+    """40 rows of two labels: the ends of a direction of the features of the base, or of one with other value biases.
+
+    From the latter all is taken away that is linear in the base's own features, so that these cannot tell the labels.
+    """
+    rows = random_rows(300)
+    own = extract_features(classifier, rows.encoded, "head").double().numpy()
+    features = own = own - own.mean(0)
+    if kind == "moved":
+        moved = copy.deepcopy(classifier.model)
+        random = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for site in find_sites(moved, ["value"]):
+                bias = dict(moved.named_parameters())[f"{site.module}.bias"]
+                bias.add_(3 * torch.randn(bias.shape, generator=random))
+        features = extract_features(classifier.with_model(moved), rows.encoded, "head").double().numpy()
+        features = features - features.mean(0)
+        features = features - own @ np.linalg.lstsq(own, features, rcond=None)[0]
+    order = np.argsort(features @ np.linalg.svd(features)[2][0])
+    chosen = rows.take(np.concatenate([order[:20], order[-20:]]))
+    return Sample(LabelledRows(chosen.encoded, np.repeat([0, 1], 20)), None, "accuracy")
+
+
+def searched(kind):
+    """The outcome of a search over frozen features and one contrastive training, and the classifier."""
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    sample = sample_of(kind, classifier)
+    asked = {"method": "auto", "epochs": 30, "batch_size": 32, "search_minutes": 1e-4, "learning_rates": [0.1]}
+    settings = Settings.from_mapping({"train": asked})
+    training = settings_of(settings.train, settings, "rotten_tomatoes", 40)
+    return classifier, sample, *search_and_train(classifier, sample, settings, training, "value")
+
+
+def test_rows_that_frozen_features_explain_get_zero_deltas_and_their_linear_model():
+    classifier, sample, result, terms, choice = searched("frozen")
+    assert choice.chosen.candidate.name == FROZEN and terms == ("value",)
+    assert result.deltas and not any(delta.any() for delta in result.deltas.values())
+    features = extract_features(classifier, sample.train.encoded, "head").double().numpy()
+    scaled = (features - features.mean(0)) / features.std(0)
+    model = LogisticRegression(C=choice.chosen.penalty, tol=1e-8, max_iter=100_000)
+    expected = model.fit(scaled, sample.train.labels).decision_function(scaled)
+    weight, bias = (result.head[name].double().numpy() for name in classifier.head_parameters())
+    logits = features @ weight.T + bias
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=5e-3, atol=0.02)
+
+
+def test_as_many_rows_that_need_other_biases_get_them():
+    """No rule by the number of rows: these are as many as those of the test before."""
+    _, _, result, terms, choice = searched("moved")
+    assert choice.chosen.candidate.name == "value, contrastive, rate 0.1" and terms == ("value",)
+    assert choice.to_json()["candidates"][0]["behind"]["difference"] > 0.1
+    assert all(delta.any() for delta in result.deltas.values())
+
+
+def test_under_the_published_protocol_nothing_is_chosen():
+    with pytest.raises(SettingsError, match=r"train\.method: auto chooses, which protocol: paper does not"):
+        Settings.from_mapping({"protocol": "paper", "train": {"method": "auto"}})
