@@ -110,8 +110,9 @@ def _add(
     Where labels have thresholds, its own are those that are best on dev, as the target's are.
     """
     found.fitted[name], found.costs[name] = fitted, fitted.cost()
-    dev_outputs = torch.from_numpy(fitted.logits(features["dev"]))
-    problem_type = problem_type.with_thresholds_on(dev_outputs, rows["dev"].labels)
+    if "dev" in rows:
+        dev_outputs = torch.from_numpy(fitted.logits(features["dev"]))
+        problem_type = problem_type.with_thresholds_on(dev_outputs, rows["dev"].labels)
     found.predictions[name] = {
         split: _predicted(session, problem_type, fitted.logits(features[split]), rows[split])
         for split in held_out(rows)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from sklearn.metrics import jaccard_score
 
 from beft.problems.classification import Classification
+from beft.problems.multi_label import MultiLabel
 from beft.problems.regression import Regression
 from beft.training.engine.batches import balanced_batches
 from beft.training.engine.contrastive import contrastive_losses
@@ -97,3 +99,10 @@ def test_a_rare_label_is_in_every_batch():
     labels = np.array([0] * 200 + [1] * 2)
     batches = balanced_batches(labels, 16, seed=0, epoch=1)
     assert all((labels[batch] == 1).sum() == 2 for batch in batches)
+
+
+def test_label_sets_belong_together_by_their_jaccard_index():
+    sets = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]])
+    weights = MultiLabel(3).pair_weights(sets, sets.numpy())
+    expected = [[jaccard_score(one, other, zero_division=1.0) for other in sets.numpy()] for one in sets.numpy()]
+    np.testing.assert_allclose(weights.numpy(), expected)
