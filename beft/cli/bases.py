@@ -19,7 +19,7 @@ def bases(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the bases of this machine, those that it can get, and which to take.
+    """List the bases of this machine, and which to take for what.
 
     From a list that comes with beft, and the folders below the current one. No model is downloaded.
     """
