@@ -22,9 +22,10 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
 from beft.models.machine import load_average
-from beft.settings import BaseSettings, SplitSettings, TrainingSettings
+from beft.settings import BaseSettings, SplitSettings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit, training_time
+from beft.training_settings import TrainingSettings
 from benchmarks.common import machine
 from benchmarks.common.glue import glue_data, is_here
 from benchmarks.common.prepared import prepared_data

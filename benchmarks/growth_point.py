@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 
 from beft.inference.runs import Run, finished
 from beft.models.device import resolve_compute, set_threads
-from beft.settings import BaseSettings, TrainingSettings
+from beft.settings import BaseSettings
 from beft.sites.site import find_sites
 from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit, training_time
+from beft.training_settings import TrainingSettings
 from benchmarks.common.peak import ResidentPeak
 from benchmarks.common.random_models import Shape, random_classifier, random_rows
 

@@ -7,7 +7,8 @@ watches them, MLflow logs them.
 from pydantic import Field, field_validator
 
 from beft.evaluation.promotion.rules import PromotionRules
-from beft.settings import Section, Settings
+from beft.settings import Settings
+from beft.training_settings import Section
 from tasks.passwords import INSTEAD, holds_password
 
 

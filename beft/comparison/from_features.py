@@ -16,8 +16,8 @@ from beft.heads.linear import LinearClassifier
 from beft.inference.features import Floats
 from beft.models.memory import PeakMemory
 from beft.problems.problem_type import ProblemType
-from beft.settings import TrainingSettings
 from beft.training.session import Session
+from beft.training_settings import TrainingSettings
 
 
 def fit_on_features(common: Common, requested: MethodRun) -> MethodResult:

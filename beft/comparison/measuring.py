@@ -16,8 +16,8 @@ from beft.comparison.untrained import predict_in_context, predict_untouched
 from beft.datasets.prepared import Split
 from beft.errors import InputError, TrainingError
 from beft.process_state import cpu_threads
-from beft.settings import TrainingSettings
 from beft.training.session import Session
+from beft.training_settings import TrainingSettings
 
 log = logging.getLogger("beft.comparison")
 

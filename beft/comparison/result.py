@@ -10,8 +10,8 @@ from beft.comparison.registry import MethodOptions
 from beft.encoding.examples import Predictions
 from beft.evaluation.records import MetricScore
 from beft.inference.runs import WeightsState
-from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

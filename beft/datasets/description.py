@@ -24,8 +24,9 @@ from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fi
 from beft.datasets.sources import Scalar, Source
 from beft.errors import InputError
 from beft.files import is_unicode
-from beft.settings import NO_UNICODE, Section
+from beft.settings import NO_UNICODE
 from beft.settings_problems import problems
+from beft.training_settings import Section
 from beft.yaml_text import parse_yaml
 
 Regime = Literal["low", "medium", "high"]

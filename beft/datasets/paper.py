@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from beft.settings import Section
+from beft.training_settings import Section
 
 
 class PaperDecoder(Section):

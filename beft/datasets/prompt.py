@@ -5,7 +5,7 @@ import re
 from pydantic import Field
 
 from beft.datasets.shape import Columns, ShapeName
-from beft.settings import Section
+from beft.training_settings import Section
 
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _OF_ANSWER: dict[ShapeName, str] = {"multiple_choice": "{choice}", "generation": "{answer}"}

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from beft.settings import Section
+from beft.training_settings import Section
 
 ShapeName = Literal["classification", "multi_label", "regression", "multiple_choice", "generation"]
 MetricName = Literal[

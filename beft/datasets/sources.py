@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from beft.settings import Section
+from beft.training_settings import Section
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
 LayoutName = Literal["copa", "drop", "multirc", "record", "squad", "wic", "wsc"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from beft.encoding.examples import LabelledRows as LabelledRows
 from beft.errors import TrainingError
-from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
+from beft.training_settings import TrainingSettings
 
 Metric = Callable[[Any, Any], float]
 """From predictions (``beft.encoding.examples.Predictions``) and ``LabelledRows.labels`` to a number, more is better.

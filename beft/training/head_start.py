@@ -9,9 +9,10 @@ from beft.heads.by_problem_type import linear_head
 from beft.inference.features import extract_features
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.offloading import module_device
 from beft.training.sample import Sample
+from beft.training_settings import TrainingSettings
 
 
 @with_own_threads

@@ -8,7 +8,8 @@ from typing import Any
 from beft.errors import InputError, TrainingError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.metrics.registry import rank_on_dev
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
+from beft.training_settings import TrainingSettings
 
 log = logging.getLogger("beft.training.engine.fit")
 

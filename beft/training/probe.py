@@ -21,11 +21,12 @@ from beft.importance.probe_result import ProbeResult
 from beft.inference.runs import RunResult
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import BiasSite, find_sites, read_bias
 from beft.training.head_start import head_start
 from beft.training.sample import Sample
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
+from beft.training_settings import TrainingSettings
 
 log = logging.getLogger("beft.training.probe")
 

@@ -9,7 +9,8 @@ from beft.encoding.examples import LabelledRows, Predictions
 from beft.inference.predictions import score_rows
 from beft.metrics.label_sets import scores_at_best
 from beft.models.classifier import Classifier
-from beft.settings import ProbeSettings, Settings, TrainingSettings
+from beft.settings import Settings
+from beft.training_settings import ProbeSettings, TrainingSettings
 
 
 @dataclass(frozen=True)

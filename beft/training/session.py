@@ -25,13 +25,14 @@ from beft.problems.candidates import Candidates
 from beft.problems.choosing import check_loss, choose_problem_type
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
-from beft.settings import TERMS, DatasetSettings, ProbeSettings, Settings, TrainingSettings
+from beft.settings import TERMS, DatasetSettings, Settings
 from beft.sites.site import BiasSite
 from beft.training.automatic.search import search_and_train
 from beft.training.probe import run_probe
 from beft.training.results import Probe, TrainingResult
 from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
 from beft.training.target import Progress, train_terms
+from beft.training_settings import ProbeSettings, TrainingSettings
 
 log = logging.getLogger("beft.training.session")
 

@@ -31,13 +31,14 @@ from beft.models.device import resolve_compute
 from beft.models.machine import cpu_flags, cpu_multiplies_bf16, cpu_name, large_product_rate, load_average, synchronize
 from beft.models.memory import is_out_of_memory, out_of_memory_reason
 from beft.process_state import cpu_threads
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit, training_time
 from beft.training.learning_rates import at_each_rate
 from beft.training.probe import row_information
 from beft.training.session import Session
 from beft.training.target import planned_run
+from beft.training_settings import TrainingSettings
 
 LOW_SHARE = 0.4
 """Below this share of the products alone, something else takes most of the time."""

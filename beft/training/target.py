@@ -15,7 +15,7 @@ from torch import Tensor
 from beft.inference.runs import Run, RunResult
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
 from beft.training.engine.weight_method import WeightMethod
@@ -23,6 +23,7 @@ from beft.training.engine.weights import fit_weights
 from beft.training.head_start import head_start
 from beft.training.learning_rates import at_each_rate, best_learning_rate
 from beft.training.sample import DevMetric, Sample
+from beft.training_settings import TrainingSettings
 
 log = logging.getLogger("beft.training.target")
 

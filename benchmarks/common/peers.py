@@ -14,9 +14,9 @@ from transformers import AutoModelForSequenceClassification
 from beft.comparison.baselines.full import FullFineTuning
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.settings import TrainingSettings
 from beft.sites.site import BiasSite
 from beft.training.engine.weights import fit_weights
+from beft.training_settings import TrainingSettings
 
 PADDED_TO = 128
 

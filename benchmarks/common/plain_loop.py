@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.settings import TrainingSettings
+from beft.training_settings import TrainingSettings
 
 
 def train_plainly(

@@ -7,8 +7,9 @@ import numpy as np
 from beft.datasets.prepared import load_split
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
-from beft.settings import BaseSettings, SplitSettings, TrainingSettings
+from beft.settings import BaseSettings, SplitSettings
 from beft.sites.site import find_sites
+from beft.training_settings import TrainingSettings
 from benchmarks.common.prepared import prepared_data
 
 SOURCE = BaseSettings().source

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 
 from beft.errors import SettingsError
 from beft.names import known_name
-from beft.settings import Section
 from beft.settings_problems import problems
+from beft.training_settings import Section
 
 Name = Literal["table1", "table2", "table3", "table4", "table5", "figure1", "figure4", "extension", "bitfit"]
 Regime = Literal["low", "medium", "high", "all"]

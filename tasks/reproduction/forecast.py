@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
-from beft.settings import TrainingSettings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import training_time
 from beft.training.session import open_session
 from beft.training.target import planned_run
+from beft.training_settings import TrainingSettings
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Self
 
 from beft.comparison.registry import METHODS, Kind
-from beft.settings import TrainingSettings
 from beft.tables import Cell, Column, Table
 from beft.training.engine.cost import readable_seconds
 from beft.training.learning_rates import at_own_rate, searched
 from beft.training.sample import learnt_rows, settings_of
+from beft.training_settings import TrainingSettings
 from tasks.reproduction.forecast import Forecast
 from tasks.reproduction.plan import PlannedMeasurement
 

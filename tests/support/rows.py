@@ -8,7 +8,7 @@ import torch
 from beft.encoding.tokenization import Encoded
 from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
-from beft.settings import TrainingSettings
+from beft.training_settings import TrainingSettings
 from tests.conftest import END, LABELS, PAD, VOCABULARY, build_tiny
 
 

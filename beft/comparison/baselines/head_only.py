@@ -26,9 +26,9 @@ from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
-from beft.settings import TrainingSettings
 from beft.training.engine.optimizer import StackedAdamW
 from beft.training.engine.schedule import lr_multiplier
+from beft.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from beft.settings import Section
+from beft.training_settings import Section
 
 PerturbationName = Literal["case", "punctuation", "names"]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 from safetensors import safe_open
 
-from beft.settings import Section
+from beft.training_settings import Section
 from beft.yaml_text import parse_yaml
 
 Use = Literal["sentences", "pairs", "long texts", "other languages"]

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from beft.names import known_name
-from beft.settings import Section
+from beft.training_settings import Section
 
 AVERAGE = "average"
 """The dataset of a number that is an average over the datasets of its row."""

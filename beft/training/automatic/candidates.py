@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beft.settings import Loss, TrainingSettings
+from beft.training_settings import Loss, TrainingSettings
 
 FROZEN = "frozen features"
 """The name of the candidate that trains no bias: the problem type's linear model on what the head sees."""

@@ -14,7 +14,7 @@ from beft.inference.products import product_operations
 from beft.inference.runs import Run, RunResult, peak_memory
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
-from beft.settings import TERMS, Settings, TrainingSettings
+from beft.settings import TERMS, Settings
 from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites
 from beft.training.automatic.candidates import FROZEN, Candidate, candidates, plan_search
@@ -25,6 +25,7 @@ from beft.training.engine.cost import readable_seconds
 from beft.training.head_start import head_start
 from beft.training.sample import DevMetric, Sample
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
+from beft.training_settings import TrainingSettings
 
 log = logging.getLogger("beft.training.automatic")
 

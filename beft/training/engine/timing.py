@@ -20,10 +20,10 @@ from beft.inference.predictions import measure_runs
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.sites.batch_axis import RowAxis
-from beft.training.engine.batches import run_batches
 from beft.training.engine.bias_parameters import BiasParameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.trainer import TrainingPass
+from beft.training.objectives.batches import run_batches
 
 MEASURED_SECONDS = 2.5
 """How long the steps of a pass are measured, about."""

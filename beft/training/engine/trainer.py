@@ -21,13 +21,13 @@ from beft.inference.runs import FailedRun, LabelledRows, Metric, Run, RunResult,
 from beft.models.classifier import Classifier
 from beft.process_state import seeded
 from beft.training.engine.activation_checkpointing import activation_checkpointing
-from beft.training.engine.batches import run_batches, run_weights, steps_of_epoch
 from beft.training.engine.checkpoint import PassCheckpoint, RunState
-from beft.training.engine.fitted_heads import FittedHead, fit_heads
-from beft.training.engine.joint_losses import joint_losses
 from beft.training.engine.parameters import Parameters
 from beft.training.engine.progress import Progress
 from beft.training.engine.schedule import chosen_epoch, lr_multiplier
+from beft.training.objectives.batches import run_batches, run_weights, steps_of_epoch
+from beft.training.objectives.fitted_heads import FittedHead, fit_heads
+from beft.training.objectives.joint_losses import joint_losses
 
 CHECKPOINT_SECONDS = 30.0
 """The longest time that a killed pass has to train again."""

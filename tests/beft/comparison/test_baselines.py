@@ -18,8 +18,8 @@ from beft.errors import InputError
 from beft.heads.logistic_regression import C_GRID, TOLERANCE, fit_logistic_regression, logistic_regression_head
 from beft.inference.features import extract_features
 from beft.inference.runs import Run
-from beft.settings import TrainingSettings
 from beft.training.engine.fit import fit as train_runs
+from beft.training_settings import TrainingSettings
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 torch.set_num_threads(1)

@@ -22,11 +22,12 @@ from beft.heads.logistic_regression import fit_logistic_regression
 from beft.inference.features import frozen_features, predict_probabilities
 from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.weights import attached_weights
 from beft.training.session import Session, open_session
 from beft.training.target import train_terms, train_weights
+from beft.training_settings import TrainingSettings
 from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.films import prepare_films
 from tests.support.tiny_bases import save_base

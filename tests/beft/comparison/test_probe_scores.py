@@ -6,7 +6,7 @@ from beft.comparison.probe_scores import ScoredProbe, scores_for
 from beft.comparison.result import MethodResult, MethodRun
 from beft.importance.probe_result import Scores
 from beft.importance.selection import Selection
-from beft.settings import TrainingSettings
+from beft.training_settings import TrainingSettings
 
 
 def result(method: str, seed: int, learning_rate: float | None, epochs: int = 3) -> MethodResult:

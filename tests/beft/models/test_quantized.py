@@ -35,12 +35,13 @@ from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute
 from beft.models.quantized import quantized_layers
-from beft.settings import BaseSettings, Quantization, TrainingSettings
+from beft.settings import BaseSettings, Quantization
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit
 from beft.training.engine.weights import fit_weights
+from beft.training_settings import TrainingSettings
 from tests.beft.adapters.test_record import as_format_1
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, TEXTS, make_adapter, save_base, tiny_tokenizer

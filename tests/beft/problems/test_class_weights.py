@@ -19,12 +19,13 @@ from beft.problems.class_weights import example_weights
 from beft.problems.classification import Classification
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.regression import Regression
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
 from beft.training.head_start import head_start
 from beft.training.sample import Sample
 from beft.training.session import Session
+from beft.training_settings import TrainingSettings
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
 

@@ -21,13 +21,14 @@ from beft.inference.runs import Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.settings import DeviceMap, TrainingSettings
+from beft.settings import DeviceMap
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
 from beft.sites.site import find_sites, read_bias
 from beft.training.engine.activation_checkpointing import activation_checkpointing
 from beft.training.engine.cost import saved_bytes
 from beft.training.engine.fit import fit
+from beft.training_settings import TrainingSettings
 from tests.beft.models.test_quantized import batch_of_texts, draw
 from tests.support.rows import random_rows
 from tests.support.tiny_bases import LABELS, make_adapter, save_base

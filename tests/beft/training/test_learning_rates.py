@@ -9,12 +9,13 @@ from beft.comparison.baselines.head_only import HeadSearch
 from beft.comparison.baselines.lora import Lora
 from beft.errors import InputError, SettingsError
 from beft.inference.runs import Run, RunResult
-from beft.settings import ProbeSettings, Settings, TrainingSettings
+from beft.settings import Settings
 from beft.training.engine.fit import fit
 from beft.training.learning_rates import at_each_rate, best_learning_rate, rate_grid
 from beft.training.probe import run_probe
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms, train_weights
+from beft.training_settings import ProbeSettings, TrainingSettings
 from tests.support.rows import random_rows, tiny_classifier
 
 RATES = (3e-4, 3e-2, 0.5)

@@ -10,12 +10,13 @@ from beft.datasets.prepared import Rows
 from beft.inference.runs import LabelledRows
 from beft.problems.classification import Classification
 from beft.problems.regression import Regression
-from beft.settings import ProbeSettings, Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import find_sites, read_bias
 from beft.training.head_start import head_start
 from beft.training.probe import run_probe
 from beft.training.sample import DevMetric, Sample, joined, settings_of
 from beft.training.target import train_terms
+from beft.training_settings import ProbeSettings, TrainingSettings
 from tests.support.rows import random_rows, tiny_classifier
 
 TRAINING = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8)

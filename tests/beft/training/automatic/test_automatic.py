@@ -17,7 +17,7 @@ from beft.inference.features import extract_features
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows, Run
 from beft.problems.classification import Classification
-from beft.settings import Settings, TrainingSettings
+from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.automatic.candidates import (
     FROZEN,
@@ -33,6 +33,7 @@ from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.automatic.search import search_and_train
 from beft.training.engine.fit import fit
 from beft.training.sample import Sample, settings_of
+from beft.training_settings import TrainingSettings
 from tests.conftest import PAD
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 

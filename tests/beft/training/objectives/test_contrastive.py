@@ -12,8 +12,8 @@ from sklearn.metrics import jaccard_score
 from beft.problems.classification import Classification
 from beft.problems.multi_label import MultiLabel
 from beft.problems.regression import Regression
-from beft.training.engine.batches import balanced_batches
-from beft.training.engine.contrastive import contrastive_losses
+from beft.training.objectives.batches import balanced_batches
+from beft.training.objectives.contrastive import contrastive_losses
 
 
 def by_the_formula(features: torch.Tensor, weights: torch.Tensor, temperature: float) -> list[float]:

@@ -13,9 +13,9 @@ from beft.inference.features import extract_features
 from beft.inference.runs import LabelledRows, Run
 from beft.problems.multiple_choice import MultipleChoice
 from beft.sites.site import find_sites
-from beft.training.engine.batches import run_batches
 from beft.training.engine.fit import fit
-from tests.beft.training.engine.test_contrastive import by_the_formula
+from beft.training.objectives.batches import run_batches
+from tests.beft.training.objectives.test_contrastive import by_the_formula
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.shapes import task
 

@@ -11,7 +11,7 @@ from beft.inference.generation import Choose
 from beft.inference.runs import LabelledRows, Run
 from beft.models.classifier import Classifier
 from beft.sites.batch_axis import Batch
-from beft.training.engine.contrastive import contrastive_losses
+from beft.training.objectives.contrastive import contrastive_losses
 
 
 def joint_losses(

@@ -1,0 +1,130 @@
+"""The typed settings of a training: the sections probe and train."""
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+log = logging.getLogger("beft.settings")
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown names are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+EPOCHS, MAX_EPOCHS, MIN_STEPS = 8, 30, 400
+"""Defaults of a training when ``epochs`` is None: its epochs, the most epochs for few rows, and for how many steps."""
+
+
+Loss = Literal["cross_entropy", "contrastive", "both"]
+
+
+class TrainingSettings(Section):
+    """One fine-tuning: optimiser, schedule, length; the defaults are compared with others in benchmarks/recipes.md."""
+
+    epochs: int = Field(EPOCHS, ge=1, le=1000)
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="tried as runs of one pass, the best on dev counts; empty: learning_rate alone"
+    )
+    head_learning_rate: float | None = Field(5e-4, gt=0, le=1, description="None: the same as learning_rate")
+    loss: Loss = Field("cross_entropy", description="what is made small")
+    temperature: float = Field(0.1, gt=0, le=10, description="of the contrastive loss")
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from zero")
+    batch_size: int = Field(16, ge=1, le=4096)
+    clip_norm: float = Field(1.0, gt=0)
+    adam_epsilon: float = Field(1e-6, gt=0)
+    dropout: bool = Field(False, description="whether the base's own dropout is on while training")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better dev metric before stopping; None: all"
+    )
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="larger batches are computed in parts whose gradients add up; None: at once"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute the layers' activations again instead of keeping them: less memory, more time"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="of the training loss; balanced: rows / (classes * rows of the class), as in scikit-learn, for "
+        "classes of unequal size; dev is never weighted",
+    )
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether the loss joins the rows of a batch, and the head is fitted at last on what was trained."""
+        return self.loss in ("contrastive", "both")
+
+    def select(self, *, dev: bool) -> str:
+        """Which epoch counts, as ``Run.select`` names it; contrastively the last, for each other would need a head."""
+        return "best" if dev and not self.contrastive else "last"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, values: Any) -> Any:
+        """``micro_batch_size`` was called ``rows_at_once``: settings that were written then are read for ever."""
+        if not isinstance(values, Mapping) or "rows_at_once" not in values:
+            return values
+        log.warning("the setting rows_at_once is now called micro_batch_size")
+        renamed = dict(values)
+        return {"micro_batch_size": renamed.pop("rows_at_once"), **renamed}
+
+
+class ProbeSettings(TrainingSettings):
+    """The fine-tuning of all bias terms; unless its length is named it follows from the number of rows."""
+
+    epochs: int | None = Field(  # type: ignore[assignment]  # a training's own settings always name it
+        None,
+        ge=1,
+        le=1000,
+        description=f"None: {EPOCHS}, and up to {MAX_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
+        f"than {MIN_STEPS} steps",
+    )
+    loss: Loss | None = Field(  # type: ignore[assignment]  # likewise
+        None, description="None: that of train, and its temperature"
+    )
+
+    def with_resolved_epochs(self, rows: int) -> TrainingSettings:
+        """The settings of a training on so many rows: its length is named."""
+        return self if self.epochs else self.model_copy(update={"epochs": automatic_epochs(rows, self.batch_size)})
+
+
+def automatic_epochs(rows: int, batch_size: int) -> int:
+    """How many epochs a training takes when ``epochs`` is None.
+
+    With a few hundred rows, a fixed small number of epochs ends long before the biases have learnt
+    (benchmarks/paper/README.md).
+    """
+    steps = -(-rows // batch_size)
+    return min(MAX_EPOCHS, max(EPOCHS, -(-MIN_STEPS // steps)))
+
+
+class TargetSettings(ProbeSettings):
+    """The fine-tuning of the target term, and what it is trained for; the probe is trained for the same."""
+
+    method: Literal["fixed", "auto"] = Field(
+        "fixed",
+        description="fixed: as this section says; auto: loss, learning rate and bias terms, or no bias at all, are "
+        "chosen by cross-validation on train and dev together, then all of these rows are trained on",
+    )
+    search_minutes: float = Field(
+        1.0,
+        gt=0,
+        le=10_000,
+        description="of auto: how long two CPU cores compare, about; it decides how much is compared",
+    )
+
+    objective: Literal["auto", "candidates", "language_model"] = Field(
+        "auto",
+        description="without a head: candidates: classification over the candidate answers; language_model: the right "
+        "answer's own loss; auto: candidates where there are some",
+    )
+    loss: Loss = Field(
+        "cross_entropy",
+        description="cross_entropy: that of the head's outputs (of values the squared error); contrastive: rows with "
+        "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum",
+    )
