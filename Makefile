@@ -25,7 +25,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power agreement growth gpu faults lock clean
+.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power few-labels agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -71,7 +71,7 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 
 # Below beft each module is named: pdoc leaves out what is not in the __all__ of the public API.
 docs: $(TESTS)  ## build the reference of every module from its docstrings, into site/ (open site/index.html)
-	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.registry beft.serving beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.yaml_text tasks flows
+	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.registry beft.serving beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.training_settings beft.yaml_text tasks flows
 	@echo "The reference is site/index.html."
 
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
@@ -96,6 +96,9 @@ drift: $(TESTS)  ## false alarms and power of `beft monitor` (a quarter of an ho
 
 power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.power
+
+few-labels: $(TESTS)  ## compare ways of training with 8, 16 and 64 rows a label (BEFT_DATA_DIR names the data), into benchmarks/
+	@$(BIN)/python -m benchmarks.few_labels $(ARGS)
 
 agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
 	@$(BIN)/python -m benchmarks.agreement $(ARGS)

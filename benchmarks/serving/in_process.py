@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,11 @@ from beft.models.base import BaseReference, load_classifier
 from beft.models.device import Compute
 from beft.serving.engine import Engine
 from beft.serving.served_adapter import EncodedRow
+from beft.sites.batch_axis import Batch
 from benchmarks.serving.random_adapters import random_adapters
+
+BASE_IN_BATCHES, BASE_BY_ROWS = "the base alone, in the same batches", "the base alone, a row at a time"
+PEFT_BEFT, PEFT_LORA = "PEFT BEFT, set_adapter a row", "PEFT LoRA, mixed batch"
 
 
 def largest_difference(base: BaseReference, compute: Compute, texts: Sequence[str], adapters: int) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def against_peft(
 
     PEFT has no mixed batch for BEFT, and LoRA on query and value of rank 8 has the quality of value biases here at
     best (benchmarks/paper/table3). All three get the same rows, tokenized before, and one batch of all rows of like
-    length where they can mix.
+    length where they can mix. The base without any adapter is timed in both ways as well: it bounds every ratio.
     """
     engine = Engine(base, compute)
     made = list(random_adapters(base, adapters, terms=(("value",),), labels=(2,)))
@@ -111,10 +116,19 @@ def against_peft(
         for batch, of_batch in zip(batches, together, strict=True):
             mixed(**of_batch, adapter_names=[f"a{at % adapters}" for at in batch])
 
+    plain = _plain(base)
+
+    @torch.inference_mode()
+    def alone(batches_of_tokens: Sequence[Batch]) -> None:
+        for of_batch in batches_of_tokens:
+            plain(**of_batch)
+
     ways: dict[str, Callable[[], None]] = {
         "beft": beft,
-        "PEFT BEFT, set_adapter a row": switching,
-        "PEFT LoRA, mixed batch": lora,
+        BASE_IN_BATCHES: partial(alone, together),
+        BASE_BY_ROWS: partial(alone, inputs),
+        PEFT_BEFT: switching,
+        PEFT_LORA: lora,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repetition in range(repetitions + 1):
@@ -129,6 +143,13 @@ def against_peft(
         for name, of_one in seconds.items()
     }
     return {"adapters": adapters, "rows": len(texts), "rates": rates, "ratios": ratios}
+
+
+def _plain(base: BaseReference) -> Any:
+    """The base with a head, and no adapter."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(base.folder, num_labels=2).eval()
 
 
 def _peft_beft(base: BaseReference, made: Sequence[Any]) -> Any:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from benchmarks.serving.in_process import BASE_BY_ROWS, BASE_IN_BATCHES, PEFT_BEFT, PEFT_LORA
+
 
 def table(results: Mapping[str, Any]) -> str:
     """Every requirement with what was found, then the mixes."""
@@ -33,7 +35,29 @@ def table(results: Mapping[str, Any]) -> str:
             "|---|---|",
             *(f"| {mix} | {_spread(rates, '.0f')} |" for mix, rates in found["rates"].items()),
         ]
+    if "peft" in results:
+        lines += ["", *_peft_profile(results["peft"])]
     return "\n".join(lines) + "\n"
+
+
+def _peft_profile(result: Mapping[str, Any]) -> list[str]:
+    """What bounds the ratios to PEFT: how fast the base is without any adapter."""
+    about, found = result["about"], result["found"]
+    rates = found["rates"]
+    if BASE_BY_ROWS not in rates:
+        return []
+    bound = rates[BASE_IN_BATCHES] / rates[BASE_BY_ROWS]
+    return [
+        f"Rows a second without HTTP ({about['cpu']}, {about['threads']} threads, {about['date']}):",
+        "",
+        "| way | rows a second |",
+        "|---|---|",
+        *(f"| {name} | {rate:.0f} |" for name, rate in rates.items()),
+        "",
+        f"The base alone is {bound:.1f} times as fast in these batches as a row at a time: so much can be won by "
+        f"mixing adapters. beft's mixed batches reach {100 * rates['beft'] / rates[BASE_IN_BATCHES]:.0f} % of the base "
+        f"alone; switching reaches {100 * rates[PEFT_BEFT] / rates[BASE_BY_ROWS]:.0f} % of it.",
+    ]
 
 
 def _spread(values: list[float], form: str) -> str:
@@ -76,7 +100,7 @@ def _rows(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     if "peft" in results:
         found = results["peft"]["found"]
-        for name, required in (("PEFT BEFT, set_adapter a row", "3"), ("PEFT LoRA, mixed batch", "1.3")):
+        for name, required in ((PEFT_BEFT, "3"), (PEFT_LORA, "1.3")):
             ratios = found["ratios"][name]
             rows.append((f"against {name} (no HTTP, {found['adapters']} adapters)", required, _spread(ratios, ".1f")))
     if "memory" in results:

@@ -10,6 +10,7 @@ from beft.encoding.examples import LabelledRows
 from beft.heads.by_problem_type import LINEAR_BASELINES, linear_path
 from beft.heads.feature_rows import FeatureRows, Floats
 from beft.heads.linear import LinearClassifier, Quality
+from beft.problems.problem_type import ProblemType
 from beft.training.automatic.candidates import MAX_REPEATS
 from beft.training.automatic.cross_validation import linear_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
@@ -32,7 +33,9 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
     folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
     training = settings_of(session.settings.train, session.settings, session.dataset, len(rows))
     return {
-        LINEAR_BASELINES[problem_type.name]: _linear(session, pooled, rows, folds),
+        LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(
+            problem_type, labels, pooled, rows, folds, metric=session.metric
+        ),
         "head_only": fit_head_by_folds(
             seen,
             rows,
@@ -46,9 +49,18 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
     }
 
 
-def _linear(session: Session, features: Floats, rows: LabelledRows, folds: np.ndarray) -> LinearClassifier:
-    """The linear model whose penalty is the best over all divisions."""
-    problem_type, labels, metric = session.problem_type, len(session.classifier.labels), session.metric
+def fit_linear_by_folds(
+    problem_type: ProblemType, labels: int, features: Floats, rows: LabelledRows, folds: np.ndarray, *, metric: str
+) -> LinearClassifier:
+    """The problem type's linear model, with the penalty that is the best over all divisions, fitted on all rows.
+
+    Args:
+        features: [rows, hidden].
+        folds: The fold of each row in each division, [repeats, rows].
+
+    Raises:
+        InputError: The problem type has no linear model.
+    """
     began = time.perf_counter()
     truth = FeatureRows.of(problem_type, features, rows, "train")
     found = []

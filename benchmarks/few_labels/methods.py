@@ -1,0 +1,89 @@
+"""The ways of training that are compared, each from drawn rows to outputs of the test rows."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from beft.bank.bank import Bank
+from beft.comparison.baselines.by_folds import fit_linear_by_folds
+from beft.datasets.prepared import Rows
+from beft.inference.features import extract_features
+from beft.inference.predictions import sequence_outputs
+from beft.inference.runs import LabelledRows, RunResult
+from beft.models.classifier import Classifier
+from beft.settings import Settings
+from beft.training.automatic.candidates import MAX_REPEATS
+from beft.training.automatic.folds import fold_count, repeated_folds
+from beft.training.automatic.search import search_and_train
+from beft.training.sample import Sample, settings_of
+from beft.training.target import train_terms
+
+MAX_LENGTH = 128
+_DATASET = "drawn"
+
+Method = Callable[[Classifier, Rows, LabelledRows, int], Tensor]
+"""From a classifier, drawn rows, encoded test rows and the draw's number to outputs [test rows, labels]."""
+
+
+def _settings(train: Mapping[str, object], seed: int) -> Settings:
+    return Settings.from_mapping({"seed": seed, "datasets": {_DATASET: {}}, "train": train})
+
+
+def logistic_regression(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+    """On standardised frozen features, C by repeated cross-validation on the drawn rows."""
+    rows = classifier.examples(drawn, MAX_LENGTH)
+    features, of_test = (extract_features(classifier, part.encoded, "pooled").double().numpy() for part in (rows, test))
+    folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
+    fitted = fit_linear_by_folds(
+        classifier.problem_type, len(classifier.labels), features, rows, folds, metric="accuracy"
+    )
+    return torch.from_numpy(fitted.logits(of_test))
+
+
+def cross_entropy(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+    """Value biases as the settings are by default: a fifth of the rows is dev and chooses the epoch."""
+    numbers = np.arange(len(drawn))
+    train, dev = train_test_split(
+        numbers, test_size=max(0.2, len(classifier.labels) / len(drawn)), stratify=drawn.labels, random_state=seed
+    )
+    of_train, of_dev = (classifier.examples(drawn.select(part.tolist()), MAX_LENGTH) for part in (train, dev))
+    sample = Sample(of_train, of_dev, "accuracy")
+    return _train(classifier, sample, _settings({}, seed), test)
+
+
+def contrastive(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+    """Value biases by the contrastive loss on all rows, then the head; nothing is chosen."""
+    sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
+    return _train(classifier, sample, _settings({"loss": "contrastive", "learning_rate": 3e-2}, seed), test)
+
+
+def auto(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+    """What ``train.method: auto`` chooses."""
+    sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
+    settings = _settings({"method": "auto"}, seed)
+    training = settings_of(settings.train, settings, _DATASET, len(drawn))
+    result, _, _ = search_and_train(classifier, sample, settings, training, "value", progress=lambda line: None)
+    return _outputs(classifier, result, test)
+
+
+METHODS: dict[str, Method] = {
+    "logistic_regression": logistic_regression,
+    "cross_entropy": cross_entropy,
+    "contrastive": contrastive,
+    "auto": auto,
+}
+"""Every way, in the order of the table."""
+
+
+def _train(classifier: Classifier, sample: Sample, settings: Settings, test: LabelledRows) -> Tensor:
+    training = settings_of(settings.train, settings, _DATASET, len(sample.train))
+    result = train_terms(classifier, sample, settings, training, ["value"], progress=lambda line: None)
+    return _outputs(classifier, result, test)
+
+
+def _outputs(classifier: Classifier, result: RunResult, test: LabelledRows) -> Tensor:
+    with Bank(classifier.model, result.deltas, result.head):
+        return sequence_outputs(classifier, test.encoded)[0]
