@@ -34,6 +34,8 @@ Term = Literal[
     "final_norm",
 ]
 TERMS: tuple[str, ...] = get_args(Term)
+ALL_BIASES = "all_biases"
+"""Stands for all terms together, wherever a method is named."""
 Method = Annotated[str, OneOf(method_names("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]

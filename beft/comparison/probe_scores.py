@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from beft.comparison.common import Common
-from beft.comparison.registry import ALL_BIASES
 from beft.comparison.result import MethodResult
 from beft.errors import BeftError
 from beft.importance.probe_result import Scores
+from beft.settings import ALL_BIASES
 from beft.training.probe import moved_biases, row_information
 from beft.training.session import Session
 

@@ -15,11 +15,9 @@ from beft.comparison.baselines.rand_uniform import RandUniform
 from beft.comparison.baselines.vera import Vera
 from beft.errors import InputError
 from beft.names import known_name
-from beft.settings import TERMS
+from beft.settings import ALL_BIASES, TERMS
 from beft.sites.site import find_sites
 from beft.training.engine.weight_method import WeightMethod
-
-ALL_BIASES = "all_biases"
 
 
 class Kind(Enum):

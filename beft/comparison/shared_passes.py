@@ -8,12 +8,11 @@ from pathlib import Path
 from beft.bank.bank import Bank
 from beft.comparison.attempt import attempt, attempt_together
 from beft.comparison.common import Common
-from beft.comparison.registry import ALL_BIASES
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.errors import InputError
 from beft.inference.runs import FailedRun, Run, RunResult
 from beft.models.memory import PeakMemory
-from beft.settings import TERMS
+from beft.settings import ALL_BIASES, TERMS
 from beft.sites.site import BiasSite, find_sites
 from beft.training.engine.fit import fit
 from beft.training.learning_rates import at_each_rate, best_learning_rate, searched

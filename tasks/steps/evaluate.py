@@ -21,8 +21,8 @@ def evaluate(
     """
     from beft.adapters.adapter import Adapter
     from beft.comparison.evaluation import cost_of, evaluate_adapters
-    from beft.comparison.registry import ALL_BIASES
     from beft.evaluation.confusion import confusion_of
+    from beft.settings import ALL_BIASES
     from beft.training.session import open_session
 
     assert dataset is not None

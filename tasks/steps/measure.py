@@ -11,14 +11,14 @@ from pathlib import Path
 from beft.adapters.adapter import Adapter
 from beft.comparison.measuring import measure_many
 from beft.comparison.probe_scores import ScoredProbe, score_probes, scores_for
-from beft.comparison.registry import ALL_BIASES, METHODS, Kind, MethodOptions
+from beft.comparison.registry import METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.datasets.prepared import PreparedData
 from beft.errors import InputError, TrainingError
 from beft.files import write_json
 from beft.importance.probe_result import Scores
 from beft.inference.predictions import score_rows
-from beft.settings import TERMS
+from beft.settings import ALL_BIASES, TERMS
 from beft.training.sample import learnt_rows
 from beft.training.session import Session, open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step

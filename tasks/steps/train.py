@@ -26,8 +26,8 @@ def train(
     Raises:
         InputError: The base cannot be reached.
     """
-    from beft.comparison.registry import ALL_BIASES
     from beft.importance.probe_result import ProbeResult
+    from beft.settings import ALL_BIASES
     from beft.training.session import open_session
 
     assert dataset is not None

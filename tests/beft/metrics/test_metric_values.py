@@ -154,8 +154,14 @@ def test_every_metric_says_what_it_takes_and_how_it_is_shown() -> None:
         "labels": Truth(labels=[0, 1]),
         "values": Truth(values=[0.0, 1.0]),
         "texts": Truth(answers=[["a"], ["b"]]),
+        "label_sets": Truth(label_sets=[[1, 0], [1, 1]]),
     }
-    right = {"labels": np.eye(2), "values": np.array([0.5, 0.7]), "texts": ["a", "b"]}
+    right = {
+        "labels": np.eye(2),
+        "values": np.array([0.5, 0.7]),
+        "texts": ["a", "b"],
+        "label_sets": np.array([[0.9, 0.1], [0.7, 0.5]]),
+    }
     for name, kind in METRICS.items():
         truth = truths[kind.takes]
         if kind.grouped:
@@ -193,7 +199,7 @@ def test_bad_input_is_named() -> None:
         metric("pearson").compute(predictions=[0.1, np.nan], references=[0.1, 0.2])
     with pytest.raises(InputError, match="2 labels, 1 groups"):
         Truth(labels=[0, 1], groups=["a"])
-    with pytest.raises(InputError, match="needs labels, values or answers"):
+    with pytest.raises(InputError, match="needs labels, label sets, values or answers"):
         Truth(groups=["a"])
     with pytest.raises(InputError, match="not finite"):
         Truth(values=[0.0, np.nan])
