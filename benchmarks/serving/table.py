@@ -23,6 +23,13 @@ def table(results: Mapping[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {what} | {required} | {found} |" for what, required, found in _rows(results)),
     ]
+    others = [
+        f"{name} ({one['cpu']}, {one['threads']} threads, {one['date']}, load {one['load']:.1f} before it began)"
+        for name, one in ((name, result["about"]) for name, result in results.items())
+        if one["cpu"] != about["cpu"]
+    ]
+    if others:
+        lines += ["", f"Parts measured on another machine: {'; '.join(others)}."]
     if "mixes" in results:
         found = results["mixes"]["found"]
         lines += [
