@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
         name: As the report shows it.
-        terms: The bias terms; none: the head alone, on frozen features.
+        terms: The bias terms; empty where the head alone is fitted, on frozen features.
         training: How the biases are trained; None without any.
     """
 

@@ -1,7 +1,7 @@
 """Out-of-fold predictions of every candidate, all trainings in shared passes over the base."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ def trained_out_of_fold(
     rows: LabelledRows,
     folds: NDArray[np.int64],
     compared: Sequence[Candidate],
-    plan_run: Callable[[Candidate], Run],
+    plan_run: Callable[[Candidate, LabelledRows], Run],
     *,
     metric: Metric,
     checkpoints: Path | None,
@@ -86,16 +86,16 @@ def trained_out_of_fold(
 
     Args:
         compared: Candidates that train biases.
-        plan_run: The run of a candidate on all rows.
+        plan_run: The run of a candidate that learns from some rows.
     """
     runs, held_out = [], []
     for candidate in compared:
-        planned = plan_run(candidate)
         for repeat, division in enumerate(folds):
             for fold in np.unique(division):
                 name = f"{candidate.name}, division {repeat + 1}, fold {fold + 1}"
-                train = tuple(np.flatnonzero(division != fold).tolist())
-                runs.append(Run(**{**vars(planned), "name": name, "rows": train, "select": "last"}))
+                train = np.flatnonzero(division != fold)
+                planned = plan_run(candidate, rows.take(train))
+                runs.append(replace(planned, name=name, rows=tuple(train.tolist()), select="last"))
                 held_out.append((repeat, np.flatnonzero(division == fold)))
     results = fit(classifier, rows, None, runs, metric=metric, checkpoints=checkpoints, progress=progress)
     trained = [result for result in results if isinstance(result, RunResult)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beft.encoding.examples import LabelledRows
 from beft.heads.by_problem_type import linear_path
 from beft.inference.features import Floats, extract_features
 from beft.inference.products import product_operations
@@ -72,12 +73,16 @@ def search_and_train(
     )
     metric = DevMetric(sample.metric, None)
 
-    def run_of(candidate: Candidate) -> Run:
+    def run_of(candidate: Candidate, learnt: LabelledRows) -> Run:
         assert candidate.training is not None
         sites = find_sites(classifier.model, candidate.terms, add=settings.base.add_biases)
-        start = head_start(classifier, sample, settings, candidate.training)
+        # The head starts from these rows alone, so that no fold's starts from rows that it holds out. A contrastive
+        # training replaces it whole.
+        of_rows = Sample(learnt, None, sample.metric)
+        contrastive = candidate.training.loss == "contrastive"
+        start = {} if contrastive else head_start(classifier, of_rows, settings, candidate.training)
         trained = tuple(site for site in sites if site not in frozen)
-        return planned_run(classifier, sample, settings, candidate.training, candidate.name, trained, start)
+        return planned_run(classifier, of_rows, settings, candidate.training, candidate.name, trained, start)
 
     features = extract_features(classifier, rows.encoded, "head").double().numpy()
     intercept = classifier.output_layer.bias is not None
@@ -101,8 +106,7 @@ def search_and_train(
         result = _frozen_result(classifier, sample, settings, training, target, features, choice.chosen)
         return result, (target,), choice
     chosen = choice.chosen.candidate
-    run = run_of(chosen)
-    result = fit_run(classifier, sample, run, checkpoints, progress)
+    result = fit_run(classifier, sample, run_of(chosen, rows), checkpoints, progress)
     untrained = [
         site
         for site in find_sites(classifier.model, chosen.terms, add=settings.base.add_biases)

@@ -133,7 +133,8 @@ def test_trained_out_of_fold_is_what_separate_trainings_give():
         ),
     ]
 
-    def run_of(candidate):
+    def run_of(candidate, learnt):
+        assert len(learnt) in (20, 30)
         sites = find_sites(classifier.model, candidate.terms)
         return Run(candidate.name, sites, classifier.head_parameters(), 4, candidate.training, "last")
 
@@ -143,7 +144,7 @@ def test_trained_out_of_fold_is_what_separate_trainings_give():
     for candidate, outputs in zip(compared, found, strict=True):
         for fold in range(3):
             train, held_out = np.flatnonzero(folds[0] != fold), np.flatnonzero(folds[0] == fold)
-            [result] = fit(classifier, rows.take(train), None, [run_of(candidate)], metric=lambda *_: 0.0)
+            [result] = fit(classifier, rows.take(train), None, [run_of(candidate, rows)], metric=lambda *_: 0.0)
             model = copy.deepcopy(classifier.model)
             named = dict(model.named_parameters())
             with torch.no_grad():
@@ -155,7 +156,7 @@ def test_trained_out_of_fold_is_what_separate_trainings_give():
             np.testing.assert_allclose(outputs.outputs[0, held_out], alone[held_out], atol=1e-5)
 
 
-def made(name, right, *, metric=None, failed=None):
+def made(name, right, *, failed=None):
     """A candidate that predicts the rows of ``right`` rightly, of 20 rows of two labels."""
     if failed:
         return Scored(Candidate(name), failed=failed)
@@ -243,6 +244,22 @@ def test_as_many_rows_that_need_other_biases_get_them():
     assert choice.chosen.candidate.name == "value, contrastive, rate 0.1" and terms == ("value",)
     assert choice.to_json()["candidates"][0]["behind"]["difference"] > 0.1
     assert all(delta.any() for delta in result.deltas.values())
+
+
+def test_no_fold_starts_from_rows_that_it_holds_out():
+    """Labels by chance, which a head fitted on all rows would know: what a fold predicts of the others is a guess."""
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    rows = random_rows(40)
+    labels = np.random.default_rng(1).permutation(np.repeat([0, 1], 20))
+    sample = Sample(LabelledRows(rows.encoded, labels), None, "accuracy")
+    still = {"epochs": 1, "learning_rates": [1e-6], "head_learning_rate": 1e-6, "search_minutes": 1e-3}
+    settings = Settings.from_mapping(
+        {"head": {"init": "logistic_regression"}, "train": {"method": "auto", "batch_size": 40, **still}}
+    )
+    training = settings_of(settings.train, settings, "rotten_tomatoes", 40)
+    _, _, choice = search_and_train(classifier, sample, settings, training, "value")
+    [found] = [one for one in choice.compared if one.candidate.name.startswith("value, cross-entropy")]
+    assert found.metric < 0.75
 
 
 def test_under_the_published_protocol_nothing_is_chosen():

@@ -171,7 +171,7 @@ def test_parts_add_up_to_the_same_step(micro_batch_size):
 
 
 def test_dropout_of_parts_that_are_computed_again_is_the_same():
-    """With one row a part each mask is drawn for a row alone, forward and again: the loss falls as without parts."""
+    """With one row a part each mask is drawn once: the same again, and with layers that are computed again as well."""
     classifier = tiny_classifier(pooling="mean")
     rows = random_rows(24)
     settings = SETTINGS.model_copy(update={"micro_batch_size": 1, "dropout": True, "epochs": 2})
