@@ -13,6 +13,8 @@ KEY := $(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-1
 RUNS := .venv/stamp-run-$(KEY)
 TEAM := .venv/stamp-team-$(KEY)
 TESTS := .venv/stamp-dev-$(KEY)
+# What benchmarks/few_labels compares beft with, in an environment of its own.
+PEERS := .venv-peers/stamp-$(shell (pwd; cat constraints.txt benchmarks/few_labels/peers.txt) 2>/dev/null | sha256sum | cut -c1-16)
 
 # What `make run` and `make test` hand on, for example: make run ARGS="--set train.epochs=3", make test ARGS="-m 'not slow'"
 ARGS ?=
@@ -97,7 +99,7 @@ drift: $(TESTS)  ## false alarms and power of `beft monitor` (a quarter of an ho
 power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
 	@$(BIN)/python -m benchmarks.power
 
-few-labels: $(TESTS)  ## compare ways of training with 8, 16 and 64 rows a label (BEFT_DATA_DIR names the data), into benchmarks/
+few-labels: $(TESTS) $(PEERS)  ## compare training with 8 to 500 rows a label, SetFit and LoRA among it (hours; BEFT_DATA_DIR names the data), into benchmarks/
 	@$(BIN)/python -m benchmarks.few_labels $(ARGS)
 
 agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
@@ -120,7 +122,7 @@ lock:  ## make constraints.txt anew from an installation into an empty environme
 	cp "$$folder/lock" constraints.txt
 
 clean:  ## remove the environment, runs, artifacts and caches; the MLflow registry in mlflow/ stays
-	rm -rf .venv runs artifacts reports site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-peers runs artifacts reports site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find beft tasks flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output goes to a file, which is shown when it fails. --no-compile and compileall: two cores compile faster
@@ -153,3 +155,11 @@ $(TEAM):
 $(TESTS):
 	$(call install,for runs and tests,.[dev])
 	@touch $@ $(RUNS) $(TEAM)
+
+$(PEERS):
+	@echo "Building the environment .venv-peers of the peers: about two minutes and 1.7 GB."
+	@$(BIN)/python -m venv --clear .venv-peers
+	@.venv-peers/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+	  -c constraints.txt -r benchmarks/few_labels/peers.txt >.venv-peers/install.log 2>&1 || { \
+	  tail -n 25 .venv-peers/install.log >&2; echo "pip failed; all it said is in .venv-peers/install.log" >&2; exit 1; }
+	@touch $@

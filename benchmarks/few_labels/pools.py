@@ -1,6 +1,7 @@
 """Rows to draw from and test rows, of public data sets, and balanced draws of them."""
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,8 @@ from beft.training.sample import joined
 from benchmarks.common.glue import glue_data
 from benchmarks.common.prepared import prepared_data
 
-POOLS = ("sst2", "rotten_tomatoes", "trec")
-
 _POOL_ROWS = 5000
+_TEST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Pool:
 
     Attributes:
         train: What samples are drawn from.
-        test: What is predicted.
+        test: What is predicted: all test rows where they are 1,000 or fewer, else 1,000 that are always the same.
         labels: Their names.
     """
 
@@ -59,35 +59,71 @@ def open_pool(name: str) -> Iterator[Pool]:
     Raises:
         InputError: Its files are not there.
     """
-    if name == "trec":
-        yield _trec()
+    if name in _READERS:
+        yield _READERS[name]()
         return
     split = SplitSettings(gate_rows=20)
     opened = glue_data(name, _POOL_ROWS) if name == "sst2" else prepared_data(name, _POOL_ROWS, split)
     with opened as prepared:
         train = joined(load_split(prepared, "train"), load_split(prepared, "dev"))
-        yield Pool(name, train, load_split(prepared, "test"), tuple(load_summary(prepared)["labels"]))
+        yield Pool(name, train, _bounded(load_split(prepared, "test")), tuple(load_summary(prepared)["labels"]))
 
 
 def _trec() -> Pool:
     """TREC's six coarse labels, as its authors divided the questions (Li and Roth, 2002)."""
-    folder = (data_folder() or Path("nowhere")) / "TREC"
-    if not (folder / "train_5500.label").is_file():
-        raise InputError(f"{VARIABLE} names no folder with TREC/train_5500.label and TREC/TREC_10.label")
-    parts = {part: _read(folder / file) for part, file in (("train", "train_5500.label"), ("test", "TREC_10.label"))}
-    names = sorted({name for name, _ in parts["train"]})
-    seen = {text for _, text in parts["test"]}
 
-    def rows(part: str) -> Rows:
+    def read(path: Path) -> list[tuple[str, str]]:
+        lines = path.read_text(encoding="latin-1").splitlines()
+        return [(label.partition(":")[0], text) for label, _, text in (line.partition(" ") for line in lines) if text]
+
+    train, test = (read(path) for path in _files("TREC", "train_5500.label", "TREC_10.label"))
+    return _pool("trec", train, test)
+
+
+def _banking77() -> Pool:
+    """The 77 intents of Casanueva et al. (2020), as they divided the questions of a bank's customers."""
+
+    def read(path: Path) -> list[tuple[str, str]]:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [(row["category"], row["text"]) for row in csv.DictReader(file)]
+
+    train, test = (read(path) for path in _files("Banking77", "train.csv", "test.csv"))
+    return _pool("banking77", train, test)
+
+
+_READERS = {"trec": _trec, "banking77": _banking77}
+
+
+def _files(folder: str, *names: str) -> list[Path]:
+    """The files of a data set.
+
+    Raises:
+        InputError: One is not there.
+    """
+    found = [(data_folder() or Path("nowhere")) / folder / name for name in names]
+    if not all(path.is_file() for path in found):
+        raise InputError(f"{VARIABLE} names no folder with {' and '.join(f'{folder}/{name}' for name in names)}")
+    return found
+
+
+def _pool(name: str, train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]]) -> Pool:
+    """A pool of rows as (label, text): no text twice, and none of test in train."""
+    labels = sorted({label for label, _ in train})
+
+    def distinct(part: str, rows: Sequence[tuple[str, str]], left_out: Collection[str] = ()) -> Rows:
         texts: dict[str, int] = {}
-        for name, text in parts[part]:
-            if part == "test" or text not in seen:
-                texts.setdefault(text, names.index(name))
+        for label, text in rows:
+            if text not in left_out:
+                texts.setdefault(text, labels.index(label))
         return Rows([f"{part}-{at}" for at in range(len(texts))], list(texts), None, list(texts.values()))
 
-    return Pool("trec", rows("train"), rows("test"), tuple(names))
+    seen = {text for _, text in test}
+    return Pool(name, distinct("train", train, seen), _bounded(distinct("test", test)), tuple(labels))
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
-    lines = path.read_text(encoding="latin-1").splitlines()
-    return [(label.partition(":")[0], text) for label, _, text in (line.partition(" ") for line in lines) if text]
+def _bounded(test: Rows) -> Rows:
+    """At most 1,000 rows, always the same ones: each training predicts them all."""
+    if len(test) <= _TEST_ROWS:
+        return test
+    chosen = np.random.Generator(np.random.PCG64(0)).permutation(len(test))[:_TEST_ROWS]
+    return test.select(sorted(chosen.tolist()))

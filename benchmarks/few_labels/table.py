@@ -1,58 +1,192 @@
 """The results as Markdown."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from benchmarks.common.intervals import Interval
+from benchmarks.few_labels.cells import CELLS
+from benchmarks.few_labels.comparisons import Draws, gains, mean_gains, regret, share, values
 from benchmarks.few_labels.methods import METHODS
+from benchmarks.few_labels.peers import MAX_PAIRS, PEERS, SEARCH_DRAW
 
 BASELINE = "logistic_regression"
+COMPARED = ("contrastive", "auto")
+"""beft's methods that are compared with each peer."""
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Accuracy of each cell by method, then the differences to logistic regression on the same draws."""
-    about = results["about"]
-    found = {cell: of_cell["draws"] for cell, of_cell in results["cells"].items()}
-    methods = [name for name in METHODS if any(name in draw for draws in found.values() for draw in draws.values())]
-    lines = [
-        "# Few labels",
-        "",
-        f"`make few-labels`, {about['date']}; {about['cpu']}, {about['threads']} threads, {about['precision']}; torch "
-        f"{about['torch']}. Base all-MiniLM-L6-v2. Each draw has equally many rows of each label; all methods have the "
-        "same draws and test rows. Accuracy on test in percent: mean over the draws [95 % t interval].",
-        "",
-        "| data set, rows a label | draws | " + " | ".join(name.replace("_", " ") for name in methods) + " |",
-        "|---|---|" + "---|" * len(methods),
-    ]
-    for cell, draws in found.items():
-        cells = [_interval([draw[name]["accuracy"] for draw in draws.values() if name in draw]) for name in methods]
-        lines.append(f"| {cell.replace('/', ', ')} | {len(draws)} | " + " | ".join(cells) + " |")
+    """Accuracy, differences to logistic regression and each peer, seconds, numbers trained, searched settings."""
+    order = [cell.name for cell in CELLS]
+    stored = dict(sorted(results["cells"].items(), key=lambda item: order.index(item[0])))
+    cells: dict[str, Draws] = {name: cell["draws"] for name, cell in stored.items()}
+    methods = [name for name in (*METHODS, *PEERS) if any(values(draws, name) for draws in cells.values())]
+    peers = [name for name in methods if name in PEERS]
+    lines = [*_introduction(results["about"], peers), *_accuracies(stored, methods)]
     others = [name for name in methods if name != BASELINE]
-    if BASELINE not in methods or not others:
-        return "\n".join(lines) + "\n"
-    lines += [
-        "",
-        "Points above logistic regression, draw by draw, and seconds of a draw:",
-        "",
-        "| data set, rows a label | " + " | ".join(name.replace("_", " ") for name in others) + " |",
-        "|---|" + "---|" * len(others),
-    ]
-    overall: dict[str, list[float]] = {name: [] for name in others}
-    for cell, draws in found.items():
-        cells = []
-        for name in others:
-            paired = [draw for draw in draws.values() if name in draw and BASELINE in draw]
-            gains = [draw[name]["accuracy"] - draw[BASELINE]["accuracy"] for draw in paired]
-            overall[name].append(mean(gains) if gains else 0.0)
-            seconds = mean(draw[name]["seconds"] for draw in paired) if paired else 0.0
-            cells.append(f"{_interval(gains, '+')}, {seconds:.0f} s")
-        lines.append(f"| {cell.replace('/', ', ')} | " + " | ".join(cells) + " |")
-    lines.append("| mean over all | " + " | ".join(f"{100 * mean(gains):+.1f}" for gains in overall.values()) + " |")
+    if BASELINE in methods and others:
+        lines += ["", "## Points above logistic regression", "", "Paired by draw.", ""]
+        lines += _gains(cells, {name: (name, BASELINE) for name in others})
+    for method in COMPARED:
+        if method in methods and peers:
+            lines += ["", f"## Points of {_title(method)} above each peer", "", "Paired by draw.", ""]
+            lines += _gains(cells, {peer: (method, peer) for peer in peers})
+    lines += [*_regrets(cells, [name for name in methods if name in METHODS]), *_costs(cells, methods)]
+    lines += [*_shares(cells, methods), *_searched(stored)]
     return "\n".join(lines) + "\n"
 
 
-def _interval(values: Sequence[float], sign: str = "") -> str:
-    if len(values) < 2:
-        return f"{100 * values[0]:{sign}.1f}" if values else "-"
-    return Interval.of(values).percent(sign)
+def _introduction(about: Mapping[str, Any], peers: Sequence[str]) -> list[str]:
+    lines = [
+        "# Few labels",
+        "",
+        f"`make few-labels`, {about['date']}; {about['cpu']}, {about['precision']}; torch {about['torch']}. Base "
+        "all-MiniLM-L6-v2. Each draw has equally many rows of each label; all methods have the same draws and test "
+        "rows (of Banking77 1,000, chosen at random once). Intervals are 95 % t intervals over the draws.",
+    ]
+    return [*lines, *_PEERS] if peers else lines
+
+
+_PEERS = (
+    "",
+    "The peers run as their users run them, by their own libraries: SetFit with its defaults and with searched "
+    "settings, PEFT's LoRA (rank 8, on query and value) and full fine-tuning under transformers' Trainer, both with a "
+    "head on the mean of the tokens, as beft has it, and for as many epochs as beft trains by default. Their weights "
+    "are fp32; where beft computes in bf16, their matrix products are bf16 as well "
+    '(`torch.set_float32_matmul_precision("medium")`).',
+    "",
+    "SetFit pairs each text with each other: 122,880 pairs for 64 rows of each of TREC's labels. From 64 rows a label, "
+    f"and wherever its defaults would make more than {MAX_PAIRS:,} pairs, `num_iterations` is 20, as in its paper, or "
+    f"what gives {MAX_PAIRS:,} pairs, if that is less.",
+    "",
+    f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
+    "that this draw lacks: more labels than any of beft's methods has to choose by.",
+)
+
+
+def _accuracies(stored: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
+    lines = ["", "## Accuracy on test, in percent", "", *_header(["test rows", "draws", *map(_title, methods)])]
+    for name, cell in stored.items():
+        draws = cell["draws"]
+        of_methods = [_interval(values(draws, method)) + _count(draws, method) for method in methods]
+        lines.append(_row(name, [f"{cell['test_rows']:,}", str(len(draws)), *of_methods]))
+    return lines
+
+
+def _gains(cells: Mapping[str, Draws], pairs: Mapping[str, tuple[str, str]]) -> list[str]:
+    """One column a pair of methods: its gain in each cell, their mean and the lowest."""
+    lines = _header(list(map(_title, pairs)))
+    for name, draws in cells.items():
+        lines.append(_row(name, [_interval(gains(draws, *pair), "+") for pair in pairs.values()]))
+    means = [mean_gains(cells, *pair) for pair in pairs.values()]
+    for title, figure in (("mean of the cells", mean), ("lowest cell", min)):
+        lines.append(_row(title, [f"{100 * figure(one.values()):+.1f}" if one else "-" for one in means]))
+    return lines
+
+
+def _regrets(cells: Mapping[str, Draws], own: Sequence[str]) -> list[str]:
+    found = {name: regret(draws, "auto", own) for name, draws in cells.items()}
+    known = {name: one for name, one in found.items() if one is not None}
+    if not known or len(own) < 2:
+        return []
+    return [
+        "",
+        "## Regret of auto",
+        "",
+        "Points by which the best mean of a cell among beft's own methods is above that of `auto`.",
+        "",
+        *_header(["regret", "chosen"]),
+        *(_row(name, [f"{100 * one:.1f}", _chosen(cells[name])]) for name, one in known.items()),
+        _row("mean of the cells", [f"{100 * mean(known.values()):.1f}", ""]),
+    ]
+
+
+def _chosen(draws: Draws) -> str:
+    chosen = [str(draw["auto"]["chosen"]) for draw in draws.values() if draw.get("auto", {}).get("chosen")]
+    return ", ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
+
+
+def _costs(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:
+    threads = sorted({one["threads"] for draws in cells.values() for draw in draws.values() for one in draw.values()})
+    which = " and ".join(f"{count} thread{'s' * (count > 1)}" for count in threads)
+
+    def seconds(draws: Draws, method: str) -> str:
+        found = values(draws, method, "seconds")
+        return f"{mean(found):.1f}" if found else "-"
+
+    def numbers(draws: Draws, method: str) -> str:
+        found = values(draws, method, "trained")
+        return f"{round(mean(found)):,}" if found else "-"
+
+    return [
+        *_section(f"Seconds of training, mean of the draws, with {which}", cells, methods, seconds),
+        *_section("Numbers trained, the head's among them, mean of the draws", cells, methods, numbers),
+    ]
+
+
+def _section(
+    title: str, cells: Mapping[str, Draws], methods: Sequence[str], figure: Callable[[Draws, str], str]
+) -> list[str]:
+    rows = [_row(name, [figure(draws, method) for method in methods]) for name, draws in cells.items()]
+    return ["", f"## {title}", "", *_header(list(map(_title, methods))), *rows]
+
+
+def _shares(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:
+    """Seconds and numbers of beft's methods as shares of each peer's, over all draws that have both."""
+    pairs = [(method, peer) for method in COMPARED for peer in PEERS if {method, peer} <= set(methods)]
+    if not pairs:
+        return []
+    lines = ["", "## Against each peer, all draws together", ""]
+    lines += ["| | points, mean of the cells | seconds, times the peer's | numbers trained, the peer's divided by |"]
+    lines += ["|---|---|---|---|"]
+    for method, peer in pairs:
+        points = mean_gains(cells, method, peer)
+        seconds, numbers = (share(cells, method, peer, name) for name in ("seconds", "trained"))
+        if points and seconds is not None and numbers:
+            figures = [f"{100 * mean(points.values()):+.1f}", f"{seconds:.2f}", f"{1 / numbers:,.0f}"]
+            lines.append(f"| {_title(method)} against {_title(peer)} | {' | '.join(figures)} |")
+    return lines
+
+
+def _searched(stored: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, cell in stored.items():
+        for peer, found in cell["searched"].items():
+            tried = ", ".join(f"{100 * one['accuracy']:.1f}" for one in found["tried"])
+            settings = json.dumps(found["settings"])[1:-1].replace('"', "") or "its defaults"
+            lines.append(f"| {name.replace('/', ', ')} | {_title(peer)} | {settings} | {tried or 'not searched'} |")
+    if not lines:
+        return []
+    heading = [
+        "",
+        "## Settings of the peers",
+        "",
+        "| data set, rows a label | peer | settings | what each one tried gave |",
+    ]
+    return [*heading, "|---|---|---|---|", *lines]
+
+
+def _header(columns: Sequence[str]) -> list[str]:
+    return [f"| data set, rows a label | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+
+
+def _row(cell: str, columns: Sequence[str]) -> str:
+    return f"| {cell.replace('/', ', ')} | {' | '.join(columns)} |"
+
+
+def _title(method: str) -> str:
+    names = {"setfit": "SetFit", "setfit_tuned": "SetFit, tuned", "lora": "LoRA"}
+    return names.get(method, method.replace("_", " "))
+
+
+def _count(draws: Draws, method: str) -> str:
+    """How many draws a method has, where it lacks some."""
+    found = len(values(draws, method))
+    return f" ({found} draws)" if 0 < found < len(draws) else ""
+
+
+def _interval(found: Sequence[float], sign: str = "") -> str:
+    if len(found) < 2:
+        return f"{100 * found[0]:{sign}.1f}" if found else "-"
+    return Interval.of(found).percent(sign)

@@ -1,0 +1,53 @@
+"""The arithmetic of the table, on the draws of a cell: what each method gave on each of them."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+Draws = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Of one cell: by the number of a draw and the name of a method, its accuracy, seconds and numbers trained."""
+
+
+def values(draws: Draws, method: str, name: str = "accuracy") -> list[float]:
+    """One figure of a method on each draw that has it."""
+    return [draw[method][name] for draw in draws.values() if method in draw]
+
+
+def gains(draws: Draws, method: str, other: str) -> list[float]:
+    """How much better a method is than another, draw by draw; draws that lack one of them are left out."""
+    return [
+        draw[method]["accuracy"] - draw[other]["accuracy"]
+        for draw in draws.values()
+        if method in draw and other in draw
+    ]
+
+
+def mean_gains(cells: Mapping[str, Draws], method: str, other: str) -> dict[str, float]:
+    """The mean gain in each cell where both were measured on a draw."""
+    found = {name: gains(draws, method, other) for name, draws in cells.items()}
+    return {name: mean(of_cell) for name, of_cell in found.items() if of_cell}
+
+
+def regret(draws: Draws, method: str, among: Sequence[str]) -> float | None:
+    """How much the best mean of a cell is above a method's mean: what choosing better would have gained.
+
+    Args:
+        among: The methods that might have been chosen, ``method`` itself as well; those without a draw are left out.
+
+    Returns:
+        At least 0, over the draws that all of them have; None where there is no such draw.
+    """
+    measured = [name for name in among if values(draws, name)]
+    common = [draw for draw in draws.values() if all(name in draw for name in measured)]
+    if method not in measured or not common:
+        return None
+    means: dict[str, float] = {name: mean(draw[name]["accuracy"] for draw in common) for name in measured}
+    return max(means.values()) - means[method]
+
+
+def share(cells: Mapping[str, Draws], method: str, other: str, name: str) -> float | None:
+    """The sum of a figure of a method as a share of another's, over all draws that have both; None where none has."""
+    both = [draw for draws in cells.values() for draw in draws.values() if method in draw and other in draw]
+    part: float = sum(draw[method][name] for draw in both)
+    whole: float = sum(draw[other][name] for draw in both)
+    return part / whole if whole else None
