@@ -67,10 +67,11 @@ def test_each_peer_trains_what_it_should(jobs: dict[str, Any], pooling: str) -> 
 
 
 def test_predictions_are_in_the_order_of_the_texts(jobs: dict[str, Any]) -> None:
-    texts = list(jobs["test"]["texts"])
-    settings = {**SETTINGS, "epochs": 40, "learning_rate": 3e-3}
-    one, other = (full({**jobs, "test": {"texts": some}}, settings, 0)["predictions"] for some in (texts, texts[::-1]))
-    assert one == other[::-1] != other
+    """Trained until it knows its rows, each prediction is the label of its own text, whatever the order."""
+    settings = {**SETTINGS, "epochs": 60, "learning_rate": 1e-2}
+    order = [2, 0, 4, 1, 3]
+    texts, labels = ([jobs["train"][name][row] for row in order] for name in ("texts", "labels"))
+    assert full({**jobs, "test": {"texts": texts}}, settings, 0)["predictions"] == labels
 
 
 def test_trainings_are_answered_by_name(jobs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
