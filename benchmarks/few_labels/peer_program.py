@@ -20,7 +20,11 @@ BATCH = 16
 
 
 class MeanPooledClassifier(nn.Module):
-    """A linear head on the mean of the last layer's token vectors, which is how the base was trained to be pooled."""
+    """A linear head on the mean of the last layer's token vectors, which is how the base was trained to be pooled.
+
+    With AutoModelForSequenceClassification, whose head reads the first token, full fine-tuning was worse with 8 rows a
+    label (51 against 56 % on one draw of SST-2 that is not reported) and the same with 64.
+    """
 
     def __init__(self, folder: str, labels: int) -> None:
         from transformers import AutoModel
@@ -87,14 +91,14 @@ def lora(jobs: dict[str, Any], settings: dict[str, Any], seed: int) -> dict[str,
 
     def adapted() -> Any:
         config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], modules_to_save=["classifier"])
-        return get_peft_model(_classifier(jobs, settings), config)
+        return get_peft_model(MeanPooledClassifier(jobs["base"], jobs["labels"]), config)
 
     return _under_trainer(jobs, adapted, settings, seed)
 
 
 def full(jobs: dict[str, Any], settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Every weight of the base and the head under Trainer."""
-    return _under_trainer(jobs, lambda: _classifier(jobs, settings), settings, seed)
+    return _under_trainer(jobs, lambda: MeanPooledClassifier(jobs["base"], jobs["labels"]), settings, seed)
 
 
 METHODS: dict[str, Callable[[dict[str, Any], dict[str, Any], int], dict[str, Any]]] = {
@@ -102,14 +106,6 @@ METHODS: dict[str, Callable[[dict[str, Any], dict[str, Any], int], dict[str, Any
     "lora": lora,
     "full": full,
 }
-
-
-def _classifier(jobs: dict[str, Any], settings: dict[str, Any]) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    if settings["pooling"] == "mean":
-        return MeanPooledClassifier(jobs["base"], jobs["labels"])
-    return AutoModelForSequenceClassification.from_pretrained(jobs["base"], num_labels=jobs["labels"])
 
 
 def _under_trainer(

@@ -68,7 +68,7 @@ def grid(peer: str, cell: Cell, labels: int) -> list[Training]:
     else:
         epochs = automatic_epochs(cell.rows * labels, BATCH)
         rates = _LORA_RATES if peer == "lora" else _FULL_RATES
-        found = [{"learning_rate": rate, "epochs": epochs, "pooling": "mean"} for rate in rates]
+        found = [{"learning_rate": rate, "epochs": epochs} for rate in rates]
     return [Training(peer, settings) for settings in found]
 
 

@@ -15,7 +15,7 @@ from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.tiny_bases import TEXTS, save_base
 
 LABELS = 3
-SETTINGS = {"learning_rate": 1e-3, "epochs": 2, "pooling": "mean"}
+SETTINGS = {"learning_rate": 1e-3, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +51,13 @@ def test_the_head_reads_the_mean_of_the_tokens_without_padding(jobs: dict[str, A
     torch.testing.assert_close(found["loss"], -expected.log_softmax(0)[2], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "model"])
-def test_each_peer_trains_what_it_should(jobs: dict[str, Any], pooling: str) -> None:
-    settings = {**SETTINGS, "pooling": pooling}
+def test_each_peer_trains_what_it_should(jobs: dict[str, Any]) -> None:
     head = LABELS * (HIDDEN + 1)
-    of_lora = lora(jobs, settings, 0)
+    of_lora = lora(jobs, SETTINGS, 0)
     assert of_lora["trained"] == LAYERS * 2 * 8 * 2 * HIDDEN + head
     of_base = sum(value.numel() for value in build_tiny("bert").base_model.parameters())
-    unused_pooler = HIDDEN * (HIDDEN + 1) if pooling == "mean" else 0
-    of_full = full(jobs, settings, 0)
+    unused_pooler = HIDDEN * (HIDDEN + 1)
+    of_full = full(jobs, SETTINGS, 0)
     assert of_full["trained"] == of_base - unused_pooler + head
     for found in (of_lora, of_full):
         assert len(found["predictions"]) == len(jobs["test"]["texts"])
