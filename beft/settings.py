@@ -143,7 +143,7 @@ class HeadSettings(Section):
         description="random: as transformers draws it; best_constant: that, but a bias that fits the train rows best "
         "without any feature (the labels' frequencies, the values' mean); logistic_regression: fitted on what the head "
         "sees of the frozen base; auto: best_constant, under protocol: paper random, with a contrastive loss "
-        "logistic_regression",
+        "or tags on words logistic_regression",
     )
 
 

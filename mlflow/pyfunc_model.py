@@ -33,7 +33,8 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
         """What is predicted, row by row, under the rows' own index.
 
         Classification gives ``label`` and ``probability_LABEL`` of every label; multi-label classification ``labels``
-        (a list) and ``probability_LABEL`` of every label; choices ``choice``, its ``index`` and
+        (a list) and ``probability_LABEL`` of every label; token classification ``spans`` (a list of which each has
+        ``start``, ``end``, ``label``, ``text`` and ``score``); choices ``choice``, its ``index`` and
         ``probabilities`` (a list); regression ``value``; generation ``answer``.
 
         Args:

@@ -119,7 +119,13 @@ _BESIDES: dict[str, dict[str, Any]] = {
 
 
 def build_tiny(
-    family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, causal: bool = False, **overrides: Any
+    family: str,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    causal: bool = False,
+    of_words: bool = False,
+    **overrides: Any,
 ) -> Any:
     """A tiny random sequence-classification model of a family, in eval mode, its biases not zero.
 
@@ -128,6 +134,7 @@ def build_tiny(
         seed: Seed of the weights; the global generator is left as it was.
         dtype: Type of the parameters.
         causal: Whether it is a language model, without a head (one from sequence to sequence, if it has an encoder).
+        of_words: Whether its head is one on every token.
         overrides: Entries of the family's configuration, under the names of BERT's or its own.
     """
     import transformers
@@ -156,6 +163,7 @@ def build_tiny(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = ("Seq2SeqLM" if family in ENCODER_DECODER else "CausalLM") if causal else "SequenceClassification"
+        head = "TokenClassification" if of_words else head
         model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

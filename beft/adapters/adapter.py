@@ -261,7 +261,7 @@ class Adapter:
             if others := [name for name in others if name not in (RECORD_FILE, TENSOR_FILE, PEFT_FILE)]:
                 raise InputError(f"{folder} holds other files ({listed(others)}); name a folder of the adapter's own")
             record = self._record().to_json()
-            config = adapter_config(self.peft, self.base_id)
+            config = adapter_config(self.peft, self.base_id, "TOKEN_CLS" if self.problem_type.reads_words else None)
             with atomic_directory(folder) as temporary:
                 write_bytes(temporary / TENSOR_FILE, self._tensor_bytes)
                 write_json(temporary / RECORD_FILE, record)

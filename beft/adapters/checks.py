@@ -12,6 +12,7 @@ from beft.errors import InputError
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of, stored_quantization
 from beft.problems.multi_label import MultiLabel
+from beft.problems.token_classification import TokenClassification
 from beft.settings import Quantization
 from beft.sites.site import BiasSite, find_sites
 
@@ -48,6 +49,10 @@ def check_complete(adapter: "Adapter") -> None:
     if isinstance(adapter.problem_type, MultiLabel) and adapter.problem_type.labels != len(adapter.labels):
         raise InputError(
             f"the adapter has thresholds for {adapter.problem_type.labels} labels, but {len(adapter.labels)} labels"
+        )
+    if isinstance(adapter.problem_type, TokenClassification) and adapter.problem_type.labels != len(adapter.labels):
+        raise InputError(
+            f"the adapter has tags for {adapter.problem_type.labels} labels, but {len(adapter.labels)} labels"
         )
     if adapter.problem_type.has_head and not any(value.dim() == 2 for value in adapter.head.values()):
         raise InputError("the adapter is incomplete: it has no head")

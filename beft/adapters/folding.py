@@ -188,7 +188,9 @@ def _describe_task(model: Any, adapter: "Adapter", tokenizer: Any) -> None:
         if getattr(config, name, None) is not None:
             delattr(config, name)
     if problem_type.has_head:
-        names = adapter.labels or ("value" if problem_type.name == "regression" else "score",)
+        names = tuple(problem_type.output_names(adapter.labels)) or (
+            "value" if problem_type.name == "regression" else "score",
+        )
         config.id2label = dict(enumerate(names))
         config.label2id = {label: number for number, label in enumerate(names)}
     kinds = {

@@ -181,10 +181,13 @@ def unpack_delta(tensor: Tensor, site: BiasSite) -> Tensor:
     raise InputError(f"the tensor of {site.name} has shape {list(tensor.shape)}, not [{site.width}]")
 
 
-def adapter_config(plan: PeftPlan, base_id: str) -> dict[str, Any] | None:
+def adapter_config(plan: PeftPlan, base_id: str, task_type: str | None = None) -> dict[str, Any] | None:
     """The contents of PEFT's ``adapter_config.json``; None where PEFT cannot open the adapter.
 
     A base on the hub is named with its revision, so that PEFT finds it; any other base the user loads.
+
+    Args:
+        task_type: One of PEFT's; None: its plain model, whatever the head is.
     """
     if plan.opens == "no":
         return None
@@ -192,7 +195,7 @@ def adapter_config(plan: PeftPlan, base_id: str) -> dict[str, Any] | None:
     on_hub = base_id.startswith("hub:")
     return {
         "peft_type": "BEFT",
-        "task_type": None,
+        "task_type": task_type,
         "base_model_name_or_path": name if on_hub else None,
         "revision": (revision or None) if on_hub else None,
         "inference_mode": True,

@@ -27,7 +27,7 @@ def reads_first_token_alone(classifier: AnyClassifier, batch: Batch) -> bool:
     """
     if getattr(classifier, "pooling", "model") not in ("model", "cls"):  # another reads at the positions of its mask
         return False
-    if batch["input_ids"].shape[1] < 2 or _last_norm(classifier.model) is None:
+    if "word_positions" in batch or batch["input_ids"].shape[1] < 2 or _last_norm(classifier.model) is None:
         return False
     batch = {name: tensor[:_ROWS] for name, tensor in batch.items()}
     with torch.no_grad(), evaluating(classifier):

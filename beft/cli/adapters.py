@@ -100,6 +100,8 @@ def _answer_columns(row: Mapping[str, Any]) -> list[str]:
         return [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
     if "labels" in row:
         return [", ".join(f"{label} {row['probabilities'][label]:.4f}" for label in row["labels"]) or "-"]
+    if "spans" in row:
+        return [", ".join(f"{span['label']} {span['text']!r} {span['score']:.4f}" for span in row["spans"]) or "-"]
     if "choice" in row:
         return [row["choice"], f"{row['probabilities'][row['index']]:.4f}"]
     return [f"{row['value']:.4f}"] if "value" in row else [" ".join(row["answer"].split())]

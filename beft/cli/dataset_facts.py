@@ -24,7 +24,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     _show_splits(facts)
     dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in facts["dropped"].items())
     typer.echo(f"\nLeft out: {dropped}. Texts with two labels: {facts['conflicts']['texts']:,}.")
-    for sentence in rare_labels(facts):
+    for sentence in (*rare_labels(facts), *spans_within_words(facts)):
         typer.echo(f"{sentence[0].upper()}{sentence[1:]}.")
     for name, lines in facts.get("ragged", {}).items():
         for what, kind in (("lines with too few fields, left out", "short"), ("lines that were cut", "cut")):
@@ -49,6 +49,17 @@ def rare_labels(facts: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def spans_within_words(facts: Mapping[str, Any]) -> list[str]:
+    """A sentence about spans that begin or end within a word, which no tags of words can say; none without any."""
+    count = facts.get("within_words", 0)
+    if not count:
+        return []
+    shown = ", ".join(repr(text) for text in facts["within_words_examples"])
+    advice = " ('words: punctuation' divides words at punctuation marks)" if facts["words"] == "spaces" else ""
+    spans = "span begins or ends" if count == 1 else "spans begin or end"
+    return [f"{count:,} {spans} within a word, and can never be found exactly: {shown}{advice}"]
+
+
 def _show_splits(facts: Mapping[str, Any]) -> None:
     """A line a split; a line a label, where that fits the terminal and the other does not."""
     splits = list(facts["rows"])
@@ -56,6 +67,9 @@ def _show_splits(facts: Mapping[str, Any]) -> None:
     columns += [[name, *(f"{facts['balance'][split][name]:,}" for split in splits)] for name in facts["labels"]]
     if "groups" in facts:
         columns.append(["groups", *(f"{facts['groups'].get(split, 0):,}" for split in splits)])
+    for label in facts["labels"] if "entities" in facts else ():
+        counts = (f"{facts['entities'].get(split, {}).get(label, 0):,}" for split in splits)
+        columns.append([f"spans {label}", *counts])
     for name in ("values", "labels_a_row", "choices", "answers"):
         if name in facts:
             columns.append([name.replace("_", " "), *(_range(facts[name].get(split)) for split in splits)])

@@ -99,7 +99,7 @@ def check(
 @app.command("draft")
 def draft(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, JSON or Parquet file.")],
+    file: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL, JSON, Parquet or CoNLL file.")],
     name: Annotated[str | None, typer.Option(help="The dataset's name. Default: made from the file's.")] = None,
     text: Annotated[str | None, typer.Option(help="The column of the text. Default: detected.")] = None,
     text_pair: Annotated[str | None, typer.Option(help="The column of a second text. Default: detected.")] = None,
@@ -112,7 +112,7 @@ def draft(
 
     Encoding, separator, columns, labels and their shares are found out; what is written has passed 'check'.
     """
-    from beft.cli.dataset_facts import rare_labels
+    from beft.cli.dataset_facts import rare_labels, spans_within_words
     from beft.datasets.drafting.draft import draft_description
     from beft.datasets.registry import OWN, known_datasets
     from beft.errors import InputError
@@ -127,7 +127,7 @@ def draft(
     if there is not None and there.suffix == ".yml":
         raise InputError(f"{there} describes the dataset {name!r}: rename it to {name}.yaml to have it replaced")
     facts = _prepared(context, settings, found.description, None)
-    rare = rare_labels(facts)
+    rare = [*rare_labels(facts), *spans_within_words(facts)]
     rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     written = found.to_yaml([f"divided by the settings of today: {rows}", *rare, *_decisions(facts, settings)])
     path = OWN / f"{name}.yaml"

@@ -114,7 +114,7 @@ class Common:
 
     def features(self, kind: Literal["pooled", "head"]) -> tuple[dict[str, Floats], float]:
         """The frozen base's features of train, dev and all splits; and the seconds that they took to make."""
-        kind = "pooled" if self.classifier.pooling == "mean" else kind  # the head then sees the same
+        kind = "pooled" if self.classifier.head_sees_pooled else kind  # the head then sees the same
         if kind not in self._features:
             began = time.perf_counter()
             parts: dict[str, LabelledRows] = {"train": self.sample.train, **self.rows}

@@ -155,6 +155,7 @@ def _metrics(session: Session) -> list[str]:
     if labels := len(session.classifier.labels):
         further = ("accuracy", "f1", "matthews") if labels == 2 else ("accuracy", "macro_f1")
         further += ("micro_f1", "multi_label_macro_f1", "subset_accuracy")  # of several labels a row
+        further += ("entity_f1", "entity_precision", "entity_recall")  # of spans
     takes = known_metric(session.metric).takes
     named = dict.fromkeys((*session.metrics, *further))
     return [name for name in named if known_metric(name).takes == takes]

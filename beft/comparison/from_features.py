@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
@@ -49,9 +48,7 @@ def fit_on_features(common: Common, requested: MethodRun) -> MethodResult:
     )
     seconds = made + time.perf_counter() - began
     predictions = {
-        split: problem_type.predictions(
-            torch.from_numpy(fitted.logits(features[split])), of_split.sizes_of(np.arange(len(of_split)))
-        )
+        split: problem_type.predictions_of(torch.from_numpy(fitted.logits(features[split])), of_split)
         for split, of_split in common.rows.items()
     }
     return MethodResult(
@@ -93,9 +90,15 @@ def fit_head(
     *,
     training: TrainingSettings,
     seed: int,
+    start: LinearClassifier | None = None,
 ) -> LinearClassifier:
-    """The head's output layer on the features that it sees, searched for as widely as ``training``; chosen on dev."""
+    """The head's output layer on the features that it sees, searched for as widely as ``training``; chosen on dev.
+
+    Args:
+        start: The linear model on these features, where it is fitted already.
+    """
     problem_type = session.problem_type
+    start = start or fit_linear(session, features, rows)
     return fit_head_only(
         features["train"],
         rows["train"],
@@ -104,7 +107,7 @@ def fit_head(
         classes=problem_type.outputs(len(session.classifier.labels)),
         metric=session.metric,
         search=HeadSearch.from_training(training),
-        starts={LINEAR_BASELINES[problem_type.name]: fit_linear(session, features, rows).as_tensors()},
+        starts={LINEAR_BASELINES[problem_type.name]: start.as_tensors()},
         seed=seed,
         problem_type=problem_type,
     )

@@ -198,7 +198,7 @@ def _flips(
         rates[name] = 0.0
         if places:
             after = _predict(session, version, replace(gate, texts=texts).select(places))
-            old = [before[at] for at in places] if isinstance(before, list) else before[places]
+            old: Any = [before[at] for at in places] if isinstance(before, list) else before[places]
             sets = version.adapter.problem_type.has_thresholds
             rates[name] = flip_rate(old, after, changed[places], sets=sets)
     return rates

@@ -12,6 +12,7 @@ from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import SPLITS, PreparedData, load_split, load_summary
 from beft.datasets.reading.loaders import fetch_source
 from beft.datasets.registry import find_dataset
+from beft.datasets.spans import spans_in
 from beft.errors import InputError
 from beft.files import write_text
 from beft.settings import Settings, SplitSettings
@@ -63,11 +64,12 @@ class Dataset(PreparedData):
             texts: One text a row.
             labels: One a row. Texts, whole numbers and truth values are classes; numbers with a fraction (``float``)
                 are values to be predicted. A list of texts or whole numbers for each row: it has all of these
-                labels, or none (multi-label classification).
+                labels, or none (multi-label classification). A list of spans for each row, each with ``start``, ``end``
+                and ``label``: the words of the text get tags (token classification).
             pairs: The second text of each row, for a dataset of pairs.
             name: The dataset's name, which the adapter keeps.
-            metric: The headline metric; None: accuracy of classes, the micro F1 of several labels a row, the Pearson
-                correlation of values.
+            metric: The headline metric; None: accuracy of classes, the micro F1 of several labels a row, the F1 of
+                spans, the Pearson correlation of values.
             size: How many rows train and dev share: a number, or ``"all"``.
             test_rows: Rows of test; ``"auto"``: a fifth of all, 1,000 at most.
             gate_rows: Rows of gate, which only a promotion reads; 0: none.
@@ -83,7 +85,9 @@ class Dataset(PreparedData):
         """
         plain = _plain(labels)
         several = any(isinstance(label, list) for label in plain)
-        columns: dict[str, Sequence[Any]] = {"text": texts, "labels" if several else "label": plain}
+        spans = several and any(isinstance(one, list | Mapping) for of_row in _lists(plain) for one in of_row)
+        role = "spans" if spans else "labels" if several else "label"
+        columns: dict[str, Sequence[Any]] = {"text": texts, role: plain}
         if pairs is not None:
             columns["text_pair"] = pairs
         for what, values in columns.items():
@@ -172,6 +176,8 @@ def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | 
     if not NAME.fullmatch(name):
         raise InputError(f"a dataset cannot be called {name!r}: lower-case letters, digits, - and _ only")
     several = "labels" in columns
+    if "spans" in columns:
+        columns = {**columns, "label": [span[-1] for of_row in columns["spans"] for span in spans_in(of_row) or ()]}
     labels = [one for of_row in _lists(columns["labels"]) for one in of_row] if several else columns["label"]
     if any(isinstance(label, float) and not math.isfinite(label) for label in labels):
         raise InputError("a label is NaN or infinite")
@@ -180,13 +186,15 @@ def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | 
         "title": "rows from memory",
         "version": 1,
         "source": {"kind": "files", "train": [_FILE]},
-        "columns": {column: column for column in columns},
+        "columns": {column: column for column in columns if column != "label" or "spans" not in columns},
     }
+    if "spans" in columns:
+        values["shape"] = "token_classification"
     if several:
         if any(isinstance(label, float | list) for label in labels):
             raise InputError("the labels of a row must be texts or whole numbers")
         values["shape"] = "multi_label"
-    if not several and any(isinstance(label, float) for label in labels):
+    if not several and "spans" not in columns and any(isinstance(label, float) for label in labels):
         values["shape"] = "regression"
     else:
         values["labels"] = {str(label): [label] for label in sorted(set(labels), key=lambda one: (str(type(one)), one))}

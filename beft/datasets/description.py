@@ -21,7 +21,8 @@ from beft.datasets.headline import expected_headline, rows_decide
 from beft.datasets.paper import Paper
 from beft.datasets.prompt import Prompt
 from beft.datasets.shape import METRIC_NAMES, Columns, MetricName, ShapeName, fitting_metrics
-from beft.datasets.sources import Scalar, Source
+from beft.datasets.sources import HubSource, Scalar, Source
+from beft.datasets.words import WordRule
 from beft.errors import InputError
 from beft.files import is_unicode
 from beft.settings import NO_UNICODE
@@ -69,11 +70,13 @@ class Description(Section):
     """A named, versioned description of data.
 
     Attributes:
-        labels: Of classification and multi-label classification: the values of the label column that each
-            label's name stands for; the order numbers the labels from 0. A plain list in the YAML says that the values
-            are the names.
+        labels: Of classification, multi-label and token classification: the values of the label column (the labels of
+            the spans) that each label's name stands for; the order numbers the labels from 0. A plain list in the YAML
+            says that the values are the names.
         label_separator: Of multi-label classification: what stands between the labels of a row, where the column holds
             texts; None: it holds lists.
+        words: Of token classification, what divides a text into the words that get tags: ``spaces``, or
+            ``punctuation`` as well; None: spaces for CoNLL files, whose words stand between them, else punctuation.
         label_range: Of regression: the least and the greatest number that a label can be.
         shares: The share of rows that each label is expected to have; without them, all the same.
         replace: Marks of the source that are no words of the text, and what stands in their place.
@@ -106,6 +109,7 @@ class Description(Section):
     gate_rows: int | None = Field(None, ge=0)
     paper: Paper | None = None
     label_separator: str | None = Field(None, min_length=1)
+    words: WordRule | None = None
     _rows_decide: bool = PrivateAttr(False)
 
     @model_validator(mode="wrap")
@@ -130,6 +134,7 @@ class Description(Section):
         if metric is None and not metrics:
             usual: dict[object, MetricName] = {
                 "multi_label": "micro_f1",
+                "token_classification": "entity_f1",
                 "regression": "pearson",
                 "generation": "squad_f1",
             }
@@ -187,7 +192,9 @@ class Description(Section):
         shape = info.data.get("shape")
         if shape in ("classification", "multi_label") and len(labels) < 2:
             raise ValueError(f"{shape} needs at least 2, not {len(labels)}")
-        if shape not in ("classification", "multi_label", None) and labels:
+        if shape == "token_classification" and not labels:
+            raise ValueError("token_classification needs the labels of its spans")
+        if shape not in ("classification", "multi_label", "token_classification", None) and labels:
             raise ValueError(f"{shape} has none")
         return labels
 
@@ -207,6 +214,10 @@ class Description(Section):
             raise ValueError(f"shares: they are for classification, not for {self.shape}")
         if self.label_separator is not None and self.shape != "multi_label":
             raise ValueError(f"label_separator: it is for multi_label, not for {self.shape}")
+        if self.words is not None and self.shape != "token_classification":
+            raise ValueError(f"words: it is for token_classification, not for {self.shape}")
+        if self.replace and self.shape == "token_classification":
+            raise ValueError("replace: the spans of token_classification count the characters of the text as it is")
         separator = self.label_separator or ""
         if separator and (holding := [value for value in values if separator.strip() and separator.strip() in value]):
             raise ValueError(f"labels: the value {holding[0]!r} holds the label_separator {separator!r}")
@@ -246,6 +257,13 @@ class Description(Section):
         """The number of the label that each (canonical) value of the label column stands for."""
         return {canonical(value): number for number, values in enumerate(self.labels.values()) for value in values}
 
+    @property
+    def word_rule(self) -> WordRule:
+        """What divides a text into the words of a token classification."""
+        if self.words is not None or isinstance(self.source, HubSource):
+            return self.words or "punctuation"
+        return "spaces" if self.source.format_of(self.source.train[0]) == "conll" else "punctuation"
+
     def rows(self, size: int | str) -> int | None:
         """How many rows a size means; None for all that there are.
 
@@ -273,8 +291,12 @@ class Description(Section):
             del values["columns"]["keep"]
         if self.columns.labels is None:
             del values["columns"]["labels"]
+        if self.columns.spans is None:
+            del values["columns"]["spans"]
         if self.label_separator is None:
             del values["label_separator"]
+        if self.words is None:
+            del values["words"]
         if self.test_rows is None:
             del values["test_rows"]
         if self.headline_by_rows:

@@ -15,6 +15,7 @@ from beft.datasets.reading.raw_data import RawData, RawFile, read_raw
 from beft.datasets.splitting.division import Divisible, divide, numbers_of, strata_of
 from beft.datasets.splitting.splits import Splits, cost_of_copies
 from beft.datasets.targets import checked_targets
+from beft.datasets.words import words_of, words_of_span
 from beft.files import write_json
 from beft.names import unknown_name
 from beft.settings import SplitSettings
@@ -28,8 +29,8 @@ class _Row(NamedTuple):
     """A row in the order that everything below is done in, whatever the order of the files was.
 
     Attributes:
-        label: The number of the label or of the right choice, the numbers of the labels in their order, or the value;
-            0 where the problem type has none.
+        label: The number of the label or of the right choice, the numbers of the labels (of the spans' labels) in
+            their order, or the value; 0 where the problem type has none.
     """
 
     key: str
@@ -40,6 +41,7 @@ class _Row(NamedTuple):
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     group: str = ""
+    spans: tuple[tuple[int, int, int], ...] = ()
     kept: tuple[str, ...] = ()
 
 
@@ -144,6 +146,9 @@ def _without_differences(data: RawData, rows: Sequence[_Row]) -> Iterator[str]:
             where = f" with {description.source.where}" if description.source.where else ""
             hint = ": correct 'where', or bring such rows" if where else ""
             yield f"its {split} data has no rows{where}{hint}"
+        elif description.shape == "token_classification":
+            if found == [()]:
+                yield f"no row of its {split} data has a span, so nothing can be learnt or measured: bring such rows"
         elif len(found) == 1 and description.shape in ("classification", "multi_label", "regression"):
             label = repr(_label_name(of_split[0], names)) if names else f"{found[0]:g}"
             other = ", or leave 'test' out of its source" if split == "test" else ""
@@ -161,6 +166,7 @@ def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) ->
         copies[key] += 1
         ids[at] = key if copies[key] == 1 else f"{key}-{copies[key]}"
     columns = description.columns
+    unlabelled = description.shape in ("generation", "token_classification")
     chosen = {}
     for split in SPLITS:
         places = getattr(splits, split)
@@ -169,11 +175,12 @@ def _by_split(description: Description, rows: Sequence[_Row], splits: Splits) ->
             ids=[ids[at] for at in places],
             texts=[rows[at].text for at in places],
             pairs=[pair for pair in pairs if pair is not None] or None,
-            labels=[] if description.shape == "generation" else [_saved(rows[at].label) for at in places],
+            labels=[] if unlabelled else [_saved(rows[at].label) for at in places],
             choices=[list(rows[at].choices) for at in places] if columns.choices else None,
             answers=[list(rows[at].answers) for at in places] if columns.answers else None,
             groups=[rows[at].group for at in places] if columns.group else None,
             kept={name: [rows[at].kept[number] for at in places] for number, name in enumerate(columns.keep)},
+            spans=[list(map(list, rows[at].spans)) for at in places] if columns.spans else None,
         )
     return chosen
 
@@ -251,6 +258,8 @@ def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[
         unusual["labels_a_row"] = {
             split: _least_mean_most([len(row.label) for row in rows]) for split, rows in by_split.items()
         }
+    if description.shape == "token_classification":
+        unusual |= _facts_of_spans(description, by_split)
     if description.shape == "regression":
         unusual["label_range"] = description.label_range
         unusual["values"] = {split: _least_mean_most([row.label for row in rows]) for split, rows in by_split.items()}
@@ -263,6 +272,29 @@ def _unusual(description: Description, by_split: dict[str, list[_Row]]) -> dict[
             split: _least_mean_most([len(row.answers) for row in rows]) for split, rows in by_split.items()
         }
     return unusual
+
+
+def _facts_of_spans(description: Description, by_split: dict[str, list[_Row]]) -> dict[str, Any]:
+    """What divides texts into words, how many spans there are, and how many that no tags of words can say."""
+    rule, names = description.word_rule, list(description.labels)
+    counts = {split: Counter(label for row in rows for *_, label in row.spans) for split, rows in by_split.items()}
+    apart = [
+        (row, start, end)
+        for rows in by_split.values()
+        for row in rows
+        if row.spans and (words := words_of(row.text, rule))
+        for start, end, _ in row.spans
+        if not words_of_span(words, start, end)[2]
+    ]
+    return {
+        "words": rule,
+        "spans": {split: _least_mean_most([len(row.spans) for row in rows]) for split, rows in by_split.items()},
+        "entities": {split: {name: of[number] for number, name in enumerate(names)} for split, of in counts.items()},
+        "within_words": len(apart),
+        **(
+            {"within_words_examples": [row.text[start:end][:80] for row, start, end in apart[:_SHOWN]]} if apart else {}
+        ),
+    }
 
 
 def _least_mean_most(numbers: Sequence[int | float]) -> dict[str, float]:

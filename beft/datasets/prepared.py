@@ -1,6 +1,6 @@
 """Prepared data on disk: a Parquet file for each split, and ``data.json``.
 
-Every split has the columns id, text and text_pair; beside them those of its problem type: label or labels,
+Every split has the columns id, text and text_pair; beside them those of its problem type: label, labels or spans,
 choices, answers, group; and ``keep.NAME`` of each column that its description keeps.
 """
 
@@ -27,6 +27,7 @@ _TYPES: dict[str, tuple[pa.DataType, ...]] = {
     "text_pair": (pa.string(),),
     "label": (pa.int32(), pa.float64()),
     "labels": (pa.list_(pa.int32()),),
+    "spans": (pa.list_(pa.list_(pa.int32())),),
     "choices": (_TEXTS,),
     "answers": (_TEXTS,),
     "group": (pa.string(),),
@@ -44,11 +45,12 @@ class Rows:
         pairs: The second text of each row; None for a dataset of single texts.
         labels: Classification: the number of each row's label. Multi-label: the numbers of the labels that a row has, a
             list each, in their order. Regression: its value. Multiple choice: the number of
-            the (first) right choice. Empty for generation.
+            the (first) right choice. Empty for generation and token classification.
         choices: Of multiple choice: the choices of each row.
         answers: Of generation, and of multiple choice with several right choices: the right answers of each row.
         groups: The group of each row, where rows belong together.
         kept: Further columns of the source that its description keeps, by name; as texts.
+        spans: Of token classification: start, end and number of the label of each span of each row, in order.
     """
 
     ids: list[str]
@@ -59,6 +61,7 @@ class Rows:
     answers: list[list[str]] | None = None
     groups: list[str] | None = None
     kept: dict[str, list[str]] = field(default_factory=dict)
+    spans: list[list[list[int]]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +85,12 @@ def save_split(folder: Path, split: str, rows: Rows) -> None:
         columns["labels" if isinstance(rows.labels[0], list) else "label"] = rows.labels
     columns |= {
         name: values
-        for name, values in (("choices", rows.choices), ("answers", rows.answers), ("group", rows.groups))
+        for name, values in (
+            ("spans", rows.spans),
+            ("choices", rows.choices),
+            ("answers", rows.answers),
+            ("group", rows.groups),
+        )
         if values is not None
     }
     values = any(isinstance(label, float) for label in rows.labels)
@@ -117,12 +125,16 @@ def load_split(folder: Path, split: str) -> Rows:
         columns.get("answers"),
         columns.get("group"),
         {name.removeprefix(_KEPT): columns[name] for name in kept},
+        columns.get("spans"),
     )
 
 
 def _is_one_of(found: pa.DataType, known: tuple[pa.DataType, ...]) -> bool:
     """Whether a column's type is one of those known; what the items of a list are called does not matter."""
-    return found in known or (pa.types.is_list(found) and pa.list_(found.value_type) in known)
+    return found in known or any(
+        pa.types.is_list(found) and pa.types.is_list(one) and _is_one_of(found.value_type, (one.value_type,))
+        for one in known
+    )
 
 
 def load_summary(folder: Path) -> dict[str, Any]:

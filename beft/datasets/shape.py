@@ -4,7 +4,9 @@ from typing import Literal, get_args
 
 from beft.training_settings import Section
 
-ShapeName = Literal["classification", "multi_label", "regression", "multiple_choice", "generation"]
+ShapeName = Literal[
+    "classification", "multi_label", "token_classification", "regression", "multiple_choice", "generation"
+]
 MetricName = Literal[
     "accuracy",
     "f1",
@@ -13,6 +15,9 @@ MetricName = Literal[
     "micro_f1",
     "multi_label_macro_f1",
     "subset_accuracy",
+    "entity_f1",
+    "entity_precision",
+    "entity_recall",
     "pearson",
     "spearman",
     "multirc_f1",
@@ -29,6 +34,7 @@ METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
 _NEEDED = {
     "classification": ("label",),
     "multi_label": ("labels",),
+    "token_classification": ("spans",),
     "regression": ("label",),
     "multiple_choice": ("choices",),
     "generation": ("answers",),
@@ -36,6 +42,7 @@ _NEEDED = {
 _ALLOWED = {
     "classification": ("label",),
     "multi_label": ("labels",),
+    "token_classification": ("spans",),
     "regression": ("label",),
     "multiple_choice": ("choices", "label", "answers"),
     "generation": ("answers",),
@@ -51,6 +58,8 @@ class Columns(Section):
             counted from 0.
         labels: Of multi-label classification: a column that holds a list of the labels' values, or a text in which
             ``label_separator`` stands between them; an empty list or text is a row without labels.
+        spans: Of token classification: a column that holds a list of spans, each with ``start``, ``end`` (characters
+            from 0; the end is behind the last one) and ``label``; a CoNLL file's is called ``spans``.
         choices: Of multiple choice: a column that holds a list of texts, or a list of columns that hold one text each.
         answers: Of generation, and of multiple choice with several right choices: a column that holds a list of texts,
             each of them right.
@@ -67,6 +76,7 @@ class Columns(Section):
     group: str | None = None
     keep: tuple[str, ...] = ()
     labels: str | None = None
+    spans: str | None = None
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -90,13 +100,15 @@ class Columns(Section):
 
     def misfit(self, shape: ShapeName) -> str | None:
         """What is wrong with these columns for a problem type; None where nothing is."""
-        given = [role for role in ("label", "labels", "choices", "answers") if getattr(self, role) is not None]
+        given = [role for role in ("label", "labels", "spans", "choices", "answers") if getattr(self, role) is not None]
         missing = [role for role in _NEEDED[shape] if role not in given]
         if missing:
             return f"{shape} needs the column {missing[0]!r}"
         foreign = [role for role in given if role not in _ALLOWED[shape]]
         if foreign:
             return f"{shape} has no column {foreign[0]!r}"
+        if shape == "token_classification" and self.text_pair is not None:
+            return "token_classification has no column 'text_pair': the words of one text get tags"
         if shape == "multiple_choice" and not {"label", "answers"} & set(given):
             return (
                 "multiple_choice needs the column 'label' (the number of the right choice) or 'answers' (their texts)"
@@ -112,6 +124,8 @@ def fitting_metrics(shape: ShapeName, columns: Columns, labels: int) -> tuple[Me
     """The metrics that can measure a dataset, the usual headline first."""
     if shape == "multi_label":
         return ("micro_f1", "multi_label_macro_f1", "subset_accuracy")
+    if shape == "token_classification":
+        return ("entity_f1", "entity_precision", "entity_recall")
     if shape == "regression":
         return ("pearson", "spearman")
     if shape == "generation":

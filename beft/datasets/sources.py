@@ -15,7 +15,7 @@ from pydantic import (
 
 from beft.training_settings import Section
 
-Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "conll"]
 LayoutName = Literal["copa", "drop", "multirc", "record", "squad", "wic", "wsc"]
 Scalar = bool | int | float | str
 
@@ -43,6 +43,11 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "json",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".conll2003": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".bio": "conll",
 }
 _SHEET = "save its sheet as CSV (UTF-8)"
 _FOREIGN = {
@@ -94,8 +99,9 @@ class Reading(Section):
     """How a file is read; ``.gz`` at the end of its name says that it is compressed.
 
     Attributes:
-        format: Said by the ending of the file's name when it is not given.
-        encoding: Of CSV, TSV and JSON files.
+        format: Said by the ending of the file's name when it is not given. ``conll``: a word and its tag a line; its
+            columns are ``text``, ``spans`` and, where the file marks documents, ``document``.
+        encoding: Of CSV, TSV, JSON and CoNLL files.
         separator: What stands between two fields of a CSV or TSV file, one character; by default a comma in CSV, a tab
             in TSV.
         quotes: Whether a field of a CSV or TSV file may stand in quotation marks; by default in CSV it may, in TSV not.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from beft.datasets.description import Description, canonical
 from beft.datasets.normalisation import is_blank
 from beft.datasets.reading.raw_data import RawFile
+from beft.datasets.spans import Spans, checked_spans
 
 _SHOWN = 5
 
@@ -16,14 +17,15 @@ class Target(NamedTuple):
     """What a row is to be answered with.
 
     Attributes:
-        label: The number of the label or of the (first) right choice, the numbers of the labels in their order, or the
-            value; 0 where the problem type has none.
+        label: The number of the label or of the (first) right choice, the numbers of the labels (of the spans' labels)
+            in their order, or the value; 0 where the problem type has none.
     """
 
     label: int | float | tuple[int, ...]
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     group: str = ""
+    spans: Spans = ()
 
 
 def checked_targets(file: RawFile, description: Description, problems: list[str]) -> list[Target | None]:
@@ -34,10 +36,14 @@ def checked_targets(file: RawFile, description: Description, problems: list[str]
     answers = _lists(file, columns.answers, problems) if columns.answers else [()] * rows
     groups = _groups(file, columns.group, problems) if columns.group else [""] * rows
     labels: Sequence[int | float | tuple[int, ...] | None]
+    spans: Sequence[Spans | None] = [()] * rows
     if description.shape == "classification":
         labels = _labels(file, description, problems)
     elif description.shape == "multi_label":
         labels = _label_sets(file, description, problems)
+    elif description.shape == "token_classification":
+        spans = checked_spans(file, description, problems)
+        labels = [None if of_row is None else tuple(sorted({number for *_, number in of_row})) for of_row in spans]
     elif description.shape == "regression":
         labels = _values(file, description, problems)
     elif description.shape == "multiple_choice":
@@ -45,8 +51,8 @@ def checked_targets(file: RawFile, description: Description, problems: list[str]
     else:
         labels = [0] * rows
     return [
-        None if None in (label, choice, answer, group) else Target(label, choice, answer, group)  # type: ignore[arg-type]
-        for label, choice, answer, group in zip(labels, choices, answers, groups, strict=True)
+        None if None in found else Target(*found)  # type: ignore[arg-type]
+        for found in zip(labels, choices, answers, groups, spans, strict=True)
     ]
 
 

@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beft.encoding.iob2 import NO_WORD, tagged_spans
 from beft.encoding.tokenization import Encoded
+from beft.metrics.spans import Span
 from beft.metrics.truth import Truth
 from beft.sites.batch_axis import Batch
 
-Predictions = NDArray[np.float64] | list[str]
-"""Probabilities or scores [examples, labels or choices], values [examples], or texts: as the metrics take them."""
+Predictions = NDArray[np.float64] | list[str] | list[list[Span]]
+"""Probabilities or scores [examples, labels or choices], values [examples], texts, or the spans of each example: as the
+metrics take them."""
 
 
 class AnyRows(Protocol):
@@ -45,6 +48,10 @@ class AnyRows(Protocol):
     def groups(self) -> Sequence[str] | None:
         """What each row belongs to, or None."""
 
+    @property
+    def spans(self) -> Sequence[Sequence[Sequence[int]]] | None:
+        """Start, end and number of the label of each span of each row, or None."""
+
 
 @dataclass(frozen=True)
 class LabelledRows:
@@ -53,10 +60,12 @@ class LabelledRows:
     Attributes:
         encoded: The sequences, those of an example one after the other.
         labels: The target of each example: int64 numbers of labels or of the right sequence, or fp64 values; or where
-            an example can have several labels, int64 [examples, labels] of 1 and 0.
+            an example can have several labels, int64 [examples, labels] of 1 and 0; or where its words have tags, int64
+            [examples, most words], the numbers of the tags, and ``NO_WORD`` behind the last word.
         sizes: How many sequences each example has, int64; None: one each.
         source: The rows that the examples were made of; None for examples made without text.
         prompts: For each example what an answer is generated from; None where none is.
+        words: The characters of each word of each example, where words have tags; else None.
     """
 
     encoded: Encoded
@@ -64,6 +73,7 @@ class LabelledRows:
     sizes: np.ndarray | None = None
     source: AnyRows | None = None
     prompts: Encoded | None = None
+    words: Sequence[Sequence[tuple[int, int]]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,6 +97,7 @@ class LabelledRows:
             self.labels[examples],
             None if self.sizes is None else self.sizes[examples],
             prompts=None if self.prompts is None else self.prompts.take(examples),
+            words=None if self.words is None else [self.words[example] for example in examples],
         )
 
     @cached_property
@@ -97,6 +108,8 @@ class LabelledRows:
     @property
     def truth(self) -> Truth:
         """What predictions are compared with: of the rows that the examples were made of, or the labels alone."""
+        if self.words is not None:
+            return self._true_spans(self.words)
         if self.labels.ndim == 2:
             return Truth(label_sets=self.labels, groups=None if self.source is None else self.source.groups)
         if self.source is None:
@@ -109,6 +122,20 @@ class LabelledRows:
             answers=self.source.answers,
             groups=self.source.groups,
         )
+
+    def _true_spans(self, words: Sequence[Sequence[tuple[int, int]]]) -> Truth:
+        """Those of the rows, or where there are none what the tags say."""
+        if self.source is not None and self.source.spans is not None:
+            return Truth(spans=self.source.spans, groups=self.source.groups)
+        tags = self.labels[self.labels != NO_WORD]
+        return Truth(spans=tagged_spans(tags, np.ones(len(tags)), words))
+
+    @property
+    def output_sizes(self) -> Tensor:
+        """How many outputs a model has for each example: one a sequence, or one a word; int64."""
+        if self.words is None:
+            return self.sizes_of(np.arange(len(self)))
+        return torch.tensor([len(of_example) for of_example in self.words], dtype=torch.int64)
 
     def sizes_of(self, examples: np.ndarray) -> Tensor:
         """How many sequences each of some examples has, int64."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +36,8 @@ class Encoded:
         pad_left: Whether batches are padded on the left, as prompts are that a model continues.
         answers: For a language model: how many tokens at the end of each text are the answer, int64.
         cut: Which texts were longer than the maximal length, bool; None: not recorded for each.
+        positions: Where a model has an output for each word: the positions of the tokens at which the words of each
+            text are read; None: it has one output for each text.
     """
 
     input_ids: list[list[int]]
@@ -45,9 +48,30 @@ class Encoded:
     pad_left: bool = False
     answers: np.ndarray | None = None
     cut: np.ndarray | None = None
+    positions: list[list[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def output_count(self) -> int:
+        """How many outputs a model has for all texts: one each, or one for each word."""
+        return len(self) if self.positions is None else int(self._output_counts.sum())
+
+    def outputs_of(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of the outputs of some texts, in their order."""
+        if self.positions is None:
+            return rows
+        counts = self._output_counts
+        starts = np.cumsum(counts) - counts
+        chosen = counts[rows]
+        within = np.arange(chosen.sum()) - np.repeat(np.cumsum(chosen) - chosen, chosen)
+        return np.asarray(np.repeat(starts[rows], chosen) + within)
+
+    @cached_property
+    def _output_counts(self) -> np.ndarray:
+        assert self.positions is not None
+        return np.array([len(of_text) for of_text in self.positions], dtype=np.int64)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """Some of the texts, in this order."""
@@ -62,10 +86,14 @@ class Encoded:
             lengths=self.lengths[rows],
             answers=None if self.answers is None else self.answers[rows],
             cut=None if self.cut is None else self.cut[rows],
+            positions=None if self.positions is None else of(self.positions),
         )
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: torch.device | str = "cpu") -> Batch:
-        """The padded tensors of some rows, each [rows, longest row]; ``answer_mask`` where there are answers."""
+        """The padded tensors of some rows, each [rows, longest row]; ``answer_mask`` where there are answers.
+
+        Where words are read, ``word_positions`` [rows, most words] has the position of each, and -1 behind the last.
+        """
         width = int(self.lengths[rows].max())
         ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)
@@ -85,6 +113,11 @@ class Encoded:
             tensors["token_type_ids"] = types
         if self.answers is not None:
             tensors["answer_mask"] = answered
+        if self.positions is not None:
+            read = [self.positions[row] for row in rows]
+            tensors["word_positions"] = np.full((len(rows), max(map(len, read))), -1, dtype=np.int64)
+            for at, of_text in enumerate(read):
+                tensors["word_positions"][at, : len(of_text)] = of_text
         return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
 
 

@@ -25,6 +25,7 @@ from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore, SplitEv
 from beft.metrics.kinds import MetricKind
 from beft.metrics.label_sets import SET_FROM
 from beft.metrics.registry import combined, known_metric
+from beft.metrics.spans import checked_spans
 from beft.metrics.texts import checked_texts
 from beft.metrics.truth import Truth
 from beft.names import known_name
@@ -32,7 +33,7 @@ from beft.settings import EvaluateSettings
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Predictions = ArrayLike | Sequence[str] | Sequence[Sequence[str]]
+Predictions = ArrayLike | Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Method:
 
     Attributes:
         predictions: Split -> what it predicted: the probability of every label [rows, labels] (of label sets a score
-            for every label, given from 0.5 on), a value [rows] or a text [rows]; for several seeds one more axis
-            before, [runs, rows, labels] or [runs, rows].
+            for every label, given from 0.5 on), a value [rows], a text [rows] or spans [rows][any number]; for several
+            seeds one more axis before, [runs, rows, labels] or [runs, rows].
         cost: What it cost, if that is known.
     """
 
@@ -72,7 +73,8 @@ def evaluate_methods(
         truth: Split -> true label indices [rows], or a ``Truth``.
         target: The method whose gains are computed.
         baselines: The methods that it is compared with.
-        metrics: Names of metrics; the first is the headline. All take the same: labels, label sets, values or texts.
+        metrics: Names of metrics; the first is the headline. All take the same: labels, label sets,
+            spans, values or texts.
         settings: Confidence and number of resamples; None: the defaults.
         seed: Of the resampling.
 
@@ -230,8 +232,8 @@ def _predicted(
 ) -> tuple[dict[str, list[Any]], int]:
     """What every method predicted on the split, run by run, as the metrics compare it; and the number of labels.
 
-    A run is label indices [rows], label sets [rows, labels], values [rows] or a list of texts; the number of labels is
-    0 for the latter two.
+    A run is label indices [rows], label sets [rows, labels], values [rows], a list of texts or a list of rows of spans;
+    the number of labels is 0 for the latter three.
     """
     predicted: dict[str, list[Any]] = {}
     widths: dict[str, int] = {}
@@ -243,6 +245,8 @@ def _predicted(
         given, where = method.predictions[split], f"method {name!r}, split {split!r}"
         if kinds[0].takes == "texts":
             predicted[name], widths[name] = _text_runs(given, rows, where), 0
+        elif kinds[0].takes == "spans":
+            predicted[name], widths[name] = _span_runs(given, rows, where), 0
         elif kinds[0].takes == "values":
             predicted[name], widths[name] = list(_runs(given, rows, where, "values", axes=2)), 0
         elif kinds[0].takes == "label_sets":
@@ -288,4 +292,20 @@ def _text_runs(given: Any, rows: int, where: str) -> list[list[str]]:
         raise InputError(f"{where}: {error}") from None
     if not rows or any(len(run) != rows for run in runs):
         raise InputError(f"{where}: {' and '.join(str(len(run)) for run in runs)} texts for {rows} rows")
+    return runs
+
+
+def _span_runs(given: Any, rows: int, where: str) -> list[list[list[tuple[int, int, int]]]]:
+    """Spans of every row of every run, from those of one run or of several."""
+    try:
+        # Of one run, what a row holds are spans, which begin with a number; of several, rows, which may be empty.
+        item = next((item for one in given for item in one), (0,))
+        several = not isinstance(item, str) and (not len(item) or not isinstance(item[0], int | float | np.number))
+        runs = [checked_spans(run) for run in (given if several else [given])]
+    except TypeError:
+        raise InputError(f"{where}: spans must be a list for each row") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not rows or any(len(run) != rows for run in runs):
+        raise InputError(f"{where}: spans of {' and '.join(str(len(run)) for run in runs)} rows for {rows} rows")
     return runs

@@ -12,12 +12,14 @@ from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import C_GRID, fit_logistic_regression, logistic_path, logistic_regression_head
 from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head
 from beft.heads.ridge_regression import PENALTIES, fit_ridge_regression, ridge_path, ridge_regression_head
+from beft.heads.tags import fit_tag_regression, tag_regression_head
 from beft.names import known_name
 from beft.problems.problem_type import ProblemType
 
 LINEAR_BASELINES: Mapping[str, str] = {
     "classification": "logistic_regression",
     "multi_label": "logistic_regression",
+    "token_classification": "logistic_regression",
     "regression": "ridge_regression",
     "multiple_choice": "conditional_logit",
 }
@@ -35,7 +37,7 @@ def fit_linear_baseline(
     """Fit the problem type's linear model on train, chosen on dev.
 
     Args:
-        labels: How many labels there are, for classification.
+        labels: How many labels there are, for classification (of texts or of tokens).
         features: Of ``train`` and ``dev``, [sequences, hidden].
         rows: Their examples.
 
@@ -50,6 +52,10 @@ def fit_linear_baseline(
         )
     if kind == "multi_label":
         return fit_one_vs_rest(features["train"], train, features["dev"], dev, metric=metric)
+    if kind == "token_classification":
+        words = {split: (features[split], rows[split]) for split in ("train", "dev")}
+        tags = problem_type.outputs(labels)
+        return fit_tag_regression(problem_type, tags, words["train"], words["dev"], metric=metric)
     fit = fit_ridge_regression if kind == "regression" else fit_conditional_logit
     return fit(features["train"], train, features["dev"], dev, metric=metric)
 
@@ -80,6 +86,8 @@ def linear_head(
         return ridge_regression_head(*train, dev_features=dev_features, dev_values=dev_rows, intercept=intercept)
     if problem_type.name == "multi_label":
         return one_vs_rest_head(*train, dev_features=dev_features, dev_rows=dev_rows, intercept=intercept)
+    if problem_type.name == "token_classification":
+        return tag_regression_head(problem_type, problem_type.outputs(labels), train, dev, intercept=intercept)
     if problem_type.name == "multiple_choice":
         return conditional_logit_head(*train, dev_features=dev_features, dev_rows=dev_rows)
     if problem_type.name != "classification":

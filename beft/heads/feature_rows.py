@@ -27,8 +27,9 @@ class FeatureRows:
     Attributes:
         problem_type: What outputs of a linear layer on the features mean.
         features: fp64, [sequences, hidden].
-        labels: [examples], int64 or fp64; of label sets [examples, labels], int64 of 1 and 0.
-        sizes: How many sequences each example has.
+        labels: [examples], int64 or fp64; of label sets [examples, labels], int64 of 1 and 0; of tags on words
+            [examples, most words], as ``LabelledRows`` has them.
+        sizes: How many sequences (or words, where they have tags) each example has.
         rows: The examples, where they are more than labels.
     """
 
@@ -60,19 +61,22 @@ class FeatureRows:
         given = np.asarray(targets if rows is None else rows.labels)
         kind = np.float64 if np.issubdtype(given.dtype, np.floating) else np.int64
         labels = given.astype(kind)
-        sizes = torch.ones(len(labels), dtype=torch.int64) if rows is None else rows.sizes_of(np.arange(len(rows)))
+        sizes = torch.ones(len(labels), dtype=torch.int64) if rows is None else rows.output_sizes
         if labels.ndim not in (1, 2) or not len(labels) or int(sizes.sum()) != len(values):
             raise InputError(f"{what}: labels of shape {labels.shape} for features of shape {values.shape}")
         return cls(problem_type, values, labels, sizes, rows)
 
     def predictions(self, outputs: Floats) -> Predictions:
         """What is predicted from outputs [sequences, outputs]."""
-        return self.problem_type.predictions(torch.from_numpy(np.ascontiguousarray(outputs)), self.sizes)
+        tensor = torch.from_numpy(np.ascontiguousarray(outputs))
+        if self.rows is not None:
+            return self.problem_type.predictions_of(tensor, self.rows)
+        return self.problem_type.predictions(tensor, self.sizes)
 
     def score(self, metric: str, outputs: Floats) -> float:
         """The metric of the predictions; of label sets, at the thresholds that are best on these rows."""
         predicted = self.predictions(outputs)
-        if self.labels.ndim == 2:
+        if self.problem_type.has_thresholds:
             assert not isinstance(predicted, list)
             return score_predictions(metric, scores_at_best(predicted, self.labels), Truth(label_sets=self.labels))
         if self.rows is not None:
@@ -100,7 +104,8 @@ class FeatureRows:
         targets = targets.repeat(many, *[1] * (targets.dim() - 1))
         with torch.enable_grad():
             losses = self.problem_type.losses(leaf.flatten(0, 1), targets, self.sizes[examples].repeat(many))
-            (found,) = torch.autograd.grad(losses.sum() / len(examples), leaf)
+            units = float(self.problem_type.loss_units(self.labels[examples.numpy()]).sum())
+            (found,) = torch.autograd.grad(losses.sum() / max(1.0, units), leaf)
         return found
 
 

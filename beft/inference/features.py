@@ -30,7 +30,7 @@ class FrozenFeatures:
 def frozen_features(classifier: Classifier, encoded: Encoded, *, batch_tokens: int | None = None) -> FrozenFeatures:
     """Both kinds of features; where the head sees the mean they are the same, and the base runs once."""
     pooled = extract_features(classifier, encoded, "pooled", batch_tokens=batch_tokens).double().numpy()
-    if classifier.pooling == "mean":
+    if classifier.head_sees_pooled:
         return FrozenFeatures(pooled, pooled)
     return FrozenFeatures(
         pooled, extract_features(classifier, encoded, "head", batch_tokens=batch_tokens).double().numpy()
@@ -40,7 +40,7 @@ def frozen_features(classifier: Classifier, encoded: Encoded, *, batch_tokens: i
 def extract_features(
     classifier: Classifier, encoded: Encoded, kind: Literal["pooled", "head"], *, batch_tokens: int | None = None
 ) -> Tensor:
-    """Frozen features of every row, fp32, [rows, width].
+    """Frozen features of every row (of every word, where words are read), fp32, [rows, width].
 
     Args:
         kind: ``pooled`` is the mean of the last hidden states, ``head`` what the head's output layer sees.
@@ -72,8 +72,9 @@ def features_of_runs(classifier: Classifier, encoded: Encoded, runs: Sequence[in
         seen = classifier.head_features(encoded.batch(np.tile(batch, len(runs)), classifier.device)).cpu()
         seen = seen if seen.dtype == torch.float64 else seen.float()
         if found is None:
-            found = seen.new_empty(len(runs), len(encoded), seen.shape[-1])
-        found[:, torch.from_numpy(batch)] = seen.view(len(runs), len(batch), -1)
+            found = seen.new_empty(len(runs), encoded.output_count, seen.shape[-1])
+        places = encoded.outputs_of(batch)
+        found[:, torch.from_numpy(places)] = seen.view(len(runs), len(places), seen.shape[-1])
     assert found is not None  # encode() refuses an empty list of texts
     return found
 
@@ -88,7 +89,7 @@ def _over_rows(
     for rows in token_batches(encoded.lengths, tokens_at_once(classifier, batch_tokens)):
         values = compute(encoded.batch(rows, classifier.device)).float().cpu()
         if result is None:
-            result = torch.empty(len(encoded), values.shape[1])
-        result[torch.from_numpy(rows)] = values
+            result = torch.empty(encoded.output_count, values.shape[1])
+        result[torch.from_numpy(encoded.outputs_of(rows))] = values
     assert result is not None  # encode() refuses an empty list of texts
     return result

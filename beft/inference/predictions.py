@@ -30,6 +30,8 @@ def sequence_outputs(
 ) -> Tensor:
     """The outputs of every sequence under every run, fp64, [runs, sequences, outputs], in the sequences' own order.
 
+    Where words are read they are those of every word, [runs, words, outputs].
+
     Args:
         batch_tokens: Tokens computed at once, padding and all runs counted; None: what suits the device.
         runs: Numbers of the vectors of an attached bank.
@@ -43,8 +45,9 @@ def sequence_outputs(
             choose(of_rows.repeat_interleave(len(batch)))
         outputs = classifier(encoded.batch(np.tile(batch, len(runs)), classifier.device)).double().cpu()
         if found is None:
-            found = torch.empty(len(runs), len(encoded), outputs.shape[-1], dtype=torch.float64)
-        found[:, torch.from_numpy(batch)] = outputs.view(len(runs), len(batch), -1)
+            found = torch.empty(len(runs), encoded.output_count, outputs.shape[-1], dtype=torch.float64)
+        places = encoded.outputs_of(batch)
+        found[:, torch.from_numpy(places)] = outputs.view(len(runs), len(places), outputs.shape[-1])
     assert found is not None  # encode() refuses an empty list of texts
     return found
 
@@ -115,7 +118,7 @@ def _predictions(
     """The predictions of every run, generated where the problem type generates."""
     problem_type = classifier.problem_type
     if outputs is not None and not problem_type.generates:
-        return [problem_type.predictions(of_run, rows.sizes_of(np.arange(len(rows)))) for of_run in outputs]
+        return [problem_type.predictions_of(of_run, rows) for of_run in outputs]
     assert rows.prompts is not None  # the problem type that generates makes them
     found = generate_answers(
         classifier,

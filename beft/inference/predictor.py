@@ -19,10 +19,11 @@ from beft.adapters.checks import check_contents
 from beft.encoding.examples import Predictions
 from beft.errors import BeftError, InputError, RowError
 from beft.inference.generation import generate_answers
-from beft.inference.predictions import predict_rows
+from beft.inference.predictions import predict_rows, sequence_outputs
 from beft.inference.questions import Questions, check_questions
 from beft.limits import usable_cores
 from beft.metrics.label_sets import SET_FROM, probabilities_from
+from beft.metrics.spans import Span
 from beft.models.base import BaseReference, load_classifier, resolve_base
 from beft.models.device import Compute, resolve_compute
 from beft.models.tokenizer_loading import check_token_ids
@@ -40,10 +41,12 @@ class Answer:
     Attributes:
         labels: Names of the classes; none where there are none.
         predicted: Probabilities [rows, labels or choices], values [rows], or texts; of an adapter that gives a row
-            several labels, the score of each, which is given from 0.5 on.
+            several labels, the score of each, which is given from 0.5 on; of one that tags words, the spans of each
+            text.
         truncated: How many texts were longer than the adapter's maximal length, and so were cut.
         choices: The choices of each row, where rows have choices.
         thresholds: Where a row can have several labels, the probability from which each is given; else None.
+        texts: The texts, where spans of them are predicted; else None.
     """
 
     labels: tuple[str, ...]
@@ -51,16 +54,17 @@ class Answer:
     truncated: int
     choices: Sequence[Sequence[str]] | None = None
     thresholds: tuple[float, ...] | None = None
+    texts: Sequence[str] | None = None
 
     @property
     def probabilities(self) -> Tensor:
         """Of every label or choice, fp32, [rows, labels or choices].
 
         Raises:
-            InputError: The adapter predicts values or texts.
+            InputError: The adapter predicts values, texts or spans.
         """
         if isinstance(self.predicted, list) or self.predicted.ndim != 2:
-            raise InputError("this adapter predicts values or texts, which have no probabilities; read rows()")
+            raise InputError("this adapter predicts values, texts or spans, which have no probabilities; read rows()")
         return torch.from_numpy(self._probabilities(self.predicted)).float()
 
     def _probabilities(self, predicted: np.ndarray) -> np.ndarray:
@@ -70,9 +74,14 @@ class Answer:
         """One record a text.
 
         Classification: ``label``, and ``probabilities`` by label. Multi-label classification: ``labels`` (a list of
-        those whose probability reaches their threshold), and ``probabilities`` by label. Choices: ``choice``, its
+        those whose probability reaches their threshold), and ``probabilities`` by label. Token classification:
+        ``spans``, a list of which each has ``start`` and ``end`` (characters from 0; the end is behind the last one),
+        ``label``, ``text`` and ``score`` (the mean probability of its words' tags). Choices: ``choice``, its
         ``index``, and the ``probabilities`` of all. Regression: ``value``. Generation: ``answer``.
         """
+        if self.texts is not None:
+            rows = zip(self.texts, self.predicted, strict=True)
+            return [{"spans": [self._span(text, span) for span in spans]} for text, spans in rows]
         if isinstance(self.predicted, list):
             return [{"answer": text} for text in self.predicted]
         if self.predicted.ndim == 1:
@@ -97,6 +106,10 @@ class Answer:
             {"choice": choices[at], "index": at, "probabilities": row[: len(choices)]}
             for at, row, choices in zip(best, self.predicted.tolist(), self.choices, strict=True)
         ]
+
+    def _span(self, text: str, span: Span) -> dict[str, Any]:
+        start, end, label, score = span
+        return {"start": start, "end": end, "label": self.labels[label], "text": text[start:end], "score": score}
 
 
 _LOADING = threading.Lock()
@@ -212,8 +225,10 @@ class Predictor:
         question = check_questions(self.adapter, texts, pairs, choices)
         if not len(texts):
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
-            nothing: Predictions = [] if self.adapter.problem_type.generates else empty
-            return Answer(self.labels, nothing, 0, thresholds=thresholds_of(self.adapter.problem_type))
+            problem_type = self.adapter.problem_type
+            nothing: Predictions = [] if problem_type.generates or problem_type.reads_words else empty
+            no_texts: list[str] | None = [] if problem_type.reads_words else None
+            return Answer(self.labels, nothing, 0, thresholds=thresholds_of(problem_type), texts=no_texts)
         # One call at a time: some models keep state while they compute (rotary tables of the longest text so far,
         # weights that are read from disk for each use), and a base is computed by all threads of torch anyway.
         with self._lock:
@@ -230,6 +245,11 @@ class Predictor:
             _check_none_lost([answer is None for answer in found], self.compute, first_row)
             return Answer(self.labels, [answer for answer in found if answer is not None], prompts.truncated)
         rows = self.classifier.examples(question, self.adapter.max_length)
+        if problem_type.reads_words:
+            [outputs] = sequence_outputs(self.classifier, rows.encoded, batch_tokens=batch_tokens)
+            of_rows = outputs.split(rows.output_sizes.tolist())
+            _check_none_lost([not bool(of_row.isfinite().all()) for of_row in of_rows], self.compute, first_row)
+            return Answer(self.labels, problem_type.predictions_of(outputs, rows), 0, texts=list(question.texts))
         predicted = predict_rows(self.classifier, rows, batch_tokens=batch_tokens)
         assert not isinstance(predicted, list)  # nothing is generated here
         _check_none_lost([not np.isfinite(of_row).all() for of_row in predicted], self.compute, first_row)

@@ -19,6 +19,7 @@ class Questions:
     labels: Sequence[Any] = ()
     answers: None = None
     groups: None = None
+    spans: None = None
 
 
 def check_questions(

@@ -1,4 +1,4 @@
-"""The kinds of metrics: of labels, of groups of labels, of label sets, of values, of texts.
+"""The kinds of metrics: of labels, of groups of labels, of label sets, of spans, of values, of texts.
 
 Each names what it takes of a truth and of predictions, and computes in two ways: ``value`` is the metric of one run, by
 scikit-learn and SciPy; ``weighed`` is the same metric under many weightings of the rows (or groups of rows) at once.
@@ -14,11 +14,12 @@ import numpy as np
 from beft.errors import InputError
 from beft.metrics.counts import LabelCounts, label_parts
 from beft.metrics.label_sets import SetCounts, set_parts
+from beft.metrics.spans import SpanCounts, span_parts
 from beft.metrics.texts import RowScore
 from beft.metrics.truth import Truth
 from beft.metrics.weighed import Floats, Integers, Sums, Weighed, added_by_unit, mean_of
 
-Taken = Literal["labels", "label_sets", "values", "texts"]
+Taken = Literal["labels", "label_sets", "spans", "values", "texts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,8 @@ class MetricKind(ABC):
         lowest: The worst value that it can take; the best is 1.
         labels: How many labels it asks for; `None`: any number.
         takes: What it compares: ``labels`` (predictions are probabilities [rows, labels], the greatest counts),
-            ``label_sets`` (scores [rows, labels], every label from 0.5 on is given), ``values`` (numbers [rows]) or
-            ``texts`` (one text a row).
+            ``label_sets`` (scores [rows, labels], every label from 0.5 on is given), ``spans`` (the spans of each row),
+            ``values`` (numbers [rows]) or ``texts`` (one text a row).
         grouped: Whether it is not defined without groups of rows.
     """
 
@@ -48,8 +49,9 @@ class MetricKind(ABC):
         """The metric of one run.
 
         Args:
-            truth: True label indices or values [rows], label sets [rows, labels], or the accepted answers of each row.
-            predicted: Predicted label indices or values [rows], label sets [rows, labels], or texts.
+            truth: True label indices or values [rows], label sets [rows, labels], or the spans or accepted answers of
+                each row.
+            predicted: Predicted label indices or values [rows], label sets [rows, labels], spans of each row, or texts.
             groups: What each row belongs to [rows]; only a grouped metric needs it.
         """
 
@@ -58,8 +60,8 @@ class MetricKind(ABC):
         """The metric of one run, to be computed under weights.
 
         Args:
-            truth: True label indices or values [rows], or the accepted answers of each row.
-            predicted: Predicted label indices or values [rows], or texts.
+            truth: True label indices or values [rows], or the spans or accepted answers of each row.
+            predicted: Predicted label indices or values [rows], spans of each row, or texts.
             unit: The number of the unit of each row [rows], all from 0 on; `None`: every row is a unit.
             labels: How many labels there are, for a metric of labels.
         """
@@ -83,12 +85,12 @@ class MetricKind(ABC):
         needed = "answers" if self.takes == "texts" else self.takes
         found = getattr(truth, needed)
         if found is None:
-            kinds = ("labels", "label_sets", "values", "answers")
+            kinds = ("labels", "label_sets", "spans", "values", "answers")
             known = " and ".join(name for name in kinds if getattr(truth, name) is not None).replace("_", " ")
             raise InputError(f"{self.name} compares with true {needed.replace('_', ' ')}; these rows have {known}")
         if self.grouped and truth.groups is None:
             raise InputError(f"{self.name} needs to know which rows belong together: give the truth its groups")
-        if self.takes == "texts":
+        if self.takes in ("texts", "spans"):
             return found
         return np.asarray(found, dtype=np.float64 if self.takes == "values" else np.int64)
 
@@ -175,6 +177,29 @@ class LabelSetKind(MetricKind):
 
     def _of_sums(self, sums: Floats) -> Floats:
         return self.from_counts(SetCounts.of_sums(sums))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanKind(MetricKind):
+    """A metric of the spans of each row, strict; see ``spans``.
+
+    Attributes:
+        from_counts: The metric from weighted counts.
+    """
+
+    from_counts: Callable[[SpanCounts], Floats]
+    takes = "spans"
+
+    def value(self, truth: Any, predicted: Any, groups: Sequence[str] | None = None) -> float:
+        """The metric of one run."""
+        return float(self._of_sums(span_parts(truth, predicted).sum(0)))
+
+    def weighed(self, truth: Any, predicted: Any, unit: Integers | None = None, labels: int = 0) -> Sums:
+        """The metric of one run, from weighted counts."""
+        return Sums(added_by_unit(span_parts(truth, predicted), unit), self._of_sums)
+
+    def _of_sums(self, sums: Floats) -> Floats:
+        return self.from_counts(SpanCounts(*np.moveaxis(sums, -1, 0)))
 
 
 @dataclass(frozen=True, kw_only=True)

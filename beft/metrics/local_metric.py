@@ -13,6 +13,7 @@ import numpy as np
 
 from beft.errors import InputError
 from beft.metrics.kinds import MetricKind, Taken
+from beft.metrics.spans import checked_spans
 from beft.metrics.texts import checked_texts
 
 _DESCRIPTION = """
@@ -26,12 +27,14 @@ Returns:
 _INPUTS: dict[Taken, tuple[str, str]] = {
     "labels": ("Predicted label indices", "True label indices"),
     "label_sets": ("Predicted label sets, 0 or 1 for each label", "True label sets"),
+    "spans": ("Predicted spans of each row: start, end, number of the label", "True spans"),
     "values": ("Predicted numbers", "True numbers"),
     "texts": ("Predicted texts", "Lists of accepted answers"),
 }
 _TYPES: dict[Taken, Any] = {
     "labels": datasets.Value("int64"),
     "label_sets": datasets.Sequence(datasets.Value("int64")),
+    "spans": datasets.Sequence(datasets.Sequence(datasets.Value("int64"))),
     "values": datasets.Value("float64"),
     "texts": datasets.Value("string"),
 }
@@ -100,6 +103,8 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
         """Values as a list; what the metric does not compare is an error, where ``evaluate`` would convert it."""
         if self.kind.takes == "texts":
             return checked_texts(values)
+        if self.kind.takes == "spans":
+            return [[list(span) for span in of_row] for of_row in checked_spans(values)]
         array = np.asarray(values)
         if self.kind.takes == "labels":
             return _label_indices(array)

@@ -1,8 +1,8 @@
 """The metrics: one record each, with its vectorised form and its form as an ``evaluate`` metric.
 
-A metric compares predictions with a ``Truth``: probabilities with true labels or label sets, numbers with true
-values, or texts with accepted answers (``known_metric(name).takes`` says which). It has two forms that must agree (a
-test compares them on resamples):
+A metric compares predictions with a ``Truth``: probabilities with true labels or label sets, spans with true spans,
+numbers with true values, or texts with accepted answers (``known_metric(name).takes`` says which). It has two forms
+that must agree (a test compares them on resamples):
 
 - ``metric(name)`` gives an ``evaluate.Metric`` that computes with scikit-learn and SciPy, without a hub and without
   cache files;
@@ -21,8 +21,17 @@ import numpy as np
 from beft.errors import InputError
 from beft.metrics.counts import accuracy, f1, macro_f1, matthews
 from beft.metrics.drop import drop_exact_match, drop_f1
-from beft.metrics.kinds import GroupExactMatchKind, LabelKind, LabelSetKind, MetricKind, TextKind, ValueKind
+from beft.metrics.kinds import (
+    GroupExactMatchKind,
+    LabelKind,
+    LabelSetKind,
+    MetricKind,
+    SpanKind,
+    TextKind,
+    ValueKind,
+)
 from beft.metrics.label_sets import SET_FROM, macro_f1_of_sets, micro_f1, subset_accuracy
+from beft.metrics.spans import checked_spans, entity_f1, entity_precision, entity_recall
 from beft.metrics.texts import checked_texts, squad_exact_match, squad_f1
 from beft.metrics.truth import Truth
 from beft.metrics.values import Pearson, Spearman
@@ -31,7 +40,7 @@ from beft.names import known_name
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    Predictions = ArrayLike | Sequence[str]
+    Predictions = ArrayLike | Sequence[str] | Sequence[Sequence[Sequence[float]]]
 
 __all__ = [
     "METRICS",
@@ -92,6 +101,9 @@ METRICS: dict[str, MetricKind] = {
             from_counts=subset_accuracy,
             scikit_learn="accuracy_score",
         ),
+        SpanKind(name="entity_f1", title="F1 of entities", from_counts=entity_f1),
+        SpanKind(name="entity_precision", title="Precision of entities", from_counts=entity_precision),
+        SpanKind(name="entity_recall", title="Recall of entities", from_counts=entity_recall),
         ValueKind(name="pearson", title="Pearson correlation", correlation=Pearson, lowest=-1.0, scipy="pearsonr"),
         ValueKind(name="spearman", title="Spearman correlation", correlation=Spearman, lowest=-1.0, scipy="spearmanr"),
         TextKind(name="squad_exact_match", title="Exact match", row_score=squad_exact_match),
@@ -117,7 +129,8 @@ def metric(name: str, **options: Any) -> Any:
     """Make the ``evaluate.Metric`` of that name; it works without network and writes no file.
 
     Its ``compute(predictions=…, references=…)`` returns ``{name: value}``. It takes label indices for a metric of
-    labels (and ``groups=…`` for one of groups), numbers for one of values, texts and lists of answers for one of texts.
+    labels (and ``groups=…`` for one of groups), lists of spans for one of spans, numbers for one of values, texts and
+    lists of answers for one of texts.
 
     Args:
         options: Passed to ``evaluate.Metric``, for example ``keep_in_memory=False`` with ``num_process``.
@@ -148,9 +161,9 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
 
     Args:
         predictions: Probabilities [rows, labels] for a metric of labels, of which the greatest counts (the first of
-            equals); scores [rows, labels] for one of label sets, where every label from 0.5 on is given; numbers
-            [rows] for one of values; texts for one of texts. Where one is NaN or infinite, as a
-            training that diverged may give, they score the worst that the metric can be.
+            equals); scores [rows, labels] for one of label sets, where every label from 0.5 on is given; a list of
+            spans a row for one of spans; numbers [rows] for one of values; texts for one of texts. Where one is NaN or
+            infinite, as a training that diverged may give, they score the worst that the metric can be.
 
     Raises:
         InputError: An unknown metric, a truth without what the metric compares with, predictions of the wrong shape, or
@@ -159,8 +172,9 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
     kind = known_metric(name)
     of_labels = kind.takes in ("labels", "label_sets")
     true, labels, predicted = kind.of_truth(truth), 0, predictions
-    if kind.takes == "texts":
-        predicted = checked_texts(predictions)
+    listed = kind.takes in ("texts", "spans")
+    if listed:
+        predicted = checked_texts(predictions) if kind.takes == "texts" else checked_spans(predictions)
         shape: tuple[int, ...] = (len(predicted),)
     else:
         predicted = np.asarray(predictions, dtype=np.float64)
@@ -174,7 +188,7 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
         kind.check_labels(labels)
         if true.min() < 0 or true.max() >= labels:
             raise InputError(f"{name}: true labels of {true.min()} to {true.max()} for predictions of {labels} labels")
-    if kind.takes != "texts" and not np.isfinite(np.asarray(predicted)).all():
+    if not listed and not np.isfinite(np.asarray(predicted)).all():
         return kind.lowest
     if kind.takes == "labels":
         predicted = np.asarray(predicted).argmax(-1)

@@ -1,4 +1,4 @@
-"""What is true of the rows of a split, whatever the task: labels, values or answers; and which rows belong together."""
+"""What is true of the rows of a split, whatever the task: labels, spans, values or answers; and groups of rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beft.errors import InputError
+from beft.metrics.spans import checked_spans
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is true of rows; at least one of labels, label sets, values and answers.
+    """What is true of rows; at least one of labels, label sets, spans, values and answers.
 
     Attributes:
         labels: True label indices [rows].
@@ -23,10 +24,11 @@ class Truth:
         answers: The accepted answers of each row [rows][1 or more]; an answer of several spans has one on each line.
         groups: The name of what each row belongs to [rows], for example MultiRC's question; such rows are resampled
             together.
+        spans: The labelled spans of each row [rows][any number]: start, end, and the number of the label.
 
     Raises:
         InputError: Nothing, different numbers of rows, values that are not finite, label sets that are not of 0 and 1,
-            or a row without an answer.
+            spans that are none, or a row without an answer.
     """
 
     labels: "ArrayLike | None" = None
@@ -34,11 +36,12 @@ class Truth:
     answers: Sequence[Sequence[str]] | None = None
     groups: Sequence[str] | None = None
     label_sets: "ArrayLike | None" = None
+    spans: Sequence[Sequence[Sequence[float]]] | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given.keys() - {"groups"}:
-            raise InputError("a truth needs labels, label sets, values or answers")
+            raise InputError("a truth needs labels, label sets, spans, values or answers")
         rows = {name: len(value) for name, value in given.items()}
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{count} {name}" for name, count in rows.items())
@@ -49,6 +52,8 @@ class Truth:
             sets = np.asarray(self.label_sets)
             if sets.ndim != 2 or not np.isin(sets, (0, 1)).all():
                 raise InputError(f"label sets must be 0 or 1 for each row and label, not of shape {list(sets.shape)}")
+        if self.spans is not None:
+            checked_spans(self.spans)
         for row, answers in enumerate(self.answers or ()):
             if isinstance(answers, str) or not len(answers) or not all(isinstance(one, str) for one in answers):
                 raise InputError(f"the answers of row {row} must be a list of one or more texts, not {answers!r}")

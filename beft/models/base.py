@@ -21,6 +21,7 @@ from beft.models.language_model import LanguageModel
 from beft.models.loading import load_model
 from beft.models.own_head import fit_own_head
 from beft.models.pooling import base_pooling, pooling_files, unused_modules
+from beft.models.token_classifier import TokenClassifier
 from beft.models.tokenizer_loading import load_tokenizer
 from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
@@ -182,25 +183,36 @@ def load_classifier(
     """
     problem_type = problem_type or Classification()
     outputs = problem_type.outputs(len(labels)) if problem_type.has_head else 0
+    of_words = problem_type.reads_words
+    if of_words and pooling not in ("auto", "model"):
+        raise InputError(f"head.pooling is {pooling!r}, but the head reads every word by itself: set it to auto")
+    pooling = "model" if of_words else pooling
     automatic = pooling == "auto" and problem_type.has_head
     if automatic:
         pooling = base_pooling(reference.folder)
-    model, tokenizer, newly_initialized = load_parts(reference.folder, outputs, compute, seed, weights=weights)
+    model, tokenizer, newly_initialized = load_parts(
+        reference.folder, outputs, compute, seed, weights=weights, of_words=of_words
+    )
     if not problem_type.has_head:
         return LanguageModel(model, tokenizer, reference, tuple(labels), problem_type)
     if automatic and pooling != "model":
         _warn_of_unused(reference.folder, tokenizer)
-    classifier = Classifier(model, tokenizer, reference, tuple(labels), pooling, newly_initialized, problem_type)
+    kind = TokenClassifier if of_words else Classifier
+    classifier = kind(model, tokenizer, reference, tuple(labels), pooling, newly_initialized, problem_type)
     names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
-    if not names & set(newly_initialized) and fit_own_head(model, classifier.output_layer, labels, seed):
+    named = problem_type.output_names(labels)
+    if not names & set(newly_initialized) and fit_own_head(model, classifier.output_layer, named, seed):
         classifier.newly_initialized = tuple(sorted({*newly_initialized, *names}))
     return classifier
 
 
 def load_parts(
-    folder: Path, outputs: int, compute: Compute, seed: int = 0, *, weights: bool = True
+    folder: Path, outputs: int, compute: Compute, seed: int = 0, *, weights: bool = True, of_words: bool = False
 ) -> tuple[Any, Any, tuple[str, ...]]:
     """A base's model with so many outputs (0: a language model), its tokenizer, and the names of what was drawn.
+
+    Args:
+        of_words: Whether the outputs are those of every token, rather than of a sequence.
 
     Raises:
         InputError: As ``load_classifier``.
@@ -211,7 +223,7 @@ def load_parts(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, newly_initialized = load_model(folder, outputs, compute, seed, weights=weights)
+        model, newly_initialized = load_model(folder, outputs, compute, seed, weights=weights, of_words=of_words)
         tokenizer = load_tokenizer(folder, model)
     finally:
         logging.set_verbosity(verbosity)

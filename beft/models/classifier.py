@@ -1,5 +1,7 @@
 """A frozen base with a classification head: from a batch of tokens to logits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,17 @@ def _keep_seen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
     seen = _SEEN.get()
     if seen is not None:
         seen.append(args[0])
+
+
+@contextmanager
+def seen_by_output_layer() -> Iterator[list[Tensor]]:
+    """Within the context, a list that gets what the output layer sees in each forward pass of this thread."""
+    seen: list[Tensor] = []
+    kept = _SEEN.set(seen)
+    try:
+        yield seen
+    finally:
+        _SEEN.reset(kept)
 
 
 class Classifier(nn.Module):
@@ -79,7 +92,7 @@ class Classifier(nn.Module):
 
     def with_model(self, model: Any) -> "Classifier":
         """The same classifier over another copy of its model."""
-        over = Classifier(
+        over = type(self)(
             model, self.tokenizer, self.reference, self.labels, self.pooling, self.newly_initialized, self.problem_type
         )
         over.threads = self.threads
@@ -98,6 +111,11 @@ class Classifier(nn.Module):
         if self.pooling == "model" and self.model.config.is_encoder_decoder:
             check_end_tokens(self.tokenizer, self.model, found.encoded, found.sizes)
         return found
+
+    @property
+    def head_sees_pooled(self) -> bool:
+        """Whether what the head's output layer sees are the pooled features that linear baselines are fitted on."""
+        return self.pooling == "mean"
 
     @property
     def device(self) -> torch.device:
@@ -147,12 +165,8 @@ class Classifier(nn.Module):
 
     def outputs_and_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Both of one pass: those of ``forward``, and what the head's output layer sees of each sequence."""
-        seen: list[Tensor] = []
-        kept = _SEEN.set(seen)
-        try:
+        with seen_by_output_layer() as seen:
             outputs = self(batch)
-        finally:
-            _SEEN.reset(kept)
         features = seen[-1]
         if features.dim() == 2:
             return outputs, features

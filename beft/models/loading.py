@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _KEPT_ELSEWHERE = ("cpu", "disk")
 
 
 def load_model(
-    folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool = True
+    folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool = True, of_words: bool = False
 ) -> tuple[Any, tuple[str, ...]]:
     """Load a base with a classification head, what its files lack drawn from ``seed``; or a language model.
 
@@ -37,6 +38,7 @@ def load_model(
         outputs: Of the head; 0 for a language model, which has none.
         weights: Whether the weights are read; without them the parameters are on the device ``meta``, and all else is
             checked as with them.
+        of_words: Whether the head is one on every token, rather than on the sequence.
 
     Returns:
         The model, and the names of the parameters that were drawn: of the head (one of another number of outputs is
@@ -48,7 +50,7 @@ def load_model(
     """
     what = "a classifier" if outputs else "a language model"
     try:
-        model, found = _load(folder, outputs, compute, seed, weights=weights)
+        model, found = _load(folder, outputs, compute, seed, weights=weights, of_words=of_words)
     except BeftError:
         raise
     except ImportError as error:
@@ -72,19 +74,24 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _check_kind(folder: Path, *, has_head: bool) -> None:
+def _check_kind(folder: Path, *, has_head: bool, of_words: bool) -> None:
     """Check that transformers has a class for what a configuration describes."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     )
 
     path = folder / "config.json"
     config = read_mapping(path)
     kind, own_code = config.get("model_type"), config.get("auto_map")
-    classes = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES if has_head else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    classes, what = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "predict the next token"
+    if of_words:
+        classes, what = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES, "classify tokens"
+    elif has_head:
+        classes, what = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, "classify sequences"
     if kind in classes:
         if own_code:
             log.warning(
@@ -106,19 +113,19 @@ def _check_kind(folder: Path, *, has_head: bool) -> None:
             f"{path}: the model_type {kind!r} is not known to transformers {transformers.__version__}; use another "
             "base, or a transformers that knows it"
         )
-    what = "classify sequences" if has_head else "predict the next token"
     raise InputError(f"{path}: transformers has no model of the type {kind!r} that can {what}; use another base")
 
 
-def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool) -> tuple[Any, dict[str, Any]]:
+def _load(
+    folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool, of_words: bool
+) -> tuple[Any, dict[str, Any]]:
     if gguf_file(folder) is None:
-        _check_kind(folder, has_head=outputs > 0)
+        _check_kind(folder, has_head=outputs > 0, of_words=of_words)
+    load = partial(_from_pretrained, folder, outputs, compute, seed, of_words)
     options = quantization_options(folder, outputs, compute.quantization, compute.dtype)
     if not weights and "config" not in options:  # weights that are quantised in the file are read with their numbers
         kept = {name: value for name, value in options.items() if name == "num_labels"}
-        outline: tuple[Any, dict[str, Any]] = _from_pretrained(
-            folder, outputs, compute, seed, **kept, device_map={"": "meta"}
-        )
+        outline: tuple[Any, dict[str, Any]] = load(**kept, device_map={"": "meta"})
         return outline
     places: dict[str, Any] = {"device_map": {"": compute.device}}
     if compute.device == "cpu" and not set(options) - {"num_labels"}:
@@ -127,11 +134,11 @@ def _load(folder: Path, outputs: int, compute: Compute, seed: int, *, weights: b
         places = {"device_map": "auto"}
         if compute.device == "cpu":
             places["max_memory"] = {"cpu": available_bytes(torch.device("cpu"))}
-    model, found = _from_pretrained(folder, outputs, compute, seed, **options, **places)
+    model, found = load(**options, **places)
     spread = getattr(model, "hf_device_map", None)
     if spread is not None and (kept := with_head_on_device(model, spread)) != spread:
         del model
-        model, found = _from_pretrained(folder, outputs, compute, seed, **options, device_map=kept)
+        model, found = load(**options, device_map=kept)
     model.config.return_dict = True  # outputs are read by their names, whatever the base's configuration asks for
     freeze_quantized(model)
     forget_gguf(model)
@@ -208,10 +215,15 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
             )
 
 
-def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, of_words: bool, **options: Any) -> Any:
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
 
-    kind = AutoModelForSequenceClassification if outputs else AutoModelForCausalLM
+    head = AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
+    kind = head if outputs else AutoModelForCausalLM
     if not outputs:
         options.pop("num_labels", None)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from beft.datasets.words import WordRule
 from beft.errors import InputError
 from beft.names import known_name
 from beft.problems.candidates import Candidates
@@ -13,13 +14,14 @@ from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
+from beft.problems.token_classification import TokenClassification
 
 _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "classification": Classification,
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
-_OF_DATA = (*_UNDER_A_HEAD, "multi_label", "generation")
+_OF_DATA = (*_UNDER_A_HEAD, "multi_label", "token_classification", "generation")
 
 
 def choose_problem_type(
@@ -31,12 +33,13 @@ def choose_problem_type(
     kind: str = "auto",
     objective: str = "auto",
     max_new_tokens: int = NEW_TOKENS,
+    words: WordRule = "punctuation",
 ) -> ProblemType:
     """The shape of a task.
 
     Args:
-        data: The dataset's shape: ``classification``, ``multi_label``, ``regression``, ``multiple_choice`` or
-            ``generation``.
+        data: The dataset's shape: ``classification``, ``multi_label``, ``token_classification``, ``regression``,
+            ``multiple_choice`` or ``generation``.
         prompt: The dataset's prompt, as ``data.json`` holds it.
         labels: Names of the dataset's labels.
         decoder: Whether the base is a causal language model.
@@ -44,16 +47,19 @@ def choose_problem_type(
         objective: What trains a language model: ``candidates``, ``language_model``, or ``auto``: over the candidates
             where there are some.
         max_new_tokens: Tokens of a generated answer at most.
+        words: What divides the texts of a token classification into words.
 
     Raises:
         InputError: The dataset, the base and the settings do not fit each other.
     """
     known_name(data, _OF_DATA, "shape of a dataset")
-    rankable = data not in ("regression", "multi_label")
+    rankable = data not in ("regression", "multi_label", "token_classification")
     prompted = kind == "language_model" or (kind == "auto" and decoder and prompt is not None and rankable)
     if not prompted:
         if data == "multi_label":
             return MultiLabel(len(labels))
+        if data == "token_classification":
+            return TokenClassification(len(labels), words)
         if data not in _UNDER_A_HEAD:
             raise InputError(
                 "a dataset whose answers are generated needs a language model and a prompt: name a decoder as base, "
@@ -68,6 +74,8 @@ def choose_problem_type(
         raise InputError(
             "a set of labels cannot be ranked among candidates: use head.kind: classifier for multi-label data"
         )
+    if data == "token_classification":
+        raise InputError("tags on words are not ranked among candidates: use head.kind: classifier for them")
     if prompt is None:
         raise InputError("head.kind is language_model, but the dataset has no prompt; add one to its description")
     read = Prompt.from_json(prompt)

@@ -1,7 +1,7 @@
 """What a problem type knows: how rows become examples, what their loss is, and what is predicted from the outputs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,12 +23,14 @@ class ProblemType(ABC):
         has_head: Whether the outputs are those of a head; else they are log-likelihoods of a language model.
         has_thresholds: Whether dev rows choose thresholds for its predictions.
         has_pairs: Whether two examples belong together more or less, which contrastive learning needs.
+        reads_words: Whether its outputs are those of the words of a text, rather than of a sequence.
     """
 
     name: ClassVar[str]
     has_head: ClassVar[bool] = True
     has_thresholds: ClassVar[bool] = False
     has_pairs: ClassVar[bool] = False
+    reads_words: ClassVar[bool] = False
 
     @property
     def new_tokens(self) -> int:
@@ -48,6 +50,10 @@ class ProblemType(ABC):
     @abstractmethod
     def outputs(self, labels: int) -> int:
         """How many outputs the model has for a sequence, with so many labels."""
+
+    def output_names(self, labels: Sequence[str]) -> list[str]:
+        """What each output is called, where it stands for something that labels name."""
+        return list(labels)
 
     @abstractmethod
     def examples(self, tokenizer: Any, rows: AnyRows, max_length: int, *, training: bool = False) -> LabelledRows:
@@ -80,6 +86,22 @@ class ProblemType(ABC):
             outputs: [sequences, outputs].
             sizes: How many sequences each example has.
         """
+
+    def predictions_of(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
+        """What is predicted for every example of some rows, in the form of the metrics.
+
+        Args:
+            outputs: Of all their sequences, [sequences, outputs].
+        """
+        return self.predictions(outputs, rows.output_sizes)
+
+    def loss_units(self, targets: np.ndarray) -> np.ndarray:
+        """What each example's loss is a sum over, and a mean of losses divides by, fp64, [examples]: 1 each.
+
+        Args:
+            targets: As in ``LabelledRows.labels``.
+        """
+        return np.ones(len(targets))
 
     def best_constant(self, targets: np.ndarray, labels: int) -> Tensor | None:
         """The outputs that fit the targets best where nothing else is known, [outputs]; None: no output is such.

@@ -11,10 +11,19 @@ from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression
+from beft.problems.token_classification import TokenClassification
 
 PROBLEM_TYPES: dict[str, type[ProblemType]] = {
     problem_type.name: problem_type
-    for problem_type in (Classification, MultiLabel, Regression, MultipleChoice, Candidates, LanguageModeling)
+    for problem_type in (
+        Classification,
+        MultiLabel,
+        TokenClassification,
+        Regression,
+        MultipleChoice,
+        Candidates,
+        LanguageModeling,
+    )
 }
 
 

@@ -110,6 +110,11 @@ class Engine:
                 f"adapters of the problem type {adapter.problem_type.name!r} are not served: they have no head, and "
                 "answer by a language model's own tokens; use 'beft predict'"
             )
+        if adapter.problem_type.reads_words:
+            raise InputError(
+                f"adapters of the problem type {adapter.problem_type.name!r} are not served: their head reads every "
+                "word; use 'beft predict', or the MLflow model"
+            )
         if self.compute.precision == "fp32" and any(value.dtype == torch.float64 for value in adapter.head.values()):
             raise InputError("the adapter was trained in fp64; serve it with --precision fp64")
         with self._lock:

@@ -29,11 +29,13 @@ def head_start(
 
     Args:
         training: What is trained from there; None: what the settings have by default. With a contrastive loss, which
-            fits the head at last, ``auto`` is such a fit as well.
+            fits the head at last, ``auto`` is such a fit as well; likewise where words have tags, of which nearly all
+            are O: from a head that knows no other tag a short training hardly comes to any.
     """
     kind = settings.head_init
     training = training or TrainingSettings()
-    if settings.head.init == "auto" and training.contrastive:
+    of_words = classifier.problem_type.reads_words and settings.protocol != "paper"
+    if settings.head.init == "auto" and (training.contrastive or of_words):
         kind = "logistic_regression"
     if kind == "random" or not classifier.problem_type.has_head:
         return {}

@@ -129,7 +129,7 @@ def inert_components(
     usable = np.flatnonzero(encoded.lengths >= min(4, int(encoded.lengths.max())))
     rows = usable[np.argsort(encoded.lengths[usable], kind="stable")][:_INERTNESS_ROWS]
     batch = encoded.batch(rows, classifier.device)
-    if encoded.answers is None:  # an answer stands at the end
+    if encoded.answers is None and encoded.positions is None:  # an answer stands at the end, words stand anywhere
         batch = {name: tensor[:, :_INERTNESS_TOKENS] for name, tensor in batch.items()}
     return measure_inertness(
         classifier.model,

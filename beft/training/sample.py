@@ -73,6 +73,6 @@ class DevMetric:
     def __call__(self, predictions: Predictions, _: Any) -> float:
         """Its value for the predictions of the rows; of label sets, at the thresholds that are best on them."""
         assert self.rows is not None
-        if self.rows.labels.ndim == 2 and not isinstance(predictions, list):
+        if self.rows.labels.ndim == 2 and self.rows.words is None and not isinstance(predictions, list):
             predictions = scores_at_best(predictions, self.rows.labels)
         return score_rows(self.name, predictions, self.rows)

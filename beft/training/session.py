@@ -323,7 +323,7 @@ def open_session(
     compute = resolve_compute(settings.base)
     facts = data.facts
     reference = resolve_base(settings.base.source)
-    labels = facts["labels"] if facts["shape"] in ("classification", "multi_label") else []
+    labels = facts["labels"] if facts["shape"] in ("classification", "multi_label", "token_classification") else []
     problem_type = choose_problem_type(
         facts["shape"],
         prompt=facts["prompt"],
@@ -332,6 +332,7 @@ def open_session(
         kind=settings.head.kind,
         objective=settings.train.objective,
         max_new_tokens=settings.evaluate.max_new_tokens,
+        words=facts.get("words", "punctuation"),
     )
     classifier = load(
         reference,
@@ -354,7 +355,11 @@ def _warn_of_length(dataset: str, longest: int, classifier: Classifier) -> None:
     usual = None if reference is None else usual_length(reference.folder)
     if longest > limit:
         log.warning(
-            "datasets.%s.max_length is %d, but the base takes %d tokens: texts are cut there", dataset, longest, limit
+            "datasets.%s.max_length is %d, but the base takes %d tokens: texts are %s there",
+            dataset,
+            longest,
+            limit,
+            "divided into windows" if classifier.problem_type.reads_words else "cut",
         )
     elif usual is not None and longest > usual:
         log.warning(

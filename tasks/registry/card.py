@@ -87,6 +87,10 @@ def _predicts(adapter: "Adapter") -> str:
         parts = zip(adapter.labels, adapter.problem_type.thresholds, strict=True)
         named = as_mlflow_text(", ".join(f"`{label}` from {threshold:.2f}" for label, threshold in parts), 1000)
         return f"Labels, any number of them a text, each from its probability on: {named}"
+    if adapter.problem_type.reads_words:
+        return (
+            f"Labels of spans of the text: {as_mlflow_text(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
+        )
     if adapter.labels:
         return f"Labels: {as_mlflow_text(', '.join(f'`{label}`' for label in adapter.labels), 1000)}"
     if adapter.problem_type.generates:

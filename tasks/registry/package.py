@@ -106,10 +106,14 @@ def signature(adapter: Adapter, columns: Sequence[str]) -> Any:
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import Array, Object, Property
 
     given = [ColSpec(Array(DataType.string) if name == "choices" else DataType.string, name) for name in columns]
-    if adapter.labels:
+    if adapter.problem_type.reads_words:
+        parts = {"start": DataType.long, "end": DataType.long, "label": DataType.string, "text": DataType.string}
+        span = Object([Property(name, kind) for name, kind in {**parts, "score": DataType.double}.items()])
+        answered = [ColSpec(Array(span), "spans")]
+    elif adapter.labels:
         probabilities = [ColSpec(DataType.double, f"probability_{label}") for label in adapter.labels]
         several = adapter.problem_type.has_thresholds
         label = ColSpec(Array(DataType.string), "labels") if several else ColSpec(DataType.string, "label")

@@ -9,6 +9,7 @@ from beft.datasets.normalisation import text_key
 from beft.datasets.preparation import COPIES_COST
 from beft.datasets.prepared import SPLITS, load_summary
 from beft.datasets.reading.parquet import read_table
+from beft.datasets.spans import span_problem
 from tasks.engine.declaration import JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.validation.expectation_files import ANY_NUMBER, SPLIT, Subject, as_texts, watched_files
@@ -81,6 +82,11 @@ def _roles_of_shape(summary: Mapping[str, Any], columns: dict[str, list[Any]]) -
             for value in columns.get("labels", [])
         ]
         roles["undeclared_labels"] = "undeclared_labels"
+    elif shape == "token_classification":
+        roles |= {"spans": "spans", "wrong_spans": "wrong_spans"}
+        numbers = {str(number): number for number in range(len(summary["labels"]))}
+        rows = zip(columns.get("text", []), columns.get("spans", []), strict=False)
+        columns["wrong_spans"] = [span_problem(text, spans, numbers) for text, spans in rows]
     elif shape != "generation":
         of_shape = {"classification": "category", "regression": "number", "multiple_choice": "right_choice"}
         roles |= {"label": "label", of_shape[shape]: "label"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from beft.datasets.description import Description, canonical
 from beft.datasets.reading.raw_data import RawData, read_raw
 from beft.datasets.shape import Columns
+from beft.datasets.spans import span_problem
 from beft.datasets.targets import labels_in, number_of
 from beft.errors import writable
 from tasks.engine.declaration import JSON, Step
@@ -110,6 +111,9 @@ def _counted(description: Description, columns: dict[str, list[JSON]]) -> dict[s
         roles["category"] = given.label
     if description.shape == "multi_label" and given.labels in columns:
         found["undeclared_labels"] = [_undeclared(description, value) for value in columns[given.labels]]
+    if description.shape == "token_classification" and given.spans in columns and given.text in columns:
+        rows = zip(columns[given.text], columns[given.spans], strict=True)
+        found["wrong_spans"] = [span_problem(text, spans, description.label_numbers) for text, spans in rows]
     if description.shape == "regression" and given.label in columns:
         found["number"] = [number_of(value) for value in columns[given.label]]
     choices = _choices(given, columns)

@@ -65,16 +65,11 @@ class PreparedSplit(Dataset):  # type: ignore[misc]
 
 def columns_of(prepared: Path) -> Schema:
     """The columns of prepared data; which there are depends on the problem type."""
-    return Schema(
-        [
-            ColSpec(
-                Array(_type_of(column.type.value_type)) if types.is_list(column.type) else _type_of(column.type),
-                column.name,
-            )
-            for column in parquet.read_schema(prepared / "train.parquet")
-        ]
-    )
+    schema = parquet.read_schema(prepared / "train.parquet")
+    return Schema([ColSpec(_type_of(column.type), column.name) for column in schema])
 
 
-def _type_of(column: Any) -> DataType:
+def _type_of(column: Any) -> Array | DataType:
+    if types.is_list(column):
+        return Array(_type_of(column.value_type))
     return _TYPES.get(str(column), DataType.string)

@@ -32,6 +32,8 @@ ROLES = (
     "label",
     "labels",
     "undeclared_labels",
+    "spans",
+    "wrong_spans",
     "category",
     "label_name",
     "number",

@@ -1,7 +1,7 @@
 """A learnable toy task of every shape over tiny random models, and its loss computed the plain way."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from beft.datasets.prepared import Rows
+from beft.encoding.iob2 import NO_WORD
 from beft.encoding.tokenization import Encoded
 from beft.inference.runs import LabelledRows
 from beft.models.classifier import Classifier
 from beft.models.language_model import LanguageModel
+from beft.models.token_classifier import TokenClassifier
 from beft.problems.candidates import Candidates
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multi_label import MultiLabel
@@ -24,9 +26,10 @@ from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
+from beft.problems.token_classification import TokenClassification
 from tests.conftest import PAD, VOCABULARY, build_tiny
 
-TASKS = ("regression", "multi_label", "multiple_choice", "candidates", "ranked", "generated")
+TASKS = ("regression", "multi_label", "token_classification", "multiple_choice", "candidates", "ranked", "generated")
 LETTERS = "abcdefgh"
 PROMPT = Prompt("{text}=", {"no": "n!", "yes": "yes"}, "{choice}")
 
@@ -39,6 +42,8 @@ class Task:
     train: LabelledRows
     dev: LabelledRows
     plain_loss: Callable[[Any, LabelledRows, int], Tensor]
+    units: Callable[[LabelledRows, int], int] = lambda rows, example: 1
+    """What the loss of one example is a sum over, and a mean over examples divides by."""
 
 
 def letter_tokenizer() -> Any:
@@ -64,6 +69,10 @@ def task(name: str, *, dtype: torch.dtype = torch.float64, family: str = "", row
         model = build_tiny(family or "bert", dtype=dtype, num_labels=3)
         classifier = Classifier(model, None, None, ("a", "b", "c"), problem_type=MultiLabel(3))
         return Task(classifier, _sets(rows, 0), _sets(12, 1), _set_loss)
+    if name == "token_classification":
+        model = build_tiny(family or "bert", dtype=dtype, num_labels=5, of_words=True)
+        tagger = TokenClassifier(model, None, None, ("a", "b"), problem_type=TokenClassification(2, "spaces"))
+        return Task(tagger, _tags(rows, 0), _tags(12, 1), _tag_loss, lambda rows, example: len(rows.words[example]))
     if name in ("regression", "multiple_choice"):
         shape: ProblemType = Regression() if name == "regression" else MultipleChoice()
         model = build_tiny(family or "bert", dtype=dtype, num_labels=1)
@@ -117,6 +126,24 @@ def _sets(rows: int, seed: int) -> LabelledRows:
     return LabelledRows(encoded, np.array([[row[0] % 2, row[1] % 2, row[0] % 3 == 0] for row in encoded.input_ids]) * 1)
 
 
+def _tags(rows: int, seed: int) -> LabelledRows:
+    """Texts in one window or two, of which some tokens are read; one text has no word."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 3, rows).astype(np.int64)
+    encoded = _random_tokens(random, int(sizes.sum()))
+    read = [np.sort(random.permutation(length)[: length // 2]).tolist() for length in encoded.lengths]
+    read[0] = [] if sizes[0] == 1 else read[0]
+    labels = np.full((rows, 40), NO_WORD)
+    words, first = [], 0
+    for row, size in enumerate(sizes.tolist()):
+        windows = range(first, first + size)
+        tags = [encoded.input_ids[at][place] % 5 for at in windows for place in read[at]]
+        labels[row, : len(tags)] = tags
+        words.append([(2 * at, 2 * at + 1) for at in range(len(tags))])
+        first += size
+    return LabelledRows(replace(encoded, positions=read), labels, sizes, words=words)
+
+
 def _choices(rows: int, seed: int) -> LabelledRows:
     random = np.random.default_rng(seed)
     sizes = random.integers(2, 5, rows).astype(np.int64)
@@ -154,6 +181,18 @@ def _set_loss(model: Any, rows: LabelledRows, example: int) -> Tensor:
     given = torch.sigmoid(model(input_ids=tokens).logits[0])
     has = torch.tensor(rows.labels[example], dtype=torch.bool)
     loss: Tensor = -torch.where(has, given, 1 - given).log().sum()
+    return loss
+
+
+def _tag_loss(model: Any, rows: LabelledRows, example: int) -> Tensor:
+    sizes = rows.sizes
+    assert sizes is not None and rows.encoded.positions is not None
+    first, loss = int(sizes[:example].sum()), torch.zeros((), dtype=torch.float64)
+    tags = rows.labels[example].tolist()
+    for (tokens, _), read in zip(sequences_of(rows, example), rows.encoded.positions[first:], strict=False):
+        logits = model(input_ids=tokens).logits[0]
+        for place in read:
+            loss = loss - torch.log_softmax(logits[place], -1)[tags.pop(0)]
     return loss
 
 

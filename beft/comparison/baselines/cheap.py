@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from beft.adapters.adapter import Adapter
@@ -87,12 +86,14 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         for name in wanted:
             _add(found, name, session, by_name[name], problem_type, pooled if name == linear else seen, rows)
         return found
+    regression = fit_linear(session, pooled, rows) if linear in wanted else None
     if HEAD_ONLY in wanted:
         training, seed = session.training(session.settings.train), session.settings.seed
-        fitted = fit_head(session, seen, rows, training=training, seed=seed)
+        start = regression if session.classifier.head_sees_pooled else None
+        fitted = fit_head(session, seen, rows, training=training, seed=seed, start=start)
         _add(found, HEAD_ONLY, session, fitted, problem_type, seen, rows)
-    if linear in wanted:
-        _add(found, linear, session, fit_linear(session, pooled, rows), problem_type, pooled, rows)
+    if regression is not None:
+        _add(found, linear, session, regression, problem_type, pooled, rows)
     return found
 
 
@@ -120,7 +121,7 @@ def _add(
 
 
 def _predicted(session: Session, problem_type: ProblemType, logits: Floats, rows: LabelledRows) -> Predictions:
-    predicted = problem_type.predictions(torch.from_numpy(logits), rows.sizes_of(np.arange(len(rows))))
+    predicted = problem_type.predictions_of(torch.from_numpy(logits), rows)
     return as_metric_takes(session.metric, predicted, rows)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beft.datasets.description import canonical
+from beft.datasets.reading.conll import is_conll, read_conll
 from beft.datasets.reading.raw_data import Values, read_columns
 from beft.datasets.reading.separated import SEPARATORS, declared_dialect, suggested_dialect
 from beft.datasets.reading.text_files import ZeroBytesError, require_format, text_lines
@@ -42,6 +43,10 @@ def find_reading(path: Path) -> FoundReading:
     encoding = _encoding(path)
     guessed = f"encoding: no UTF-8; taken for {encoding}: look at accented letters"
     notes = [] if encoding.startswith("utf") else [guessed]
+    if form == "conll" or (form in ("csv", "tsv") and is_conll(path, encoding)):
+        values = {} if form == "conll" else {"format": "conll"}
+        reading = Reading.model_validate(values if encoding == "utf-8" else {"encoding": encoding, **values})
+        return FoundReading(reading, read_conll(path, reading).columns, [*notes, *_notes_of_conll(path, reading)])
     first: InputError | None = None
     for values in _ways(path, form, encoding):
         reading = Reading.model_validate(values if encoding == "utf-8" else {"encoding": encoding, **values})
@@ -63,6 +68,12 @@ def find_reading(path: Path) -> FoundReading:
         return FoundReading(reading, {name: of for name, of in columns.items() if name.strip()}, notes)
     assert first is not None
     raise first
+
+
+def _notes_of_conll(path: Path, reading: Reading) -> list[str]:
+    count = read_conll(path, reading).begun_inside
+    entities = "entity begins" if count == 1 else "entities begin"
+    return [f"{count:,} {entities} with I-, as IOB1 writes them: read as entities of their own"] if count else []
 
 
 def _encoding(path: Path) -> str:

@@ -14,6 +14,7 @@ import yaml
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.drafting.detection import find_reading
 from beft.datasets.drafting.label_sets import LABEL_NAMES, MOST_LABELS, LabelSets, find_label_sets
+from beft.datasets.drafting.spans import SpanColumn, find_spans
 from beft.datasets.headline import usual_headline
 from beft.datasets.reading.raw_data import Values
 from beft.datasets.sources import Reading
@@ -39,7 +40,7 @@ class Draft:
 
     Attributes:
         labels: Rows of each label; empty for a regression.
-        sets: Whether a row can have several labels.
+        sets: Whether a row can have several labels, of its own or of its spans.
         notes: What somebody should look at, one sentence each.
     """
 
@@ -111,8 +112,13 @@ def draft_description(
             known_name(given, columns, "column")
     texts = [given for given in (text, text_pair) if given]
     candidates = [label] if label else [name for name in columns if name not in texts]
-    sets = find_label_sets(columns, candidates, chosen=label is not None)
-    label = (label or sets.column) if sets else label or _label_column(columns, texts, rows)
+    spans = find_spans(columns, candidates)
+    sets = None if spans else find_label_sets(columns, candidates, chosen=label is not None)
+    found_column = spans or sets
+    label = (label or found_column.column) if found_column else label or _label_column(columns, texts, rows)
+    if spans and text is None and spans.texts:
+        named = [name for name in spans.texts if name.strip().lower() in _TEXT_NAMES.split()]
+        text = max(named or spans.texts, key=lambda name: _characters(columns[name]))
     text, text_pair, further = _text_columns(columns, label, text, text_pair)
     values: dict[str, Any] = {
         "name": name,
@@ -122,10 +128,13 @@ def draft_description(
         "columns": {
             "text": text,
             **({"text_pair": text_pair} if text_pair else {}),
-            "labels" if sets else "label": label,
+            "spans" if spans else "labels" if sets else "label": label,
         },
     }
-    target, labels, of_label = _target_of_sets(sets) if sets else _target(label, columns[label])
+    if spans:
+        target, labels, of_label = _target_of_spans(spans)
+    else:
+        target, labels, of_label = _target_of_sets(sets) if sets else _target(label, columns[label])
     if rows > _LARGE:
         values["sizes"] = {"low": _LOW}
     notes = [*found.notes, *of_label]
@@ -134,7 +143,7 @@ def draft_description(
     rare = [name for name, count in labels.items() if count <= _RARE]
     if rare:
         notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
-    return Draft(Description.from_mapping(values | target, file.name), labels, notes, sets is not None)
+    return Draft(Description.from_mapping(values | target, file.name), labels, notes, found_column is not None)
 
 
 def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
@@ -241,6 +250,15 @@ def _target_of_sets(sets: LabelSets) -> tuple[dict[str, Any], dict[str, int], li
         "none): of one label a row, say 'shape: classification' and 'label' instead"
     ]
     return {"shape": "multi_label", **separator, "labels": list(sets.counts)}, dict(sets.counts), notes
+
+
+def _target_of_spans(spans: SpanColumn) -> tuple[dict[str, Any], dict[str, int], list[str]]:
+    """Labels of a token classification, and the rows of each; notes."""
+    notes = [
+        f"{spans.column!r} holds labelled spans of the text ({_rows(spans.empty)} have none): the words of a text get "
+        "tags, and entities are the answers"
+    ]
+    return {"shape": "token_classification", "labels": list(spans.counts)}, dict(spans.counts), notes
 
 
 def _printable(note: str) -> str:

@@ -1,6 +1,7 @@
 """Read the rows of a raw source: every column, every value as the file has it."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.layouts.registry import LayoutError, flattened
+from beft.datasets.reading.conll import read_conll
 from beft.datasets.reading.loaders import RECORD
 from beft.datasets.reading.parquet import column_values, read_table
 from beft.datasets.reading.raw_columns import column_positions
@@ -22,6 +24,8 @@ Values = dict[str, list[Any]]
 Unit = Literal["line", "row"]
 _SHOWN = 5
 
+log = logging.getLogger("beft.datasets")
+
 
 @dataclass(frozen=True)
 class RawFile:
@@ -32,7 +36,7 @@ class RawFile:
         name: The file's name.
         columns: The values of each column. From CSV and TSV all of them are text, and nothing is taken for null.
         numbers: Where each row stands in the file: the line that it begins in, or its number; the first is 1.
-        unit: Which of them: a line of CSV, TSV or JSON Lines, or a row of any other format or of a layout.
+        unit: Which of them: a line of CSV, TSV, JSON Lines or CoNLL, or a row of any other format or of a layout.
         short: The lines with too few fields, which ``ragged`` takes for no rows.
         cut: The lines with too many, whose last fields ``ragged`` does not read.
     """
@@ -270,6 +274,17 @@ def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
     return _Read(known, list(range(1, table.num_rows + 1)))
 
 
+def _read_conll(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
+    found = read_conll(path, reading)
+    if found.begun_inside:
+        log.warning(
+            "%s: %d entities begin with I-, as IOB1 writes them: read as entities of their own (IOB2 would write B-)",
+            path.name,
+            found.begun_inside,
+        )
+    return _Read(found.columns, found.lines, "line")
+
+
 def _from_rows(
     path: Path, document: Any, reading: Reading, wanted: Sequence[str], lines: list[int] | None = None
 ) -> _Read:
@@ -296,4 +311,5 @@ _READERS: dict[Format, Callable[[Path, Reading, Sequence[str]], _Read]] = {
     "jsonl": _read_jsonl,
     "json": _read_json,
     "parquet": _read_parquet,
+    "conll": _read_conll,
 }

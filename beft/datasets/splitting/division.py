@@ -101,11 +101,11 @@ def numbers_of(label: Any) -> tuple[Any, ...]:
 def strata_of(description: Description, labels: Sequence[Any]) -> list[int]:
     """What is held in proportion: labels, the tenths of a regression; of the other shapes nothing.
 
-    A row with several labels is in the stratum of its rarest one: rare labels are the ones that chance would divide
-    unevenly, and are looked at first in iterative stratification too (Sechidis et al. 2011). Rows without labels are a
-    stratum of their own.
+    A row with several labels, or spans of several, is in the stratum of its rarest one: rare labels are the ones that
+    chance would divide unevenly, and are looked at first in iterative stratification too (Sechidis et al. 2011). Rows
+    without labels are a stratum of their own.
     """
-    if description.shape == "multi_label":
+    if description.shape in ("multi_label", "token_classification"):
         counts = Counter(number for of_row in labels for number in of_row)
         return [min(of_row, key=lambda number: (counts[number], number), default=-1) for of_row in labels]
     if description.shape == "classification":

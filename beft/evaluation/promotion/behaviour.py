@@ -5,12 +5,14 @@ Source of the idea: invariance tests of CheckList (Ribeiro et al., 2020), arXiv 
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beft.encoding.examples import Predictions
 from beft.metrics.label_sets import SET_FROM
+from beft.metrics.spans import Span
 
 Perturbation = Callable[[str], str]
 """From a text to one that means the same for the task; the same text where there is nothing to change."""
@@ -96,11 +98,12 @@ def perturb(name: str, texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool
 def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_], *, sets: bool = False) -> float:
     """The share of the changed texts whose answer changed, 0 where no text did.
 
-    An answer is the likeliest label or choice, or a text; a value has changed when it moved by more than a tenth of the
+    An answer is the likeliest label or choice, a text, or the labels of a text's spans in their order (where they stand
+    moves with the text); a value has changed when it moved by more than a tenth of the
     standard deviation of all values.
 
     Args:
-        before: Predictions for the texts: probabilities [rows, labels], values [rows], or texts.
+        before: Predictions for the texts: probabilities [rows, labels], values [rows], texts, or spans.
         after: Predictions for the changed texts, likewise.
         changed: Which texts changed, [rows].
         sets: Whether a row can have several labels: predictions are scores [rows, labels], and the answer is the set of
@@ -109,7 +112,8 @@ def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_
     if not changed.any():
         return 0.0
     if isinstance(before, list):
-        moved = np.array([old != new for old, new in zip(before, after, strict=True)], dtype=bool)
+        pairs = zip(map(_plain, before), map(_plain, after), strict=True)
+        moved = np.array([old != new for old, new in pairs], dtype=bool)
     elif before.ndim == 2:
         if sets:
             moved = ((before >= SET_FROM) != (np.asarray(after) >= SET_FROM)).any(-1)
@@ -119,3 +123,8 @@ def flip_rate(before: Predictions, after: Predictions, changed: NDArray[np.bool_
     else:
         moved = ~(np.abs(before - np.asarray(after)) <= _MOVED * before.std())  # NaN has moved
     return float(moved[changed].mean())
+
+
+def _plain(answer: str | Sequence[Span]) -> Any:
+    """A text as it is; of spans their labels."""
+    return answer if isinstance(answer, str) else [span.label for span in answer]

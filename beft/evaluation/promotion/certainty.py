@@ -27,7 +27,7 @@ def decision_certainty(summary: Mapping[str, Any], confidence: float = 0.95) -> 
     if summary.get("shape") == "regression":
         return f"{what} an interval of a correlation reaches up to ±{z / math.sqrt(max(units - 3, 1)):.2f}"
     half = f"an interval reaches up to ±{100 * z / (2 * math.sqrt(units)):.1f} points"
-    if summary.get("shape") in ("generation", "multi_label"):
+    if summary.get("shape") in ("generation", "multi_label", "token_classification"):
         return f"{what} {half}"
     needed = least_rows_gained(confidence)
     if needed > units:

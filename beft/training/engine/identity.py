@@ -16,6 +16,9 @@ from beft.models.classifier import Classifier
 _FORMAT = 2
 """Changed with whatever makes a checkpoint of before mean something else."""
 
+_WHERE_THERE = ("positions",)
+"""What was added later is named only where it is, so that the checkpoints of before are found."""
+
 
 def training_identity(classifier: Classifier, train: LabelledRows, dev: LabelledRows | None, metric: Metric) -> str:
     """The sha256 over the base and how it is computed, the tokens and targets of train and dev, and the metric's name.
@@ -84,6 +87,8 @@ def _rows_sha256(rows: LabelledRows) -> str:
             continue
         for field in fields(encoded):
             value = getattr(encoded, field.name)
+            if field.name in _WHERE_THERE and value is None:
+                continue
             parts = value if isinstance(value, list) else [] if value is None else [value]
             digest.update(f"{field.name} {len(parts)}\n".encode())
             for part in parts:
@@ -94,6 +99,7 @@ def _rows_sha256(rows: LabelledRows) -> str:
         "answers": truth and truth.answers and [list(answers) for answers in truth.answers],
         "groups": truth and truth.groups and list(truth.groups),
         "choices": choices and [list(of_row) for of_row in choices],
+        **({} if truth is None or truth.spans is None else {"spans": [list(map(list, of)) for of in truth.spans]}),
     }
     digest.update(sha256_json(texts).encode())
     return digest.hexdigest()

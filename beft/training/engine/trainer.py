@@ -1,10 +1,10 @@
 """The training loop. One pass: many runs over one base, each step one forward and one backward for all of them.
 
 At each step every run that is still alive gives its own next batch. The rows of all batches go through the base
-together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples, each times
-its class's weight, so that a run's gradient is what it would be alone. Clipping, optimiser state, schedule, dev metric
-and early stop are each run's own. What is trained, biases and heads or weights of the base, is the business of the
-pass's ``Parameters``.
+together, each with its run's vectors; the loss is the sum over runs of each run's mean over its examples (over their
+words, where words have tags), each times its class's weight, so that a run's gradient is what it would be alone.
+Clipping, optimiser state, schedule, dev metric and early stop are each run's own. What is trained, biases and heads or
+weights of the base, is the business of the pass's ``Parameters``.
 """
 
 import hashlib
@@ -65,6 +65,7 @@ class TrainingPass:
         self.positions = [RunState() for _ in runs]
         self.batches: list[list[np.ndarray]] = [[] for _ in runs]
         self.steps_of_epoch = [steps_of_epoch(train, run) for run in runs]
+        self.units = classifier.problem_type.loss_units(train.labels)
         self.example_weights = [run_weights(train, run, classifier.problem_type) for run in runs]
         self.total_steps = [steps * one.epochs for steps, one in zip(self.steps_of_epoch, settings, strict=True)]
 
@@ -126,7 +127,8 @@ class TrainingPass:
         sizes = torch.tensor([len(part) for part in parts])
         runs = torch.repeat_interleave(torch.tensor(alive), sizes)
         weights = np.concatenate([self.example_weights[run][part] for run, part in zip(alive, parts, strict=True)])
-        shares = torch.repeat_interleave(1 / sizes.double(), sizes) * torch.from_numpy(weights)
+        units = torch.tensor([self._units(part) for part in parts], dtype=torch.float64)
+        shares = torch.repeat_interleave(1 / units, sizes) * torch.from_numpy(weights)
         losses = torch.zeros(len(self.runs), dtype=torch.float64)
         self.classifier.train(self.runs[0].settings.dropout)
         self.parameters.zero_gradient()
@@ -158,13 +160,17 @@ class TrainingPass:
                 continue
             position.step += 1
             position.batch += 1
-            position.loss_sum += float(losses[run]) * len(part)
+            position.loss_sum += float(losses[run]) * self._units(part)
             if position.batch == self.steps_of_epoch[run]:
                 ended.append(run)
         steps = [position.step for position in self.positions]
         if any(active):
             self.progress.step(len(rows), steps, sum(active), float(losses[torch.tensor(active)].mean()))
         return ended
+
+    def _units(self, rows: np.ndarray) -> float:
+        """What the mean loss of some rows divides by: how many they are, or their words."""
+        return max(1.0, float(self.units[rows].sum()))
 
     def _next_rows(self, run: int) -> np.ndarray:
         """The rows of a run's next batch."""
@@ -206,7 +212,7 @@ class TrainingPass:
             record = {
                 "epoch": position.epoch,
                 "step": position.step,
-                "train_loss": position.loss_sum / sum(map(len, self.batches[run])),
+                "train_loss": position.loss_sum / sum(map(self._units, self.batches[run])),
                 **measured,
             }
             position.history.append(record)

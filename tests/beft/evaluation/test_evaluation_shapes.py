@@ -278,3 +278,43 @@ def test_scores_of_label_sets_lie_in_0_to_1():
             baselines=[],
             metrics=["micro_f1"],
         )
+
+
+def test_spans_have_intervals_and_paired_gains_over_texts():
+    truth = [[(0, 4, 0), (5, 9, row % 2)] if row % 3 else [] for row in range(60)]
+    right = [[(*span, 0.9) for span in of_row] for of_row in truth]
+    worse = [of_row[:1] if row < 30 else of_row for row, of_row in enumerate(right)]
+    names = ["entity_f1", "entity_precision", "entity_recall"]
+    found = evaluate_methods(
+        {
+            "good": Method({"test": right}),
+            "weak": Method({"test": [worse, right]}),
+            "nothing": Method({"test": [[]] * 60}),
+        },
+        {"test": Truth(spans=truth)},
+        target="good",
+        baselines=["weak", "nothing"],
+        metrics=names,
+    ).splits["test"]
+    assert [found.scores["good"][name].value for name in names] == [1, 1, 1]
+    assert [found.scores["nothing"][name].value for name in names] == [0, 0, 0]
+    recall = 3 / 4  # 20 of 80 spans are missing
+    expected = 2 * recall / (1 + recall)
+    score = found.scores["weak"]["entity_f1"]
+    assert score.runs == pytest.approx((expected, 1))
+    assert found.scores["weak"]["entity_precision"].value == 1
+    assert score.low < score.value < score.high < 1
+    gain = found.gains["weak"]["entity_f1"]
+    assert gain.certain and gain.difference == pytest.approx((1 - expected) / 2)
+
+
+@pytest.mark.parametrize("given", [[[(3, 1, 0)]], [["ab"]], [3], [[(0, 1, 0)], []]])
+def test_predictions_that_are_no_spans_are_refused(given):
+    with pytest.raises(InputError, match="method 'good'"):
+        evaluate_methods(
+            {"good": Method({"test": given})},
+            {"test": Truth(spans=[[(0, 1, 0)]])},
+            target="good",
+            baselines=[],
+            metrics=["entity_f1"],
+        )

@@ -148,19 +148,21 @@ def test_multirc_worked_by_hand() -> None:
 
 
 def test_every_metric_says_what_it_takes_and_how_it_is_shown() -> None:
-    assert {kind.takes for kind in METRICS.values()} == {"labels", "label_sets", "values", "texts"}
+    assert {kind.takes for kind in METRICS.values()} == {"labels", "label_sets", "spans", "values", "texts"}
     assert {name for name, kind in METRICS.items() if kind.sign == ""} == {"matthews", "pearson", "spearman"}
     truths = {
         "labels": Truth(labels=[0, 1]),
         "values": Truth(values=[0.0, 1.0]),
         "texts": Truth(answers=[["a"], ["b"]]),
         "label_sets": Truth(label_sets=[[1, 0], [1, 1]]),
+        "spans": Truth(spans=[[(0, 2, 1)], []]),
     }
     right = {
         "labels": np.eye(2),
         "values": np.array([0.5, 0.7]),
         "texts": ["a", "b"],
         "label_sets": np.array([[0.9, 0.1], [0.7, 0.5]]),
+        "spans": [[(0, 2, 1)], []],
     }
     for name, kind in METRICS.items():
         truth = truths[kind.takes]

@@ -22,6 +22,7 @@ from beft.problems.multi_label import MultiLabel
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.registry import read_problem_type
 from beft.problems.regression import Regression
+from beft.problems.token_classification import TokenClassification
 from tests.conftest import build_tiny
 from tests.support.shapes import PROMPT, letter_tokenizer
 from tests.support.tiny_bases import load, make_adapter, save_base
@@ -31,6 +32,7 @@ PROBLEM_TYPES = [
     Regression(),
     MultiLabel(2),
     MultiLabel(3, [0.1, 0.5, 0.97]),
+    TokenClassification(3, "spaces"),
     MultipleChoice(),
     Candidates(PROMPT, ("no", "yes")),
     LanguageModeling(PROMPT, ("no", "yes")),
@@ -76,7 +78,7 @@ def test_what_is_no_shape_is_named():
 def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
     from peft import PeftModel
 
-    language_model = opened(decoder, PROBLEM_TYPES[5], ("no", "yes"))
+    language_model = opened(decoder, PROBLEM_TYPES[6], ("no", "yes"))
     adapter = adapter_of(language_model)
     adapter.save(tmp_path / "adapter")
     assert adapter.peft.opens == "whole" and not adapter.head
@@ -93,7 +95,7 @@ def test_peft_opens_an_adapter_of_a_language_model(decoder, tmp_path):
 
 
 def test_a_folded_language_model_is_a_plain_one(decoder, tmp_path):
-    language_model = opened(decoder, PROBLEM_TYPES[7])
+    language_model = opened(decoder, PROBLEM_TYPES[8])
     adapter = adapter_of(language_model)
     adapter.fold(language_model, tmp_path / "plain")
     encoded = encode_prompted(language_model.tokenizer, ["abc="], [["yes", "n!"]], max_length=20)
@@ -104,9 +106,9 @@ def test_a_folded_language_model_is_a_plain_one(decoder, tmp_path):
 
 
 def test_an_adapter_fits_its_own_shape_alone(decoder, tmp_path):
-    adapter = adapter_of(opened(decoder, PROBLEM_TYPES[5], ("no", "yes")))
+    adapter = adapter_of(opened(decoder, PROBLEM_TYPES[6], ("no", "yes")))
     with pytest.raises(InputError, match="shape is candidates, the classifier's language_model"):
-        adapter.bank(opened(decoder, PROBLEM_TYPES[6], ("no", "yes")))
+        adapter.bank(opened(decoder, PROBLEM_TYPES[7], ("no", "yes")))
 
 
 def test_a_record_from_before_there_were_shapes_is_of_a_classification(tmp_path):
@@ -124,7 +126,7 @@ def test_a_base_without_its_output_layer_is_no_language_model(tmp_path):
     model = build_tiny("opt", causal=True, tie_word_embeddings=False)
     save_base(tmp_path, model)  # without what stands on top
     with pytest.raises(InputError, match=r"does not hold lm_head\.weight"):
-        opened(tmp_path, PROBLEM_TYPES[7])
+        opened(tmp_path, PROBLEM_TYPES[8])
 
 
 @pytest.mark.parametrize(("family", "expected"), [("opt", True), ("gpt2", True), ("qwen2", True), ("bert", False)])

@@ -54,7 +54,8 @@ def plain_loop(toy, run):
     for epoch in range(1, settings.epochs + 1):
         for batch in training_batches(rows.lengths, settings.batch_size, seed=run.seed, epoch=epoch):
             optimizer.zero_grad()
-            torch.stack([toy.plain_loss(model, rows, int(example)) for example in batch]).mean().backward()
+            losses = torch.stack([toy.plain_loss(model, rows, int(example)) for example in batch])
+            (losses.sum() / sum(toy.units(rows, int(example)) for example in batch)).backward()
             for parameter, mask in zip(trained, masks, strict=True):
                 parameter.grad *= mask
             torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
@@ -87,7 +88,9 @@ def test_learns_and_measures_on_dev(toy):
         best.get_parameter(name).copy_(value)
     with torch.no_grad():
         losses = [float(toy.plain_loss(best, toy.dev, example)) for example in range(len(toy.dev))]
-    assert result.history[result.best_epoch - 1]["dev_loss"] == pytest.approx(np.mean(losses), abs=1e-9)
+    assert result.history[result.best_epoch - 1]["dev_loss"] == pytest.approx(
+        sum(losses) / sum(toy.units(toy.dev, example) for example in range(len(toy.dev))), abs=1e-9
+    )
 
 
 def test_runs_of_one_pass_are_the_runs_alone(toy):

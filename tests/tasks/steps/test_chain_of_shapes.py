@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,9 @@ def encoder_rows(shape, chooser):
         return {"text": text, "label": text.count("good") + chooser.random() / 10}
     if shape == "multi_label":
         return {"text": text, "labels": [word for word in ("good", "film", "was") if word in text.split()]}
+    if shape == "token_classification":
+        words = [(found.start(), found.end(), found[0]) for found in re.finditer("good|film", text)]
+        return {"text": text, "spans": [{"start": start, "end": end, "label": word} for start, end, word in words]}
     choices = [chooser.choice(WORDS) for _ in range(chooser.randrange(2, 4))]
     return {"text": text, "choices": choices, "label": chooser.randrange(len(choices))}
 
@@ -50,10 +54,13 @@ def decoder_rows(shape, chooser):
 def described(shape):
     """A dataset's description, by its shape, in the field's terms."""
     roles = {"regression": ["label"], "classification": ["label"], "multi_label": ["labels"], "generation": ["answers"]}
+    roles["token_classification"] = ["spans"]
     columns = {"text": "text"} | {role: role for role in roles.get(shape, ["choices", "label"])}
     found = {"title": shape, "version": 1, "shape": shape, "columns": columns}
     if shape == "classification":
         found["labels"] = ["no", "yes"]
+    if shape == "token_classification":
+        found |= {"labels": ["film", "good"], "metrics": ["entity_f1", "entity_recall"]}
     if shape == "multi_label":
         found |= {"labels": ["film", "good", "was"], "metrics": ["micro_f1", "subset_accuracy"]}
     return found
@@ -103,7 +110,9 @@ def run_chain(root, base, rows_of, shapes, prompts):
 def encoder(tmp_path_factory):
     root = tmp_path_factory.mktemp("encoder")
     base = save_base(root / "base", build_tiny("bert"), pooling="mean")
-    return run_chain(root, base, encoder_rows, ("regression", "multi_label", "multiple_choice"), {})
+    return run_chain(
+        root, base, encoder_rows, ("regression", "multi_label", "token_classification", "multiple_choice"), {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +133,7 @@ def decoder(tmp_path_factory):
 CASES = [
     ("encoder", "regression", ("head_only", "ridge_regression")),
     ("encoder", "multi_label", ("head_only", "logistic_regression")),
+    ("encoder", "token_classification", ("head_only", "logistic_regression")),
     ("encoder", "multiple_choice", ("head_only", "conditional_logit")),
     ("decoder", "classification", ("untouched", "logistic_regression")),
     ("decoder", "multiple_choice", ("untouched",)),
@@ -161,6 +171,27 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
         np.testing.assert_allclose([row["value"] for row in answered], evaluated, atol=1e-5)
         stored = read_json(folders["evaluate/regression"] / "evaluation.json")["splits"]["test"]["scores"][target]
         assert stored["pearson"]["value"] == pytest.approx(pearsonr(evaluated, rows.labels)[0], abs=1e-6)
+    elif shape == "token_classification":
+        found = [
+            [(span["start"], span["end"], predictor.labels.index(span["label"])) for span in row["spans"]]
+            for row in answered
+        ]
+        assert found == [[tuple(span[:3]) for span in of_row] for of_row in evaluated]
+        assert all(
+            span["text"] == text[span["start"] : span["end"]]
+            for text, row in zip(rows.texts, answered, strict=True)
+            for span in row["spans"]
+        )
+        given, true = (
+            {(row, *span) for row, spans in enumerate(one) for span in spans}
+            for one in (found, [list(map(tuple, of_row)) for of_row in rows.spans])
+        )
+        assert given and true
+        stored = read_json(folders["evaluate/token_classification"] / "evaluation.json")["splits"]["test"]["scores"][
+            target
+        ]
+        assert stored["entity_f1"]["value"] == pytest.approx(2 * len(given & true) / (len(given) + len(true)))
+        assert stored["entity_recall"]["value"] == pytest.approx(len(given & true) / len(true))
     elif shape == "multi_label":
         labels, thresholds = predictor.labels, predictor.adapter.problem_type.thresholds
         probabilities = np.array([[row["probabilities"][label] for label in labels] for row in answered])
@@ -187,6 +218,7 @@ def test_an_adapter_alone_predicts_what_was_evaluated(base, shape, baselines, re
     [
         ("regression", "ridge_regression"),
         ("multi_label", "logistic_regression"),
+        ("token_classification", "logistic_regression"),
         ("multiple_choice", "conditional_logit"),
     ],
 )
@@ -242,6 +274,8 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
     assert list(found.columns) == ["value"] and list(found.index) == [4, 2]
     found = answers(encoder, "multi_label", {"text": ["a good film", "dull"]})
     assert list(found.columns) == ["labels", "probability_film", "probability_good", "probability_was"]
+    found = answers(encoder, "token_classification", {"text": ["a good film", "dull"]})
+    assert list(found.columns) == ["spans"] and list(found.index) == [4, 2]
     found = answers(
         encoder, "multiple_choice", {"text": ["a", "b"], "choices": [["good", "dull"], ["a", "the", "was"]]}
     )
@@ -249,7 +283,8 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
     assert [len(row) for row in found["probabilities"]] == [2, 3]
     found = answers(decoder, "generation", {"text": ["abc", "d"]})
     assert list(found.columns) == ["answer"]
-    chains = [(encoder, "multi_label"), (encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")]
+    chains = [(encoder, "token_classification")]
+    chains += [(encoder, "multi_label"), (encoder, "multiple_choice"), (decoder, "generation"), (encoder, "regression")]
     for chain, shape in chains:
         folder = chain[0][f"train/{shape}"] / "adapter"
         adapter, model = Adapter.load(folder), mlflow.models.Model()
@@ -258,4 +293,5 @@ def test_a_registered_model_answers_in_its_shape(encoder, decoder, tmp_path):
         found = mlflow.models.ModelSignature.from_dict(model.signature.to_dict())
         expected = {"multiple_choice": ["choice", "index", "probabilities"], "generation": ["answer"]}
         expected["multi_label"] = ["labels", "probability_film", "probability_good", "probability_was"]
+        expected["token_classification"] = ["spans"]
         assert found.outputs.input_names() == expected.get(shape, ["value"])

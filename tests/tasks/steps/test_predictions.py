@@ -1,4 +1,4 @@
-"""Predictions on disk: probabilities, values and texts come back as they were written."""
+"""Predictions on disk: probabilities, values, texts and spans come back as they were written."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from beft.errors import InputError
+from beft.metrics.spans import Span
 from beft.metrics.truth import Truth
 from tasks.steps.predictions import read_predictions, write_predictions
 
@@ -64,3 +65,15 @@ def test_labels_of_groups_keep_their_groups(tmp_path: Path) -> None:
             "probabilities": [0.4, 0.6],
         }
     ]
+
+
+def test_spans_come_back_though_no_row_has_any(tmp_path: Path) -> None:
+    truth = {"test": Truth(spans=[[(0, 4, 1)], []])}
+    found = [[Span(0, 4, 1, 0.75), Span(5, 9, 0, 0.5)], []]
+    write_predictions(
+        tmp_path / "a.parquet", {"test": ["x", "y"]}, truth, {"a": {"test": found}, "none": {"test": [[], []]}}
+    )
+    assert read_predictions(tmp_path / "a.parquet", "a", "test") == found
+    assert read_predictions(tmp_path / "a.parquet", "none", "test") == [[], []]
+    table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert table[0]["spans"] == [{"start": 0, "end": 4, "label": 1, "score": None}]

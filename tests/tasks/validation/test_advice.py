@@ -187,3 +187,32 @@ def test_an_undeclared_label_of_several_is_named_with_those_that_are(workspace: 
         validate_raw(SETTINGS, {"fetch": raw}, workspace / "again", dataset="own")
     told = str(raised.value)
     assert "bird" in told and "rows.jsonl line 6" in told and "its labels are [c, d]" in told
+
+
+def test_a_wrong_span_is_named_with_its_row(workspace: Path) -> None:
+    rows = [{"text": f"Ada {n}", "marks": [[0, 3, "person"]] if n % 2 else []} for n in range(200)]
+    spans: dict[str, Any] = {
+        "shape": "token_classification",
+        "columns": {"text": "text", "spans": "marks"},
+        "labels": ["person"],
+    }
+    raw = fetched(workspace, rows, **spans)
+    assert validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")["rows"] == 200
+    out = workspace / "prepared"
+    out.mkdir()
+    prepare_source(raw, out, size="all", settings=SPLIT)
+    (workspace / "docs").mkdir()
+    assert validate(SETTINGS, {"prepare": out}, workspace / "docs", dataset="own")["rows"] == 200
+    table = parquet.read_table(out / "train.parquet")
+    broken = pa.array([[[0, 3, 7]], *table["spans"].to_pylist()[1:]], pa.list_(pa.list_(pa.int32())))
+    parquet.write_table(table.set_column(table.column_names.index("spans"), "spans", broken), out / "train.parquet")
+    with pytest.raises(ExpectationsFailed, match="wrong_spans"):
+        validate(SETTINGS, {"prepare": out}, workspace / "docs", dataset="own")
+
+    rows[5]["marks"] = [[0, 99, "person"]]
+    (workspace / "again").mkdir()
+    raw = fetched(workspace / "again", rows, **spans)
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "again", dataset="own")
+    told = str(raised.value)
+    assert "lies outside of the text" in told and "rows.jsonl line 6" in told

@@ -1,0 +1,94 @@
+"""A CoNLL file goes through draft, run and registry to an MLflow model that answers with spans; a server refuses it."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+import yaml
+
+from beft.datasets.drafting.draft import draft_description
+from beft.datasets.prepared import load_split
+from beft.files import read_json, write_text
+from beft.inference.predictor import Predictor
+from beft.models.base import resolve_base
+from beft.serving.engine import Engine
+from beft.serving.service import Service
+from flows.serving.updater import Updater
+from tasks.serving.registry_source import RegistrySource
+from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect
+from tests.beft.serving.adapters import COMPUTE
+from tests.conftest import build_tiny
+from tests.flows.test_multi_label import beft
+from tests.support.dvc_workspace import DATA_STAGES, PROJECT
+from tests.support.tiny_bases import WORDS, save_base
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+TAGS = {"film": "B-thing", "story": "I-thing", "good": "B-praise", "fine": "B-praise"}
+
+
+def write_reports(path: Path) -> None:
+    chooser, rows = random.Random(0), {}
+    while len(rows) < 260:
+        words = chooser.choices(WORDS, k=6)
+        rows.setdefault(" ".join(words), "".join(f"{word}\t{TAGS.get(word, 'O')}\n" for word in words))
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(rows.values()))
+
+
+def test_from_a_file_to_a_registered_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = save_base(tmp_path / "base", build_tiny("bert"))
+    write_reports(tmp_path / "data" / "files" / "reports.txt")
+    settings = {
+        "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
+        "datasets": {"reports": {"size": "all", "max_length": 16}},
+        "split": {"test_rows": 60, "gate_rows": 60},
+        "probe": {"epochs": 1},
+        "train": {"epochs": 2, "learning_rate": 0.02},
+        "evaluate": {"resamples": 200},
+    }
+    write_text(tmp_path / "params.yaml", yaml.safe_dump(settings))
+    stages = {name: {"foreach": "${datasets}", "do": stage} for name, stage in DATA_STAGES.items()}
+    write_text(tmp_path / "dvc.yaml", yaml.safe_dump({"stages": stages}))
+    write_text(tmp_path / ".dvc" / "config", (PROJECT / ".dvc" / "config").read_text())
+
+    drafted = draft_description(tmp_path / "data" / "files" / "reports.txt", tmp_path).to_yaml([])
+    write_text(tmp_path / "data" / "datasets" / "reports.yaml", drafted)
+    assert "shape: token_classification" in drafted and "format: conll" in drafted
+    assert "entities begin with I-, as IOB1 writes them" in drafted
+    assert "entity_f1" in beft(tmp_path, "run")
+
+    latest = tmp_path / "runs" / "latest"
+    adapter = latest / "train" / "reports" / "adapter"
+    record = read_json(adapter / "beft.json")
+    assert record["shape"] == {"name": "token_classification", "labels": 2, "words": "spaces"}
+    assert record["peft"]["opens"] == "whole"
+    predictor = Predictor(adapter, base=base)
+    test = load_split(tmp_path / "data" / "prepared" / "reports", "test")
+    answered = predictor.predict(test.texts)
+    found = read_json(latest / "evaluate" / "reports" / "evaluation.json")
+    assert found["metrics"] == ["entity_f1", "entity_precision", "entity_recall"]
+    assert found["baselines"] == ["head_only", "logistic_regression"]
+    score = found["splits"]["test"]["scores"][found["target"]]["entity_f1"]
+    assert score["low"] <= score["value"] <= score["high"] and score["value"] > 0.7
+
+    connection = connect(PipelineSettings.read(tmp_path / "params.yaml"), tmp_path)
+    [registered] = connection.client.search_registered_models()
+    [version] = connection.client.search_model_versions(f"name='{registered.name}'")
+    assert "Labels of spans of the text: `praise`, `thing`" in version.description
+    import mlflow
+
+    mlflow.set_tracking_uri(connection.client.tracking_uri)
+    model = mlflow.pyfunc.load_model(
+        f"models:/{registered.name}/{version.version}", model_config={"base": str(base), "device": "cpu"}
+    )
+    rows = model.predict(pandas.DataFrame({"text": test.texts[:20]}))
+    assert [list(row) for row in rows["spans"]] == [row["spans"] for row in answered[:20]]
+    assert model.metadata.get_output_schema().input_names() == ["spans"]
+
+    service = Service([Engine(resolve_base(str(base)), replace(COMPUTE))])
+    updater = Updater(service, RegistrySource(connection, ("beft-*",), ("champion", "challenger")))
+    updater.update()
+    assert "token_classification' are not served" in caplog.text and "use 'beft predict'" in caplog.text
