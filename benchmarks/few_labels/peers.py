@@ -94,7 +94,7 @@ def setfit_pairs(cell: Cell, labels: int, settings: Mapping[str, Any]) -> int:
 
 
 def estimated_seconds(training: Training, cell: Cell, labels: int, tokens: float) -> float:
-    """How long a training and its predictions take, on one core that computes bf16 fast.
+    """How long a training and its predictions take, about, on one core that computes bf16 fast while others are busy.
 
     Args:
         tokens: Of a text, on average.
@@ -110,7 +110,7 @@ def estimated_seconds(training: Training, cell: Cell, labels: int, tokens: float
 
 
 _STEP = {"full": 0.25, "lora": 0.08}  # the optimizer's share most of all: full updates 22 million numbers
-_TOKEN = 4e-4
+_TOKEN = 1e-3
 _START = 10.0  # loading and prediction
 
 
