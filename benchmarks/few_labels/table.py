@@ -162,7 +162,7 @@ def _searched(stored: Mapping[str, Any]) -> list[str]:
         "",
         "## Settings of the peers",
         "",
-        "| data set, rows a label | peer | settings | what each one tried gave |",
+        "| data set, rows a label | peer | settings | accuracy of each setting tried |",
     ]
     return [*heading, "|---|---|---|---|", *lines]
 

@@ -12,7 +12,7 @@ from beft.datasets.prepared import Rows
 from beft.datasets.reading.local import VARIABLE
 from beft.errors import InputError
 from beft.models.device import Compute
-from benchmarks.few_labels import peers
+from benchmarks.few_labels import peers, study
 from benchmarks.few_labels.cells import CELLS, Cell, select_cells
 from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share
 from benchmarks.few_labels.peers import (
@@ -25,7 +25,7 @@ from benchmarks.few_labels.peers import (
     setfit_pairs,
     setfit_settings,
 )
-from benchmarks.few_labels.pools import open_pool
+from benchmarks.few_labels.pools import Pool, open_pool
 from benchmarks.few_labels.store import Store
 from benchmarks.few_labels.table import table
 
@@ -151,6 +151,23 @@ def test_without_the_environment_of_the_peers_a_message_says_how_to_build_it(
     with pytest.raises(InputError, match=r"\.venv-peers, which `make few-labels` builds"):
         run_trainings({"lora": Training("lora", {})}, rows, rows, 2, 0, CPU)
     assert run_trainings({}, rows, rows, 2, 0, CPU) == {}
+
+
+@pytest.mark.parametrize("known", [{}, {"setfit": {"accuracy": 0.6}}])
+def test_tuned_setfit_with_the_defaults_is_trained_once(known: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(trainings: dict[str, Training], *of_draw: Any) -> dict[str, Any]:
+        return {name: {"accuracy": 0.6, "settings": one.settings} for name, one in trainings.items()}
+
+    monkeypatch.setattr(study, "run_trainings", answer)
+    rows = Rows(["a"], ["text"], None, [0])
+    pool = Pool("sst2", rows, rows, ("negative", "positive"))
+    of_peers = {"setfit_tuned": {}, "lora": {"epochs": 1}} | ({} if known else {"setfit": {}})
+    found = study.measure_peers(Cell("sst2", 8, 1), pool, rows, rows, 0, of_peers, known, CPU)
+    assert set(found) == set(of_peers)
+    assert found["setfit_tuned"] == {**known, **found}["setfit"]
+    other = {"setfit_tuned": {"num_epochs": 3}}
+    tuned = study.measure_peers(Cell("sst2", 8, 1), pool, rows, rows, 0, other, known, CPU)
+    assert tuned["setfit_tuned"]["settings"] == {"num_epochs": 3}
 
 
 def of_draw(accuracies: dict[str, float], seconds: float = 1.0, trained: int = 10) -> dict[str, dict[str, Any]]:
