@@ -279,7 +279,7 @@ def _facts_of_spans(description: Description, by_split: dict[str, list[_Row]]) -
     rule, names = description.word_rule, list(description.labels)
     counts = {split: Counter(label for row in rows for *_, label in row.spans) for split, rows in by_split.items()}
     apart = [
-        (row, start, end)
+        row.text[start:end][:80]
         for rows in by_split.values()
         for row in rows
         if row.spans and (words := words_of(row.text, rule))
@@ -291,9 +291,7 @@ def _facts_of_spans(description: Description, by_split: dict[str, list[_Row]]) -
         "spans": {split: _least_mean_most([len(row.spans) for row in rows]) for split, rows in by_split.items()},
         "entities": {split: {name: of[number] for number, name in enumerate(names)} for split, of in counts.items()},
         "within_words": len(apart),
-        **(
-            {"within_words_examples": [row.text[start:end][:80] for row, start, end in apart[:_SHOWN]]} if apart else {}
-        ),
+        **({"within_words_examples": list(dict.fromkeys(apart))[:_SHOWN]} if apart else {}),
     }
 
 

@@ -73,6 +73,11 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
+def span_confidence(scores: Sequence[float]) -> float:
+    """How sure the answer to a text is: the mean score of its spans, 1 where there is none."""
+    return float(np.mean(scores)) if len(scores) else 1.0
+
+
 def checked_spans(values: Any) -> list[list[tuple[int, int, int]]]:
     """Rows of spans as plain triples: start, end and the number of the label.
 

@@ -23,8 +23,8 @@ class TokenClassifier(Classifier):
         return _at_words(wide, batch)
 
     def pooled(self, batch: Batch, pooling: str = "mean") -> Tensor:
-        """What the head's output layer sees of each word: nothing is pooled."""
-        return self.head_features(batch)
+        """What the head's output layer sees of each word; where no words are named, each text pooled."""
+        return self.head_features(batch) if "word_positions" in batch else super().pooled(batch, pooling)
 
     def outputs_and_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Both of one pass: those of ``forward``, and what the head's output layer sees of each word."""

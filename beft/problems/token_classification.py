@@ -13,6 +13,7 @@ from beft.encoding.examples import AnyRows, LabelledRows, Predictions
 from beft.encoding.iob2 import NO_WORD, tag_names, tagged_spans, tags_of
 from beft.encoding.windows import encode_words
 from beft.errors import InputError, RowError
+from beft.metrics.spans import Span
 from beft.problems.problem_type import ProblemType, as_array
 
 
@@ -94,15 +95,16 @@ class TokenClassification(ProblemType):
             outputs: [words of all examples, tags].
             sizes: How many words each example has.
         """
-        return self._spans(outputs, [[(at, at + 1) for at in range(count)] for count in sizes.tolist()])
+        return self.spans(outputs, [[(at, at + 1) for at in range(count)] for count in sizes.tolist()])
 
     def predictions_of(self, outputs: Tensor, rows: LabelledRows) -> Predictions:
         """The spans of each example, by their characters; the score is the mean probability of the words' tags."""
         assert rows.words is not None  # examples() makes them
-        return self._spans(outputs, rows.words)
+        return self.spans(outputs, rows.words)
 
     @staticmethod
-    def _spans(outputs: Tensor, words: Sequence[Sequence[tuple[int, int]]]) -> Predictions:
+    def spans(outputs: Tensor, words: Sequence[Sequence[tuple[int, int]]]) -> list[list[Span]]:
+        """The spans of each text, from the outputs of all words [words, tags] and the characters of each word."""
         probabilities, tags = torch.softmax(outputs.double(), -1).max(-1)
         return tagged_spans(tags.cpu().numpy(), as_array(probabilities), words)
 

@@ -29,6 +29,7 @@ from beft.process_state import cpu_threads
 from beft.serving.forwards import ServedBatch, ServedBias, ServedForward, ServedHeadForward
 from beft.serving.served_adapter import EncodedRow, HeadRows, ServedAdapter
 from beft.serving.vector_table import VectorTable
+from beft.serving.word_heads import word_head, word_outputs
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.layout import submodule
 from beft.sites.offloading import attach_forward, attached_forward, detach_forward, module_device
@@ -110,17 +111,12 @@ class Engine:
                 f"adapters of the problem type {adapter.problem_type.name!r} are not served: they have no head, and "
                 "answer by a language model's own tokens; use 'beft predict'"
             )
-        if adapter.problem_type.reads_words:
-            raise InputError(
-                f"adapters of the problem type {adapter.problem_type.name!r} are not served: their head reads every "
-                "word; use 'beft predict', or the MLflow model"
-            )
         if self.compute.precision == "fp32" and any(value.dtype == torch.float64 for value in adapter.head.values()):
             raise InputError("the adapter was trained in fp64; serve it with --precision fp64")
         with self._lock:
             self._check(adapter)
             weight, bias = self._output_head(adapter)
-            inner = self._inner_head(adapter)
+            inner = {} if adapter.problem_type.reads_words else self._inner_head(adapter)
             self._touch(adapter, inner)
             taken: list[tuple[VectorTable, int]] = []
             try:
@@ -181,18 +177,21 @@ class Engine:
         if adapter.uses_own_head and model.config.is_encoder_decoder:
             check_end_tokens(tokenizer, model, encoded, rows.sizes)
         sizes = rows.sizes_of(np.arange(len(rows))).tolist()
-        found, start = [], 0
+        found: list[EncodedRow] = []
+        start = 0
         for size in sizes:
             span = slice(start, start + size)
             types = None if encoded.type_ids is None else encoded.type_ids[span]
             cut = encoded.cut is not None and bool(encoded.cut[span].any())
-            found.append(EncodedRow(adapter, encoded.input_ids[span], types, cut))
+            positions = None if encoded.positions is None else encoded.positions[span]
+            words = () if rows.words is None else rows.words[len(found)]
+            found.append(EncodedRow(adapter, encoded.input_ids[span], types, cut, positions, words))
             start += size
         return found
 
     @torch.inference_mode()
     def outputs(self, rows: Sequence[EncodedRow]) -> list[Tensor]:
-        """The outputs of each row's sequences, fp64, [sequences, outputs of its adapter]: one forward pass for all.
+        """The outputs of each row's sequences (or words), fp64, [sequences, outputs of its adapter]: one forward pass.
 
         Rows whose adapters let the model's own head pool need a forward pass of their own (``uses_own_head``).
         """
@@ -227,28 +226,34 @@ class Engine:
             try:
                 self.forwards += 1
                 if own_head:
-                    features = {"model": self.classifier.head_features(batch)}
+                    features, words = {"model": self.classifier.head_features(batch)}, {}
                 else:
                     hidden = self.classifier.last_hidden(batch)
                     features = {
                         pooling: pool(hidden, batch["attention_mask"], pooling)
-                        for pooling in {adapter.pooling for adapter in adapters}
+                        for pooling in {one.pooling for one in adapters if not one.problem_type.reads_words}
                     }
-                outputs = self._heads(adapters, features)
+                    words = word_outputs(rows, hidden, self._dtype)
+                outputs = self._heads(adapters, features, words)
             finally:
                 self._batch.clear()
         found, start = [], 0
         for row in rows:
             stop = start + len(row.input_ids)
-            found.append(torch.stack(outputs[start:stop]))
+            of_words = row.adapter.problem_type.reads_words
+            found.append((torch.cat if of_words else torch.stack)(outputs[start:stop]))
             start = stop
         return found
 
-    def _heads(self, adapters: Sequence[ServedAdapter], features: dict[str, Tensor]) -> list[Tensor]:
-        """The outputs of each sequence: one gather and one product for all whose heads have one shape."""
+    def _heads(
+        self, adapters: Sequence[ServedAdapter], features: dict[str, Tensor], words: dict[int, Tensor]
+    ) -> list[Tensor]:
+        """The outputs of each sequence: one gather and one product for all heads of one shape; but ``words``."""
         groups: dict[tuple[VectorTable, VectorTable | None, str], list[int]] = {}
-        found: dict[int, Tensor] = {}
+        found = dict(words)
         for number, adapter in enumerate(adapters):
+            if number in words:
+                continue
             if adapter.head is None:
                 found[number] = features[adapter.pooling][number].double().cpu()
                 continue
@@ -277,6 +282,8 @@ class Engine:
 
     def _output_head(self, adapter: Adapter) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of an adapter's output layer."""
+        if adapter.problem_type.reads_words:
+            return word_head(adapter, self.classifier.model)
         name, layer = self.classifier.output_name, self.classifier.output_layer
         weight, bias = adapter.head.get(f"{name}.weight"), adapter.head.get(f"{name}.bias")
         outputs = adapter.problem_type.outputs(len(adapter.labels))

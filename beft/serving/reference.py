@@ -1,6 +1,6 @@
 """What an adapter was made for: the features and lengths of its training rows, and what it answered on dev."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +17,7 @@ from beft.inference.features import extract_features
 from beft.inference.predictions import predict_rows
 from beft.inference.predictor import Predictor, thresholds_of
 from beft.metrics.label_sets import SET_FROM, probabilities_from, set_confidence
+from beft.metrics.spans import span_confidence
 
 REFERENCE_FILE = "drift_reference.safetensors"
 _MAX_ROWS = 500
@@ -34,9 +35,9 @@ class DriftReference:
         lengths: Tokens of these rows.
         unknown: The share of the tokens of each that the tokenizer does not know.
         answers: The adapter's answers to dev rows: numbers of labels, or values; where a row can have several labels,
-            1 or 0 for each [rows, labels].
+            1 or 0 for each [rows, labels]; where spans are answered, whether one has the label [rows, labels].
         confidence: The largest probability of each of them; of label sets the mean probability of what is answered of
-            each label; none of values.
+            each label; of spans as ``span_confidence``; none of values.
     """
 
     features: NDArray[np.float16]
@@ -56,14 +57,20 @@ class DriftReference:
         classifier, adapter = predictor.classifier, predictor.adapter
         encoded = classifier.examples(train, adapter.max_length).encoded
         encoded = encoded.take(np.flatnonzero(np.cumsum(encoded.lengths) <= _MAX_TOKENS)[:_MAX_ROWS])
+        encoded = replace(encoded, positions=None)  # of texts, not of their words
         with predictor.without_adapter():
             features = extract_features(classifier, encoded, "pooled")
         predicted = predict_rows(classifier, classifier.examples(dev, adapter.max_length))
-        assert not isinstance(predicted, list)  # an adapter that generates is not served
-        of_labels = predicted.ndim == 2
-        answers = predicted.argmax(-1) if of_labels else predicted
-        confidence = predicted.max(-1) if of_labels else np.empty(0)
-        if (thresholds := thresholds_of(adapter.problem_type)) is not None:
+        if isinstance(predicted, list):  # an adapter that generates is not served: these are spans
+            rows = [[span for span in of_row if not isinstance(span, str)] for of_row in predicted]
+            labels = [{span.label for span in spans} for spans in rows]
+            answers = np.array([[number in found for number in range(len(adapter.labels))] for found in labels])
+            confidence = np.array([span_confidence([span.score for span in spans]) for spans in rows])
+        elif predicted.ndim == 2:
+            answers, confidence = predicted.argmax(-1), predicted.max(-1)
+        else:
+            answers, confidence = predicted, np.empty(0)
+        if not isinstance(predicted, list) and (thresholds := thresholds_of(adapter.problem_type)) is not None:
             answers = predicted >= SET_FROM
             confidence = set_confidence(probabilities_from(predicted, np.array(thresholds)), answers)
         return cls(

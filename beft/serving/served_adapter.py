@@ -1,6 +1,6 @@
 """An adapter whose vectors are in the tables of an engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -60,7 +60,7 @@ class ServedAdapter:
     @property
     def uses_own_head(self) -> bool:
         """Whether the model's own head pools, so that its rows are computed apart from those that are pooled here."""
-        return self.pooling == "model"
+        return self.pooling == "model" and not self.problem_type.reads_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +72,16 @@ class EncodedRow:
         input_ids: The tokens of each of its sequences: one, or one a choice.
         type_ids: The segments of these tokens, where the tokenizer gives them.
         truncated: Whether a text was longer than the adapter's maximal length, and so was cut.
+        positions: Where words have tags: the tokens at which they are read, of each sequence; else None.
+        words: Their characters in the text.
     """
 
     adapter: ServedAdapter
     input_ids: list[list[int]]
     type_ids: list[list[int]] | None
     truncated: bool
+    positions: list[list[int]] | None = None
+    words: Sequence[tuple[int, int]] = ()
 
     @property
     def length(self) -> int:

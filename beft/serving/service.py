@@ -6,13 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from beft.adapters.adapter import Adapter
 from beft.errors import BeftError, InputError, RowError
 from beft.inference.predictor import Answer, thresholds_of
+from beft.problems.token_classification import TokenClassification
 from beft.serving.batcher import Batcher, BatchReport
 from beft.serving.canary import MAX_LENGTH, Canary, questions_of
 from beft.serving.directory import Directory, Served
@@ -265,11 +265,15 @@ def _column(values: Sequence[Any], numbers: Sequence[int]) -> list[Any] | None:
 
 
 def _answer(number: int, row: EncodedRow, served: Served, outputs: Tensor, question: Question) -> RowAnswer:
-    adapter = row.adapter
-    predicted = adapter.problem_type.predictions(outputs, torch.tensor([len(row.input_ids)]))
-    assert not isinstance(predicted, list)  # nothing is generated here
-    if not np.isfinite(predicted).all():
+    adapter, problem_type = row.adapter, row.adapter.problem_type
+    if not bool(outputs.isfinite().all()):
         raise BeftError(f"row {number}: the base gives NaN or infinite outputs; serve it with --precision fp32")
+    if isinstance(problem_type, TokenClassification):
+        spans = problem_type.spans(outputs, [row.words])
+        [found] = Answer(adapter.labels, spans, 0, texts=[question.text]).rows()
+        return RowAnswer(served, found, row.truncated)
+    predicted = problem_type.predictions(outputs, torch.tensor([len(row.input_ids)]))
+    assert not isinstance(predicted, list)  # nothing is generated here
     choices = None if question.choices is None else [question.choices]
-    [found] = Answer(adapter.labels, predicted, 0, choices, thresholds_of(adapter.problem_type)).rows()
+    [found] = Answer(adapter.labels, predicted, 0, choices, thresholds_of(problem_type)).rows()
     return RowAnswer(served, found, row.truncated)

@@ -3,8 +3,8 @@
 Inputs, each BYTES: ``text`` [rows]; ``text_pair`` [rows] where the adapter reads pairs; ``choices`` [rows, choices]
 where it chooses among a row's own ("" fills up a row with fewer). Outputs: ``label`` and ``probabilities`` [rows,
 labels]; or where a row can have several labels, ``labels`` [rows] (a JSON list each), ``given`` [rows, labels] and
-``probabilities`` [rows, labels]; or ``value``; or ``choice``, ``index`` and ``probabilities`` [rows,
-choices]; and ``truncated``.
+``probabilities`` [rows, labels]; or ``spans`` [rows] (a JSON list each); or ``value``; or ``choice``, ``index`` and
+``probabilities`` [rows, choices]; and ``truncated``.
 """
 
 import json
@@ -68,6 +68,8 @@ def tensors_of(answers: Sequence[RowAnswer]) -> dict[str, np.ndarray]:
         ]
         tensors["given"] = np.array(given)
         tensors["probabilities"] = np.array([list(of_row.values()) for of_row in by_label], dtype=np.float32)
+    elif "spans" in first:
+        tensors["spans"] = _texts([json.dumps(answer.predicted["spans"], ensure_ascii=False) for answer in answers])
     elif "choice" in first:
         tensors["choice"] = _texts([answer.predicted["choice"] for answer in answers])
         tensors["index"] = np.array([answer.predicted["index"] for answer in answers], dtype=np.int64)
@@ -93,6 +95,8 @@ def metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:
             _tensor("index", "INT64", -1),
             _tensor("probabilities", "FP32", -1, -1),
         ]
+    elif adapter.problem_type.reads_words:
+        outputs = [_tensor("spans", "BYTES", -1)]
     elif adapter.problem_type.has_thresholds:
         outputs = [
             _tensor("labels", "BYTES", -1),

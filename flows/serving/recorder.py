@@ -13,6 +13,7 @@ from torch import Tensor
 from beft.datasets.normalisation import text_key
 from beft.errors import BeftError
 from beft.metrics.label_sets import set_confidence
+from beft.metrics.spans import span_confidence
 from beft.serving.directory import UnknownAdapterError
 from beft.serving.service import PreparedRequest, Question, RowAnswer, Service
 from tasks.registry.aliases import CHALLENGER
@@ -148,6 +149,10 @@ class Recorder:
                 told = json.dumps(predicted["labels"], ensure_ascii=False)
                 given = np.array([label in predicted["labels"] for label in probabilities])
                 confidence = float(set_confidence(np.array(values), given))
+            if "spans" in predicted:
+                parts = [{name: span[name] for name in ("start", "end", "label")} for span in predicted["spans"]]
+                told = json.dumps(parts, ensure_ascii=False)
+                confidence = span_confidence([span["score"] for span in predicted["spans"]])
             found.append(
                 AnswerRecord(
                     time=time,

@@ -187,8 +187,6 @@ def write_references(folder: Path, candidate: Candidate) -> None:
         precision="fp32" if weights <= _MAX_FP32_WEIGHTS else base.precision,
     )
     Canary.of(predictor).write(folder / CANARY_FILE)
-    if candidate.adapter.problem_type.reads_words:  # it is not served, so that there is no traffic to compare
-        return
     train, dev = (load_split(candidate.results.folders["prepare"], split) for split in ("train", "dev"))
     DriftReference.of(predictor, train, dev if len(dev) else train).write(folder / REFERENCE_FILE)
 

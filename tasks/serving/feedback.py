@@ -33,10 +33,10 @@ def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackReco
         request_id, label, row = record.get("request_id"), record.get("label"), record.get("row", 0)
         if not isinstance(request_id, str) or not request_id:
             raise RowError(number, "has no request_id")
-        if isinstance(label, list) and all(isinstance(one, str) for one in label):
+        if isinstance(label, list) and all(isinstance(one, str) or _is_span(one) for one in label):
             label = json.dumps(label, ensure_ascii=False)
         if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
-            raise RowError(number, "has no label: a text, a number, or a list of texts")
+            raise RowError(number, "has no label: a text, a number, or a list of texts or of spans")
         if isinstance(row, str) and row.isdigit():
             row = int(row)
         if row in ("", None):
@@ -104,12 +104,19 @@ def labelled_answers(folder: Path, name: str, *, since: datetime | None = None) 
 
 
 def told_labels(label: str) -> list[str]:
-    """The labels that were told of a row that can have several: those of a JSON list, or the one."""
+    """The labels that were told of a row that can have several: those of a JSON list (or of its spans), or the one."""
     try:
         found = json.loads(label)
     except ValueError:
         return [label]
-    return [str(one) for one in found] if isinstance(found, list) else [label]
+    if not isinstance(found, list):
+        return [label]
+    return [str(one["label"] if _is_span(one) else one) for one in found]
+
+
+def _is_span(value: Any) -> bool:
+    """Whether a value is an object with start, end and label."""
+    return isinstance(value, Mapping) and {"start", "end", "label"} <= set(value)
 
 
 def as_of(text: str) -> datetime:

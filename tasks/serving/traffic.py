@@ -72,10 +72,11 @@ class AnswerRecord:
 
     Attributes:
         role: ``answer``: the client got it; ``shadow``: another version answered the same row, and nobody saw it.
-        predicted: The label, the labels as a JSON list where a row can have several, the number of the choice, or the
-            value.
+        predicted: The label, the labels as a JSON list where a row can have several, the spans as such a list, the
+            number of the choice, or the value.
         value: Of a regression.
-        confidence: The largest probability; of several labels the mean probability of what is answered of each.
+        confidence: The largest probability; of several labels the mean probability of what is answered of each;
+            of spans the mean of their scores, 1 without any.
         tokens: Of its longest sequence.
         unknown_tokens: Of these, how many the tokenizer does not know.
         text_key: The hash of the row, as rows of data have it.

@@ -54,6 +54,8 @@ def compare_on_traffic(
             f"{found.model} has no champion to compare with on traffic; 'beft promote' decides on the gate"
         )
     adapters = {side: Adapter.load(folder / "artifacts" / "adapter") for side, folder in models.items()}
+    if adapters[CHAMPION].problem_type.reads_words:
+        raise InputError("spans are not compared on labelled traffic: decide on the gate ('beft promote')")
     labelled = labelled_answers(traffic, found.model, since=since)
     both = _answered_by_both(labelled, {CHALLENGER: found.challenger, CHAMPION: found.champion})
     seen = frozenset().union(*(_training_rows(folder) for folder in models.values()))

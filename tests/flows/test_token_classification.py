@@ -1,4 +1,4 @@
-"""A CoNLL file goes through draft, run and registry to an MLflow model that answers with spans; a server refuses it."""
+"""A CoNLL file goes through draft, run and registry to spans of the MLflow model and of the server."""
 
 import random
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
 from beft.datasets.drafting.draft import draft_description
 from beft.datasets.prepared import load_split
@@ -15,6 +16,10 @@ from beft.inference.predictor import Predictor
 from beft.models.base import resolve_base
 from beft.serving.engine import Engine
 from beft.serving.service import Service
+from flows.serving.app import Server, create_app
+from flows.serving.limits import Limits
+from flows.serving.metrics import Metrics
+from flows.serving.tokens import Tokens
 from flows.serving.updater import Updater
 from tasks.serving.registry_source import RegistrySource
 from tasks.settings import PipelineSettings
@@ -38,7 +43,7 @@ def write_reports(path: Path) -> None:
     path.write_text("\n".join(rows.values()))
 
 
-def test_from_a_file_to_a_registered_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_from_a_file_to_a_registered_model(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", build_tiny("bert"))
     write_reports(tmp_path / "data" / "files" / "reports.txt")
     settings = {
@@ -88,7 +93,15 @@ def test_from_a_file_to_a_registered_model(tmp_path: Path, caplog: pytest.LogCap
     assert [list(row) for row in rows["spans"]] == [row["spans"] for row in answered[:20]]
     assert model.metadata.get_output_schema().input_names() == ["spans"]
 
-    service = Service([Engine(resolve_base(str(base)), replace(COMPUTE))])
+    metrics = Metrics()
+    service = Service([Engine(resolve_base(str(base)), replace(COMPUTE))], on_batch=metrics.count_batch)
     updater = Updater(service, RegistrySource(connection, ("beft-*",), ("champion", "challenger")))
     updater.update()
-    assert "token_classification' are not served" in caplog.text and "use 'beft predict'" in caplog.text
+    server = Server(service, limits=Limits(), tokens=Tokens(), metrics=metrics, updater=updater)
+    client = TestClient(create_app(server), base_url="http://127.0.0.1")
+    [served] = client.get("/v1/adapters").json()["adapters"]
+    assert served["verified"] and served["problem_type"] == "token_classification"
+    body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
+    server.close()
+    for row, alone in zip(body, answered, strict=False):
+        assert [{**span, "score": 0} for span in row["spans"]] == [{**span, "score": 0} for span in alone["spans"]]

@@ -61,8 +61,7 @@ def alone(base: BaseReference, adapter: Adapter, questions: Questions) -> list[T
     rows: LabelledRows = classifier.examples(questions, adapter.max_length)
     with adapter.attached(classifier):
         [outputs] = sequence_outputs(classifier, rows.encoded)
-    sizes = [1] * len(rows) if rows.sizes is None else rows.sizes.tolist()
-    return list(torch.split(outputs, sizes))
+    return list(torch.split(outputs, rows.output_sizes.tolist()))
 
 
 def tiny_base(folder: Path, family: str = "bert") -> BaseReference:

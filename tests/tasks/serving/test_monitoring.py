@@ -146,12 +146,19 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8])
-def test_each_label_of_several_is_compared(share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["labels", "spans"])
+def test_each_label_of_several_is_compared(share: float, kind: str, tmp_path: Path) -> None:
     random = np.random.default_rng(3)
-    records = [
-        answer(number, predicted=json.dumps([*(["a"] if random.random() < 0.5 else []), *(["b"] if has_b else [])]))
-        for number, has_b in enumerate(random.random(300) < share)
+    drawn = [
+        [*(["a"] if random.random() < 0.5 else []), *(["b"] if has_b else [])] for has_b in random.random(300) < share
     ]
+    told: list[list[Any]] = [
+        [{"start": at, "end": at + 1, "label": label} for at, label in enumerate(2 * labels)]
+        if kind == "spans"
+        else labels
+        for labels in drawn
+    ]
+    records = [answer(number, predicted=json.dumps(of_row)) for number, of_row in enumerate(told)]
     write_records(tmp_path, ANSWERS, records)
     own = DriftReference(
         np.empty((0, WIDTH), np.float16),
