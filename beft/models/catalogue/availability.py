@@ -72,7 +72,7 @@ def recommended(
         here = next((base for base, state in ranked if state.here), None)
         others = (base for base, state in ranked if not state.here and state.reachable is not False)
         better = next(others, None)
-        if here is not None and better is not None and better.suits[use] > here.suits[use]:
+        if here is not None and better is not None and better.suits[use] >= here.suits[use]:
             better = None
         found[use] = here, better
     return found

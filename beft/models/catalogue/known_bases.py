@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 from safetensors import safe_open
 
+from beft.files import sha256_unchanged
 from beft.training_settings import Section
 from beft.yaml_text import parse_yaml
 
@@ -35,6 +36,7 @@ class KnownBase(Section):
         max_tokens: The longest text that it takes.
         needs: The extra of beft that it needs.
         suits: Each use that it suits, and its place among the bases for it; 1 is the first to take.
+        weights_sha256: Of its one file of weights, by which it is known again in a folder.
     """
 
     source: str
@@ -48,6 +50,7 @@ class KnownBase(Section):
     languages: str = "not stated"
     needs: str | None = None
     suits: dict[Use, int] = Field({})
+    weights_sha256: str | None = None
 
 
 @cache
@@ -88,6 +91,8 @@ def _of_folder(folder: Path, root: Path) -> KnownBase | None:
     config = _read(folder / "config.json")
     if "model_type" not in config:
         return None
+    if (known := _known(weights)) is not None:
+        return known.model_copy(update={"source": named["source"]})
     return KnownBase(
         **named,
         title=str(config["model_type"]),
@@ -97,6 +102,16 @@ def _of_folder(folder: Path, root: Path) -> KnownBase | None:
         width=_number(config, _WIDTH),
         max_tokens=_number(config, _TOKENS),
     )
+
+
+def _known(weights: list[Path]) -> KnownBase | None:
+    """The base of the list that has these weights; they are hashed only where their size is that of one."""
+    size = _megabytes(weights)
+    listed = [base for base in known_bases() if base.weights_sha256 is not None and base.megabytes == size]
+    if len(weights) > 1 or not listed:
+        return None
+    found = sha256_unchanged(weights[0])
+    return next((base for base in listed if base.weights_sha256 == found), None)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

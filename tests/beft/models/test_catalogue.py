@@ -1,5 +1,6 @@
 """The list of known bases is true where it can be checked; what is here is found; recommendations follow from both."""
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+import beft.models.catalogue.known_bases as catalogue
 from beft.models.base import resolve_base
 from beft.models.catalogue import availability as module
 from beft.models.catalogue.availability import Availability, availability, recommended
@@ -70,6 +72,27 @@ def test_bases_in_folders_are_found_and_adapters_are_not(tmp_path: Path) -> None
     weights = load_file(tmp_path / "models" / "mine" / "model.safetensors")
     assert found[0].parameters == sum(value.numel() for value in weights.values())
     assert (found[1].title, found[1].parameters, found[1].needs) == ("GGUF", None, "beft[decoders]")
+
+
+def test_a_base_of_the_list_is_known_again_in_a_folder_by_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_base(tmp_path / "copy", build_tiny("bert"))
+    weights = tmp_path / "copy" / "model.safetensors"
+    known = base("hub:someone/base", sentences=1).model_copy(
+        update={
+            "megabytes": round(weights.stat().st_size / 1e6),
+            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
+    )
+    monkeypatch.setattr(catalogue, "known_bases", lambda: (known,))
+    [found] = bases_in_folders(tmp_path)
+    assert found == known.model_copy(update={"source": "./copy"})
+    here = recommended([(known, Availability("hub", "download")), (found, Availability("folder"))])
+    assert here["sentences"] == (found, None), "what is here need not be got"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    [other] = bases_in_folders(tmp_path)
+    assert not other.suits
 
 
 def test_what_is_installed_cached_or_a_folder_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
