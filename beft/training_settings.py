@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,12 @@ class Section(BaseModel):
 EPOCHS, MAX_EPOCHS, MIN_STEPS = 8, 30, 400
 """Defaults of a training when ``epochs`` is None: its epochs, the most epochs for few rows, and for how many steps."""
 
+CONTRASTIVE_EPOCHS, CONTRASTIVE_STEPS = 6, 100
+"""The same of a contrastive loss, which sees each row beside a batch of others and needs fewer steps; more of them
+move the features away from what the base knows (benchmarks/few_labels)."""
+
+FEW_ROWS_A_LABEL = 100
+"""Below so many train rows a label, on average, ``train.loss: auto`` is contrastive (benchmarks/few_labels)."""
 
 Loss = Literal["cross_entropy", "contrastive", "both"]
 
@@ -59,6 +65,10 @@ class TrainingSettings(Section):
         """Whether the loss joins the rows of a batch, and the head is fitted at last on what was trained."""
         return self.loss in ("contrastive", "both")
 
+    def with_loss(self, loss: Loss) -> Self:
+        """The same settings for a loss."""
+        return self.model_copy(update={"loss": loss})
+
     def select(self, *, dev: bool) -> str:
         """Which epoch counts, as ``Run.select`` names it; contrastively the last, for each other would need a head."""
         return "best" if dev and not self.contrastive else "last"
@@ -82,7 +92,7 @@ class ProbeSettings(TrainingSettings):
         ge=1,
         le=1000,
         description=f"None: {EPOCHS}, and up to {MAX_EPOCHS} where the rows are so few that {EPOCHS} take fewer "
-        f"than {MIN_STEPS} steps",
+        f"than {MIN_STEPS} steps; of a contrastive loss {CONTRASTIVE_EPOCHS} and {CONTRASTIVE_STEPS}",
     )
     loss: Loss | None = Field(  # type: ignore[assignment]  # likewise
         None, description="None: that of train, and its temperature"
@@ -90,17 +100,21 @@ class ProbeSettings(TrainingSettings):
 
     def with_resolved_epochs(self, rows: int) -> TrainingSettings:
         """The settings of a training on so many rows: its length is named."""
-        return self if self.epochs else self.model_copy(update={"epochs": automatic_epochs(rows, self.batch_size)})
+        if self.epochs:
+            return self
+        epochs = automatic_epochs(rows, self.batch_size, contrastive=self.contrastive)
+        return self.model_copy(update={"epochs": epochs})
 
 
-def automatic_epochs(rows: int, batch_size: int) -> int:
+def automatic_epochs(rows: int, batch_size: int, *, contrastive: bool = False) -> int:
     """How many epochs a training takes when ``epochs`` is None.
 
     With a few hundred rows, a fixed small number of epochs ends long before the biases have learnt
     (benchmarks/paper/README.md).
     """
     steps = -(-rows // batch_size)
-    return min(MAX_EPOCHS, max(EPOCHS, -(-MIN_STEPS // steps)))
+    fewest, needed = (CONTRASTIVE_EPOCHS, CONTRASTIVE_STEPS) if contrastive else (EPOCHS, MIN_STEPS)
+    return min(MAX_EPOCHS, max(fewest, -(-needed // steps)))
 
 
 class TargetSettings(ProbeSettings):
@@ -123,8 +137,9 @@ class TargetSettings(ProbeSettings):
         description="without a head: candidates: classification over the candidate answers; language_model: the right "
         "answer's own loss; auto: candidates where there are some",
     )
-    loss: Loss = Field(
-        "cross_entropy",
+    loss: Loss | Literal["auto"] = Field(  # type: ignore[assignment]  # a training's own settings always name one
+        "auto",
         description="cross_entropy: that of the head's outputs (of values the squared error); contrastive: rows with "
-        "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum",
+        "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum; auto: "
+        f"contrastive for a classification of fewer than {FEW_ROWS_A_LABEL} train rows a label, else cross_entropy",
     )

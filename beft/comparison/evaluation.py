@@ -96,7 +96,7 @@ def evaluate_adapters(
     Raises:
         InputError: An adapter does not fit the base.
     """
-    if session.settings.train.method == "auto":  # whose folds divide all rows that were learnt from
+    if session.learns_from_dev:
         rows: dict[str, LabelledRows] = {"train": session.whole_sample.train}
     else:
         learnt: tuple[Split, ...] = ("train", "dev")

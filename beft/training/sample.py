@@ -10,7 +10,7 @@ from beft.inference.predictions import score_rows
 from beft.metrics.label_sets import scores_at_best
 from beft.models.classifier import Classifier
 from beft.settings import Settings
-from beft.training_settings import ProbeSettings, TrainingSettings
+from beft.training_settings import FEW_ROWS_A_LABEL, ProbeSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,27 @@ def learnt_rows(rows: Mapping[str, int], protocol: str) -> int:
     return rows["train"] + (rows["dev"] if protocol == "paper" else 0)
 
 
-def settings_of(section: ProbeSettings, settings: Settings, dataset: str, rows: int) -> TrainingSettings:
-    """A training section with what the dataset's own settings replace, and a length that fits so many rows."""
+def settings_of(
+    section: ProbeSettings, settings: Settings, dataset: str, rows: int, *, classes: int = 0
+) -> TrainingSettings:
+    """A training section with what the dataset's own settings replace, and a loss and a length that fit so many rows.
+
+    Args:
+        rows: Those that are learnt from.
+        classes: Of a classification with a head; 0 for everything else.
+    """
     own = settings.datasets[dataset]
     changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
     if own.learning_rate is not None:
         changes |= {"learning_rate": own.learning_rate, "learning_rates": ()}
-    if section.loss is None:
-        changes |= {"loss": settings.train.loss, "temperature": settings.train.temperature}
-    return section.model_copy(update=changes).with_resolved_epochs(rows)
+    loss: str | None = section.loss
+    if loss is None:
+        loss = settings.train.loss
+        changes["temperature"] = settings.train.temperature
+    if loss == "auto":
+        few = rows < classes * FEW_ROWS_A_LABEL and settings.protocol != "paper"
+        loss = "contrastive" if few else "cross_entropy"
+    return section.model_copy(update={**changes, "loss": loss}).with_resolved_epochs(rows)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, Settings
 from beft.sites.site import BiasSite
+from beft.training.automatic.folds import can_divide
 from beft.training.automatic.search import search_and_train
 from beft.training.probe import run_probe
 from beft.training.results import Probe, TrainingResult
 from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
 from beft.training.target import Progress, train_terms
-from beft.training_settings import ProbeSettings, TrainingSettings
+from beft.training_settings import Loss, ProbeSettings, TrainingSettings
 
 log = logging.getLogger("beft.training.session")
 
@@ -106,6 +107,20 @@ class Session:
         rows = self.data.rows("train"), self.data.rows("dev")
         return make_sample(self.classifier, *rows, max_length=self.max_length, metric=self.metric, protocol="paper")
 
+    @cached_property
+    def learns_from_dev(self) -> bool:
+        """Whether the target is trained on the rows of dev as well, for nothing is chosen with them.
+
+        So it is under ``train.method: auto``, which divides all rows by itself, and of a contrastive training at one
+        learning rate: its last epoch counts. The baselines are then fitted on all rows too, by cross-validation.
+        """
+        settings = self.settings.train
+        if settings.method == "auto" or self.settings.protocol == "paper":
+            return settings.method == "auto"
+        training = self.training(settings)
+        chosen = bool(training.learning_rates) or self.problem_type.has_thresholds
+        return training.contrastive and not chosen and can_divide(self.whole_sample.train)
+
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return self.classifier.examples(self.data.rows(split), self.max_length)
@@ -172,17 +187,21 @@ class Session:
         terms = tuple(known_name(term, TERMS, "bias term") for term in terms)
         if self.settings.train.method == "auto":
             return self._search(terms, inert, checkpoints, progress)
+        sample, training = self.sample, self.training(self.settings.train)
+        if self.learns_from_dev:
+            sample = self.whole_sample
+            training = self._settings_of(self.settings.train.with_loss(training.loss), len(sample.train))
         result = train_terms(
             self.classifier,
-            self.sample,
+            sample,
             self.settings,
-            self.training(self.settings.train),
+            training,
             terms,
             inert=inert,
             checkpoints=checkpoints,
             progress=progress,
         )
-        return TrainingResult(self.adapter(result, terms), result, self.settings)
+        return TrainingResult(self._target_adapter(result, terms), result, self.settings)
 
     def _search(
         self,
@@ -195,19 +214,23 @@ class Session:
         if len(terms) > 1:
             raise InputError(f"train.method: auto starts from one target term, not from {' and '.join(terms)}")
         sample = self.whole_sample
-        training = settings_of(self.settings.train, self.settings, self.dataset, len(sample.train))
+        section, rows = self.settings.train, len(sample.train)
+        losses: tuple[Loss, ...] = (
+            ("cross_entropy", "contrastive") if self.problem_type.has_pairs else ("cross_entropy",)
+        )
+        by_loss = {loss: self._settings_of(section.with_loss(loss), rows) for loss in losses}
         result, trained, choice = search_and_train(
             self.classifier,
             sample,
             self.settings,
-            training,
+            by_loss,
             terms[0],
             inert=inert,
             checkpoints=checkpoints,
             progress=progress,
         )
         brief = {"folds": choice.folds, "repeats": choice.repeats, "metric": choice.chosen.metric}
-        adapter = self.adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
+        adapter = self._target_adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
         return TrainingResult(adapter, result, self.settings, choice)
 
     def predict(self, adapter: Adapter, rows: LabelledRows) -> Predictions:
@@ -230,9 +253,16 @@ class Session:
         """
         check_class_weights(section.class_weights, self.problem_type)
         rows = learnt_rows(self.facts["rows"], self.settings.protocol)
-        training = settings_of(section, self.settings, self.dataset, rows)
+        training = self._settings_of(section, rows)
         check_loss(self.problem_type, training.loss)
         return training
+
+    def _settings_of(self, section: ProbeSettings, rows: int) -> TrainingSettings:
+        classes = len(self.classifier.labels) if self.problem_type.name == "classification" else 0
+        return settings_of(section, self.settings, self.dataset, rows, classes=classes)
+
+    def _target_adapter(self, result: RunResult, terms: tuple[str, ...], **more: Any) -> Adapter:
+        return self.adapter(result, terms, **({"learns_from_dev": True} if self.learns_from_dev else {}), **more)
 
     def adapter(self, result: RunResult, terms: tuple[str, ...], **more: Any) -> Adapter:
         """The adapter of a training, with where it came from.

@@ -21,6 +21,7 @@ from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.automatic.search import search_and_train
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms
+from beft.training_settings import Loss
 
 MAX_LENGTH = 128
 _DATASET = "drawn"
@@ -66,28 +67,29 @@ def logistic_regression(classifier: Classifier, drawn: Rows, seed: int) -> Train
 
 
 def cross_entropy(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
-    """Value biases as the settings are by default: a fifth of the rows is dev and chooses the epoch."""
+    """Value biases by cross-entropy, as the first version did: a fifth of the rows is dev and chooses the epoch."""
     numbers = np.arange(len(drawn))
     train, dev = train_test_split(
         numbers, test_size=max(0.2, len(classifier.labels) / len(drawn)), stratify=drawn.labels, random_state=seed
     )
     of_train, of_dev = (classifier.examples(drawn.select(part.tolist()), MAX_LENGTH) for part in (train, dev))
     sample = Sample(of_train, of_dev, "accuracy")
-    return _train(classifier, sample, _settings({}, seed))
+    return _train(classifier, sample, _settings({"loss": "cross_entropy"}, seed))
 
 
 def contrastive(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
-    """Value biases by the contrastive loss on all rows, then the head; nothing is chosen."""
+    """Value biases by the contrastive loss on all rows, then the head: the default with few rows; nothing is chosen."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
-    return _train(classifier, sample, _settings({"loss": "contrastive", "learning_rate": 3e-2}, seed))
+    return _train(classifier, sample, _settings({"loss": "contrastive"}, seed))
 
 
 def auto(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """What ``train.method: auto`` chooses."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
     settings = _settings({"method": "auto"}, seed)
-    training = settings_of(settings.train, settings, _DATASET, len(drawn))
-    result, _, choice = search_and_train(classifier, sample, settings, training, "value", progress=lambda line: None)
+    losses: tuple[Loss, ...] = ("cross_entropy", "contrastive")
+    by_loss = {loss: settings_of(settings.train.with_loss(loss), settings, _DATASET, len(drawn)) for loss in losses}
+    result, _, choice = search_and_train(classifier, sample, settings, by_loss, "value", progress=lambda line: None)
     return _trained(classifier, result, choice.chosen.candidate.name)
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beft.evaluation.records import Evaluation
 from beft.metrics.registry import METRICS
@@ -49,9 +49,7 @@ def model_card(
         results.importance["selection"]["reason"].replace("_", " "),
         _selection(results.importance["selection"]),
         "## Recipe",
-        f"Trained on {rows['train']:,} rows; {rows['dev']:,} dev rows chose the epoch "
-        f"({provenance.get('best_epoch', '?')} of {provenance.get('training', {}).get('epochs', '?')}); "
-        f"seed {settings.seed}.",
+        _rows(rows, provenance, settings),
         _recipe(provenance, settings),
         "## Use",
         _use(name, str(decision["decision"]), adapter),
@@ -61,6 +59,18 @@ def model_card(
         "One seed; the intervals are over rows. It was tried on texts of the kind that it was trained on, no others.",
     ]
     return as_mlflow_text("\n\n".join(part for part in parts if part), REGISTRY_TEXT)
+
+
+def _rows(rows: Mapping[str, int], provenance: Mapping[str, Any], settings: PipelineSettings) -> str:
+    """What was trained on, and what chose the epoch."""
+    epochs = provenance.get("training", {}).get("epochs", "?")
+    if provenance.get("learns_from_dev"):
+        learnt = rows["train"] + rows["dev"]
+        return f"Trained on {learnt:,} rows, those of dev among them, for {epochs} epochs; seed {settings.seed}."
+    return (
+        f"Trained on {rows['train']:,} rows; {rows['dev']:,} dev rows chose the epoch "
+        f"({provenance.get('best_epoch', '?')} of {epochs}); seed {settings.seed}."
+    )
 
 
 def licence_of(results: DatasetResults) -> str:

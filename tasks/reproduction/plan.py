@@ -218,6 +218,8 @@ def _settings(
             random_weights_of=reproduction.random_weights_of,
         ).model_dump(mode="json"),
     }
+    if settings.train.loss == "auto":
+        values["train"]["loss"] = "cross_entropy"  # as in the papers, with however few rows
     if reproduction.merged:
         values["merge"]["methods"] = ["mean"]
     if request.protocol == "paper":

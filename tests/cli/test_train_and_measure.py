@@ -46,7 +46,8 @@ POOLER = 32 * 32 + 32
 def test_measure_trains_weights(beft: Beft, made: Path, arguments: str, weights: int) -> None:
     before = everything(made)
     method, *options = arguments.split()
-    answer = beft("measure", method, "prepared", *options, "--set", "train.epochs=2", "--json")
+    settings = ("--set", "train.epochs=2", "--set", "train.loss=cross_entropy")
+    answer = beft("measure", method, "prepared", *options, *settings, "--json")
     assert answer.status == 0, answer.err
     facts = json.loads(answer.out)
     [found], [row] = facts["runs"], facts["methods"]

@@ -81,11 +81,16 @@ def python(code: str, *arguments: str, cwd: Path, source: Path | None) -> str:
     return done.stdout
 
 
-def train(folder: Path, dataset: str, source: Path) -> None:
-    """Train as DVC does, from the user's own files on."""
+def train(folder: Path, dataset: str, source: Path, **more: str) -> None:
+    """Train as DVC does, from the user's own files on.
+
+    Args:
+        more: Of the section train: settings that the kept source does not know, at what it did.
+    """
     unpacked(folder)
     settings = yaml.safe_load((folder / f"params-{DATASETS[dataset]}.yaml").read_text())
     settings.setdefault("base", {})["precision"] = "fp32"  # that of the registered versions, whatever this CPU takes
+    settings["train"] = {**settings.get("train", {}), **more}
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     python(TRAIN, dataset, *STEPS, cwd=folder, source=source)
 
@@ -96,9 +101,9 @@ def trained(
 ) -> tuple[str, Path, Path]:
     """A dataset, and the workspaces in which the old and today's source trained on it."""
     folders = []
-    for name, source in (("old", old_source), ("new", PROJECT)):
+    for name, source, more in (("old", old_source, {}), ("new", PROJECT, {"loss": "cross_entropy"})):
         folders.append(tmp_path_factory.mktemp(name))
-        train(folders[-1], request.param, source)
+        train(folders[-1], request.param, source, **more)
     return request.param, *folders
 
 

@@ -52,7 +52,7 @@ def make_finished_run(folder: Path, datasets: Mapping[str, int], **sections: Any
     base = save_base(folder / "base", build_tiny("bert", num_labels=2), pooling="mean")
     for name, seed in datasets.items():
         write_rows(folder, name, seed)
-    training = {"epochs": 3, "learning_rate": 5e-3}
+    training = {"epochs": 3, "learning_rate": 5e-3, "loss": "cross_entropy"}
     settings = PipelineSettings.from_mapping(
         {
             "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},

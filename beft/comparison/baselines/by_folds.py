@@ -31,7 +31,9 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
     """
     problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
     folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
-    training = settings_of(session.settings.train, session.settings, session.dataset, len(rows))
+    training = settings_of(
+        session.settings.train.with_loss("cross_entropy"), session.settings, session.dataset, len(rows)
+    )
     return {
         LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(
             problem_type, labels, pooled, rows, folds, metric=session.metric

@@ -81,14 +81,14 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         features[split] = frozen_features(session.classifier, part.encoded, batch_tokens=tokens)
     pooled = {split: of_split.pooled for split, of_split in features.items()}
     seen = found.head_features = {split: of_split.head for split, of_split in features.items()}
-    if session.settings.train.method == "auto":
+    if session.learns_from_dev:
         by_name = fit_by_folds(session, pooled["train"], seen["train"], rows["train"])
         for name in wanted:
             _add(found, name, session, by_name[name], problem_type, pooled if name == linear else seen, rows)
         return found
     regression = fit_linear(session, pooled, rows) if linear in wanted else None
     if HEAD_ONLY in wanted:
-        training, seed = session.training(session.settings.train), session.settings.seed
+        training, seed = session.training(session.settings.train.with_loss("cross_entropy")), session.settings.seed
         start = regression if session.classifier.head_sees_pooled else None
         fitted = fit_head(session, seen, rows, training=training, seed=seed, start=start)
         _add(found, HEAD_ONLY, session, fitted, problem_type, seen, rows)

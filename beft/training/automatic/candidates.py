@@ -1,6 +1,6 @@
 """The ways of training that ``train.method: auto`` compares, and how much of them fits into its minutes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from beft.training_settings import Loss, TrainingSettings
 FROZEN = "frozen features"
 """The name of the candidate that trains no bias: the problem type's linear model on what the head sees."""
 
-RATES = (3e-2, 1e-2)
+RATES = (1e-2, 3e-2)
 """Learning rates of the biases, where the settings name no others; the more promising one first."""
 
 _ALL_BIASES_SHARE = 0.5  # all biases together move the features more than one term does, so their rates are smaller
@@ -47,19 +47,18 @@ class Candidate:
         return {"name": self.name, "terms": list(self.terms), **details}
 
 
-def candidates(
-    training: TrainingSettings, target: str, every_term: Sequence[str], *, contrastive: bool
-) -> list[Candidate]:
+def candidates(by_loss: Mapping[Loss, TrainingSettings], target: str, every_term: Sequence[str]) -> list[Candidate]:
     """Frozen features, then the trained ones, the most promising first.
 
     Args:
-        training: The settings that the candidates share; ``learning_rates``, where they name some, are those tried.
+        by_loss: How a candidate is trained by each loss that the problem type has; ``learning_rates``, where they name
+            some, are those tried.
         target: The target term.
         every_term: All bias terms that can be trained.
-        contrastive: Whether the problem type has a contrastive loss.
     """
-    rates = training.learning_rates or RATES
-    losses: tuple[Loss, ...] = ("contrastive", "cross_entropy") if contrastive else ("cross_entropy",)
+    rates = by_loss["cross_entropy"].learning_rates or RATES
+    in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy")
+    losses = [loss for loss in in_order if loss in by_loss]
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
         (rate, loss, (target,), 1.0) for rate in rates for loss in losses
     ]
@@ -67,8 +66,7 @@ def candidates(
     found = [Candidate(FROZEN)]
     for rate, loss, terms, share in ways:
         what = target if len(terms) == 1 else "all biases"
-        changes = {"loss": loss, "learning_rate": rate * share, "learning_rates": ()}
-        own = training.model_copy(update=changes)
+        own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
         found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
     return found
 

@@ -63,7 +63,7 @@ class Choice:
     """The outcome of a search.
 
     Attributes:
-        chosen: The candidate with the best metric; of equals the cheapest, which stands first.
+        chosen: The best by the metric, as ``choose`` has it.
         compared: All of them, in their order.
         folds: Of each division.
         repeats: Divisions.
@@ -110,7 +110,11 @@ def choose(
     repeats: int,
     seed: int,
 ) -> Choice:
-    """Choose the best by the metric; equals are decided by cost alone, for the cheaper stands first.
+    """Choose the best by the metric, or the most promising one where the best is hardly better.
+
+    Equals are decided by cost alone, for the cheaper stands first. With few rows the best is often so by chance: where
+    it is better than the first trained candidate (by its order the most promising one, before any row was seen) by
+    less than a standard error, that one is taken.
 
     Raises:
         TrainingError: All of them failed.
@@ -119,6 +123,11 @@ def choose(
     if not known:
         raise TrainingError("; ".join(f"{one.candidate.name}: {one.failed}" for one in compared))
     chosen = max(known, key=lambda one: one.metric)
+    promising = next((one for one in known if one.candidate.terms), chosen)
+    if chosen.metric > promising.metric:
+        gain = _differences(chosen, [promising], problem_type, rows, metric, seed)[promising.candidate.name]
+        if gain[0] < _standard_error(gain):
+            chosen = promising
     differences = _differences(chosen, [one for one in known if one is not chosen], problem_type, rows, metric, seed)
     return Choice(
         chosen, tuple(compared), folds, repeats, tuple(differences.get(one.candidate.name) for one in compared)
@@ -145,6 +154,12 @@ def _differences(
     )
     gains = {name: gain[metric] for name, gain in found.splits["sample"].gains.items()}
     return {name: (gain.difference, gain.low, gain.high) for name, gain in gains.items()}
+
+
+def _standard_error(gain: tuple[float, float, float]) -> float:
+    """That of a difference, from its 95 % interval."""
+    _, low, high = gain
+    return (high - low) / (2 * 1.96)
 
 
 def _of_division(outputs: Floats, problem_type: ProblemType, rows: LabelledRows, metric: str) -> tuple[float, float]:

@@ -29,6 +29,15 @@ def fold_count(rows: LabelledRows) -> int:
     return min(MAX_FOLDS, enough)
 
 
+def can_divide(rows: LabelledRows) -> bool:
+    """Whether there are enough rows, labels and groups for cross-validation."""
+    try:
+        repeated_folds(rows, fold_count(rows), 1, 0)
+    except InputError:
+        return False
+    return True
+
+
 def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
     """The fold of each row in each division, [repeats, rows].
 

@@ -26,7 +26,7 @@ from beft.training.engine.cost import readable_seconds
 from beft.training.head_start import head_start
 from beft.training.sample import DevMetric, Sample
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
-from beft.training_settings import TrainingSettings
+from beft.training_settings import Loss, TrainingSettings
 
 log = logging.getLogger("beft.training.automatic")
 
@@ -36,7 +36,7 @@ def search_and_train(
     classifier: Classifier,
     sample: Sample,
     settings: Settings,
-    training: TrainingSettings,
+    by_loss: Mapping[Loss, TrainingSettings],
     target: str,
     *,
     inert: Mapping[BiasSite, Tensor] | None = None,
@@ -47,6 +47,7 @@ def search_and_train(
 
     Args:
         sample: All rows that may be learnt from, in train; nothing in dev.
+        by_loss: How a training by each loss is done, of those that the problem type has.
         target: The target term.
         inert: What the probe measured; sites that are wholly inert are not trained.
 
@@ -62,7 +63,7 @@ def search_and_train(
     frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
-    ways = candidates(training, target, every_term, contrastive=problem_type.has_pairs)
+    ways = candidates(by_loss, target, every_term)
     operations = float(product_operations(classifier, [1], backward=True))
     plan = plan_search(ways, int(rows.tokens.sum()), operations, settings.train.search_minutes, folds=fold_count(rows))
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
@@ -103,7 +104,7 @@ def search_and_train(
         says = f"failed: {one.failed}" if one.failed else f"{sample.metric} {one.metric:.4f}"
         progress(f"auto: {one.candidate.name}: {says}{' (chosen)' if one is choice.chosen else ''}")
     if choice.chosen.candidate.name == FROZEN:
-        result = _frozen_result(classifier, sample, settings, training, target, features, choice.chosen)
+        result = _frozen_result(classifier, sample, settings, by_loss["cross_entropy"], target, features, choice.chosen)
         return result, (target,), choice
     chosen = choice.chosen.candidate
     result = fit_run(classifier, sample, run_of(chosen, rows), checkpoints, progress)

@@ -54,8 +54,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     *lines, merge = block.strip().splitlines()
     assert merge.startswith("beft.merge([a, b]")
     small = textwrap.dedent("""
-        import beft, beft.settings
-        beft.settings.EPOCHS = beft.settings.MAX_EPOCHS = 1
+        import beft, beft.training_settings
+        beft.training_settings.EPOCHS = beft.training_settings.MAX_EPOCHS = 1
         load = beft.load_dataset
         beft.load_dataset = lambda name, size: load(name, size=40, test_rows=20, gate_rows=0)
     """)

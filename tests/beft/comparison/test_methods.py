@@ -32,7 +32,7 @@ from tests.conftest import HIDDEN, LAYERS, build_tiny
 from tests.support.films import prepare_films
 from tests.support.tiny_bases import save_base
 
-TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
+TRAINING = {"loss": "cross_entropy", "epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
 
 
 def quiet(_line: str) -> None:

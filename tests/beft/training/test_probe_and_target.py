@@ -174,6 +174,27 @@ def test_few_rows_take_more_epochs_unless_their_number_is_named(rows: int, batch
     assert settings_of(named, Settings(), "rotten_tomatoes", rows) == named
 
 
+@pytest.mark.parametrize(
+    ("rows", "classes", "loss"),
+    [(199, 2, "contrastive"), (200, 2, "cross_entropy"), (599, 6, "contrastive"), (16, 0, "cross_entropy")],
+)
+def test_the_loss_is_contrastive_by_default_below_a_hundred_rows_a_label(rows: int, classes: int, loss: str) -> None:
+    settings = Settings()
+    for section in (settings.train, settings.probe):
+        assert settings_of(section, settings, "rotten_tomatoes", rows, classes=classes).loss == loss
+    paper = Settings.from_mapping({"protocol": "paper"})
+    assert settings_of(paper.train, paper, "rotten_tomatoes", rows, classes=classes).loss == "cross_entropy"
+    named = Settings.from_mapping({"train": {"loss": "both"}})
+    assert settings_of(named.train, named, "rotten_tomatoes", rows, classes=classes).loss == "both"
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(16, 30), (48, 30), (128, 13), (384, 6), (5000, 6)])
+def test_a_contrastive_loss_takes_a_hundred_steps_and_six_epochs_at_least(rows: int, epochs: int) -> None:
+    section = ProbeSettings(loss="contrastive")
+    assert settings_of(section, Settings(), "rotten_tomatoes", rows).epochs == epochs
+    assert epochs in (6, 30) or (epochs - 1) * -(-rows // 16) < 100 <= epochs * -(-rows // 16)
+
+
 def test_dev_metric_takes_the_most_probable_label():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     rows = LabelledRows(random_rows(3).encoded, np.array([0, 1, 1]))

@@ -21,7 +21,7 @@ from beft.training.speed import (
 from tests.support.shapes import task
 from tests.support.tiny_bases import WORDS, load, save_base
 
-SETTINGS = {"base": {"precision": "fp32"}, "probe": {"epochs": 2}, "train": {"epochs": 3}}
+SETTINGS = {"base": {"precision": "fp32"}, "probe": {"epochs": 2}, "train": {"epochs": 3, "loss": "cross_entropy"}}
 
 
 def dataset() -> Dataset:
@@ -85,7 +85,7 @@ def test_the_evaluation_is_what_is_predicted(session):
 
 def test_several_learning_rates_take_longer(session):
     settings = Settings.from_mapping(
-        SETTINGS | {"train": {"epochs": 3, "learning_rates": [1e-3, 1e-2, 2e-2]}, "datasets": {"rows": {}}}
+        SETTINGS | {"train": {"epochs": 3, "loss": "cross_entropy", "learning_rates": [1e-3, 1e-2, 2e-2]}, "datasets": {"rows": {}}}
     )
     *_, train, _ = measure_speed(replace(session, settings=settings), seconds=0.05).works
     assert train.extent.endswith("3 learning rates")

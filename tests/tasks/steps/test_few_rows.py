@@ -96,6 +96,26 @@ def test_a_gate_too_small_to_decide_on_is_refused_and_none_is_allowed(project: P
         check_settings(settings_of(project, 120, split={"gate_rows": rows}), project)
 
 
+def test_few_rows_are_all_trained_on_and_the_baselines_see_them_all(project: Path) -> None:
+    """With the settings as they are by default but for the length."""
+    folders = run_steps(project, settings_of(project, 60, train={"epochs": 1}))
+    record = read_json(folders["train/mine"] / "adapter" / "beft.json")
+    rows = load_summary(folders["prepare/mine"])["rows"]
+    assert record["provenance"]["training"]["loss"] == "contrastive" and record["provenance"]["learns_from_dev"]
+    steps = -(-(rows["train"] + rows["dev"]) // record["provenance"]["training"]["batch_size"])
+    assert record["provenance"]["steps"] == steps
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert set(evaluation["truncated"]) == {"train", "test"}
+    assert {found["folds"] for found in evaluation["tuning"].values()} == {5}
+
+
+def test_dev_is_kept_where_it_chooses_a_learning_rate(project: Path) -> None:
+    folders = run_steps(project, settings_of(project, 60, train={"epochs": 1, "learning_rates": [0.01, 0.02]}))
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert set(evaluation["truncated"]) == {"train", "dev", "test"}
+    assert "learns_from_dev" not in read_json(folders["train/mine"] / "adapter" / "beft.json")["provenance"]
+
+
 def test_a_way_of_training_is_chosen_on_train_and_dev_and_the_baselines_have_its_folds(project: Path) -> None:
     automatic = {"method": "auto", "epochs": 1, "search_minutes": 0.001}
     settings = settings_of(project, 60, train=automatic)

@@ -1,6 +1,7 @@
 """What ``train.method: auto`` divides, plans, compares and chooses, against plain computations of the same."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -33,7 +34,7 @@ from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.automatic.search import search_and_train
 from beft.training.engine.fit import fit
 from beft.training.sample import Sample, settings_of
-from beft.training_settings import TrainingSettings
+from beft.training_settings import Loss, TrainingSettings
 from tests.conftest import PAD
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 
@@ -81,7 +82,9 @@ def test_rows_that_cannot_be_divided_are_refused(labels):
 
 
 def test_the_plan_keeps_to_its_minutes():
-    ways = candidates(TrainingSettings(epochs=10), "value", ["query", "value"], contrastive=True)
+    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=10)}
+    both["contrastive"] = TrainingSettings(epochs=10, loss="contrastive")
+    ways = candidates(both, "value", ["query", "value"])
     assert ways[0] == Candidate(FROZEN) and len(ways) == 7
     tokens, operations = 1000, NOMINAL_OPERATIONS / 4000  # an epoch over all rows takes a quarter of a second
     # Six trainings of 10 epochs over four fifths of the rows, five times: 6 x 10 x 4 x 0.25 s = a minute.
@@ -92,12 +95,12 @@ def test_the_plan_keeps_to_its_minutes():
     assert (len(less.candidates), less.repeats, less.seconds) == (3, 1, pytest.approx(20))
     assert less.candidates == tuple(ways[:3])
     least = plan_search(ways, tokens, operations, 0.01, folds=5)
-    assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.03"]
+    assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.01"]
 
 
 def test_rates_that_are_named_are_those_compared():
     training = TrainingSettings(epochs=3, learning_rates=(0.2, 0.1))
-    named = {one.training.learning_rate for one in candidates(training, "value", ["value"], contrastive=False)[1:]}
+    named = {one.training.learning_rate for one in candidates({"cross_entropy": training}, "value", ["value"])[1:]}
     assert named == {0.2, 0.1}
 
 
@@ -167,6 +170,12 @@ def made(name, right, *, failed=None):
     return Scored(Candidate(name), accuracy_score(labels, predicted), 0.0, outputs)
 
 
+def trained(name, right):
+    """A candidate with biases."""
+    found = made(name, right)
+    return replace(found, candidate=Candidate(name, ("value",)))
+
+
 def chosen_of(*compared):
     return choose(
         compared, Classification(), labelled((np.arange(20) % 2).tolist()), "accuracy", folds=5, repeats=1, seed=0
@@ -182,6 +191,18 @@ def test_the_best_is_chosen_and_of_equals_the_cheapest():
     assert "behind" not in listed[1] and listed[2]["behind"]["difference"] == 0
     assert listed[2]["behind"]["low"] < 0 < listed[2]["behind"]["high"]
     assert chosen_of(made("frozen", range(15)), made("value", range(5, 20))).chosen.candidate.name == "frozen"
+
+
+def test_the_most_promising_way_is_left_only_for_one_that_is_better_by_a_standard_error():
+    """Of 20 rows the best has k more right than the first, and as many errors of its own as that one has."""
+    promising = trained("value", range(12))
+    # One row better, and on eight they differ: the standard error is sqrt(9 / 20 - 1 / 400) / sqrt(20), 0.15.
+    hardly = trained("all", [*range(8), *range(12, 17)])
+    assert chosen_of(made("frozen", range(3)), promising, hardly).chosen.candidate.name == "value"
+    # Five rows better and none worse: 0.25 with a standard error of 0.1.
+    assert chosen_of(made("frozen", range(17)), promising, hardly).chosen.candidate.name == "frozen"
+    equal = chosen_of(made("frozen", range(4, 16)), promising, trained("all", range(3)))
+    assert equal.chosen.candidate.name == "frozen", "of equals the cheapest"
 
 
 def test_what_failed_is_not_chosen():
@@ -215,14 +236,18 @@ def sample_of(kind, classifier):
     return Sample(LabelledRows(chosen.encoded, np.repeat([0, 1], 20)), None, "accuracy")
 
 
+def by_loss(settings: Settings) -> dict[Loss, TrainingSettings]:
+    losses: tuple[Loss, ...] = ("cross_entropy", "contrastive")
+    return {loss: settings_of(settings.train.with_loss(loss), settings, "rotten_tomatoes", 40) for loss in losses}
+
+
 def searched(kind):
     """The outcome of a search over frozen features and one contrastive training, and the classifier."""
     classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
     sample = sample_of(kind, classifier)
     asked = {"method": "auto", "epochs": 30, "batch_size": 32, "search_minutes": 1e-4, "learning_rates": [0.1]}
     settings = Settings.from_mapping({"train": asked})
-    training = settings_of(settings.train, settings, "rotten_tomatoes", 40)
-    return classifier, sample, *search_and_train(classifier, sample, settings, training, "value")
+    return classifier, sample, *search_and_train(classifier, sample, settings, by_loss(settings), "value")
 
 
 def test_rows_that_frozen_features_explain_get_zero_deltas_and_their_linear_model():
@@ -256,8 +281,7 @@ def test_no_fold_starts_from_rows_that_it_holds_out():
     settings = Settings.from_mapping(
         {"head": {"init": "logistic_regression"}, "train": {"method": "auto", "batch_size": 40, **still}}
     )
-    training = settings_of(settings.train, settings, "rotten_tomatoes", 40)
-    _, _, choice = search_and_train(classifier, sample, settings, training, "value")
+    _, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
     [found] = [one for one in choice.compared if one.candidate.name.startswith("value, cross-entropy")]
     assert found.metric < 0.75
 
