@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 STEPS = ("probe/mine", "score/mine", "train/mine", "evaluate/mine", "merge", "report", "register")
 SETTINGS = {
     "probe": {"epochs": 3, "learning_rate": 0.01},  # no other test has these: Prefect would show its result as cached
-    "train": {"epochs": 4, "learning_rate": 0.01},
+    "train": {"loss": "cross_entropy", "epochs": 4, "learning_rate": 0.01},
     "evaluate": {"resamples": 100},
 }
 

@@ -34,7 +34,7 @@ EPOCHS = 200
 SECRET = "never-in-a-file-5e"
 QUICK = {
     "probe": {"epochs": 2, "learning_rate": 0.01},
-    "train": {"epochs": 2, "learning_rate": 0.01},
+    "train": {"loss": "cross_entropy", "epochs": 2, "learning_rate": 0.01},
     "evaluate": {"resamples": 100},
 }
 

@@ -46,7 +46,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "datasets": {name: {"size": 60, "max_length": 16} for name in ("mine", "yours", "gone")},
             "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
-            "train": {"epochs": 2, "learning_rate": 0.01},
+            "train": {"loss": "cross_entropy", "epochs": 2, "learning_rate": 0.01},
             "probe": {"epochs": 2, "learning_rate": 0.01},
             "evaluate": {"resamples": 100},
         },

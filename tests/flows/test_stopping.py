@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
         {
             "datasets": {"mine": {"size": 60, "max_length": 16}},
             "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
-            "train": {"epochs": 1000, "batch_size": 1},
+            "train": {"loss": "cross_entropy", "epochs": 1000, "batch_size": 1},
             "probe": {"epochs": 1},
         },
     )
