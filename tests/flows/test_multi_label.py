@@ -2,56 +2,24 @@
 
 import csv
 import json
-import os
 import random
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from sklearn.metrics import f1_score
-from starlette.testclient import TestClient
 
 from beft.datasets.prepared import load_split, load_summary
-from beft.files import read_json, write_text
+from beft.files import read_json
 from beft.inference.predictor import Predictor
-from beft.models.base import resolve_base
-from beft.serving.engine import Engine
-from beft.serving.service import Service
-from flows.serving.app import Server, create_app
-from flows.serving.limits import Limits
-from flows.serving.metrics import Metrics
-from flows.serving.tokens import Tokens
-from flows.serving.updater import Updater
-from tasks.serving.registry_source import RegistrySource
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
-from tests.beft.serving.adapters import COMPUTE
 from tests.conftest import build_tiny
-from tests.support.dvc_workspace import DATA_STAGES, PROJECT
+from tests.support.own_data import beft, own_workspace, serving
 from tests.support.tiny_bases import WORDS, save_base
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 TAGS = ("film", "good", "was")
-
-
-def beft(root: Path, *arguments: str) -> str:
-    """Run a command of beft in a workspace; what it printed."""
-    unset = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_PROFILE")
-    inherited = {name: value for name, value in os.environ.items() if name not in unset}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=root,
-        env=inherited | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(root / "home")},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def write_tickets(path: Path) -> None:
@@ -67,18 +35,7 @@ def write_tickets(path: Path) -> None:
 def test_from_a_file_to_a_served_answer(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", build_tiny("bert"), pooling="mean")
     write_tickets(tmp_path / "data" / "files" / "tickets.csv")
-    settings = {
-        "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
-        "datasets": {"tickets": {"size": "all", "max_length": 16}},
-        "split": {"test_rows": 60, "gate_rows": 60},
-        "probe": {"epochs": 2},
-        "train": {"epochs": 3, "learning_rate": 0.02},
-        "evaluate": {"resamples": 200},
-    }
-    write_text(tmp_path / "params.yaml", yaml.safe_dump(settings))
-    stages = {name: {"foreach": "${datasets}", "do": stage} for name, stage in DATA_STAGES.items()}
-    write_text(tmp_path / "dvc.yaml", yaml.safe_dump({"stages": stages}))
-    write_text(tmp_path / ".dvc" / "config", (PROJECT / ".dvc" / "config").read_text())
+    own_workspace(tmp_path, base, "tickets", probe_epochs=2, epochs=3)
 
     drafted = beft(tmp_path, "datasets", "draft", "data/files/tickets.csv")
     assert "shape: multi_label" in drafted and "label_separator: ;" in drafted
@@ -107,18 +64,12 @@ def test_from_a_file_to_a_served_answer(tmp_path: Path) -> None:
     assert json.loads(printed.splitlines()[0])["labels"] == answered[0]["labels"]
 
     connection = connect(PipelineSettings.read(tmp_path / "params.yaml"), tmp_path)
-    metrics = Metrics()
-    service = Service([Engine(resolve_base(str(base)), replace(COMPUTE))], on_batch=metrics.count_batch)
-    updater = Updater(service, RegistrySource(connection, ("beft-*",), ("champion", "challenger")))
-    updater.update()
-    server = Server(service, limits=Limits(), tokens=Tokens(), metrics=metrics, updater=updater)
-    client = TestClient(create_app(server), base_url="http://127.0.0.1")
-    [served] = client.get("/v1/adapters").json()["adapters"]
-    assert served["verified"] and served["labels"] == list(TAGS)
-    card = connection.client.get_model_version(served["name"], served["version"]).description
-    assert "any number of them a text" in card and f"`film` from {served['thresholds'][0]:.2f}" in card
-    body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
-    server.close()
+    with serving(connection, base) as client:
+        [served] = client.get("/v1/adapters").json()["adapters"]
+        assert served["verified"] and served["labels"] == list(TAGS)
+        card = connection.client.get_model_version(served["name"], served["version"]).description
+        assert "any number of them a text" in card and f"`film` from {served['thresholds'][0]:.2f}" in card
+        body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
     for row, alone in zip(body, answered, strict=False):
         probabilities = [row[f"probability_{label}"] for label in TAGS]
         assert probabilities == pytest.approx(list(alone["probabilities"].values()), abs=1e-4)

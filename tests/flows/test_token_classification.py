@@ -1,33 +1,19 @@
 """A CoNLL file goes through draft, run and registry to spans of the MLflow model and of the server."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pandas
 import pytest
-import yaml
-from starlette.testclient import TestClient
 
 from beft.datasets.drafting.draft import draft_description
 from beft.datasets.prepared import load_split
 from beft.files import read_json, write_text
 from beft.inference.predictor import Predictor
-from beft.models.base import resolve_base
-from beft.serving.engine import Engine
-from beft.serving.service import Service
-from flows.serving.app import Server, create_app
-from flows.serving.limits import Limits
-from flows.serving.metrics import Metrics
-from flows.serving.tokens import Tokens
-from flows.serving.updater import Updater
-from tasks.serving.registry_source import RegistrySource
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
-from tests.beft.serving.adapters import COMPUTE
 from tests.conftest import build_tiny
-from tests.flows.test_multi_label import beft
-from tests.support.dvc_workspace import DATA_STAGES, PROJECT
+from tests.support.own_data import beft, own_workspace, serving
 from tests.support.tiny_bases import WORDS, save_base
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -46,18 +32,7 @@ def write_reports(path: Path) -> None:
 def test_from_a_file_to_a_registered_model(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", build_tiny("bert"))
     write_reports(tmp_path / "data" / "files" / "reports.txt")
-    settings = {
-        "base": {"source": str(base), "device": "cpu", "precision": "fp32", "threads": 1},
-        "datasets": {"reports": {"size": "all", "max_length": 16}},
-        "split": {"test_rows": 60, "gate_rows": 60},
-        "probe": {"epochs": 1},
-        "train": {"epochs": 2, "learning_rate": 0.02},
-        "evaluate": {"resamples": 200},
-    }
-    write_text(tmp_path / "params.yaml", yaml.safe_dump(settings))
-    stages = {name: {"foreach": "${datasets}", "do": stage} for name, stage in DATA_STAGES.items()}
-    write_text(tmp_path / "dvc.yaml", yaml.safe_dump({"stages": stages}))
-    write_text(tmp_path / ".dvc" / "config", (PROJECT / ".dvc" / "config").read_text())
+    own_workspace(tmp_path, base, "reports", probe_epochs=1, epochs=2)
 
     drafted = draft_description(tmp_path / "data" / "files" / "reports.txt", tmp_path).to_yaml([])
     write_text(tmp_path / "data" / "datasets" / "reports.yaml", drafted)
@@ -93,15 +68,9 @@ def test_from_a_file_to_a_registered_model(tmp_path: Path) -> None:
     assert [list(row) for row in rows["spans"]] == [row["spans"] for row in answered[:20]]
     assert model.metadata.get_output_schema().input_names() == ["spans"]
 
-    metrics = Metrics()
-    service = Service([Engine(resolve_base(str(base)), replace(COMPUTE))], on_batch=metrics.count_batch)
-    updater = Updater(service, RegistrySource(connection, ("beft-*",), ("champion", "challenger")))
-    updater.update()
-    server = Server(service, limits=Limits(), tokens=Tokens(), metrics=metrics, updater=updater)
-    client = TestClient(create_app(server), base_url="http://127.0.0.1")
-    [served] = client.get("/v1/adapters").json()["adapters"]
-    assert served["verified"] and served["problem_type"] == "token_classification"
-    body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
-    server.close()
+    with serving(connection, base) as client:
+        [served] = client.get("/v1/adapters").json()["adapters"]
+        assert served["verified"] and served["problem_type"] == "token_classification"
+        body = client.post("/invocations", json={"inputs": test.texts[:20]}).json()["predictions"]
     for row, alone in zip(body, answered, strict=False):
         assert [{**span, "score": 0} for span in row["spans"]] == [{**span, "score": 0} for span in alone["spans"]]
