@@ -21,7 +21,7 @@ CHANGES = {
     "base": {"source": "./my-model", "device": "cpu", "precision": "fp32", "threads": 1},
     "split": {"test_rows": 40, "gate_rows": 40},
     "probe": {"epochs": 1, "learning_rate": 0.01},
-    "train": {"epochs": 1, "learning_rate": 0.01},
+    "train": {"loss": "cross_entropy", "epochs": 1, "learning_rate": 0.01},
     "evaluate": {"resamples": 100},
 }
 
