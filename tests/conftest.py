@@ -1,5 +1,6 @@
 """What the tests share: tiny random models of every family, never downloaded; one temporary Prefect server."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,17 @@ def from_config(family: str, **values: Any) -> Any:
             for parameter in model.parameters():
                 parameter.normal_(std=0.2)
     return model.double().eval()
+
+
+@pytest.fixture(autouse=True)
+def mlflow_address_stays() -> Iterator[None]:
+    """A test that left its own MLflow address behind would send later tests of its process to its registry."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    after = os.environ.get("MLFLOW_TRACKING_URI")
+    if after != before:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        pytest.fail(f"the test left MLFLOW_TRACKING_URI at {after}: open it with tasks.tracking.connection.as_default")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from beft.datasets.prepared import load_split
 from beft.files import read_json, write_text
 from beft.inference.predictor import Predictor
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import connect
+from tasks.tracking.connection import as_default, connect
 from tests.conftest import build_tiny
 from tests.support.own_data import beft, own_workspace, serving
 from tests.support.tiny_bases import WORDS, save_base
@@ -60,10 +60,10 @@ def test_from_a_file_to_a_registered_model(tmp_path: Path) -> None:
     assert "Labels of spans of the text: `praise`, `thing`" in version.description
     import mlflow
 
-    mlflow.set_tracking_uri(connection.client.tracking_uri)
-    model = mlflow.pyfunc.load_model(
-        f"models:/{registered.name}/{version.version}", model_config={"base": str(base), "device": "cpu"}
-    )
+    with as_default(connection):
+        model = mlflow.pyfunc.load_model(
+            f"models:/{registered.name}/{version.version}", model_config={"base": str(base), "device": "cpu"}
+        )
     rows = model.predict(pandas.DataFrame({"text": test.texts[:20]}))
     assert [list(row) for row in rows["spans"]] == [row["spans"] for row in answered[:20]]
     assert model.metadata.get_output_schema().input_names() == ["spans"]

@@ -201,7 +201,7 @@ def test_bad_input_is_named() -> None:
         metric("pearson").compute(predictions=[0.1, np.nan], references=[0.1, 0.2])
     with pytest.raises(InputError, match="2 labels, 1 groups"):
         Truth(labels=[0, 1], groups=["a"])
-    with pytest.raises(InputError, match="needs labels, label sets, values or answers"):
+    with pytest.raises(InputError, match="needs labels, label sets, spans, values or answers"):
         Truth(groups=["a"])
     with pytest.raises(InputError, match="not finite"):
         Truth(values=[0.0, np.nan])
