@@ -183,7 +183,8 @@ def as_default(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)  # forgets it, in the environment too
+        mlflow.set_tracking_uri(None)  # forgets it; in the environment only where a block within has not forgotten it
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 

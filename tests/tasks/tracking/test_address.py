@@ -1,5 +1,6 @@
 """Addresses of MLflow that are no file of this machine: databases, Databricks, servers with certificates."""
 
+import os
 import ssl
 import subprocess
 import threading
@@ -9,12 +10,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from beft.errors import BeftError, InputError
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of, silence
-from tasks.tracking.connection import connect, tracking_uri
+from tasks.tracking.connection import as_default, connect, tracking_uri
 from tests.support.servers.mlflow_server import mlflow_server
 from tests.support.servers.postgresql import PASSWORD, USER, free_port, postgresql
 
@@ -151,3 +153,13 @@ def test_pages_are_where_the_server_is(tmp_path: Path) -> None:
     assert pages_of("https://mlflow.example/") == "https://mlflow.example/#"
     assert pages_of(tracking_uri(PipelineSettings(), tmp_path)) is None
     assert pages_of("postgresql://mlflow.example/mlflow") is None
+
+
+def test_a_default_within_another_one_leaves_none(project: Path) -> None:
+    connection = connect(PipelineSettings(), project)
+    with as_default(connection):
+        with as_default(connection):
+            assert mlflow.get_tracking_uri() == connection.uri
+        assert mlflow.get_tracking_uri() == connection.uri
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert mlflow.get_tracking_uri() != connection.uri

@@ -21,7 +21,7 @@ from flows.cli import status_of
 from tasks.registry.registered import fetch_model
 from tasks.settings import PipelineSettings
 from tasks.steps.register import DONE, register
-from tasks.tracking.connection import as_default, connect
+from tasks.tracking.connection import connect
 from tasks.tracking.entries import as_mlflow_text, entries
 from tasks.tracking.runs import close_run, log_step, nested_run, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
@@ -193,8 +193,7 @@ def test_two_members_register_at_once(team: Team, tmp_path: Path, monkeypatch: p
         assert "## Where it came from" in version.description
     aliases = connection.client.get_registered_model(registered).aliases
     assert set(aliases) in ({"challenger"}, {"challenger", "champion"})
-    with as_default(connection):
-        fetched = fetch_model(connection, f"models:/{registered}@challenger", tmp_path / "fetched")
+    fetched = fetch_model(connection, f"models:/{registered}@challenger", tmp_path / "fetched")
     assert sha256_tree(fetched / "artifacts" / "adapter") == sha256_tree(team.run.inputs["train/films"] / "adapter")
     for file in (path for path in tmp_path.rglob("*") if path.is_file() and "fetched" not in path.parts):
         require_no_secret(file.read_text(errors="replace"), str(file))
