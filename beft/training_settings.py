@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -85,8 +85,20 @@ class TrainingSettings(Section):
 
 
 class ProbeSettings(TrainingSettings):
-    """The fine-tuning of all bias terms; unless its length is named it follows from the number of rows."""
+    """The fine-tuning of all bias terms.
 
+    Unless they are named, its length follows from the number of rows, and its learning rate from the base.
+    """
+
+    usual_learning_rate: ClassVar[float] = 5e-3  # all bias terms move the features more than one term does
+
+    learning_rate: float | None = Field(  # type: ignore[assignment]  # a training's own settings always name it
+        None,
+        gt=0,
+        le=1,
+        description="of the biases; None: 0.005 in probe and 0.01 in train, or 0.3, 0.1 or 0.03 of it on a base that "
+        "such steps move too far (benchmarks/learning_rates.md)",
+    )
     epochs: int | None = Field(  # type: ignore[assignment]  # a training's own settings always name it
         None,
         ge=1,
@@ -98,12 +110,16 @@ class ProbeSettings(TrainingSettings):
         None, description="None: that of train, and its temperature"
     )
 
-    def with_resolved_epochs(self, rows: int) -> TrainingSettings:
-        """The settings of a training on so many rows: its length is named."""
-        if self.epochs:
-            return self
-        epochs = automatic_epochs(rows, self.batch_size, contrastive=self.contrastive)
-        return self.model_copy(update={"epochs": epochs})
+    def resolved(self, rows: int, rate_share: float = 1.0) -> TrainingSettings:
+        """The settings of a training: its length and its learning rate are named.
+
+        Args:
+            rows: Those that are learnt from.
+            rate_share: How much of the usual learning rate suits the base, as ``beft.training.rate_share`` measures it.
+        """
+        epochs = self.epochs or automatic_epochs(rows, self.batch_size, contrastive=self.contrastive)
+        rate = self.learning_rate or float(f"{self.usual_learning_rate * rate_share:.6g}")
+        return self.model_copy(update={"epochs": epochs, "learning_rate": rate})
 
 
 def automatic_epochs(rows: int, batch_size: int, *, contrastive: bool = False) -> int:
@@ -119,6 +135,8 @@ def automatic_epochs(rows: int, batch_size: int, *, contrastive: bool = False) -
 
 class TargetSettings(ProbeSettings):
     """The fine-tuning of the target term, and what it is trained for; the probe is trained for the same."""
+
+    usual_learning_rate: ClassVar[float] = 1e-2
 
     method: Literal["fixed", "auto"] = Field(
         "fixed",

@@ -28,7 +28,7 @@ def probe(
 
     Args:
         epochs: None: 8, and up to 30 where the rows are few.
-        learning_rate: Of the biases; None: 0.01.
+        learning_rate: Of the biases; None: 0.005, or less where that moves the base's features far.
         max_length: Tokens that a text is cut to.
         seed: Of the head where it is newly initialised, of the order of the rows, and of dropout.
         settings: Other settings by dotted name, as in ``params.yaml``: ``{"probe.batch_size": 32}``.
@@ -69,7 +69,8 @@ def train(
 
     Args:
         terms: Names of bias terms, as ``inspect`` lists them.
-        learning_rates: Of the biases. Several are trained in one pass over the base. Empty: 0.01.
+        learning_rates: Of the biases. Several are trained in one pass over the base. Empty: 0.01, or
+            less where that moves the base's features far.
         epochs: None: 8, and up to 30 where the rows are few.
         probe: A probe of the same base and data: what it found wholly inert is not trained.
         max_length: Tokens that a text is cut to.

@@ -53,13 +53,20 @@ def learnt_rows(rows: Mapping[str, int], protocol: str) -> int:
 
 
 def settings_of(
-    section: ProbeSettings, settings: Settings, dataset: str, rows: int, *, classes: int = 0
+    section: ProbeSettings,
+    settings: Settings,
+    dataset: str,
+    rows: int,
+    *,
+    classes: int = 0,
+    rate_share: float = 1.0,
 ) -> TrainingSettings:
-    """A training section with what the dataset's own settings replace, and a loss and a length that fit so many rows.
+    """A training section with what the dataset's own settings replace; a loss and a length that fit so many rows.
 
     Args:
         rows: Those that are learnt from.
         classes: Of a classification with a head; 0 for everything else.
+        rate_share: How much of the usual learning rate suits the base; counts where no rate is named.
     """
     own = settings.datasets[dataset]
     changes: dict[str, Any] = {} if own.epochs is None else {"epochs": own.epochs}
@@ -72,7 +79,7 @@ def settings_of(
     if loss == "auto":
         few = rows < classes * FEW_ROWS_A_LABEL and settings.protocol != "paper"
         loss = "contrastive" if few else "cross_entropy"
-    return section.model_copy(update={**changes, "loss": loss}).with_resolved_epochs(rows)
+    return section.model_copy(update={**changes, "loss": loss}).resolved(rows, rate_share)
 
 
 @dataclass(frozen=True)

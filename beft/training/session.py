@@ -30,6 +30,7 @@ from beft.sites.site import BiasSite
 from beft.training.automatic.folds import can_divide
 from beft.training.automatic.search import search_and_train
 from beft.training.probe import run_probe
+from beft.training.rate_share import rate_share
 from beft.training.results import Probe, TrainingResult
 from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
 from beft.training.target import Progress, train_terms
@@ -121,6 +122,20 @@ class Session:
         chosen = bool(training.learning_rates) or self.problem_type.has_thresholds
         return training.contrastive and not chosen and can_divide(self.whole_sample.train)
 
+    @cached_property
+    def rate_share(self) -> float:
+        """How much of the usual learning rate suits the base, measured on rows of train; 1 under ``protocol: paper``.
+
+        Raises:
+            InputError: As ``sample``.
+        """
+        if self.settings.protocol == "paper":
+            return 1.0
+        share = rate_share(self.classifier, self.sample.train)
+        if share < 1:
+            log.info("the learning rate is %g of the usual one: a step of that moves this base's features far", share)
+        return share
+
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return self.classifier.examples(self.data.rows(split), self.max_length)
@@ -190,7 +205,7 @@ class Session:
         sample, training = self.sample, self.training(self.settings.train)
         if self.learns_from_dev:
             sample = self.whole_sample
-            training = self._settings_of(self.settings.train.with_loss(training.loss), len(sample.train))
+            training = self.training(self.settings.train.with_loss(training.loss), rows=len(sample.train))
         result = train_terms(
             self.classifier,
             sample,
@@ -218,7 +233,7 @@ class Session:
         losses: tuple[Loss, ...] = (
             ("cross_entropy", "contrastive") if self.problem_type.has_pairs else ("cross_entropy",)
         )
-        by_loss = {loss: self._settings_of(section.with_loss(loss), rows) for loss in losses}
+        by_loss = {loss: self.training(section.with_loss(loss), rows=rows) for loss in losses}
         result, trained, choice = search_and_train(
             self.classifier,
             sample,
@@ -245,21 +260,26 @@ class Session:
         with adapter.attached(self.classifier):
             return self.predictions(rows)
 
-    def training(self, section: ProbeSettings) -> TrainingSettings:
-        """A training section with what the dataset's own settings replace, and a length that fits its rows.
+    def training(self, section: ProbeSettings, *, rows: int | None = None) -> TrainingSettings:
+        """A training section with what the dataset's own settings replace, and a length and a rate that fit.
+
+        Args:
+            rows: How many are learnt from; None: those of train, under ``protocol: paper`` those of dev as well.
 
         Raises:
             InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs.
         """
         check_class_weights(section.class_weights, self.problem_type)
-        rows = learnt_rows(self.facts["rows"], self.settings.protocol)
-        training = self._settings_of(section, rows)
+        training = settings_of(
+            section,
+            self.settings,
+            self.dataset,
+            learnt_rows(self.facts["rows"], self.settings.protocol) if rows is None else rows,
+            classes=len(self.classifier.labels) if self.problem_type.name == "classification" else 0,
+            rate_share=self.rate_share if section.learning_rate is None else 1.0,
+        )
         check_loss(self.problem_type, training.loss)
         return training
-
-    def _settings_of(self, section: ProbeSettings, rows: int) -> TrainingSettings:
-        classes = len(self.classifier.labels) if self.problem_type.name == "classification" else 0
-        return settings_of(section, self.settings, self.dataset, rows, classes=classes)
 
     def _target_adapter(self, result: RunResult, terms: tuple[str, ...], **more: Any) -> Adapter:
         return self.adapter(result, terms, **({"learns_from_dev": True} if self.learns_from_dev else {}), **more)
@@ -322,7 +342,8 @@ def check_base(settings: Settings, data: PreparedData) -> None:
     """
     session = open_session(settings, data, weights=False)
     for section in (session.settings.probe, session.settings.train):
-        session.training(section)
+        named = section.learning_rate or section.usual_learning_rate  # without weights none can be measured
+        session.training(section.model_copy(update={"learning_rate": named}))
     _ = session.sample  # encoding the rows checks them
     splits: tuple[Split, ...] = ("gate", "test")
     for split in splits:

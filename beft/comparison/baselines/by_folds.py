@@ -14,7 +14,6 @@ from beft.problems.problem_type import ProblemType
 from beft.training.automatic.candidates import MAX_REPEATS
 from beft.training.automatic.cross_validation import linear_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
-from beft.training.sample import settings_of
 from beft.training.session import Session
 
 
@@ -31,9 +30,7 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
     """
     problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
     folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
-    training = settings_of(
-        session.settings.train.with_loss("cross_entropy"), session.settings, session.dataset, len(rows)
-    )
+    training = session.training(session.settings.train.with_loss("cross_entropy"), rows=len(rows))
     return {
         LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(
             problem_type, labels, pooled, rows, folds, metric=session.metric

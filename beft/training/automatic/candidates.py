@@ -9,8 +9,8 @@ from beft.training_settings import Loss, TrainingSettings
 FROZEN = "frozen features"
 """The name of the candidate that trains no bias: the problem type's linear model on what the head sees."""
 
-RATES = (1e-2, 3e-2)
-"""Learning rates of the biases, where the settings name no others; the more promising one first."""
+RATE_FACTORS = (1.0, 3.0)
+"""What the learning rate is multiplied by, where the settings name no rates; the more promising one first."""
 
 _ALL_BIASES_SHARE = 0.5  # all biases together move the features more than one term does, so their rates are smaller
 
@@ -56,7 +56,8 @@ def candidates(by_loss: Mapping[Loss, TrainingSettings], target: str, every_term
         target: The target term.
         every_term: All bias terms that can be trained.
     """
-    rates = by_loss["cross_entropy"].learning_rates or RATES
+    usual = by_loss["cross_entropy"]
+    rates = usual.learning_rates or tuple(float(f"{usual.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
     in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy")
     losses = [loss for loss in in_order if loss in by_loss]
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [

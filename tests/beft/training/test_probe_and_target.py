@@ -170,7 +170,7 @@ def test_few_rows_take_more_epochs_unless_their_number_is_named(rows: int, batch
     section = ProbeSettings(batch_size=batch_size)
     assert settings_of(section, Settings(), "rotten_tomatoes", rows).epochs == epochs
     assert epochs in (8, 30) or sum(len(range(0, rows, batch_size)) for _ in range(epochs - 1)) < 400
-    named = section.model_copy(update={"epochs": 2, "loss": "cross_entropy"})
+    named = section.model_copy(update={"epochs": 2, "loss": "cross_entropy", "learning_rate": 0.02})
     assert settings_of(named, Settings(), "rotten_tomatoes", rows) == named
 
 
