@@ -19,7 +19,7 @@ from beft.models.device import Compute
 from beft.models.gguf import gguf_configuration, gguf_file
 from beft.models.language_model import LanguageModel
 from beft.models.loading import load_model
-from beft.models.own_head import fit_own_head
+from beft.models.heads.own_head import fit_own_head
 from beft.models.pooling import base_pooling, pooling_files, unused_modules
 from beft.models.token_classifier import TokenClassifier
 from beft.models.tokenizer_loading import load_tokenizer

@@ -1,0 +1,1 @@
+"""Heads that a base brings with it."""
