@@ -39,7 +39,7 @@ ALL_BIASES = "all_biases"
 Method = Annotated[str, OneOf(method_names("importance/methods"))]
 Quantization = Literal["none", "int8", "int4"]
 DeviceMap = Literal["none", "auto"]
-Pooling = Literal["model", "mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_len"]
+Pooling = Literal["model", "mean", "cls", "max", "last_token", "weighted_mean", "mean_sqrt_len", "mask"]
 MergeMethod = Annotated[str, OneOf(method_names("merging/methods"))]
 
 
@@ -136,14 +136,19 @@ class HeadSettings(Section):
     pooling: Literal["auto", Pooling] = Field(
         "auto",
         description="model: the base's own head; mean, cls and the others: how the last hidden states are pooled for "
-        "the head; auto: the base's own pooling configuration, else model",
+        "the head; mask: what the base's masked-language-model head makes of a mask token after the text; auto: the "
+        "base's own pooling configuration, else model",
     )
-    init: Literal["auto", "random", "best_constant", "logistic_regression"] = Field(
+    init: Literal["auto", "random", "best_constant", "logistic_regression", "label_words"] = Field(
         "auto",
         description="random: as transformers draws it; best_constant: that, but a bias that fits the train rows best "
         "without any feature (the labels' frequencies, the values' mean); logistic_regression: fitted on what the head "
-        "sees of the frozen base; auto: best_constant, under protocol: paper random, with a contrastive loss "
-        "or tags on words logistic_regression",
+        "sees of the frozen base; label_words: with pooling mask, as the base predicts a word for each label there; "
+        "auto: best_constant, under protocol: paper random, with a contrastive loss or tags on words "
+        "logistic_regression, with pooling mask label_words",
+    )
+    label_words: dict[str, str] = Field(
+        {}, description="of label_words: the word for a label of a dataset; a label without one is its own word"
     )
 
 
@@ -225,6 +230,12 @@ class Settings(Section):
         return {**values, "base": {**base, "threads": threads_of_a_step(max(1, len(datasets)))}}
 
     @model_validator(mode="after")
+    def _words_need_a_mask(self) -> Self:
+        if self.head.init == "label_words" and self.head.pooling != "mask":
+            raise ValueError("head.init is label_words, which needs head.pooling: mask")
+        return self
+
+    @model_validator(mode="after")
     def _auto_chooses(self) -> Self:
         if self.protocol == "paper" and self.train.method == "auto":
             raise ValueError("train.method: auto chooses, which protocol: paper does not; set train.method: fixed")
@@ -244,6 +255,8 @@ class Settings(Section):
         """Where the head starts, ``auto`` resolved: the published protocol starts at random."""
         if self.head.init != "auto":
             return self.head.init
+        if self.head.pooling == "mask":
+            return "label_words"
         return "random" if self.protocol == "paper" else "best_constant"
 
     @classmethod

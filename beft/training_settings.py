@@ -159,5 +159,6 @@ class TargetSettings(ProbeSettings):
         "auto",
         description="cross_entropy: that of the head's outputs (of values the squared error); contrastive: rows with "
         "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum; auto: "
-        f"contrastive for a classification of fewer than {FEW_ROWS_A_LABEL} train rows a label, else cross_entropy",
+        f"contrastive for a classification of fewer than {FEW_ROWS_A_LABEL} train rows a label, except with "
+        "head.pooling: mask, else cross_entropy",
     )

@@ -98,7 +98,7 @@ def plan_peft(
     reasons = []
     if pooling != "model":
         reasons.append(
-            f"the head sees the {pooling} of the last hidden states, which is no module of the model: the head does "
+            f"the head sees the pooling {pooling!r}, which is no module of the model: the head does "
             "not follow, PEFT opens the biases alone"
         )
     else:

@@ -17,9 +17,10 @@ from beft.models.base_files import RARE_VOCABULARIES, check_files, read_mapping
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.gguf import gguf_configuration, gguf_file
-from beft.models.language_model import LanguageModel
-from beft.models.loading import load_model
+from beft.models.heads.mask_head import load_mask_head
 from beft.models.heads.own_head import fit_own_head
+from beft.models.language_model import LanguageModel
+from beft.models.loading import load_model, quiet_transformers
 from beft.models.pooling import base_pooling, pooling_files, unused_modules
 from beft.models.token_classifier import TokenClassifier
 from beft.models.tokenizer_loading import load_tokenizer
@@ -198,7 +199,8 @@ def load_classifier(
     if automatic and pooling != "model":
         _warn_of_unused(reference.folder, tokenizer)
     kind = TokenClassifier if of_words else Classifier
-    classifier = kind(model, tokenizer, reference, tuple(labels), pooling, newly_initialized, problem_type)
+    mask_head = load_mask_head(reference.folder, compute, weights=weights) if pooling == "mask" else None
+    classifier = kind(model, tokenizer, reference, tuple(labels), pooling, newly_initialized, problem_type, mask_head)
     names = {f"{classifier.output_name}.{name}" for name, _ in classifier.output_layer.named_parameters()}
     named = problem_type.output_names(labels)
     if not names & set(newly_initialized) and fit_own_head(model, classifier.output_layer, named, seed):
@@ -217,18 +219,9 @@ def load_parts(
     Raises:
         InputError: As ``load_classifier``.
     """
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with quiet_transformers():
         model, newly_initialized = load_model(folder, outputs, compute, seed, weights=weights, of_words=of_words)
         tokenizer = load_tokenizer(folder, model)
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer, newly_initialized
 

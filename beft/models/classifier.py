@@ -1,14 +1,18 @@
 """A frozen base with a classification head: from a batch of tokens to logits."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from beft.encoding.examples import AnyRows, LabelledRows
+from beft.encoding.masked import with_mask
+from beft.encoding.tokenization import token_limit
 from beft.errors import InputError
 from beft.models.pooling import pool
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
@@ -55,10 +59,12 @@ class Classifier(nn.Module):
         reference: Where the base came from; None for a model made in memory.
         labels: Names of the classes, in the order of the logits.
         pooling: ``model`` (the model's own head), or what the head's output layer alone then sees of the last hidden
-            states: ``mean`` over the tokens of the text, ``cls`` (the first token's), or another of
-            ``beft.models.pooling``.
+            states: ``mean`` over the tokens of the text, ``cls`` (the first token's), another of
+            ``beft.models.pooling``, or ``mask``: what the base's masked-language-model head makes of a mask token that
+            is put after the text.
         newly_initialized: Names of the parameters that the base's files do not hold: random, and so part of an adapter.
         problem_type: What its outputs mean; None: classification.
+        mask_head: For the pooling ``mask``, as ``beft.models.heads.mask_head`` loads it.
 
     Attributes:
         threads: CPU threads that it is computed with, whatever the process uses; None: as many as the process does.
@@ -75,6 +81,7 @@ class Classifier(nn.Module):
         pooling: str = "model",
         newly_initialized: tuple[str, ...] = (),
         problem_type: ProblemType | None = None,
+        mask_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
@@ -84,6 +91,7 @@ class Classifier(nn.Module):
         self.pooling = pooling
         self.newly_initialized = newly_initialized
         self.problem_type = problem_type or Classification()
+        self.mask_head = mask_head
         self.output_name, self.output_layer = _output_layer(model, self.problem_type.outputs(len(labels)))
         if _keep_seen not in self.output_layer._forward_pre_hooks.values():  # a copy of a model brings it along
             self.output_layer.register_forward_pre_hook(_keep_seen)
@@ -91,9 +99,19 @@ class Classifier(nn.Module):
             raise InputError(f"head.pooling {pooling!r} does not fit this base: its output layer sees another width")
 
     def with_model(self, model: Any) -> "Classifier":
-        """The same classifier over another copy of its model."""
+        """The same classifier over another copy of its model, perhaps one that computes in another type."""
+        mask_head = self.mask_head
+        if mask_head is not None:
+            mask_head = copy.deepcopy(mask_head).to(input_device(model), next(model.parameters()).dtype)
         over = type(self)(
-            model, self.tokenizer, self.reference, self.labels, self.pooling, self.newly_initialized, self.problem_type
+            model,
+            self.tokenizer,
+            self.reference,
+            self.labels,
+            self.pooling,
+            self.newly_initialized,
+            self.problem_type,
+            mask_head,
         )
         over.threads = self.threads
         return over
@@ -104,13 +122,27 @@ class Classifier(nn.Module):
         Raises:
             InputError: The rows lack something that the problem type needs, or hold a token without an embedding.
         """
-        found = self.problem_type.examples(self.tokenizer, rows, max_length, training=training)
+        found = self.encoded(self.problem_type, rows, max_length, self.pooling, training=training)
         check_token_ids(self.tokenizer, self.model, found.encoded, found.sizes)
         if found.prompts is not None:
             check_token_ids(self.tokenizer, self.model, found.prompts)
         if self.pooling == "model" and self.model.config.is_encoder_decoder:
             check_end_tokens(self.tokenizer, self.model, found.encoded, found.sizes)
         return found
+
+    def encoded(
+        self, problem_type: ProblemType, rows: AnyRows, max_length: int, pooling: str, *, training: bool = False
+    ) -> LabelledRows:
+        """Rows in the shape of a problem type, with the mask token that the pooling ``mask`` reads.
+
+        Raises:
+            InputError: As ``ProblemType.examples``, or the tokenizer has no mask token.
+        """
+        if pooling != "mask":
+            return problem_type.examples(self.tokenizer, rows, max_length, training=training)
+        room = token_limit(self.tokenizer, max_length) - 1
+        found = problem_type.examples(self.tokenizer, rows, room, training=training)
+        return replace(found, encoded=with_mask(found.encoded, self.tokenizer))
 
     @property
     def head_sees_pooled(self) -> bool:
@@ -145,7 +177,17 @@ class Classifier(nn.Module):
         Returns:
             Of shape [rows, hidden].
         """
-        return pool(self.last_hidden(batch), batch["attention_mask"], pooling)
+        return self.pool(self.last_hidden(batch), batch, pooling)
+
+    def pool(self, hidden: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """Last hidden states [rows, tokens, hidden] pooled over the tokens of each text, [rows, hidden]."""
+        if pooling != "mask":
+            return pool(hidden, batch["attention_mask"], pooling)
+        assert self.mask_head is not None
+        masks = (batch["input_ids"] == self.tokenizer.mask_token_id).to(hidden.device)
+        last = (masks * torch.arange(masks.shape[1], device=hidden.device)).argmax(1)  # a text may hold others
+        seen: Tensor = self.mask_head(hidden[torch.arange(len(hidden), device=hidden.device), last])
+        return seen
 
     def last_hidden(self, batch: Batch) -> Tensor:
         """The last hidden states (the decoder's, where there is one), [rows, tokens, hidden]."""

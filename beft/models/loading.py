@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ def load_model(
     _check_unused(model, found["unexpected_keys"], folder)
     _check_finite(model, folder)
     return model, newly_initialized
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bar and no warning of transformers: what of a base matters is said by what loads it."""
+    from transformers.utils import logging as of_transformers
+
+    verbosity, bars = of_transformers.get_verbosity(), of_transformers.is_progress_bar_enabled()
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(verbosity)
+        if bars:
+            of_transformers.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from beft.inference.questions import Questions, check_questions
 from beft.models.base import BaseReference, load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
-from beft.models.pooling import pool
+from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
 from beft.process_state import cpu_threads
@@ -115,6 +115,8 @@ class Engine:
             raise InputError("the adapter was trained in fp64; serve it with --precision fp64")
         with self._lock:
             self._check(adapter)
+            if adapter.pooling == "mask" and self.classifier.mask_head is None:
+                self.classifier.mask_head = load_mask_head(self.reference.folder, self.compute)
             weight, bias = self._output_head(adapter)
             inner = {} if adapter.problem_type.reads_words else self._inner_head(adapter)
             self._touch(adapter, inner)
@@ -171,7 +173,7 @@ class Engine:
             return []
         tokenizer, model = self.classifier.tokenizer, self.classifier.model
         length = min(max_length or adapter.max_length, adapter.max_length)
-        rows = adapter.problem_type.examples(tokenizer, questions, length)
+        rows = self.classifier.encoded(adapter.problem_type, questions, length, adapter.pooling)
         encoded = rows.encoded
         check_token_ids(tokenizer, model, encoded, rows.sizes)
         if adapter.uses_own_head and model.config.is_encoder_decoder:
@@ -230,7 +232,7 @@ class Engine:
                 else:
                     hidden = self.classifier.last_hidden(batch)
                     features = {
-                        pooling: pool(hidden, batch["attention_mask"], pooling)
+                        pooling: self.classifier.pool(hidden, batch, pooling)
                         for pooling in {one.pooling for one in adapters if not one.problem_type.reads_words}
                     }
                     words = word_outputs(rows, hidden, self._dtype)

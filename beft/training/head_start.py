@@ -1,18 +1,26 @@
 """Where the head starts before a training."""
 
+import logging
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from beft.encoding.examples import LabelledRows
+from beft.errors import InputError
 from beft.heads.by_problem_type import linear_head
 from beft.inference.features import extract_features
 from beft.models.classifier import Classifier
+from beft.models.device import Compute, resolve_compute
+from beft.models.heads.mask_head import word_outputs
 from beft.process_state import with_own_threads
 from beft.settings import Settings
 from beft.sites.offloading import module_device
 from beft.training.sample import Sample
 from beft.training_settings import TrainingSettings
+
+log = logging.getLogger("beft.training.head_start")
 
 
 @with_own_threads
@@ -27,13 +35,21 @@ def head_start(
     model on what it sees (ridge regression of values, a conditional logit of choices): linear probing before fine-
     tuning.
 
+    ``label_words`` are the base's own logits of a word for each label, where the head sees a mask token: a null prompt
+    (Logan et al. 2021, arXiv 2106.13353).
+
     Args:
         training: What is trained from there; None: what the settings have by default. With a contrastive loss, which
             fits the head at last, ``auto`` is such a fit as well; likewise where words have tags, of which nearly all
             are O: from a head that knows no other tag a short training hardly comes to any.
+
+    Raises:
+        InputError: The head is to start at words, and the labels are none that the base knows.
     """
     kind = settings.head_init
     training = training or TrainingSettings()
+    if kind == "label_words" and settings.head.init == "auto" and classifier.problem_type.name != "classification":
+        kind = "best_constant"
     of_words = classifier.problem_type.reads_words and settings.protocol != "paper"
     if settings.head.init == "auto" and (training.contrastive or of_words):
         kind = "logistic_regression"
@@ -41,6 +57,9 @@ def head_start(
         return {}
     if kind == "best_constant":
         return _best_constant(classifier, sample, balanced=training.class_weights == "balanced")
+    if kind == "label_words":
+        weight, bias = label_word_outputs(classifier, settings.head.label_words, resolve_compute(settings.base))
+        return _on_device(classifier, weight, bias)
 
     def seen(rows: LabelledRows) -> tuple[np.ndarray, LabelledRows]:
         return extract_features(classifier, rows.encoded, "head").numpy(), rows
@@ -54,6 +73,10 @@ def head_start(
         seed=settings.seed,
         intercept=classifier.output_layer.bias is not None,
     )
+    return _on_device(classifier, weight, bias)
+
+
+def _on_device(classifier: Classifier, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     device = module_device(classifier.output_layer)
     start = {f"{classifier.output_name}.weight": weight.to(device)}
     if classifier.output_layer.bias is not None:
@@ -68,3 +91,41 @@ def _best_constant(classifier: Classifier, sample: Sample, *, balanced: bool) ->
     if constant is None or bias not in classifier.newly_initialized:
         return {}
     return {bias: constant.to(module_device(classifier.output_layer), torch.float32)}
+
+
+def label_word_outputs(classifier: Classifier, words: Mapping[str, str], compute: Compute) -> tuple[Tensor, Tensor]:
+    """The output layer that gives the base's own logits of a word for each label at a mask token.
+
+    Args:
+        words: By label, perhaps those of other datasets too; a label that it lacks is its own word, with a space for
+            each underscore. A word of several tokens counts with the mean of their rows.
+
+    Returns:
+        Weight [labels, hidden] and bias [labels], fp32 or wider.
+
+    Raises:
+        InputError: A word has no token of its own, or two labels have the same.
+    """
+    if others := sorted(set(words) - set(classifier.labels)):
+        log.warning("head.label_words names %s, but here the labels are %s", others[0], ", ".join(classifier.labels))
+    if classifier.reference is None or classifier.mask_head is None:
+        raise InputError("head.init: label_words needs a base from files and head.pooling: mask")
+    tokenizer = classifier.tokenizer
+    found: dict[str, list[int]] = {}
+    for label in classifier.labels:
+        word = words.get(label, label.replace("_", " "))
+        # With a space: in byte-pair vocabularies the words of a running text begin with one.
+        ids = tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"]
+        if not ids or tokenizer.unk_token_id in ids:
+            raise InputError(
+                f"the base's tokenizer has no token for {word!r}, the word of the label {label!r}: name another one in "
+                "head.label_words"
+            )
+        if ids in found.values():
+            other = next(name for name, known in found.items() if known == ids)
+            raise InputError(
+                f"the labels {other!r} and {label!r} have the same word {word!r}: name others in label_words of the "
+                "dataset's settings"
+            )
+        found[label] = ids
+    return word_outputs(classifier.reference.folder, compute, list(found.values()))

@@ -77,7 +77,7 @@ def settings_of(
         loss = settings.train.loss
         changes["temperature"] = settings.train.temperature
     if loss == "auto":
-        few = rows < classes * FEW_ROWS_A_LABEL and settings.protocol != "paper"
+        few = rows < classes * FEW_ROWS_A_LABEL and settings.protocol != "paper" and settings.head.pooling != "mask"
         loss = "contrastive" if few else "cross_entropy"
     return section.model_copy(update={**changes, "loss": loss}).resolved(rows, rate_share)
 
