@@ -1,6 +1,7 @@
 """What the tests share: tiny random models of every family, never downloaded; one temporary Prefect server."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -201,10 +202,17 @@ def from_config(family: str, **values: Any) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def mlflow_address_stays() -> Iterator[None]:
-    """A test that left its own MLflow address behind would send later tests of its process to its registry."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+def process_stays() -> Iterator[None]:
+    """A test that left its own MLflow address behind would send later tests of its process to its registry.
+
+    One that left the code of a registered model on the path would have them import what that model brought along.
+    """
+    before, path = os.environ.get("MLFLOW_TRACKING_URI"), list(sys.path)
     yield
+    if sys.path != path:
+        added = [one for one in sys.path if one not in path]
+        sys.path[:] = path
+        pytest.fail(f"the test left {', '.join(added) or 'another order'} on sys.path: load models in another process")
     after = os.environ.get("MLFLOW_TRACKING_URI")
     if after != before:
         os.environ.pop("MLFLOW_TRACKING_URI", None)

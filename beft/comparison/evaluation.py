@@ -106,8 +106,12 @@ def evaluate_adapters(
     compared, predictions = list(found.predictions), dict(found.predictions)
     for name, adapter in adapters.items():
         of_adapter = splits if name == target else ("test",)
-        with adapter.attached(session.classifier):
-            predictions[name] = predict_splits(session, rows, of_adapter, "+".join(adapter.terms))
+        own = session.with_pooling(adapter.pooling)
+        own_rows: Mapping[str, LabelledRows] = rows
+        if own is not session:
+            own_rows = {split: own.rows(split) for split in of_adapter}
+        with adapter.attached(own.classifier):
+            predictions[name] = predict_splits(own, own_rows, of_adapter, "+".join(adapter.terms))
     log.info("evaluate: %d resamples", session.settings.evaluate.resamples)
     evaluation = _evaluate(session, rows, splits, predictions, target, compared, {**found.costs, **(costs or {})})
     tuning = {name: fitted.to_json() for name, fitted in found.fitted.items()}

@@ -169,7 +169,8 @@ def _text_of(row_id: str) -> str:
 
 
 def _predict(session: Session, version: Version, rows: Rows) -> Predictions:
-    return session.predict(version.adapter, session.classifier.examples(rows, version.adapter.max_length))
+    own = session.with_pooling(version.adapter.pooling)
+    return own.predict(version.adapter, own.classifier.examples(rows, version.adapter.max_length))
 
 
 def _seconds_a_row(sessions: Mapping[str, Session], versions: Sequence[Version], gate: Rows) -> dict[str, float]:
@@ -178,7 +179,7 @@ def _seconds_a_row(sessions: Mapping[str, Session], versions: Sequence[Version],
     taken: dict[str, list[float]] = {version.name: [] for version in versions}
     for _ in range(_REPETITIONS):
         for version in versions:
-            session = sessions[version.name]
+            session = sessions[version.name].with_pooling(version.adapter.pooling)
             examples = session.classifier.examples(some, version.adapter.max_length)
             with version.adapter.attached(session.classifier):
                 began = time.perf_counter()

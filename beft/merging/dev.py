@@ -72,7 +72,7 @@ class DevRows:
         """The score of each merge."""
         found: list[dict[str, tuple[float, float]]] = [{} for _ in merges]
         for name in self.adapters:
-            session = self.open_dataset(name)
+            session = self.open_dataset(name).with_pooling(self.adapters[name].pooling)
             rows = session.rows("dev")
             if name not in self._own:
                 self._own[name] = self._measure_own(session, rows, name)

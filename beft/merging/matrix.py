@@ -49,6 +49,7 @@ def _column(
     merged: Mapping[str, Merged],
     known: Mapping[str, Predictions],
 ) -> SplitEvaluation:
+    session = session.with_pooling(adapters[name].pooling)
     test = session.rows("test")
     predictions = dict(known)
     of_biases: dict[str, Predictions] = {}

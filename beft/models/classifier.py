@@ -103,16 +103,15 @@ class Classifier(nn.Module):
         mask_head = self.mask_head
         if mask_head is not None:
             mask_head = copy.deepcopy(mask_head).to(input_device(model), next(model.parameters()).dtype)
-        over = type(self)(
-            model,
-            self.tokenizer,
-            self.reference,
-            self.labels,
-            self.pooling,
-            self.newly_initialized,
-            self.problem_type,
-            mask_head,
-        )
+        return self._over(model, self.pooling, mask_head)
+
+    def with_pooling(self, pooling: str, mask_head: nn.Module | None = None) -> "Classifier":
+        """The same model under a head that sees another pooling."""
+        return self._over(self.model, pooling, mask_head)
+
+    def _over(self, model: Any, pooling: str, mask_head: nn.Module | None) -> "Classifier":
+        of_base = (self.tokenizer, self.reference, self.labels)
+        over = type(self)(model, *of_base, pooling, self.newly_initialized, self.problem_type, mask_head)
         over.threads = self.threads
         return over
 

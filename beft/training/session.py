@@ -19,6 +19,7 @@ from beft.inference.runs import RunResult
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
+from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
@@ -28,7 +29,8 @@ from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, DatasetSettings, Settings
 from beft.sites.site import BiasSite
 from beft.training.automatic.folds import can_divide
-from beft.training.automatic.search import search_and_train
+from beft.training.automatic.search import Prompted, search_and_train
+from beft.training.head_start import label_word_outputs
 from beft.training.probe import run_probe
 from beft.training.rate_share import rate_share
 from beft.training.results import Probe, TrainingResult
@@ -136,6 +138,32 @@ class Session:
             log.info("the learning rate is %g of the usual one: a step of that moves this base's features far", share)
         return share
 
+    def with_pooling(self, pooling: str) -> "Session":
+        """The same session, over the same model, whose head sees another pooling: that of an adapter, say.
+
+        Raises:
+            InputError: It is ``mask``, and the base has no masked-language-model head.
+        """
+        if pooling == self.classifier.pooling:
+            return self
+        if pooling in self._by_pooling:
+            return self._by_pooling[pooling]
+        mask_head, reference = None, self.classifier.reference
+        if pooling == "mask":
+            if reference is None:
+                raise InputError("head.pooling is mask, which needs a base from files")
+            mask_head = load_mask_head(reference.folder, resolve_compute(self.settings.base))
+        head = self.settings.head.model_copy(update={"pooling": pooling})
+        settings = self.settings.model_copy(update={"head": head})
+        found = replace(self, classifier=self.classifier.with_pooling(pooling, mask_head), settings=settings)
+        self._by_pooling[pooling] = found
+        return found
+
+    @cached_property
+    def _by_pooling(self) -> "dict[str, Session]":
+        """The sessions of other poolings that were asked for."""
+        return {}
+
     def rows(self, split: Split) -> LabelledRows:
         """The encoded rows of one split."""
         return self.classifier.examples(self.data.rows(split), self.max_length)
@@ -234,6 +262,7 @@ class Session:
             ("cross_entropy", "contrastive") if self.problem_type.has_pairs else ("cross_entropy",)
         )
         by_loss = {loss: self.training(section.with_loss(loss), rows=rows) for loss in losses}
+        own = self._with_label_words()
         result, trained, choice = search_and_train(
             self.classifier,
             sample,
@@ -241,15 +270,36 @@ class Session:
             by_loss,
             terms[0],
             inert=inert,
+            prompted=None
+            if own is None
+            else Prompted(
+                own.classifier,
+                own.whole_sample,
+                own.settings,
+                own.training(section.with_loss("cross_entropy"), rows=rows),
+            ),
             checkpoints=checkpoints,
             progress=progress,
         )
         brief = {"folds": choice.folds, "repeats": choice.repeats, "metric": choice.chosen.metric}
-        adapter = self._target_adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
+        session = own if own is not None and choice.chosen.candidate.pooling else self
+        adapter = session._target_adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
         return TrainingResult(adapter, result, self.settings, choice)
 
+    def _with_label_words(self) -> "Session | None":
+        """This session with a head at a mask token that starts at words for the labels; None where it cannot be so."""
+        if self.problem_type.name != "classification" or self.classifier.pooling == "mask":
+            return None
+        try:
+            own = self.with_pooling("mask")
+            label_word_outputs(own.classifier, own.settings.head.label_words, resolve_compute(own.settings.base))
+        except InputError as error:
+            log.info("auto: no mask token and label words are compared: %s", error)
+            return None
+        return own
+
     def predict(self, adapter: Adapter, rows: LabelledRows) -> Predictions:
-        """What an adapter predicts of rows, as the headline metric takes it.
+        """What an adapter predicts of rows, as the headline metric takes it; with the pooling of the adapter.
 
         Returns:
             Probabilities [rows, labels or choices], values [rows], or texts.
@@ -257,6 +307,9 @@ class Session:
         Raises:
             InputError: The adapter does not fit the base.
         """
+        if adapter.pooling != self.classifier.pooling and rows.source is not None:
+            own = self.with_pooling(adapter.pooling)
+            return own.predict(adapter, own.classifier.examples(rows.source, self.max_length))
         with adapter.attached(self.classifier):
             return self.predictions(rows)
 

@@ -4,7 +4,6 @@ import csv
 import random
 from pathlib import Path
 
-import pandas
 import pytest
 import yaml
 
@@ -12,9 +11,9 @@ from beft.datasets.prepared import load_split
 from beft.files import read_json, write_text
 from beft.inference.predictor import Predictor
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import as_default, connect
+from tasks.tracking.connection import connect
 from tests.beft.models.test_mask_head import save_masked
-from tests.support.own_data import beft, own_workspace, serving
+from tests.support.own_data import beft, own_workspace, predict_registered, serving
 from tests.support.tiny_bases import WORDS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -56,23 +55,17 @@ def test_from_a_file_to_served_answers(tmp_path: Path) -> None:
     assert record["provenance"]["training"]["loss"] == "cross_entropy"
     test = load_split(tmp_path / "data" / "prepared" / "pairs", "test")
     assert test.pairs is not None
-    rows = pandas.DataFrame({"text": test.texts[:20], "text_pair": test.pairs[:20]})
+    rows = [{"text": text, "text_pair": pair} for text, pair in zip(test.texts[:20], test.pairs[:20], strict=True)]
     alone = [
-        row["probabilities"]["same"]
-        for row in Predictor(adapter, base=base).predict(test.texts[:20], rows["text_pair"])
+        row["probabilities"]["same"] for row in Predictor(adapter, base=base).predict(test.texts[:20], test.pairs[:20])
     ]
 
     connection = connect(PipelineSettings.read(tmp_path / "params.yaml"), tmp_path)
     [registered] = connection.client.search_registered_models()
-    import mlflow
-
-    with as_default(connection):
-        model = mlflow.pyfunc.load_model(
-            f"models:/{registered.name}/1", model_config={"base": str(base), "device": "cpu"}
-        )
-    assert model.predict(rows)["probability_same"].tolist() == pytest.approx(alone, abs=1e-6)
+    answers, _ = predict_registered(connection, f"models:/{registered.name}/1", base, rows)
+    assert [row["probability_same"] for row in answers] == pytest.approx(alone, abs=1e-6)
     with serving(connection, base) as client:
         [served] = client.get("/v1/adapters").json()["adapters"]
         assert served["verified"]
-        answered = client.post("/invocations", json={"dataframe_records": rows.to_dict("records")}).json()
+        answered = client.post("/invocations", json={"dataframe_records": rows}).json()
     assert [row["probability_same"] for row in answered["predictions"]] == pytest.approx(alone, abs=1e-5)

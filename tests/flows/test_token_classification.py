@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import pandas
 import pytest
 
 from beft.datasets.drafting.draft import draft_description
@@ -11,9 +10,9 @@ from beft.datasets.prepared import load_split
 from beft.files import read_json, write_text
 from beft.inference.predictor import Predictor
 from tasks.settings import PipelineSettings
-from tasks.tracking.connection import as_default, connect
+from tasks.tracking.connection import connect
 from tests.conftest import build_tiny
-from tests.support.own_data import beft, own_workspace, serving
+from tests.support.own_data import beft, own_workspace, predict_registered, serving
 from tests.support.tiny_bases import WORDS, save_base
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -58,15 +57,10 @@ def test_from_a_file_to_a_registered_model(tmp_path: Path) -> None:
     [registered] = connection.client.search_registered_models()
     [version] = connection.client.search_model_versions(f"name='{registered.name}'")
     assert "Labels of spans of the text: `praise`, `thing`" in version.description
-    import mlflow
-
-    with as_default(connection):
-        model = mlflow.pyfunc.load_model(
-            f"models:/{registered.name}/{version.version}", model_config={"base": str(base), "device": "cpu"}
-        )
-    rows = model.predict(pandas.DataFrame({"text": test.texts[:20]}))
-    assert [list(row) for row in rows["spans"]] == [row["spans"] for row in answered[:20]]
-    assert model.metadata.get_output_schema().input_names() == ["spans"]
+    rows = [{"text": text} for text in test.texts[:20]]
+    predicted, columns = predict_registered(connection, f"models:/{registered.name}/{version.version}", base, rows)
+    assert [row["spans"] for row in predicted] == [row["spans"] for row in answered[:20]]
+    assert columns == ["spans"]
 
     with serving(connection, base) as client:
         [served] = client.get("/v1/adapters").json()["adapters"]

@@ -1,12 +1,14 @@
 """A user's own file from the draft of its description to the answers of a server."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from starlette.testclient import TestClient
@@ -56,6 +58,32 @@ def beft(root: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+PREDICT = """
+import json, sys
+import mlflow, pandas
+uri, model, base, rows = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+loaded = mlflow.pyfunc.load_model(model, model_config={"base": base, "device": "cpu"})
+found = loaded.predict(pandas.DataFrame(json.loads(rows)))
+print(json.dumps([found.to_dict("records"), loaded.metadata.get_output_schema().input_names()]))
+"""
+
+
+def predict_registered(
+    connection: Connection, model: str, base: Path, rows: Sequence[Mapping[str, str]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What MLflow's model gives for rows, and its columns, in a process of its own: it brings its own copy of beft."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, connection.uri, model, str(base), json.dumps(list(rows))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    records, columns = json.loads(done.stdout.strip().splitlines()[-1])
+    return records, columns
 
 
 @contextmanager

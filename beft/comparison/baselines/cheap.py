@@ -134,8 +134,10 @@ def predict_without_biases(
         features: What the head's output layer sees of the frozen base, by split.
 
     Returns:
-        None where they are not there, or the head is more than its output layer.
+        None where they are not there, or the head sees something else or is more than its output layer.
     """
+    if adapter.pooling != session.classifier.pooling:
+        return None
     if split not in features or set(adapter.head) != set(session.classifier.head_parameters("output")):
         return None
     parameters = {name.rsplit(".", 1)[1]: value.double().numpy() for name, value in adapter.head.items()}

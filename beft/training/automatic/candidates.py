@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from beft.training_settings import Loss, TrainingSettings
 
@@ -32,11 +32,13 @@ class Candidate:
         name: As the report shows it.
         terms: The bias terms; empty where the head alone is fitted, on frozen features.
         training: How the biases are trained; None without any.
+        pooling: ``mask`` where the head sees a mask token after the text, as ``head.pooling`` has it; else empty.
     """
 
     name: str
     terms: tuple[str, ...] = ()
     training: TrainingSettings | None = None
+    pooling: Literal["", "mask"] = ""
 
     def to_json(self) -> dict[str, Any]:
         """What it is, as a JSON value."""
@@ -44,10 +46,17 @@ class Candidate:
         details = (
             {} if training is None else training.model_dump(include={"loss", "learning_rate", "epochs", "temperature"})
         )
-        return {"name": self.name, "terms": list(self.terms), **details}
+        pooling = {"pooling": self.pooling} if self.pooling else {}
+        return {"name": self.name, "terms": list(self.terms), **details, **pooling}
 
 
-def candidates(by_loss: Mapping[Loss, TrainingSettings], target: str, every_term: Sequence[str]) -> list[Candidate]:
+def candidates(
+    by_loss: Mapping[Loss, TrainingSettings],
+    target: str,
+    every_term: Sequence[str],
+    *,
+    prompted: TrainingSettings | None = None,
+) -> list[Candidate]:
     """Frozen features, then the trained ones, the most promising first.
 
     Args:
@@ -55,6 +64,7 @@ def candidates(by_loss: Mapping[Loss, TrainingSettings], target: str, every_term
             some, are those tried.
         target: The target term.
         every_term: All bias terms that can be trained.
+        prompted: How one is trained whose head starts at words for the labels; None where the base has none.
     """
     usual = by_loss["cross_entropy"]
     rates = usual.learning_rates or tuple(float(f"{usual.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
@@ -69,6 +79,18 @@ def candidates(by_loss: Mapping[Loss, TrainingSettings], target: str, every_term
         what = target if len(terms) == 1 else "all biases"
         own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
         found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
+    if prompted is not None:
+        of_prompt = tuple(float(f"{prompted.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
+        ways_of_prompt = [
+            Candidate(
+                f"{target}, mask token and label words, rate {rate:g}",
+                (target,),
+                prompted.model_copy(update={"learning_rate": rate, "learning_rates": ()}),
+                "mask",
+            )
+            for rate in of_prompt
+        ]
+        found[1 + len(losses) : 1 + len(losses)] = ways_of_prompt
     return found
 
 

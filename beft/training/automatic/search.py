@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites
 from beft.training.automatic.candidates import FROZEN, Candidate, candidates, plan_search
 from beft.training.automatic.choice import Choice, Scored, best_penalty, choose, score_candidate
-from beft.training.automatic.cross_validation import linear_out_of_fold, trained_out_of_fold
+from beft.training.automatic.cross_validation import OutOfFold, linear_out_of_fold, trained_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.engine.cost import readable_seconds
 from beft.training.head_start import head_start
@@ -29,6 +30,20 @@ from beft.training.target import Progress, fit_run, planned_run, with_frozen
 from beft.training_settings import Loss, TrainingSettings
 
 log = logging.getLogger("beft.training.automatic")
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """The same base whose head sees a mask token and starts at words for the labels, and the same rows so encoded.
+
+    Attributes:
+        training: How it is trained.
+    """
+
+    classifier: Classifier
+    sample: Sample
+    settings: Settings
+    training: TrainingSettings
 
 
 @with_own_threads
@@ -40,6 +55,7 @@ def search_and_train(
     target: str,
     *,
     inert: Mapping[BiasSite, Tensor] | None = None,
+    prompted: Prompted | None = None,
     checkpoints: Path | None = None,
     progress: Progress = log.info,
 ) -> tuple[RunResult, tuple[str, ...], Choice]:
@@ -50,6 +66,7 @@ def search_and_train(
         by_loss: How a training by each loss is done, of those that the problem type has.
         target: The target term.
         inert: What the probe measured; sites that are wholly inert are not trained.
+        prompted: Compared as well; None where the base has no masked-language-model head.
 
     Returns:
         The training, the terms whose biases the adapter has, and what was compared. Where frozen features win, the
@@ -63,7 +80,7 @@ def search_and_train(
     frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
-    ways = candidates(by_loss, target, every_term)
+    ways = candidates(by_loss, target, every_term, prompted=None if prompted is None else prompted.training)
     operations = float(product_operations(classifier, [1], backward=True))
     plan = plan_search(ways, int(rows.tokens.sum()), operations, settings.train.search_minutes, folds=fold_count(rows))
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
@@ -73,9 +90,13 @@ def search_and_train(
         f"{len(compared) * plan.repeats * plan.folds} short trainings, planned as {readable_seconds(plan.seconds)}"
     )
     metric = DevMetric(sample.metric, None)
+    over = {"": (classifier, sample, settings)}
+    if prompted is not None:
+        over["mask"] = (prompted.classifier, prompted.sample, prompted.settings)
 
     def run_of(candidate: Candidate, learnt: LabelledRows) -> Run:
         assert candidate.training is not None
+        classifier, _, settings = over[candidate.pooling]
         sites = find_sites(classifier.model, candidate.terms, add=settings.base.add_biases)
         # The head starts from these rows alone, so that no fold's starts from rows that it holds out. A contrastive
         # training replaces it whole.
@@ -88,15 +109,16 @@ def search_and_train(
     features = extract_features(classifier, rows.encoded, "head").double().numpy()
     intercept = classifier.output_layer.bias is not None
     of_penalties = linear_out_of_fold(problem_type, len(classifier.labels), features, rows, folds, intercept=intercept)
-    of_trained = trained_out_of_fold(
-        classifier, rows, folds, compared, run_of, metric=metric, checkpoints=checkpoints, progress=progress
-    )
+    of_trained: dict[str, OutOfFold] = {}
+    for pooling, (of_pooling, encoded, _) in over.items():
+        own = [way for way in compared if way.pooling == pooling]
+        outcomes = trained_out_of_fold(
+            of_pooling, encoded.train, folds, own, run_of, metric=metric, checkpoints=checkpoints, progress=progress
+        )
+        of_trained |= dict(zip((way.name for way in own), outcomes, strict=True))
     frozen_scores = [score_candidate(ways[0], one, problem_type, rows, sample.metric) for one in of_penalties]
     scored = [best_penalty(frozen_scores)]
-    scored += [
-        score_candidate(way, one, problem_type, rows, sample.metric)
-        for way, one in zip(compared, of_trained, strict=True)
-    ]
+    scored += [score_candidate(way, of_trained[way.name], problem_type, rows, sample.metric) for way in compared]
     choice = choose(
         scored, problem_type, rows, sample.metric, folds=plan.folds, repeats=plan.repeats, seed=settings.seed
     )
@@ -107,7 +129,8 @@ def search_and_train(
         result = _frozen_result(classifier, sample, settings, by_loss["cross_entropy"], target, features, choice.chosen)
         return result, (target,), choice
     chosen = choice.chosen.candidate
-    result = fit_run(classifier, sample, run_of(chosen, rows), checkpoints, progress)
+    of_chosen, encoded, _ = over[chosen.pooling]
+    result = fit_run(of_chosen, encoded, run_of(chosen, encoded.train), checkpoints, progress)
     untrained = [
         site
         for site in find_sites(classifier.model, chosen.terms, add=settings.base.add_biases)

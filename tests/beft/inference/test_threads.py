@@ -1,6 +1,7 @@
 """Predicting from many threads at once gives each what it gets alone."""
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,7 +101,10 @@ def test_eight_threads_get_what_each_gets_alone(name: str, tiny: Callable[..., A
 
 
 @pytest.mark.parametrize("name", PROBLEM_TYPES)
-def test_eight_threads_get_it_through_mlflow(name: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+def test_eight_threads_get_it_through_mlflow(
+    name: str, tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the model adds the code that it brings
     shape, labels = PROBLEM_TYPES[name]
     base, folder = save_adapter(tiny, tmp_path, shape, labels)
     adapter, made = Adapter.load(folder), mlflow.models.Model()
