@@ -79,11 +79,11 @@ def measure(base: BaseSettings, pool: Pool, case: Case, draw: int) -> dict[str, 
     drawn = pool.draw(case.rows, draw)
     rows, test = classifier.examples(drawn, MAX_LENGTH), classifier.examples(pool.test, MAX_LENGTH)
     began = time.perf_counter()
-    share = rate_share(classifier, rows)
+    share = rate_share(classifier)
     seconds = time.perf_counter() - began
     baseline = METHODS["logistic_regression"](classifier, drawn, draw).outputs(test)
     return {
-        "step": round(relative_step(classifier, rows, 1e-2), 4),
+        "step": round(relative_step(classifier, 1e-2), 4),
         "rate": float(f"{1e-2 * share:g}"),
         "seconds_to_measure": round(seconds, 2),
         "logistic_regression": float((baseline.argmax(-1).numpy() == test.labels).mean()),

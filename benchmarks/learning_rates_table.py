@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from beft.training.rate_share import FURTHEST
 from benchmarks.common.intervals import Interval
 
 _USUAL = "0.01"
@@ -23,8 +24,8 @@ def table(results: Mapping[str, Any]) -> str:
             "",
             "Accuracy in percent on the test rows, value biases and head, mean over the draws. **Bold**: the default "
             "rate, the largest of 0.01, 0.003, 0.001 and 0.0003 at which one step of all value biases moves the "
-            "features by at most a sixteenth of their distance from the mean (`beft/training/rate_share.py`). *Step*: "
-            "how far one of 0.01 moves them, the smallest and the largest of the draws.",
+            f"features of 24 fixed sentences by at most {FURTHEST:g} of their distance from the mean "
+            "(`beft/training/rate_share.py`). *Step*: how far one of 0.01 moves them.",
             "",
             *_accuracies(draws),
             "",
@@ -44,7 +45,7 @@ def _accuracies(draws: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [_mean([one["accuracy"][rate] for one in found]) for rate in rates]
         marked = [f"**{cell}**" if rate in chosen else cell for rate, cell in zip(rates, cells, strict=True)]
         plain = _mean([one["logistic_regression"] for one in found])
-        rows.append([base, case, dataset, len(found), f"{min(steps):.3f} to {max(steps):.3f}", plain, *marked])
+        rows.append([base, case, dataset, len(found), f"{max(steps):.3f}", plain, *marked])
     columns = ["base", "", "data set", "draws", "step", "logistic regression", *(f"rate {rate}" for rate in rates)]
     return _markdown(columns, rows)
 

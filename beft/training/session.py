@@ -126,14 +126,14 @@ class Session:
 
     @cached_property
     def rate_share(self) -> float:
-        """How much of the usual learning rate suits the base, measured on rows of train; 1 under ``protocol: paper``.
+        """How much of the usual learning rate suits the base; 1 under ``protocol: paper``.
 
         Raises:
-            InputError: As ``sample``.
+            InputError: The base has no embedding for a token of its tokenizer.
         """
         if self.settings.protocol == "paper":
             return 1.0
-        share = rate_share(self.classifier, self.sample.train)
+        share = rate_share(self.classifier)
         if share < 1:
             log.info("the learning rate is %g of the usual one: a step of that moves this base's features far", share)
         return share
