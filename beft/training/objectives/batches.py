@@ -58,15 +58,15 @@ def balanced_batches(labels: np.ndarray, batch_size: int, *, seed: int, epoch: i
 
 
 def _batch(decks: Sequence["_Deck"], turns: np.ndarray, rows: int) -> np.ndarray:
-    """One batch: shares of the labels whose turn it is, the rest from those that have more rows, then from others."""
-    sizes = dict.fromkeys(turns.tolist(), 0)
+    """One batch: level shares of the labels whose turn it is, and of others where these have too few rows."""
+    chosen = turns.tolist()
+    others = [at for at in range(len(decks)) if at not in chosen]
+    while sum(len(decks[at]) for at in chosen) < rows:
+        chosen.append(others.pop(0))
+    sizes = dict.fromkeys(chosen, 0)
     left = rows
-    others = [at for at in range(len(decks)) if at not in sizes]
     while left:
         open_decks = [at for at, size in sizes.items() if size < len(decks[at])]
-        if not open_decks:
-            sizes[others.pop(0)] = 0
-            continue
         for at in open_decks[:left]:
             sizes[at] += 1
         left -= min(left, len(open_decks))

@@ -76,8 +76,8 @@ def test_searched_rates_are_in_the_records(folder: Path, tmp_path: Path) -> None
     measure(settings.model_copy(update={"measure": asked}), {"prepare": folder / "prepared"}, tmp_path, dataset="films")
     records = {record.method: record for record in Measurement.load(tmp_path).records}
     tried = {method: [trial["learning_rate"] for trial in record.trials] for method, record in records.items()}
-    of_biases = [3e-3, 1e-2, 3e-2]
-    assert tried == {"value": of_biases, "all_biases": of_biases, "full": [1.5e-5, 5e-5, 1.5e-4]}
+    of_all = [1.5e-3, 5e-3, 1.5e-2]
+    assert tried == {"value": [3e-3, 1e-2, 3e-2], "all_biases": of_all, "full": [1.5e-5, 5e-5, 1.5e-4]}
     for record in records.values():
         best = max(record.trials, key=lambda trial: (trial["dev_metric"], -trial["dev_loss"]))
         assert (record.learning_rate, record.dev) == (best["learning_rate"], best["dev_metric"])

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from sklearn.metrics import jaccard_score
 
 from beft.problems.classification import Classification
@@ -59,6 +59,7 @@ def test_equal_values_belong_together_though_they_have_no_spread():
     assert torch.equal(Regression().pair_weights(values, values.numpy()), torch.ones(3, 3, dtype=torch.float64))
 
 
+@example(labels=[0] * 9 + [1] * 3 + [2], batch_size=5, seed=0, epoch=1)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=80), st.integers(1, 32), st.integers(0, 5), st.integers(1, 4))
 def test_batches_hold_no_row_twice_and_pairs_where_there_are_some(labels, batch_size, seed, epoch):
     array = np.array(labels, dtype=np.int64)
