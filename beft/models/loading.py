@@ -26,6 +26,14 @@ log = logging.getLogger("beft.models.base")
 _LAYER = re.compile(r"\.\d+\.")
 _KEPT_ELSEWHERE = ("cpu", "disk")
 
+FROM_FILES: dict[str, Any] = {
+    "local_files_only": True,
+    "use_safetensors": True,
+    "trust_remote_code": False,
+    "output_loading_info": True,
+}
+"""How every model is read by ``from_pretrained``: no network, no pickle, no code of a base, and what its files lack."""
+
 
 def load_model(
     folder: Path, outputs: int, compute: Compute, seed: int, *, weights: bool = True, of_words: bool = False
@@ -248,10 +256,7 @@ def _from_pretrained(folder: Path, outputs: int, compute: Compute, seed: int, of
         return kind.from_pretrained(
             folder,
             dtype=compute.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+            **FROM_FILES,
             ignore_mismatched_sizes=True,
             **gguf_options(folder),
             **options,

@@ -124,8 +124,7 @@ def label_word_outputs(classifier: Classifier, words: Mapping[str, str], compute
         if ids in found.values():
             other = next(name for name, known in found.items() if known == ids)
             raise InputError(
-                f"the labels {other!r} and {label!r} have the same word {word!r}: name others in label_words of the "
-                "dataset's settings"
+                f"the labels {other!r} and {label!r} have the same word {word!r}: name others in head.label_words"
             )
         found[label] = ids
     return word_outputs(classifier.reference.folder, compute, list(found.values()))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from beft.errors import InputError
 from beft.models.base_files import read_mapping
 from beft.models.device import Compute
-from beft.models.loading import quiet_transformers
+from beft.models.loading import FROM_FILES, quiet_transformers
 
 _ADVICE = "use another head.pooling, or a base that was saved with that head, such as google-bert/bert-base-uncased"
 
@@ -52,11 +52,11 @@ def word_outputs(folder: Path, compute: Compute, words: Sequence[Sequence[int]])
         InputError: As ``load_mask_head``.
     """
     layer = _load(folder, compute).get_output_embeddings()
-    rows = [torch.tensor(list(ids), device=layer.weight.device) for ids in words]
-    wide = layer.weight if layer.weight.dtype == torch.float64 else layer.weight.float()
-    bias = torch.zeros(len(wide), dtype=wide.dtype, device=wide.device) if layer.bias is None else layer.bias
-    of_words = [bias[ids].to(wide.dtype).mean() for ids in rows]
-    return torch.stack([wide[ids].mean(0) for ids in rows]), torch.stack(of_words)
+    wide = torch.promote_types(layer.weight.dtype, torch.float32)
+    weight = torch.stack([layer.weight[list(ids)].to(wide).mean(0) for ids in words])
+    if layer.bias is None:
+        return weight, weight.new_zeros(len(words))
+    return weight, torch.stack([layer.bias[list(ids)].to(wide).mean() for ids in words])
 
 
 def _load(folder: Path, compute: Compute, *, weights: bool = True) -> Any:
@@ -70,16 +70,10 @@ def _load(folder: Path, compute: Compute, *, weights: bool = True) -> Any:
         raise InputError(
             f"head.pooling is mask, but a base of the type {kind!r} is no masked language model; {_ADVICE}"
         )
+    device = compute.device if weights else "meta"
+    places = {} if device == "cpu" else {"device_map": {"": device}}
     with quiet_transformers():
-        model, found = AutoModelForMaskedLM.from_pretrained(
-            folder,
-            dtype=compute.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            device_map={"": compute.device if weights else "meta"} if not weights or compute.device != "cpu" else None,
-        )
+        model, found = AutoModelForMaskedLM.from_pretrained(folder, dtype=compute.dtype, **FROM_FILES, **places)
     inside = f"{model.base_model_prefix}."
     if lacking := sorted(name for name in found["missing_keys"] if not name.startswith(inside)):
         raise InputError(

@@ -66,8 +66,7 @@ def candidates(
         every_term: All bias terms that can be trained.
         prompted: How one is trained whose head starts at words for the labels; None where the base has none.
     """
-    usual = by_loss["cross_entropy"]
-    rates = usual.learning_rates or tuple(float(f"{usual.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
+    rates = _rates(by_loss["cross_entropy"])
     in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy")
     losses = [loss for loss in in_order if loss in by_loss]
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
@@ -80,7 +79,6 @@ def candidates(
         own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
         found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
     if prompted is not None:
-        of_prompt = tuple(float(f"{prompted.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
         ways_of_prompt = [
             Candidate(
                 f"{target}, mask token and label words, rate {rate:g}",
@@ -88,10 +86,15 @@ def candidates(
                 prompted.model_copy(update={"learning_rate": rate, "learning_rates": ()}),
                 "mask",
             )
-            for rate in of_prompt
+            for rate in _rates(prompted)
         ]
         found[1 + len(losses) : 1 + len(losses)] = ways_of_prompt
     return found
+
+
+def _rates(training: TrainingSettings) -> tuple[float, ...]:
+    """Those that the settings name, or two about the learning rate that they have."""
+    return training.learning_rates or tuple(float(f"{training.learning_rate * factor:.6g}") for factor in RATE_FACTORS)
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,9 @@ def test_the_plan_keeps_to_its_minutes():
 
 def test_rates_that_are_named_are_those_compared():
     training = TrainingSettings(epochs=3, learning_rates=(0.2, 0.1))
-    named = {one.training.learning_rate for one in candidates({"cross_entropy": training}, "value", ["value"])[1:]}
-    assert named == {0.2, 0.1}
+    ways = candidates({"cross_entropy": training}, "value", ["value"], prompted=training)
+    assert {one.training.learning_rate for one in ways[1:]} == {0.2, 0.1}
+    assert [one.training.learning_rate for one in ways if one.pooling == "mask"] == [0.2, 0.1]
 
 
 def test_linear_out_of_fold_is_that_of_scikit_learn():
