@@ -24,7 +24,7 @@ from beft.inference.predictions import predict_rows
 from beft.inference.predictor import Predictor
 from beft.serving.reference import DriftReference, unknown_shares
 from beft.settings import DatasetSettings, Settings, SplitSettings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data
 from tasks.serving.monitoring import MonitorRules, compare_traffic

@@ -58,7 +58,7 @@ import json, sys
 from pathlib import Path
 from beft.datasets.prepared import PreparedData
 from beft.settings import Settings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from beft.training.target import train_terms
 values, prepared = json.loads(sys.argv[1]), sys.argv[2]
 settings = Settings.from_mapping(values)

@@ -17,7 +17,7 @@ from beft.datasets.prepared import PreparedData
 from beft.files import write_json, write_text
 from beft.models.device import resolve_compute
 from beft.settings import Settings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data, settings_on_disk
 from benchmarks.recipes import spare_rows

@@ -20,8 +20,8 @@ from beft.inference.predictions import predict_rows, score_rows
 from beft.models.device import resolve_compute
 from beft.settings import DatasetSettings, Settings
 from beft.training.learning_rates import best_trial
+from beft.training.opening import open_session
 from beft.training.sample import joined
-from beft.training.session import open_session
 from beft.training.target import train_terms
 from benchmarks.common import machine
 from benchmarks.common.intervals import Interval

@@ -7,8 +7,9 @@ from typing import Any
 from beft.api.base import Base
 from beft.datasets.prepared import PreparedData
 from beft.settings import Settings
+from beft.training.opening import open_session
 from beft.training.results import Probe, TrainingResult
-from beft.training.session import Session, open_session
+from beft.training.session import Session
 
 
 def probe(

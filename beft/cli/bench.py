@@ -40,7 +40,7 @@ def bench(
     from beft.datasets.dataset import Dataset
     from beft.datasets.registry import find_dataset
     from beft.settings import DatasetSettings
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
     from beft.training.speed import measure_machine, measure_speed, to_json
 
     settings = read_settings(

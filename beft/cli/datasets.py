@@ -169,7 +169,7 @@ def _prepared(
     from beft.datasets.preparation import prepare_source
     from beft.datasets.prepared import PreparedData
     from beft.datasets.reading.loaders import fetch_source
-    from beft.training.session import check_base
+    from beft.training.opening import check_base
 
     chosen = settings.datasets.get(description.name)
     requested = size or (chosen.size if chosen else "auto")

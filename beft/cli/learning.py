@@ -109,7 +109,7 @@ def prepared_session(
         InputError: ``out`` exists, the data or the base cannot be read, or they do not fit together.
     """
     from beft.datasets.prepared import PreparedData
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     settings = read_settings(context, params, changes)
     data = PreparedData.from_folder(prepared)

@@ -168,7 +168,7 @@ def _opener(
     from beft.datasets.prepared import PreparedData
     from beft.inference.predictor import find_base
     from beft.settings import DatasetSettings
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     def open_dataset(name: str) -> "Session":
         adapter, data = adapters[name], PreparedData.from_folder(prepared[name])

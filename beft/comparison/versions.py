@@ -25,7 +25,8 @@ from beft.metrics.label_sets import SET_FROM
 from beft.metrics.registry import known_metric, score_predictions
 from beft.metrics.truth import Truth
 from beft.settings import Settings
-from beft.training.session import Session, open_session
+from beft.training.opening import open_session
+from beft.training.session import Session
 
 log = logging.getLogger("beft.comparison")
 

@@ -1,7 +1,7 @@
 """A base loaded for one dataset: what is probed, trained and predicted on it, under one set of settings."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,16 @@ from beft.encoding.prompted import encode_prompts
 from beft.errors import InputError
 from beft.inference.predictions import as_metric_takes, predict_rows, problem_type_on_dev
 from beft.inference.runs import RunResult
-from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
 from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import check_loss, choose_problem_type
+from beft.problems.choosing import check_loss
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
-from beft.settings import TERMS, DatasetSettings, Settings
+from beft.settings import TERMS, Settings
 from beft.sites.site import BiasSite
 from beft.training.automatic.folds import can_divide
 from beft.training.automatic.search import Prompted, search_and_train
@@ -43,7 +42,7 @@ log = logging.getLogger("beft.training.session")
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A base loaded for one dataset; ``open_session`` makes one.
+    """A base loaded for one dataset; ``beft.training.opening.open_session`` makes one.
 
     Every method leaves the base bit for bit as it was.
     """
@@ -383,92 +382,3 @@ class Session:
             return adapter
         with adapter.attached(self.classifier):
             return replace(adapter, problem_type=problem_type_on_dev(self.classifier, self.sample.dev))
-
-
-def check_base(settings: Settings, data: PreparedData) -> None:
-    """Check the base and the settings of its trainings against all rows of a dataset, as a run would.
-
-    Weights are not read.
-
-    Raises:
-        InputError: As ``open_session``, ``Session.training`` and ``Session.sample``.
-    """
-    session = open_session(settings, data, weights=False)
-    for section in (session.settings.probe, session.settings.train):
-        named = section.learning_rate or section.usual_learning_rate  # without weights none can be measured
-        session.training(section.model_copy(update={"learning_rate": named}))
-    _ = session.sample  # encoding the rows checks them
-    splits: tuple[Split, ...] = ("gate", "test")
-    for split in splits:
-        if session.facts["rows"][split]:
-            session.rows(split)
-
-
-def open_session(
-    settings: Settings,
-    data: PreparedData,
-    *,
-    weights: bool = True,
-    load: Callable[..., Classifier] = load_classifier,
-) -> Session:
-    """Load the base for a dataset, for the problem type that the two have together.
-
-    It is computed with the settings' number of threads, whatever the process uses otherwise.
-
-    Args:
-        weights: Whether the weights are read; without them rows can be encoded, and nothing computed.
-        load: Loads the classifier; one that has it loaded already may give that.
-
-    Raises:
-        InputError: The base cannot be reached, or does not fit the dataset or the settings.
-    """
-    own = settings.datasets.get(data.name, DatasetSettings())
-    settings = settings.model_copy(update={"datasets": {data.name: own}})
-    compute = resolve_compute(settings.base)
-    facts = data.facts
-    reference = resolve_base(settings.base.source)
-    labels = facts["labels"] if facts["shape"] in ("classification", "multi_label", "token_classification") else []
-    problem_type = choose_problem_type(
-        facts["shape"],
-        prompt=facts["prompt"],
-        labels=labels,
-        decoder=is_decoder(reference),
-        kind=settings.head.kind,
-        objective=settings.train.objective,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        words=facts.get("words", "punctuation"),
-    )
-    classifier = load(
-        reference,
-        labels,
-        compute=compute,
-        pooling=settings.head.pooling,
-        seed=settings.seed,
-        problem_type=problem_type,
-        weights=weights,
-    )
-    classifier.threads = compute.threads
-    _warn_of_length(data.name, own.max_length, classifier)
-    log.info("%s on %s in %s, %d threads", reference.portable_id, compute.device, compute.precision, compute.threads)
-    return Session(classifier, settings, data)
-
-
-def _warn_of_length(dataset: str, longest: int, classifier: Classifier) -> None:
-    """Say where texts are cut to fewer tokens than was asked for, or may be longer than those that the base knows."""
-    limit, reference = int(classifier.tokenizer.model_max_length), classifier.reference
-    usual = None if reference is None else usual_length(reference.folder)
-    if longest > limit:
-        log.warning(
-            "datasets.%s.max_length is %d, but the base takes %d tokens: texts are %s there",
-            dataset,
-            longest,
-            limit,
-            "divided into windows" if classifier.problem_type.reads_words else "cut",
-        )
-    elif usual is not None and longest > usual:
-        log.warning(
-            "datasets.%s.max_length is %d, but the base was made for texts of %d tokens (sentence_bert_config.json)",
-            dataset,
-            longest,
-            usual,
-        )

@@ -9,7 +9,7 @@ from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
 from beft.sites.site import find_sites
 from beft.training.engine.fit import training_time
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from beft.training.target import planned_run
 from beft.training_settings import TrainingSettings
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step

@@ -9,7 +9,7 @@ from beft.comparison.versions import CHALLENGER, CHAMPION, Version, compare_vers
 from beft.datasets.prepared import PreparedData
 from beft.errors import InputError
 from beft.files import read_json, write_json
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.registry.package import TRAINING_ROWS_FILE
 from tasks.settings import PipelineSettings

@@ -23,7 +23,7 @@ def evaluate(
     from beft.comparison.evaluation import cost_of, evaluate_adapters
     from beft.evaluation.confusion import confusion_of
     from beft.settings import ALL_BIASES
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     assert dataset is not None
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))

@@ -19,8 +19,9 @@ from beft.files import write_json
 from beft.importance.probe_result import Scores
 from beft.inference.predictions import score_rows
 from beft.settings import ALL_BIASES, TERMS
+from beft.training.opening import open_session
 from beft.training.sample import learnt_rows
-from beft.training.session import Session, open_session
+from beft.training.session import Session
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.reproduction.measured import Cost, Failed, Measured, Measurement, Scored
 from tasks.settings import PipelineSettings

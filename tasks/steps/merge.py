@@ -84,7 +84,7 @@ def _test_predictions(evaluated: Path, dataset: str) -> "dict[str, Predictions]"
 
 
 def _open(settings: PipelineSettings, inputs: Mapping[str, Path], name: str) -> "Session":
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     return open_session(settings, PreparedData.from_folder(inputs[f"prepare/{name}"]))
 

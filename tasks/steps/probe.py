@@ -22,7 +22,7 @@ def probe(
     Raises:
         InputError: The base cannot be reached or has no bias terms.
     """
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     assert dataset is not None
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))

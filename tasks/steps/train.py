@@ -28,7 +28,7 @@ def train(
     """
     from beft.importance.probe_result import ProbeResult
     from beft.settings import ALL_BIASES
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])

@@ -27,8 +27,9 @@ from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
 from beft.training.inspection import inspect_base
+from beft.training.opening import open_session
 from beft.training.probe import run_probe
-from beft.training.session import Session, open_session
+from beft.training.session import Session
 from beft.training.target import train_terms, train_weights
 from tests.conftest import build_tiny
 from tests.support.films import prepare_films

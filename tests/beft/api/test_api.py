@@ -152,7 +152,7 @@ def test_the_bytes_are_those_of_the_command(
 ) -> None:
     """A session on the same rows, opened as a step opens it, gives the same adapter."""
     from beft.settings import Settings
-    from beft.training.session import open_session
+    from beft.training.opening import open_session
 
     changes = {
         "base": base.settings.model_dump(),

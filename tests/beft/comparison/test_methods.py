@@ -25,7 +25,8 @@ from beft.models.memory import PeakMemory
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.weights import attached_weights
-from beft.training.session import Session, open_session
+from beft.training.opening import open_session
+from beft.training.session import Session
 from beft.training.target import train_terms, train_weights
 from beft.training_settings import TrainingSettings
 from tests.conftest import HIDDEN, LAYERS, build_tiny

@@ -19,7 +19,8 @@ from beft.merging.adapters import with_merged
 from beft.merging.choice import choose_merges
 from beft.problems.multi_label import MultiLabel
 from beft.settings import Settings
-from beft.training.session import Session, open_session
+from beft.training.opening import open_session
+from beft.training.session import Session
 from tests.support.tiny_bases import WORDS, make_adapter, save_base, tiny_tokenizer
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from beft.models.device import Compute
 from beft.serving.engine import Engine
 from beft.settings import Settings
 from beft.training.head_start import head_start, label_word_outputs
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews
 from tests.support.tiny_bases import TEXTS, WORDS, save_base, tiny_tokenizer

@@ -25,7 +25,7 @@ from beft.problems.choosing import choose_problem_type
 from beft.problems.multi_label import MultiLabel
 from beft.problems.registry import read_problem_type
 from beft.settings import Settings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tests.conftest import build_tiny
 from tests.support.tiny_bases import WORDS, make_adapter, save_base
 

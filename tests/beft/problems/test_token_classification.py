@@ -27,7 +27,7 @@ from beft.problems.registry import read_problem_type
 from beft.problems.token_classification import TokenClassification
 from beft.settings import Settings
 from beft.training.head_start import head_start
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tests.conftest import build_tiny
 from tests.support.tiny_bases import WORDS, make_adapter, save_base
 

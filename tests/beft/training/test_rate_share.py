@@ -8,10 +8,11 @@ from torch import nn
 
 from beft.datasets.dataset import Dataset
 from beft.settings import Settings
+from beft.training.opening import check_base, open_session
 from beft.training.rate_share import _TEXTS as TEXTS
 from beft.training.rate_share import FURTHEST, SHARES, rate_share, relative_step
 from beft.training.sample import settings_of
-from beft.training.session import Session, check_base, open_session
+from beft.training.session import Session
 from beft.training_settings import ProbeSettings, TargetSettings
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews

@@ -20,7 +20,7 @@ from beft.files import read_json, write_json
 from beft.inference.features import extract_features
 from beft.inference.predictor import Predictor
 from beft.settings import SplitSettings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tasks.pipeline import find_step
 from tasks.registry.aliases import CHAMPION, PREVIOUS, aliases_of
 from tasks.registry.gate import DECISION, GateDecisions

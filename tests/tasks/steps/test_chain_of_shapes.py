@@ -17,7 +17,7 @@ from beft.comparison.measuring import measure_many
 from beft.datasets.prepared import PreparedData, load_split, load_summary
 from beft.files import read_json
 from beft.inference.predictor import Predictor
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tasks.pipeline import find_step, input_keys
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions

@@ -16,7 +16,7 @@ from beft.inference.predictor import Predictor
 from beft.merging.choice import choose_merges
 from beft.merging.matrix import NONE, merge_matrix
 from beft.settings import MergeSettings, Settings
-from beft.training.session import open_session
+from beft.training.opening import open_session
 from tests.beft.models.test_mask_head import tokenizer_with_mask
 from tests.conftest import build_tiny
 
