@@ -10,7 +10,7 @@ from beft.heads.conditional_logit import conditional_logit_head, fit_conditional
 from beft.heads.feature_rows import Features, Floats
 from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import C_GRID, fit_logistic_regression, logistic_path, logistic_regression_head
-from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head
+from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head, one_vs_rest_path
 from beft.heads.ridge_regression import PENALTIES, fit_ridge_regression, ridge_path, ridge_regression_head
 from beft.heads.tags import fit_tag_regression, tag_regression_head
 from beft.names import known_name
@@ -122,6 +122,6 @@ def linear_path(
     if problem_type.name == "regression":
         ridge = ridge_path(features, rows.labels, PENALTIES[::-1], "each", intercept=intercept)
         return ((-penalty, weight, bias) for penalty, weight, bias in ridge)
-    raise InputError(
-        f"train.method is auto, which is made for labels and values, not for {problem_type.name}: use fixed"
-    )
+    if problem_type.name == "multi_label":
+        return one_vs_rest_path(features, rows.labels, C_GRID, "each", intercept=intercept)
+    raise InputError(f"linear models of every penalty are not made for {problem_type.name}")

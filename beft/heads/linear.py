@@ -15,6 +15,7 @@ from beft.evaluation.records import Cost
 from beft.heads.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.metrics.registry import rank_on_dev
 from beft.problems.classification import Classification
+from beft.problems.problem_type import ProblemType
 
 Integers = NDArray[np.int64]
 
@@ -29,6 +30,8 @@ class LinearClassifier:
         trainable_parameters: How many numbers were fitted.
         seconds: Search included, making the features not.
         details: How it was chosen, as JSON: the chosen settings and every candidate's dev metric.
+        problem_type: What its outputs mean, with thresholds that are best on rows that were held out from fits; None:
+            there are dev rows to choose them on.
     """
 
     weight: Floats
@@ -36,6 +39,7 @@ class LinearClassifier:
     trainable_parameters: int
     seconds: float
     details: dict[str, Any]
+    problem_type: ProblemType | None = None
 
     def logits(self, features: Features) -> Floats:
         """Logits [rows, labels] of features [rows, hidden]: the layer's outputs, in any shape.

@@ -21,6 +21,7 @@ _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
+_SEARCHED = ("classification", "multi_label", "regression")
 _OF_DATA = (*_UNDER_A_HEAD, "multi_label", "token_classification", "generation")
 
 
@@ -97,4 +98,17 @@ def check_loss(problem_type: ProblemType, loss: str) -> None:
         raise InputError(
             f"train.loss is {loss}, which needs labels or values that rows share, and {problem_type.name} has none: "
             "use cross_entropy"
+        )
+
+
+def check_method(problem_type: ProblemType, method: str) -> None:
+    """Check that ``train.method`` is one that the problem type has.
+
+    Raises:
+        InputError: It is auto, and cross-validation does not divide the examples, or there is no head.
+    """
+    if method == "auto" and problem_type.name not in _SEARCHED:
+        raise InputError(
+            "train.method is auto, which is made for labels, label sets and values of texts, not for "
+            f"{problem_type.name}: use fixed"
         )

@@ -22,7 +22,7 @@ from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import check_loss
+from beft.problems.choosing import check_loss, check_method
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, Settings
@@ -283,6 +283,7 @@ class Session:
         brief = {"folds": choice.folds, "repeats": choice.repeats, "metric": choice.chosen.metric}
         session = own if own is not None and choice.chosen.candidate.pooling else self
         adapter = session._target_adapter(result, trained, chosen={"name": choice.chosen.candidate.name, **brief})
+        adapter = replace(adapter, problem_type=choice.problem_type)
         return TrainingResult(adapter, result, self.settings, choice)
 
     def _with_label_words(self) -> "Session | None":
@@ -319,9 +320,11 @@ class Session:
             rows: How many are learnt from; None: those of train, under ``protocol: paper`` those of dev as well.
 
         Raises:
-            InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs.
+            InputError: It weighs classes, is contrastive or is to be chosen, and the problem type has no classes, no
+                pairs or no search.
         """
         check_class_weights(section.class_weights, self.problem_type)
+        check_method(self.problem_type, self.settings.train.method)
         training = settings_of(
             section,
             self.settings,
@@ -359,6 +362,8 @@ class Session:
     ) -> Adapter:
         """The adapter of what was trained on these rows, with the thresholds that are best on dev where it has some.
 
+        Where the rows of dev were learnt from, thresholds stay at 0.5.
+
         Args:
             training: How, as JSON values: kept in its provenance beside the protocol, the rows and the compute.
         """
@@ -378,7 +383,7 @@ class Session:
                 **training,
             },
         )
-        if not adapter.problem_type.has_thresholds or self.sample.dev is None:
+        if not adapter.problem_type.has_thresholds or self.learns_from_dev or self.sample.dev is None:
             return adapter
         with adapter.attached(self.classifier):
             return replace(adapter, problem_type=problem_type_on_dev(self.classifier, self.sample.dev))

@@ -12,7 +12,7 @@ from beft.heads.feature_rows import FeatureRows, Floats
 from beft.heads.linear import LinearClassifier, Quality
 from beft.problems.problem_type import ProblemType
 from beft.training.automatic.candidates import MAX_REPEATS
-from beft.training.automatic.cross_validation import linear_out_of_fold
+from beft.training.automatic.cross_validation import linear_out_of_fold, with_held_out_thresholds
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.session import Session
 
@@ -71,8 +71,8 @@ def fit_linear_by_folds(
             float(np.mean([quality.negative_loss for quality in of_divisions])),
             -one.penalty,
         )
-        found.append((mean, one.penalty))
-    quality, chosen = max(found)
+        found.append((mean, one.penalty, one.outputs))
+    quality, chosen, outputs = max(found, key=lambda one: one[:2])
     path = linear_path(problem_type, labels, features, rows)
     weight, bias = next((weight, bias) for penalty, weight, bias in path if penalty == chosen)
     return LinearClassifier(
@@ -81,11 +81,12 @@ def fit_linear_by_folds(
         trainable_parameters=weight.size + bias.size,
         seconds=time.perf_counter() - began,
         details={
-            "C" if problem_type.name == "classification" else "penalty": abs(chosen),
+            "penalty" if problem_type.name == "regression" else "C": abs(chosen),
             "metric": metric,
             "folds": int(folds.max()) + 1,
             "repeats": len(folds),
             **quality.facts(truth.loss_name),
-            "candidates": [{"penalty": abs(penalty), **one.facts(truth.loss_name)} for one, penalty in found],
+            "candidates": [{"penalty": abs(penalty), **one.facts(truth.loss_name)} for one, penalty, _ in found],
         },
+        problem_type=with_held_out_thresholds(problem_type, outputs, rows),
     )

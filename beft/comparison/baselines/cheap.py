@@ -108,10 +108,13 @@ def _add(
 ) -> None:
     """Add a fitted linear layer, with what it predicts on test and gate, as the headline metric takes it.
 
-    Where labels have thresholds, its own are those that are best on dev, as the target's are.
+    Where labels have thresholds, its own are those that are best on dev, or on held-out rows of train where dev was
+    learnt from, as the target's are.
     """
     found.fitted[name], found.costs[name] = fitted, fitted.cost()
-    if "dev" in rows:
+    if fitted.problem_type is not None:
+        problem_type = fitted.problem_type
+    elif "dev" in rows:
         dev_outputs = torch.from_numpy(fitted.logits(features["dev"]))
         problem_type = problem_type.with_thresholds_on(dev_outputs, rows["dev"].labels)
     found.predictions[name] = {

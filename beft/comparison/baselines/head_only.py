@@ -201,6 +201,9 @@ def fit_head_by_folds(
                 {"start": "zero", "learning_rate": rate, "epochs": epochs} for _, rate, epochs in candidates
             ],
         },
+        problem_type=problem_type.with_thresholds_on(
+            torch.from_numpy(outputs[best_epoch, chosen].astype(np.float64)), every.labels
+        ),
     )
 
 

@@ -46,6 +46,8 @@ class Candidate:
         details = (
             {} if training is None else training.model_dump(include={"loss", "learning_rate", "epochs", "temperature"})
         )
+        if training is not None and training.class_weights != "none":
+            details["class_weights"] = training.class_weights
         pooling = {"pooling": self.pooling} if self.pooling else {}
         return {"name": self.name, "terms": list(self.terms), **details, **pooling}
 
@@ -55,6 +57,7 @@ def candidates(
     target: str,
     every_term: Sequence[str],
     *,
+    rare: bool = False,
     prompted: TrainingSettings | None = None,
 ) -> list[Candidate]:
     """Frozen features, then the trained ones, the most promising first.
@@ -64,9 +67,11 @@ def candidates(
             some, are those tried.
         target: The target term.
         every_term: All bias terms that can be trained.
+        rare: Whether a label has so few rows that a loss in which all labels weigh alike is compared as well.
         prompted: How one is trained whose head starts at words for the labels; None where the base has none.
     """
-    rates = _rates(by_loss["cross_entropy"])
+    plain = by_loss["cross_entropy"]
+    rates = _rates(plain)
     in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy")
     losses = [loss for loss in in_order if loss in by_loss]
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
@@ -78,8 +83,9 @@ def candidates(
         what = target if len(terms) == 1 else "all biases"
         own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
         found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
+    of_shape = []
     if prompted is not None:
-        ways_of_prompt = [
+        of_shape += [
             Candidate(
                 f"{target}, mask token and label words, rate {rate:g}",
                 (target,),
@@ -88,8 +94,11 @@ def candidates(
             )
             for rate in _rates(prompted)
         ]
-        found[1 + len(losses) : 1 + len(losses)] = ways_of_prompt
-    return found
+    if rare and plain.class_weights == "none":
+        changes = {"learning_rate": rates[0], "learning_rates": (), "class_weights": "balanced"}
+        balanced = plain.model_copy(update=changes)
+        of_shape.append(Candidate(f"{target}, cross-entropy, balanced, rate {rates[0]:g}", (target,), balanced))
+    return [*found[: 1 + len(losses)], *of_shape, *found[1 + len(losses) :]]
 
 
 def _rates(training: TrainingSettings) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from beft.evaluation.scores import Method, evaluate_methods
 from beft.inference.predictions import score_rows
 from beft.problems.problem_type import ProblemType
 from beft.training.automatic.candidates import Candidate
-from beft.training.automatic.cross_validation import OutOfFold
+from beft.training.automatic.cross_validation import OutOfFold, with_held_out_thresholds
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +39,12 @@ class Scored:
     penalty: float | None = None
     failed: str | None = None
 
+    @property
+    def known_outputs(self) -> Floats:
+        """The outputs of one that has not failed."""
+        assert self.outputs is not None
+        return self.outputs
+
 
 def score_candidate(
     candidate: Candidate, found: OutOfFold, problem_type: ProblemType, rows: LabelledRows, metric: str
@@ -46,10 +52,11 @@ def score_candidate(
     """The scores of a candidate's out-of-fold outputs."""
     if found.outputs is None:
         return Scored(candidate, failed=found.failed)
-    metrics, losses = zip(*(_of_division(one, problem_type, rows, metric) for one in found.outputs), strict=True)
-    mean, loss = float(np.mean(metrics)), float(np.mean(losses))
-    if not np.isfinite(mean):
+    if not np.isfinite(found.outputs).all():
         return Scored(candidate, failed="its outputs are NaN or infinite")
+    own = with_held_out_thresholds(problem_type, found.outputs, rows)
+    metrics, losses = zip(*(_of_division(one, own, rows, metric) for one in found.outputs), strict=True)
+    mean, loss = float(np.mean(metrics)), float(np.mean(losses))
     return Scored(candidate, round(mean, 12), loss, found.outputs, found.penalty)
 
 
@@ -69,6 +76,8 @@ class Choice:
         repeats: Divisions.
         differences: How much better the chosen one is than each other one by the metric: the difference and the 95 %
             interval, by resamples of the rows; None for itself and those that failed.
+        problem_type: What the outputs of the chosen one mean: where labels have thresholds, those that are best on its
+            predictions of held-out rows.
     """
 
     chosen: Scored
@@ -76,6 +85,7 @@ class Choice:
     folds: int
     repeats: int
     differences: tuple[tuple[float, float, float] | None, ...]
+    problem_type: ProblemType
 
     def to_json(self) -> dict[str, Any]:
         """What was compared and chosen, as a JSON value."""
@@ -130,7 +140,12 @@ def choose(
             chosen = promising
     differences = _differences(chosen, [one for one in known if one is not chosen], problem_type, rows, metric, seed)
     return Choice(
-        chosen, tuple(compared), folds, repeats, tuple(differences.get(one.candidate.name) for one in compared)
+        chosen,
+        tuple(compared),
+        folds,
+        repeats,
+        tuple(differences.get(one.candidate.name) for one in compared),
+        with_held_out_thresholds(problem_type, chosen.known_outputs, rows),
     )
 
 
@@ -141,8 +156,8 @@ def _differences(
     sizes = torch.ones(len(rows), dtype=torch.int64)
     methods = {}
     for one in (chosen, *others):
-        assert one.outputs is not None  # it has not failed
-        divisions = [problem_type.predictions(torch.from_numpy(outputs), sizes) for outputs in one.outputs]
+        own = with_held_out_thresholds(problem_type, one.known_outputs, rows)
+        divisions = [own.predictions(torch.from_numpy(outputs), sizes) for outputs in one.known_outputs]
         methods[one.candidate.name] = Method({"sample": np.stack([np.asarray(found) for found in divisions])})
     found = evaluate_methods(
         methods,
@@ -164,7 +179,5 @@ def _standard_error(gain: tuple[float, float, float]) -> float:
 
 def _of_division(outputs: Floats, problem_type: ProblemType, rows: LabelledRows, metric: str) -> tuple[float, float]:
     tensor, sizes = torch.from_numpy(outputs), torch.ones(len(rows), dtype=torch.int64)
-    if not np.isfinite(outputs).all():
-        return float("nan"), float("nan")
     loss = problem_type.mean_loss(tensor, torch.from_numpy(rows.labels), sizes)
     return score_rows(metric, problem_type.predictions(tensor, sizes), rows), loss

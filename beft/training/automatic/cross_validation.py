@@ -118,6 +118,18 @@ def trained_out_of_fold(
     return found
 
 
+def with_held_out_thresholds(problem_type: ProblemType, outputs: Floats, rows: LabelledRows) -> ProblemType:
+    """The problem type with the thresholds, where it has some, that are best on rows that were held out.
+
+    Args:
+        outputs: Of each row while it was held out, in each division: [repeats, rows, outputs].
+    """
+    if not problem_type.has_thresholds:
+        return problem_type
+    every = torch.from_numpy(outputs.reshape(-1, outputs.shape[-1]))
+    return problem_type.with_thresholds_on(every, np.tile(rows.labels, (len(outputs), 1)))
+
+
 def _outputs(classifier: Classifier, rows: LabelledRows, results: Sequence[RunResult]) -> "list[Floats]":
     """The outputs of all rows under each of some trainings, [rows, outputs] each, many in a pass."""
     sites = dict.fromkeys(site for result in results for site in result.deltas)

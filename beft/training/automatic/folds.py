@@ -12,13 +12,13 @@ MAX_FOLDS = 5
 
 
 def fold_count(rows: LabelledRows) -> int:
-    """Five, or fewer where there are fewer rows, or fewer of the second most frequent label.
+    """Five, or fewer where there are fewer rows, or fewer of the second most frequent label of a classification.
 
     Raises:
         InputError: Not even two folds leave two labels, or two rows, to train on.
     """
     enough = len(rows)
-    if rows.labels.dtype == np.int64:
+    if _has_one_label_a_row(rows):
         counts = np.sort(np.unique(rows.labels, return_counts=True)[1])
         enough = int(counts[-2]) if len(counts) > 1 else 0
     if enough < 2:
@@ -41,7 +41,7 @@ def can_divide(rows: LabelledRows) -> bool:
 def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
     """The fold of each row in each division, [repeats, rows].
 
-    Labels are spread evenly over the folds; rows of one group, or of one text, are in one fold.
+    Labels are spread evenly over the folds, where a row has one; rows of one group, or of one text, are in one fold.
 
     Raises:
         InputError: The rows have fewer groups than there are to be folds.
@@ -54,7 +54,7 @@ def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> N
             f"the {len(rows)} rows are of {len(np.unique(groups))} groups, too few for {folds} folds; set "
             "train.method: fixed"
         )
-    stratified = rows.labels.dtype == np.int64 and rows.labels.ndim == 1
+    stratified = _has_one_label_a_row(rows)
     found = np.zeros((repeats, len(rows)), dtype=np.int64)
     for repeat in range(repeats):
         kind = StratifiedGroupKFold if stratified else GroupKFold
@@ -64,6 +64,10 @@ def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> N
             for fold, (_, held_out) in enumerate(division.split(np.zeros(len(rows)), rows.labels, groups)):
                 found[repeat, held_out] = fold
     return found
+
+
+def _has_one_label_a_row(rows: LabelledRows) -> bool:
+    return rows.labels.dtype == np.int64 and rows.labels.ndim == 1
 
 
 def _groups(rows: LabelledRows) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beft.datasets.headline import usual_headline
 from beft.encoding.examples import LabelledRows
 from beft.heads.by_problem_type import linear_path
 from beft.inference.features import Floats, extract_features
@@ -80,7 +81,13 @@ def search_and_train(
     frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
-    ways = candidates(by_loss, target, every_term, prompted=None if prompted is None else prompted.training)
+    ways = candidates(
+        by_loss,
+        target,
+        every_term,
+        rare=problem_type.has_classes and _has_rare_label(rows),
+        prompted=None if prompted is None else prompted.training,
+    )
     operations = float(product_operations(classifier, [1], backward=True))
     plan = plan_search(ways, int(rows.tokens.sum()), operations, settings.train.search_minutes, folds=fold_count(rows))
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
@@ -137,6 +144,12 @@ def search_and_train(
         if site not in result.deltas
     ]
     return with_frozen(result, untrained), chosen.terms, choice
+
+
+def _has_rare_label(rows: LabelledRows) -> bool:
+    """Whether accuracy hardly shows what becomes of the rarest label among these rows."""
+    numbers, counts = np.unique(rows.labels, return_counts=True)
+    return usual_headline(dict(zip(map(str, numbers), counts, strict=True)))[0] != "accuracy"
 
 
 def _frozen_result(

@@ -13,6 +13,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
 
 from beft.adapters.adapter import Adapter
+from beft.comparison.evaluation import evaluate_adapters
 from beft.comparison.measuring import measure_many
 from beft.datasets.prepared import PreparedData, load_split, load_summary
 from beft.files import read_json
@@ -229,6 +230,26 @@ def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, enc
     tuning = read_json(folders[f"evaluate/{shape}"] / "evaluation.json")["tuning"]
     for result, name in zip(found, (linear, "head_only"), strict=True):
         assert result.dev == pytest.approx(tuning[name]["dev"], abs=1e-6)
+
+
+def test_label_sets_are_searched_without_dev_rows_and_measured_beside_baselines_of_the_same_folds(encoder):
+    folders, settings = encoder
+    train = settings.train.model_copy(update={"method": "auto", "search_minutes": 0.01, "epochs": 2})
+    session = open_session(
+        settings.model_copy(update={"train": train}), PreparedData.from_folder(folders["prepare/multi_label"])
+    )
+    trained = session.train(("value",))
+    assert trained.choice is not None
+    own = trained.adapter.problem_type
+    assert own.to_json() == trained.choice.problem_type.to_json() and own.to_json()["thresholds"] != [0.5] * 3
+    found = evaluate_adapters(session, {"value": trained.adapter}, target="value")
+    assert list(found.evaluation.baselines) == ["head_only", "logistic_regression"]
+    rows = session.rows("test")
+    for name in ("value", *found.evaluation.baselines):
+        given = np.asarray(found.predictions[name]["test"]) >= 0.5
+        score = found.evaluation.splits["test"].scores[name]["micro_f1"].value
+        assert score == pytest.approx(f1_score(rows.labels, given, average="micro"), abs=1e-9)
+    assert found.tuning["logistic_regression"]["folds"] == found.tuning["head_only"]["folds"] == 5
 
 
 def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_curve
 
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError, SettingsError, TrainingError
@@ -18,6 +19,7 @@ from beft.inference.features import extract_features
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows, Run
 from beft.problems.classification import Classification
+from beft.problems.multi_label import MultiLabel
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.automatic.candidates import (
@@ -37,6 +39,9 @@ from beft.training.sample import Sample, settings_of
 from beft.training_settings import Loss, TrainingSettings
 from tests.conftest import PAD
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
+from tests.support.shapes import task
+
+BALANCED = "value, cross-entropy, balanced, rate 0.01"
 
 
 def labelled(labels, *, texts=None, groups=None):
@@ -105,6 +110,71 @@ def test_rates_that_are_named_are_those_compared():
     ways = candidates({"cross_entropy": training}, "value", ["value"], prompted=training)
     assert {one.training.learning_rate for one in ways[1:]} == {0.2, 0.1}
     assert [one.training.learning_rate for one in ways if one.pooling == "mask"] == [0.2, 0.1]
+
+
+def test_balanced_weights_are_compared_where_a_label_is_rare():
+    plain: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
+    plain["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")
+    names = [one.name for one in candidates(plain, "value", ["value"], rare=True)]
+    assert names[:4] == [FROZEN, *(f"value, {how}, rate 0.01" for how in ("contrastive", "cross-entropy")), BALANCED]
+    balanced = candidates(plain, "value", ["value"], rare=True)[3]
+    assert balanced.training == TrainingSettings(epochs=3, class_weights="balanced")
+    assert balanced.to_json()["class_weights"] == "balanced"
+    assert BALANCED not in [one.name for one in candidates(plain, "value", ["value"])]
+    weighed = {loss: one.model_copy(update={"class_weights": "balanced"}) for loss, one in plain.items()}
+    assert BALANCED not in [one.name for one in candidates(weighed, "value", ["value"], rare=True)], "all are so"
+
+
+@pytest.mark.parametrize(("rare_rows", "compared"), [(3, True), (20, False)])
+def test_a_search_sees_by_its_rows_whether_a_label_is_rare(rare_rows, compared):
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    labels = np.repeat([0, 1], [80 - rare_rows, rare_rows])
+    sample = Sample(LabelledRows(random_rows(80).encoded, labels), None, "macro_f1")
+    settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-2}})
+    _, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
+    assert (BALANCED in [one.candidate.name for one in choice.compared]) == compared
+    assert all(one.failed is None for one in choice.compared)
+
+
+def test_label_sets_get_thresholds_on_rows_that_were_held_out():
+    """Scored, chosen and answered at the thresholds that are best out of fold, found here by trying every cut."""
+    given = task("multi_label", dtype=torch.float32, rows=60)
+    classifier, rows = given.classifier, given.train
+    assert fold_count(rows) == 5
+    sample = Sample(rows, None, "micro_f1")
+    asked = {"method": "auto", "epochs": 2, "search_minutes": 1e-2}
+    settings = Settings.from_mapping({"head": {"train": "output"}, "train": asked})
+    result, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
+    assert result.head and len(choice.compared) > 2 and all(one.failed is None for one in choice.compared)
+    probabilities = expit(choice.chosen.known_outputs)
+    truth = np.tile(rows.labels, (len(probabilities), 1))
+    stacked = probabilities.reshape(-1, 3)
+    thresholds = choice.problem_type.to_json()["thresholds"]
+    for label, threshold in enumerate(thresholds):
+        precision, recall, _ = precision_recall_curve(truth[:, label], stacked[:, label])
+        best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+        assert f1_score(truth[:, label], stacked[:, label] >= threshold) == pytest.approx(best, abs=1e-9)
+    of_divisions = [f1_score(rows.labels, one >= thresholds, average="micro") for one in probabilities]
+    assert choice.chosen.metric == pytest.approx(np.mean(of_divisions), abs=1e-9)
+
+
+def test_label_sets_of_frozen_features_are_those_of_scikit_learn():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(40, 6))
+    sets = (features[:, :3] + 0.5 * random.normal(size=(40, 3)) > 0).astype(np.int64)
+    sets[:, 2] = 0  # no row has it: its frequency stands
+    rows = LabelledRows(labelled([0] * 40).encoded, sets)
+    [division] = folds = repeated_folds(rows, 4, 1, 0)
+    found = linear_out_of_fold(MultiLabel(3), 3, features, rows, folds)[4]
+    for fold in range(4):
+        train, held_out = division != fold, division == fold
+        mean, deviation = features[train].mean(0), features[train].std(0)
+        for label in range(2):
+            model = LogisticRegression(C=found.penalty, tol=1e-8, max_iter=10_000)
+            model.fit((features[train] - mean) / deviation, sets[train, label])
+            expected = model.decision_function((features[held_out] - mean) / deviation)
+            np.testing.assert_allclose(found.outputs[0, held_out, label], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(expit(found.outputs[0, held_out, 2]), 1 / (train.sum() + 2))
 
 
 def test_linear_out_of_fold_is_that_of_scikit_learn():
@@ -217,11 +287,11 @@ def test_what_failed_is_not_chosen():
 
 
 def sample_of(kind, classifier):
-    """40 rows of two labels: the ends of a direction of the features of the base, or of one with other value biases.
+    """160 rows of two labels: the ends of a direction of the features of the base, or of one with other value biases.
 
     From the latter all is taken away that is linear in the base's own features, so that these cannot tell the labels.
     """
-    rows = random_rows(300)
+    rows = random_rows(1000)
     own = extract_features(classifier, rows.encoded, "head").double().numpy()
     features = own = own - own.mean(0)
     if kind == "moved":
@@ -235,8 +305,8 @@ def sample_of(kind, classifier):
         features = features - features.mean(0)
         features = features - own @ np.linalg.lstsq(own, features, rcond=None)[0]
     order = np.argsort(features @ np.linalg.svd(features)[2][0])
-    chosen = rows.take(np.concatenate([order[:20], order[-20:]]))
-    return Sample(LabelledRows(chosen.encoded, np.repeat([0, 1], 20)), None, "accuracy")
+    chosen = rows.take(np.concatenate([order[:80], order[-80:]]))
+    return Sample(LabelledRows(chosen.encoded, np.repeat([0, 1], 80)), None, "accuracy")
 
 
 def by_loss(settings: Settings) -> dict[Loss, TrainingSettings]:
@@ -248,7 +318,7 @@ def searched(kind):
     """The outcome of a search over frozen features and one contrastive training, and the classifier."""
     classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
     sample = sample_of(kind, classifier)
-    asked = {"method": "auto", "epochs": 30, "batch_size": 32, "search_minutes": 1e-4, "learning_rates": [0.1]}
+    asked = {"method": "auto", "epochs": 30, "batch_size": 32, "search_minutes": 1e-4, "learning_rates": [0.3]}
     settings = Settings.from_mapping({"train": asked})
     return classifier, sample, *search_and_train(classifier, sample, settings, by_loss(settings), "value")
 
@@ -269,7 +339,7 @@ def test_rows_that_frozen_features_explain_get_zero_deltas_and_their_linear_mode
 def test_as_many_rows_that_need_other_biases_get_them():
     """No rule by the number of rows: these are as many as those of the test before."""
     _, _, result, terms, choice = searched("moved")
-    assert choice.chosen.candidate.name == "value, contrastive, rate 0.1" and terms == ("value",)
+    assert choice.chosen.candidate.name == "value, contrastive, rate 0.3" and terms == ("value",)
     assert choice.to_json()["candidates"][0]["behind"]["difference"] > 0.1
     assert all(delta.any() for delta in result.deltas.values())
 
