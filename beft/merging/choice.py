@@ -60,7 +60,8 @@ def choose_merges(
     """Merge adapters by every method of the settings, with the options and weights that are best on dev.
 
     The best has the largest mean over the datasets of the dev metric relative to that of each dataset's own adapter; of
-    equally good ones the smaller loss, then the first.
+    equally good ones the smaller loss, then the first. Dev rows that one of the adapters was trained on would choose
+    what it knows by heart, so that then they choose nothing.
 
     Args:
         adapters: The adapters, by the names of their datasets.
@@ -72,12 +73,19 @@ def choose_merges(
 
     Raises:
         InputError: The adapters have different bases, a method or an option is unknown, or weights are to be searched
-            without dev rows or with too small a budget.
+            without held-out dev rows or with too small a budget.
     """
     given = dict(given or {})
     check_one_base(adapters)
-    if open_dataset is None and SEARCHED in settings.methods:
-        raise InputError(f"{SEARCHED} needs dev rows to search on, and there are none")
+    learnt = [name for name, adapter in adapters.items() if adapter.provenance.get("learns_from_dev")]
+    if SEARCHED in settings.methods and (open_dataset is None or learnt):
+        raise InputError(
+            f"{SEARCHED} needs dev rows to search on, and "
+            + (f"the adapter of {learnt[0]} was trained on those of its dataset" if learnt else "there are none")
+        )
+    if learnt and open_dataset is not None:
+        progress(f"merge: the dev rows of {', '.join(learnt)} were trained on, so each method has its default options")
+        open_dataset = None
     candidates: dict[MergeMethod, list[Merged]] = {}
     for method in settings.methods:
         if method != SEARCHED:

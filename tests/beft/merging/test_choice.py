@@ -1,5 +1,7 @@
 """What is tried on dev, and without it; the numbers of a real run are done again in tests/tasks/steps/test_chain.py."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,6 +40,17 @@ def test_without_dev_every_method_has_its_defaults() -> None:
     assert not any(choice.trials for choice in choices.values())
     assert choices["task_arithmetic"].merged.options == {"scale": 1.0}
     assert choices["ties"].merged.options == {"density": 0.2, "scale": 1.0}
+
+
+def test_dev_rows_that_were_trained_on_choose_nothing() -> None:
+    one, two = adapter(1.0, 2.0, 3.0, 4.0), adapter(-4.0, 0.0, 1.0, 0.0)
+    adapters = {"one": one, "two": replace(two, provenance={"learns_from_dev": True})}
+    lines: list[str] = []
+    choices = choose_merges(MergeSettings(), adapters, lambda name: pytest.fail(name), progress=lines.append)
+    assert choices["task_arithmetic"].merged.options == {"scale": 1.0}
+    assert lines == ["merge: the dev rows of two were trained on, so each method has its default options"]
+    with pytest.raises(InputError, match=r"searched_weights needs dev rows.*the adapter of two was trained on those"):
+        choose_merges(MergeSettings(methods=("searched_weights",)), adapters, lambda name: pytest.fail(name))
 
 
 def test_weights_are_not_searched_without_dev_rows() -> None:
