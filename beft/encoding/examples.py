@@ -137,6 +137,14 @@ class LabelledRows:
             return self.sizes_of(np.arange(len(self)))
         return torch.tensor([len(of_example) for of_example in self.words], dtype=torch.int64)
 
+    def outputs_of(self, examples: np.ndarray) -> np.ndarray:
+        """The numbers of the outputs of some examples, in the order of the examples."""
+        if self.words is None:
+            return self.sequences(examples)
+        sizes = self.output_sizes.numpy()
+        starts = np.cumsum(sizes) - sizes
+        return np.concatenate([np.arange(starts[one], starts[one] + sizes[one]) for one in examples])
+
     def sizes_of(self, examples: np.ndarray) -> Tensor:
         """How many sequences each of some examples has, int64."""
         if self.sizes is None:

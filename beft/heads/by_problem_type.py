@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from beft.encoding.examples import LabelledRows
+from beft.encoding.iob2 import NO_WORD
 from beft.errors import InputError
 from beft.heads.conditional_logit import conditional_logit_head, fit_conditional_logit
 from beft.heads.feature_rows import Features, Floats
@@ -12,7 +13,7 @@ from beft.heads.linear import LinearClassifier
 from beft.heads.logistic_regression import C_GRID, fit_logistic_regression, logistic_path, logistic_regression_head
 from beft.heads.one_vs_rest import fit_one_vs_rest, one_vs_rest_head, one_vs_rest_path
 from beft.heads.ridge_regression import PENALTIES, fit_ridge_regression, ridge_path, ridge_regression_head
-from beft.heads.tags import fit_tag_regression, tag_regression_head
+from beft.heads.tags import TAG_C_GRID, fit_tag_regression, tag_regression_head
 from beft.names import known_name
 from beft.problems.problem_type import ProblemType
 
@@ -124,4 +125,9 @@ def linear_path(
         return ((-penalty, weight, bias) for penalty, weight, bias in ridge)
     if problem_type.name == "multi_label":
         return one_vs_rest_path(features, rows.labels, C_GRID, "each", intercept=intercept)
+    if problem_type.name == "token_classification":
+        tags = rows.labels[rows.labels != NO_WORD]
+        costs = sorted(TAG_C_GRID)
+        path = logistic_path(features, tags, problem_type.outputs(labels), costs, "each", intercept=intercept)
+        return ((C, weight, bias) for C, weight, bias, _ in path)
     raise InputError(f"linear models of every penalty are not made for {problem_type.name}")

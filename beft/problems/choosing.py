@@ -21,7 +21,7 @@ _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
-_SEARCHED = ("classification", "multi_label", "regression")
+_SEARCHED = ("classification", "multi_label", "token_classification", "regression")
 _OF_DATA = (*_UNDER_A_HEAD, "multi_label", "token_classification", "generation")
 
 
@@ -109,6 +109,6 @@ def check_method(problem_type: ProblemType, method: str) -> None:
     """
     if method == "auto" and problem_type.name not in _SEARCHED:
         raise InputError(
-            "train.method is auto, which is made for labels, label sets and values of texts, not for "
+            "train.method is auto, which is made for labels, label sets, tags and values of texts, not for "
             f"{problem_type.name}: use fixed"
         )

@@ -157,7 +157,7 @@ def fit_head_by_folds(
     all of them.
 
     Args:
-        features: What the output layer sees, [rows, hidden].
+        features: What the output layer sees, [rows, hidden]; of the words of all rows, where words have tags.
         folds: The fold of each row, [rows].
 
     Raises:
@@ -167,10 +167,11 @@ def fit_head_by_folds(
     candidates = [("zero", rate, epochs) for rate in search.learning_rates for epochs in search.epochs]
     first = _first_parameters(candidates, {}, classes, every.features.shape[1])
     began = time.perf_counter()
-    outputs = np.zeros((max(search.epochs) + 1, len(candidates), len(rows), classes), dtype=np.float32)
+    outputs = np.zeros((max(search.epochs) + 1, len(candidates), len(every.features), classes), dtype=np.float32)
     for fold in np.unique(folds):
-        held_out, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        train = _rows(problem_type, every.features[kept], rows.take(kept), classes, "train")
+        kept = np.flatnonzero(folds != fold)
+        held_out = rows.outputs_of(np.flatnonzero(folds == fold))
+        train = _rows(problem_type, every.features[rows.outputs_of(kept)], rows.take(kept), classes, "train")
         for epoch, parameters in _train(train, first, candidates, search, seed):
             weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
             outputs[epoch][:, held_out] = every.features[held_out] @ weight.transpose(0, 2, 1) + bias

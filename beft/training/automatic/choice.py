@@ -27,7 +27,7 @@ class Scored:
         candidate: What was trained.
         metric: The mean over the divisions of the metric over all rows, each predicted while it was held out.
         loss: The mean loss of the same predictions.
-        outputs: [repeats, rows, outputs].
+        outputs: [repeats, rows, outputs]; of the words of all rows, where words have tags.
         penalty: Of frozen features.
         failed: Why there is nothing else.
     """
@@ -153,12 +153,11 @@ def _differences(
     chosen: Scored, others: Sequence[Scored], problem_type: ProblemType, rows: LabelledRows, metric: str, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     """By how much the chosen candidate is better than each other one, with intervals over the rows."""
-    sizes = torch.ones(len(rows), dtype=torch.int64)
     methods = {}
     for one in (chosen, *others):
         own = with_held_out_thresholds(problem_type, one.known_outputs, rows)
-        divisions = [own.predictions(torch.from_numpy(outputs), sizes) for outputs in one.known_outputs]
-        methods[one.candidate.name] = Method({"sample": np.stack([np.asarray(found) for found in divisions])})
+        divisions = [own.predictions_of(torch.from_numpy(outputs), rows) for outputs in one.known_outputs]
+        methods[one.candidate.name] = Method({"sample": divisions})
     found = evaluate_methods(
         methods,
         {"sample": rows.truth},
@@ -178,6 +177,6 @@ def _standard_error(gain: tuple[float, float, float]) -> float:
 
 
 def _of_division(outputs: Floats, problem_type: ProblemType, rows: LabelledRows, metric: str) -> tuple[float, float]:
-    tensor, sizes = torch.from_numpy(outputs), torch.ones(len(rows), dtype=torch.int64)
-    loss = problem_type.mean_loss(tensor, torch.from_numpy(rows.labels), sizes)
-    return score_rows(metric, problem_type.predictions(tensor, sizes), rows), loss
+    tensor = torch.from_numpy(outputs)
+    loss = problem_type.mean_loss(tensor, torch.from_numpy(rows.labels), rows.output_sizes)
+    return score_rows(metric, problem_type.predictions_of(tensor, rows), rows), loss

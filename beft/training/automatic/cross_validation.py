@@ -30,7 +30,8 @@ class OutOfFold:
     """What a candidate gives for rows that it was not trained on.
 
     Attributes:
-        outputs: [repeats, rows, outputs]; None where a training failed.
+        outputs: [repeats, rows, outputs], where words have tags [repeats, words, outputs]; None where a training
+            failed.
         failed: Why it has none.
         penalty: Of frozen features: the linear model's, C for labels.
     """
@@ -52,7 +53,7 @@ def linear_out_of_fold(
     """The problem type's linear model on frozen features, with each penalty.
 
     Args:
-        features: [rows, hidden].
+        features: [rows, hidden]; of the words of all rows, where words have tags.
         folds: The fold of each row in each division, [repeats, rows].
         intercept: Whether the layer has a bias.
 
@@ -63,11 +64,12 @@ def linear_out_of_fold(
     for repeat, division in enumerate(folds):
         for fold in np.unique(division):
             held_out, train = np.flatnonzero(division == fold), np.flatnonzero(division != fold)
-            path = linear_path(problem_type, labels, features[train], rows.take(train), intercept=intercept)
+            seen, own = features[rows.outputs_of(train)], rows.outputs_of(held_out)
+            path = linear_path(problem_type, labels, seen, rows.take(train), intercept=intercept)
             for penalty, weight, bias in path:
-                shape = (*folds.shape, len(weight))
+                shape = (len(folds), len(features), len(weight))
                 found = by_penalty.setdefault(penalty, np.full(shape, np.nan))
-                found[repeat, held_out] = features[held_out] @ weight.T + bias
+                found[repeat, own] = features[own] @ weight.T + bias
     return [OutOfFold(outputs, penalty=penalty) for penalty, outputs in by_penalty.items()]
 
 
@@ -111,8 +113,9 @@ def trained_out_of_fold(
                 continue
             of_run = next(predicted)
             if outputs is None:
-                outputs = np.full((*folds.shape, of_run.shape[-1]), np.nan)
-            repeat, own = held_out[number]
+                outputs = np.full((len(folds), *of_run.shape), np.nan)
+            repeat, examples = held_out[number]
+            own = rows.outputs_of(examples)
             outputs[repeat, own] = of_run[own]
         found.append(OutOfFold(None if failed else outputs, failed))
     return found
@@ -131,7 +134,7 @@ def with_held_out_thresholds(problem_type: ProblemType, outputs: Floats, rows: L
 
 
 def _outputs(classifier: Classifier, rows: LabelledRows, results: Sequence[RunResult]) -> "list[Floats]":
-    """The outputs of all rows under each of some trainings, [rows, outputs] each, many in a pass."""
+    """The outputs of all rows under each of some trainings, [rows or words, outputs] each, many in a pass."""
     sites = dict.fromkeys(site for result in results for site in result.deltas)
     axes = row_axes(classifier, rows, sites) if len(results) > 1 else {}
     at_once = 1 if None in axes.values() else _RUNS_AT_ONCE

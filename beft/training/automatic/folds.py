@@ -14,17 +14,19 @@ MAX_FOLDS = 5
 def fold_count(rows: LabelledRows) -> int:
     """Five, or fewer where there are fewer rows, or fewer of the second most frequent label of a classification.
 
+    Where words have tags, as many as there are rows with a span at most.
+
     Raises:
-        InputError: Not even two folds leave two labels, or two rows, to train on.
+        InputError: Not even two folds leave two labels, two rows, or two rows with a span, to train on.
     """
-    enough = len(rows)
+    enough = len(rows) if rows.words is None else int(_has_span(rows).sum())
     if _has_one_label_a_row(rows):
         counts = np.sort(np.unique(rows.labels, return_counts=True)[1])
         enough = int(counts[-2]) if len(counts) > 1 else 0
     if enough < 2:
         raise InputError(
-            "train.method: auto compares by cross-validation, which needs two rows of two labels at least; label more "
-            "rows, or set train.method: fixed"
+            "train.method: auto compares by cross-validation, which needs two rows of two labels at least, or two "
+            "rows with spans; label more rows, or set train.method: fixed"
         )
     return min(MAX_FOLDS, enough)
 
@@ -41,7 +43,8 @@ def can_divide(rows: LabelledRows) -> bool:
 def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> NDArray[np.int64]:
     """The fold of each row in each division, [repeats, rows].
 
-    Labels are spread evenly over the folds, where a row has one; rows of one group, or of one text, are in one fold.
+    Labels are spread evenly over the folds, where a row has one, and rows with spans; rows of one group, or of one
+    text, are in one fold.
 
     Raises:
         InputError: The rows have fewer groups than there are to be folds.
@@ -54,20 +57,25 @@ def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> N
             f"the {len(rows)} rows are of {len(np.unique(groups))} groups, too few for {folds} folds; set "
             "train.method: fixed"
         )
-    stratified = _has_one_label_a_row(rows)
+    spread = rows.labels if _has_one_label_a_row(rows) else None if rows.words is None else _has_span(rows)
     found = np.zeros((repeats, len(rows)), dtype=np.int64)
     for repeat in range(repeats):
-        kind = StratifiedGroupKFold if stratified else GroupKFold
+        kind = GroupKFold if spread is None else StratifiedGroupKFold
         division = kind(folds, shuffle=True, random_state=(seed + repeat) % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of labels with fewer rows than folds: some folds then lack them
-            for fold, (_, held_out) in enumerate(division.split(np.zeros(len(rows)), rows.labels, groups)):
+            for fold, (_, held_out) in enumerate(division.split(np.zeros(len(rows)), spread, groups)):
                 found[repeat, held_out] = fold
     return found
 
 
 def _has_one_label_a_row(rows: LabelledRows) -> bool:
     return rows.labels.dtype == np.int64 and rows.labels.ndim == 1
+
+
+def _has_span(rows: LabelledRows) -> NDArray[np.int64]:
+    """1 for each row that has a word with another tag than O (0), else 0."""
+    return np.asarray((rows.labels > 0).any(-1), dtype=np.int64)
 
 
 def _groups(rows: LabelledRows) -> NDArray[np.int64]:

@@ -227,12 +227,6 @@ def test_what_does_not_fit_is_refused(base, data, tmp_path):
         opened(tmp_path / "opt")
 
 
-def test_auto_is_refused_before_even_the_probe_is_trained(base, data):
-    session = session_of(base, data, train={"method": "auto"})
-    with pytest.raises(InputError, match=r"train\.method is auto.*token_classification: use fixed"):
-        session.probe()
-
-
 @pytest.mark.parametrize("value", [{}, {"labels": 0, "words": "spaces"}, {"labels": 2}, {"labels": 2, "words": "x"}])
 def test_what_is_no_token_classification_is_refused(value):
     with pytest.raises(InputError, match="token_classification"):

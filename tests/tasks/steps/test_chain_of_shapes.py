@@ -16,6 +16,7 @@ from beft.adapters.adapter import Adapter
 from beft.comparison.evaluation import evaluate_adapters
 from beft.comparison.measuring import measure_many
 from beft.datasets.prepared import PreparedData, load_split, load_summary
+from beft.errors import InputError
 from beft.files import read_json
 from beft.inference.predictor import Predictor
 from beft.training.opening import open_session
@@ -232,14 +233,17 @@ def test_methods_side_by_side_find_the_baselines_of_the_steps(shape, linear, enc
         assert result.dev == pytest.approx(tuning[name]["dev"], abs=1e-6)
 
 
-def test_label_sets_are_searched_without_dev_rows_and_measured_beside_baselines_of_the_same_folds(encoder):
+def searched(encoder, shape):
+    """A session in which the way of training is chosen by cross-validation, and the training."""
     folders, settings = encoder
     train = settings.train.model_copy(update={"method": "auto", "search_minutes": 0.01, "epochs": 2})
-    session = open_session(
-        settings.model_copy(update={"train": train}), PreparedData.from_folder(folders["prepare/multi_label"])
-    )
-    trained = session.train(("value",))
-    assert trained.choice is not None
+    prepared = PreparedData.from_folder(folders[f"prepare/{shape}"])
+    session = open_session(settings.model_copy(update={"train": train}), prepared)
+    return session, session.train(("value",))
+
+
+def test_label_sets_are_searched_without_dev_rows_and_measured_beside_baselines_of_the_same_folds(encoder):
+    session, trained = searched(encoder, "multi_label")
     own = trained.adapter.problem_type
     assert own.to_json() == trained.choice.problem_type.to_json() and own.to_json()["thresholds"] != [0.5] * 3
     found = evaluate_adapters(session, {"value": trained.adapter}, target="value")
@@ -250,6 +254,27 @@ def test_label_sets_are_searched_without_dev_rows_and_measured_beside_baselines_
         score = found.evaluation.splits["test"].scores[name]["micro_f1"].value
         assert score == pytest.approx(f1_score(rows.labels, given, average="micro"), abs=1e-9)
     assert found.tuning["logistic_regression"]["folds"] == found.tuning["head_only"]["folds"] == 5
+
+
+def test_tags_are_searched_without_dev_rows_and_measured_beside_baselines_of_the_same_folds(encoder):
+    session, trained = searched(encoder, "token_classification")
+    assert [one.failed for one in trained.choice.compared] == [None] * len(trained.choice.compared)
+    found = evaluate_adapters(session, {"value": trained.adapter}, target="value")
+    truth = {(row, *span) for row, spans in enumerate(session.data.rows("test").spans) for span in spans}
+    assert truth
+    for name in ("value", "head_only", "logistic_regression"):
+        given = {(row, *span[:3]) for row, spans in enumerate(found.predictions[name]["test"]) for span in spans}
+        score = found.evaluation.splits["test"].scores[name]["entity_f1"].value
+        assert score == pytest.approx(2 * len(given & truth) / (len(given) + len(truth)), abs=1e-9)
+    assert found.tuning["logistic_regression"]["folds"] == found.tuning["head_only"]["folds"] == 5
+
+
+def test_what_is_not_searched_is_refused_before_even_the_probe_is_trained(encoder):
+    folders, settings = encoder
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"method": "auto"})})
+    session = open_session(settings, PreparedData.from_folder(folders["prepare/multiple_choice"]))
+    with pytest.raises(InputError, match=r"train\.method is auto.*multiple_choice: use fixed"):
+        session.probe()
 
 
 def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
