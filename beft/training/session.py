@@ -325,13 +325,14 @@ class Session:
         """
         check_class_weights(section.class_weights, self.problem_type)
         check_method(self.problem_type, self.settings.train.method)
+        named = section.learning_rate or self.settings.datasets[self.dataset].learning_rate
         training = settings_of(
             section,
             self.settings,
             self.dataset,
             learnt_rows(self.facts["rows"], self.settings.protocol) if rows is None else rows,
             classes=len(self.classifier.labels) if self.problem_type.name == "classification" else 0,
-            rate_share=self.rate_share if section.learning_rate is None else 1.0,
+            rate_share=self.rate_share if named is None else 1.0,
         )
         check_loss(self.problem_type, training.loss)
         return training

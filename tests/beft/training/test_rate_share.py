@@ -11,7 +11,6 @@ from beft.settings import Settings
 from beft.training.opening import check_base, open_session
 from beft.training.rate_share import _TEXTS as TEXTS
 from beft.training.rate_share import FURTHEST, SHARES, rate_share, relative_step
-from beft.training.sample import settings_of
 from beft.training.session import Session
 from beft.training_settings import ProbeSettings, TargetSettings
 from tests.conftest import build_tiny
@@ -68,13 +67,13 @@ def test_the_share_is_the_largest_that_moves_little(family, tmp_path):
     assert all(larger * step > FURTHEST for larger in SHARES if larger > share)
 
 
-def opened(folder, *, factor: float, **sections) -> Session:
+def opened(folder, *, factor: float, own=None, **sections) -> Session:
     base = save_base(folder / "base", same_with_small_values(build_tiny("bert"), factor))
     texts, labels = zip(*reviews(), strict=True)
     data = Dataset.from_rows(texts, labels, test_rows=40, gate_rows=40)
     settings = {
         "base": {"source": str(base), "threads": 1, "precision": "fp32", "device": "cpu"},
-        "datasets": {data.name: {"max_length": 16}},
+        "datasets": {data.name: {"max_length": 16, **(own or {})}},
         **sections,
     }
     return open_session(Settings.from_mapping(settings), data)
@@ -97,10 +96,9 @@ def test_a_named_rate_counts_and_the_published_protocol_measures_none(tmp_path):
     assert named.training(named.settings.probe).learning_rate == 0.03
     paper = opened(tmp_path / "paper", factor=30.0, protocol="paper")
     assert paper.training(paper.settings.train).learning_rate == 0.01
-    own = settings_of(
-        TargetSettings(), Settings.from_mapping({"datasets": {"a": {"learning_rate": 7e-4}}}), "a", 100, rate_share=0.3
-    )
-    assert own.learning_rate == 7e-4
+    of_dataset = opened(tmp_path / "own", factor=30.0, own={"learning_rate": 7e-4})
+    assert of_dataset.training(of_dataset.settings.train).learning_rate == 7e-4
+    assert not any("rate_share" in vars(session) for session in (named, of_dataset)), "measured for nothing"
 
 
 def test_a_base_without_weights_is_checked_all_the_same(tmp_path):
