@@ -41,7 +41,7 @@ def fit_on_features(common: Common, requested: MethodRun) -> MethodResult:
     if requested.method == "logistic_regression":
         fitted = fit_linear(common.session, features, rows)
     else:
-        training = requested.training or common.session.training(common.settings.train.with_loss("cross_entropy"))
+        training = requested.training or common.session.head_training()
         fitted = fit_head(common.session, features, rows, training=training, seed=requested.seed)
     problem_type = problem_type.with_thresholds_on(
         torch.from_numpy(fitted.logits(features["dev"])), common.sample.dev.labels

@@ -337,6 +337,10 @@ class Session:
         check_loss(self.problem_type, training.loss)
         return training
 
+    def head_training(self, *, rows: int | None = None) -> TrainingSettings:
+        """How an output layer alone is trained on frozen features: as the section ``train`` says, by cross-entropy."""
+        return self.training(self.settings.train.with_loss("cross_entropy"), rows=rows)
+
     def _target_adapter(self, result: RunResult, terms: tuple[str, ...], **more: Any) -> Adapter:
         return self.adapter(result, terms, **({"learns_from_dev": True} if self.learns_from_dev else {}), **more)
 

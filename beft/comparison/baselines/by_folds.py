@@ -30,7 +30,7 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
     """
     problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
     folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
-    training = session.training(session.settings.train.with_loss("cross_entropy"), rows=len(rows))
+    training = session.head_training(rows=len(rows))
     return {
         LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(
             problem_type, labels, pooled, rows, folds, metric=session.metric

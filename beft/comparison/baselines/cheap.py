@@ -88,7 +88,7 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         return found
     regression = fit_linear(session, pooled, rows) if linear in wanted else None
     if HEAD_ONLY in wanted:
-        training, seed = session.training(session.settings.train.with_loss("cross_entropy")), session.settings.seed
+        training, seed = session.head_training(), session.settings.seed
         start = regression if session.classifier.head_sees_pooled else None
         fitted = fit_head(session, seen, rows, training=training, seed=seed, start=start)
         _add(found, HEAD_ONLY, session, fitted, problem_type, seen, rows)
