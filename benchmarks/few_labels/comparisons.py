@@ -4,8 +4,26 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from beft.training_settings import FEW_ROWS_A_LABEL
+
 Draws = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Of one cell: by the number of a draw and the name of a method, its accuracy, seconds and numbers trained."""
+
+
+DEFAULT = "default"
+"""What beft does unless a loss is named: one of the methods, by the number of rows a label."""
+
+
+def with_default(cells: Mapping[str, Draws]) -> dict[str, Draws]:
+    """The draws with what the default gave: it was measured under the name of its loss."""
+    found: dict[str, Draws] = {}
+    for name, draws in cells.items():
+        few = int(name.rpartition("/")[2]) < FEW_ROWS_A_LABEL
+        own = "contrastive" if few else "cross_entropy"
+        found[name] = {
+            number: {**draw, **({DEFAULT: draw[own]} if own in draw else {})} for number, draw in draws.items()
+        }
+    return found
 
 
 def values(draws: Draws, method: str, name: str = "accuracy") -> list[float]:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from beft.training_settings import FEW_ROWS_A_LABEL
 from benchmarks.common.intervals import Interval
 from benchmarks.few_labels.cells import CELLS
-from benchmarks.few_labels.comparisons import Draws, gains, mean_gains, regret, share, values
+from benchmarks.few_labels.comparisons import DEFAULT, Draws, gains, mean_gains, regret, share, values, with_default
 from benchmarks.few_labels.methods import METHODS
 from benchmarks.few_labels.peers import MAX_PAIRS, PEERS, SEARCH_DRAW
 
 BASELINE = "logistic_regression"
-COMPARED = ("contrastive", "auto")
+COMPARED = (DEFAULT, "auto")
 """beft's methods that are compared with each peer."""
 
 
@@ -20,10 +21,12 @@ def table(results: Mapping[str, Any]) -> str:
     """Accuracy, differences to logistic regression and each peer, seconds, numbers trained, searched settings."""
     order = [cell.name for cell in CELLS]
     stored = dict(sorted(results["cells"].items(), key=lambda item: order.index(item[0])))
-    cells: dict[str, Draws] = {name: cell["draws"] for name, cell in stored.items()}
-    methods = [name for name in (*METHODS, *PEERS) if any(values(draws, name) for draws in cells.values())]
+    cells = with_default({name: cell["draws"] for name, cell in stored.items()})
+    known = (*METHODS, DEFAULT, *PEERS)
+    methods = [name for name in known if any(values(draws, name) for draws in cells.values())]
     peers = [name for name in methods if name in PEERS]
-    lines = [*_introduction(results["about"], peers), *_accuracies(stored, methods)]
+    lines = [*_introduction(results["about"], peers), *_required(cells, methods)]
+    lines += _accuracies(stored, [name for name in methods if name != DEFAULT])
     others = [name for name in methods if name != BASELINE]
     if BASELINE in methods and others:
         lines += ["", "## Points above logistic regression", "", "Paired by draw.", ""]
@@ -32,7 +35,8 @@ def table(results: Mapping[str, Any]) -> str:
         if method in methods and peers:
             lines += ["", f"## Points of {_title(method)} above each peer", "", "Paired by draw.", ""]
             lines += _gains(cells, {peer: (method, peer) for peer in peers})
-    lines += [*_regrets(cells, [name for name in methods if name in METHODS]), *_costs(cells, methods)]
+    lines += _regrets(cells, [name for name in methods if name in METHODS])
+    lines += _costs(cells, [name for name in methods if name != DEFAULT])
     lines += [*_shares(cells, methods), *_searched(stored)]
     return "\n".join(lines) + "\n"
 
@@ -63,6 +67,51 @@ _PEERS = (
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
     "that this draw lacks: more labels than any of beft's methods has to choose by.",
 )
+
+
+def _required(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:
+    """What the study is to show, and what it shows, on the draws that were measured."""
+    regrets = [one for draws in cells.values() if (one := regret(draws, "auto", list(METHODS))) is not None]
+    above = mean_gains(cells, DEFAULT, BASELINE)
+    largest = {name: draws for name, draws in cells.items() if name.endswith("/500")}
+    lines = []
+    if above:
+        lines += [
+            f"| default above logistic regression, mean of the cells | +2 | {100 * mean(above.values()):+.1f} |",
+            f"| the same, lowest cell | -0.5 | {100 * min(above.values()):+.1f} |",
+        ]
+    for peer, title, of_cells in (
+        ("setfit", "SetFit as it comes", cells),
+        ("setfit_tuned", "SetFit, tuned", cells),
+        ("lora", "LoRA at 500 rows a label", largest),
+        ("full_fine_tuning", "full fine-tuning at 500 rows a label", largest),
+    ):
+        points = mean_gains(of_cells, DEFAULT, peer)
+        if points:
+            figure = f"{100 * mean(points.values()):+.1f} (in {len(points)} of {len(of_cells)} cells)"
+            lines.append(f"| default above {title}, mean of the cells | -1 | {figure} |")
+    seconds, numbers = (share(cells, DEFAULT, "setfit", name) for name in ("seconds", "trained"))
+    if seconds is not None and numbers:
+        lines += [
+            f"| seconds of the default, as a share of SetFit's | 0.5 at most | {seconds:.2f} |",
+            f"| numbers trained, as a share of SetFit's | 1/500 at most | 1/{1 / numbers:,.0f} |",
+        ]
+    if regrets:
+        figure = f"{100 * mean(regrets):.1f} (in {len(regrets)} of {len(cells)} cells)"
+        lines.append(f"| regret of auto, mean of the cells | 1 at most | {figure} |")
+    if not lines:
+        return []
+    return [
+        "",
+        "## Required and found",
+        "",
+        f"The default is the contrastive loss below {FEW_ROWS_A_LABEL} rows a label, else cross-entropy. Points of "
+        "accuracy on the draws that both sides have; the tables below say how many those are.",
+        "",
+        "| | required | found |",
+        "|---|---|---|",
+        *lines,
+    ]
 
 
 def _accuracies(stored: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
@@ -183,7 +232,7 @@ def _title(method: str) -> str:
 def _count(draws: Draws, method: str) -> str:
     """How many draws a method has, where it lacks some."""
     found = len(values(draws, method))
-    return f" ({found} draws)" if 0 < found < len(draws) else ""
+    return f" ({found} draw{'s' * (found > 1)})" if 0 < found < len(draws) else ""
 
 
 def _interval(found: Sequence[float], sign: str = "") -> str:

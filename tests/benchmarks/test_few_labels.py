@@ -14,7 +14,7 @@ from beft.errors import InputError
 from beft.models.device import Compute
 from benchmarks.few_labels import peers, study
 from benchmarks.few_labels.cells import CELLS, Cell, select_cells
-from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share
+from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share, with_default
 from benchmarks.few_labels.peers import (
     MAX_PAIRS,
     Training,
@@ -202,6 +202,14 @@ def test_regret_is_to_the_best_mean_in_hindsight() -> None:
     assert regret(SECOND, "contrastive", own) is None
 
 
+def test_the_default_is_the_loss_for_so_many_rows() -> None:
+    of_losses = {"0": of_draw({"contrastive": 0.7, "cross_entropy": 0.6}), "1": of_draw({"auto": 0.5})}
+    found = with_default({"sst2/64": of_losses, "sst2/500": of_losses})
+    assert found["sst2/64"]["0"]["default"]["accuracy"] == 0.7
+    assert found["sst2/500"]["0"]["default"]["accuracy"] == 0.6
+    assert "default" not in found["sst2/64"]["1"]
+
+
 def test_shares_are_of_the_draws_that_both_have() -> None:
     cells = {"sst2/8": FIRST, "trec/8": SECOND}
     assert share(cells, "auto", "setfit", "seconds") == pytest.approx(6 / 60)
@@ -229,10 +237,14 @@ def test_the_table_has_each_figure(tmp_path: Path) -> None:
     first = row("## Accuracy on test, in percent", "sst2, 8")
     assert first[:3] == ["872", "2", f"61.0 [{61 - half:.1f}, {61 + half:.1f}]"]
     points = row("## Points of auto above each peer", "sst2, 8")
+    required = "## Required and found"
+    assert row(required, "default above logistic regression, mean of the cells") == ["+2", "+4.0"]
+    assert row(required, "default above SetFit as it comes, mean of the cells")[1] == "-2.5 (in 1 of 2 cells)"
+    assert row(required, "regret of auto, mean of the cells")[1] == "0.5 (in 2 of 2 cells)"
     low, high = (-2.5 + sign * 12.706204736432095 * 1.5 for sign in (-1, 1))
     assert points == [f"-2.5 [{low:.1f}, {high:+.1f}]"]
-    assert row("## Points above logistic regression", "mean of the cells") == ["+4.0", "+1.5", "+6.5"]
-    assert row("## Points above logistic regression", "lowest cell") == ["+4.0", "-1.0", "+6.5"]
+    assert row("## Points above logistic regression", "mean of the cells") == ["+4.0", "+1.5", "+4.0", "+6.5"]
+    assert row("## Points above logistic regression", "lowest cell") == ["+4.0", "-1.0", "+4.0", "+6.5"]
     assert row("## Regret of auto", "mean of the cells")[0] == "0.5"
     assert row("## Seconds of training, mean of the draws, with 1 thread", "sst2, 8") == ["3.0", "3.0", "3.0", "30.0"]
     assert row("## Against each peer, all draws together", "auto against SetFit") == ["-2.5", "0.10", "500"]
@@ -258,3 +270,7 @@ def test_what_another_process_wrote_stays(tmp_path: Path) -> None:
             cell["test_rows"] = 872
             cell["draws"].setdefault("0", {}).update(of_draw({method: 0.6}))
     assert set(one.read()["cells"]["sst2/8"]["draws"]["0"]) == {"auto", "setfit", "lora"}
+    elsewhere = Store(tmp_path, {**about, "cpu": "another"})
+    with elsewhere.cell("sst2/8"):
+        pass
+    assert one.read()["about"]["cpu"] == elsewhere.read()["about"]["cpu"] == "a processor and another"
