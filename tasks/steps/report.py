@@ -226,7 +226,7 @@ def _choice(results: DatasetResults) -> dict[str, Any] | None:
 
 
 def _tuning(results: DatasetResults) -> list[str]:
-    """One sentence a method that was searched for: what was tried, and what dev chose."""
+    """One sentence a method that was searched for: what was tried, and what dev, or cross-validation, chose."""
     sentences = []
     if rates := results.train.get("learning_rates_tried"):
         chosen = results.train["learning_rate"]
@@ -239,7 +239,8 @@ def _tuning(results: DatasetResults) -> list[str]:
         chosen = [f"{key.replace('_', ' ')} {found[key]:.3g}" for key in ("C", "learning_rate") if key in found]
         if "epochs" in found:
             chosen.append(f"epoch {found['best_epoch']} of {found['epochs']}")
-        sentences.append(f"{title(name)}: the best on dev of {tried} settings ({', '.join(chosen)})")
+        by = "by cross-validation" if "folds" in found else "on dev"
+        sentences.append(f"{title(name)}: the best {by} of {tried} settings ({', '.join(chosen)})")
     return sentences
 
 

@@ -134,3 +134,5 @@ def test_a_way_of_training_is_chosen_on_train_and_dev_and_the_baselines_have_its
     report(settings, folders, out)
     page = (out / "report.html").read_text()
     assert "chosen by cross-validation on the sample itself" in page and choice["candidates"][1]["name"] in page
+    assert "logistic regression: the best by cross-validation of 16 settings" in page
+    assert "the best on dev of" not in page, "dev was trained on"
