@@ -114,7 +114,10 @@ def make_plan(request: ReproductionRequest, settings: PipelineSettings, root: Pa
         known_name(method, METHODS, "method")
     for dataset in request.datasets:
         known_name(dataset, known_datasets(root), "dataset")
-    bases = _short_names(request.models or (settings.base.source,))
+    changed = request.changes.get("base.source")
+    if changed is not None and request.models:
+        raise InputError("base.source is changed, and bases are named as well: name each with --model")
+    bases = _short_names(request.models or (str(changed or settings.base.source),))
     datasets = tuple(dict.fromkeys(request.datasets or reproduction.datasets))
     regimes = tuple(dict.fromkeys(request.regimes or reproduction.regimes))
     planned: list[PlannedMeasurement] = []

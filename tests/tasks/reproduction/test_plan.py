@@ -95,6 +95,15 @@ def test_settings_of_the_request_win(plan: Make) -> None:
         plan("table1", changes={"train.epoch": 3})
 
 
+def test_a_base_that_a_setting_names_is_called_by_its_name(plan: Make) -> None:
+    changes = {"base.source": "models/bert"}
+    found = plan("table1", seeds=1, changes=changes)
+    assert found.bases == {"bert": "models/bert"}
+    assert {one.settings.base.source for one in found.measurements} == {"models/bert"}
+    with pytest.raises(InputError, match="name each with --model"):
+        plan("table1", models=["models/other"], changes=changes)
+
+
 def test_what_cannot_be_reached_has_a_reason(plan: Make, tmp_path: Path) -> None:
     text = (tmp_path / "data" / "datasets" / "mine.yaml").read_text()
     write_text(tmp_path / "data" / "datasets" / "gone.yaml", text.replace("mine.csv", "gone.csv"))
