@@ -10,6 +10,7 @@ from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_json
 from beft.names import unknown_name
+from beft.problems.choosing import check_searched
 from beft.settings import DatasetSettings
 from tasks.engine.fingerprint import compute_environment, contents_sha256
 from tasks.engine.provenance import process_facts, source_sha256
@@ -35,6 +36,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         *dataset_problems(settings, root),
         *_split_problems(settings),
         *_slice_problems(settings, root),
+        *_search_problems(settings, root),
         *name_problems(settings),
     ]
     if is_local(settings, root):
@@ -74,6 +76,19 @@ def _split_problems(settings: PipelineSettings) -> Iterator[str]:
             f"split.gate_rows: a decision needs {MIN_GATE_ROWS} rows or more; 0 is for no gate, which makes a "
             "challenger only"
         )
+
+
+def _search_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
+    """Datasets that ``train.method: auto`` is not made for."""
+    for name in settings.datasets if settings.train.method == "auto" else ():
+        try:
+            dataset = find_dataset(name, root)
+        except InputError:
+            continue  # it is said elsewhere
+        try:
+            check_searched(dataset.shape)
+        except InputError as error:
+            yield f"{name}: {error}"
 
 
 def _slice_problems(settings: PipelineSettings, root: Path, given: Description | None = None) -> Iterator[str]:

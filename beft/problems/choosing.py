@@ -21,7 +21,9 @@ _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
-_SEARCHED = ("classification", "multi_label", "token_classification", "regression")
+SEARCHED = ("classification", "multi_label", "token_classification", "regression")
+"""What ``train.method: auto`` is made for: cross-validation divides the examples, and a head predicts them."""
+
 _OF_DATA = (*_UNDER_A_HEAD, "multi_label", "token_classification", "generation")
 
 
@@ -101,14 +103,14 @@ def check_loss(problem_type: ProblemType, loss: str) -> None:
         )
 
 
-def check_method(problem_type: ProblemType, method: str) -> None:
-    """Check that ``train.method`` is one that the problem type has.
+def check_searched(shape: str) -> None:
+    """Check that ``train.method: auto`` is made for a problem type, or for the shape of a dataset.
 
     Raises:
-        InputError: It is auto, and cross-validation does not divide the examples, or there is no head.
+        InputError: It is not.
     """
-    if method == "auto" and problem_type.name not in _SEARCHED:
+    if shape not in SEARCHED:
         raise InputError(
-            "train.method is auto, which is made for labels, label sets, tags and values of texts, not for "
-            f"{problem_type.name}: use fixed"
+            f"train.method is auto, which is made for labels, label sets, tags and values of texts, not for {shape}: "
+            "use fixed"
         )

@@ -22,7 +22,7 @@ from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import check_loss, check_method
+from beft.problems.choosing import check_loss, check_searched
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, Settings
@@ -253,6 +253,7 @@ class Session:
         progress: Progress,
     ) -> TrainingResult:
         """Train as ``train.method: auto`` has it."""
+        check_searched(self.problem_type.name)
         if len(terms) > 1:
             raise InputError(f"train.method: auto starts from one target term, not from {' and '.join(terms)}")
         sample = self.whole_sample
@@ -320,11 +321,9 @@ class Session:
             rows: How many are learnt from; None: those of train, under ``protocol: paper`` those of dev as well.
 
         Raises:
-            InputError: It weighs classes, is contrastive or is to be chosen, and the problem type has no classes, no
-                pairs or no search.
+            InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs.
         """
         check_class_weights(section.class_weights, self.problem_type)
-        check_method(self.problem_type, self.settings.train.method)
         named = section.learning_rate or self.settings.datasets[self.dataset].learning_rate
         training = settings_of(
             section,

@@ -16,11 +16,12 @@ from beft.adapters.adapter import Adapter
 from beft.comparison.evaluation import evaluate_adapters
 from beft.comparison.measuring import measure_many
 from beft.datasets.prepared import PreparedData, load_split, load_summary
-from beft.errors import InputError
+from beft.errors import InputError, SettingsError
 from beft.files import read_json
 from beft.inference.predictor import Predictor
-from beft.training.opening import open_session
+from beft.training.opening import check_base, open_session
 from tasks.pipeline import find_step, input_keys
+from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import read_predictions
 from tests.conftest import build_tiny
@@ -269,12 +270,21 @@ def test_tags_are_searched_without_dev_rows_and_measured_beside_baselines_of_the
     assert found.tuning["logistic_regression"]["folds"] == found.tuning["head_only"]["folds"] == 5
 
 
-def test_what_is_not_searched_is_refused_before_even_the_probe_is_trained(encoder):
+def test_what_is_not_searched_is_refused_before_anything_runs(encoder):
     folders, settings = encoder
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"method": "auto"})})
-    session = open_session(settings, PreparedData.from_folder(folders["prepare/multiple_choice"]))
-    with pytest.raises(InputError, match=r"train\.method is auto.*multiple_choice: use fixed"):
-        session.probe()
+    prepared = PreparedData.from_folder(folders["prepare/multiple_choice"])
+    refused = r"train\.method is auto.*not for multiple_choice: use fixed"
+    with pytest.raises(InputError, match=refused):
+        check_base(settings, prepared)
+    with pytest.raises(InputError, match=refused):
+        open_session(settings, prepared).train(["value"])
+    root = folders["prepare/multiple_choice"]
+    while not (root / "data" / "datasets").is_dir():
+        root = root.parent
+    with pytest.raises(SettingsError, match=refused) as found:
+        check_settings(settings, root)
+    assert len(found.value.problems) == 1 and found.value.problems[0].startswith("multiple_choice: ")
 
 
 def test_what_a_decoder_is_opened_as_follows_the_settings(decoder):
