@@ -61,7 +61,7 @@ def chain(tmp_path_factory):
             "datasets": {"mine": {"size": 60, "max_length": 16}, "turned": {"size": 40, "max_length": 16}},
             "split": {"test_rows": 40, "gate_rows": 40},
             "probe": TRAINING,
-            "train": TRAINING,
+            "train": {**TRAINING, "loss": "cross_entropy"},  # dev, which chooses merges, is not trained on
             "evaluate": {"resamples": 200},
             "merge": {
                 "methods": ["mean", "task_arithmetic", "ties", "dare", "searched_weights"],
