@@ -387,7 +387,7 @@ class Session:
                 **training,
             },
         )
-        if not adapter.problem_type.has_thresholds or self.learns_from_dev or self.sample.dev is None:
+        if not adapter.problem_type.has_thresholds or training.get("learns_from_dev") or self.sample.dev is None:
             return adapter
         with adapter.attached(self.classifier):
             return replace(adapter, problem_type=problem_type_on_dev(self.classifier, self.sample.dev))

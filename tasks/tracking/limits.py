@@ -3,6 +3,7 @@
 SQLite keeps whatever it is given; PostgreSQL refuses a text that is longer than its column, MLflow some of them itself.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,8 @@ def name_problems(settings: PipelineSettings) -> Iterator[str]:
                 f"tracking.model_prefix: the registered model of {name} would have a name of {len(registered)} "
                 f"characters, and MLflow takes {_REGISTERED_NAME}; shorten it to {spare} characters or fewer"
             )
+
+
+def as_metric_name(name: str) -> str:
+    """A name as a part of a metric's, without what MLflow refuses there: "value, rate 0.01" is "value rate 0.01"."""
+    return re.sub(r"[^\w.\- :]", "", name)

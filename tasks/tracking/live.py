@@ -14,7 +14,7 @@ from tasks.engine.declaration import JSON, step_key
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, retry_broken_response, translate_errors
 from tasks.tracking.entries import CURVES, PROBE, TARGET, as_mlflow_text
-from tasks.tracking.limits import RUN_NAME
+from tasks.tracking.limits import RUN_NAME, as_metric_name
 from tasks.tracking.runs import FAILED, NESTED, find_run, user_name, write_batch
 
 TRAININGS = {"probe": PROBE, "train": TARGET}
@@ -63,7 +63,8 @@ def log_epoch(run: str, event: Mapping[str, JSON], metric: str, settings: Pipeli
     epoch = event["epoch"]
     names = {name: written.format(metric=metric) for name, written in CURVES.items()}
     if event["runs"] > 1:
-        names = {name: f"trials/{event['run']}/{written}" for name, written in names.items()}
+        run_name = as_metric_name(event["run"])
+        names = {name: f"trials/{run_name}/{written}" for name, written in names.items()}
     points = [(names[name], epoch[name], epoch["epoch"]) for name in names if epoch.get(name) is not None]
     write_batch(connect(settings, root), run, metrics=points, time=round(1000 * time.time()))
 

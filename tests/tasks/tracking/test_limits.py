@@ -15,7 +15,7 @@ from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
 from tasks.steps.register import register
 from tasks.tracking.connection import connect
-from tasks.tracking.limits import name_problems
+from tasks.tracking.limits import as_metric_name, name_problems
 from tasks.tracking.runs import close_run, log_step, open_run
 from tests.support.finished_run import FINGERPRINT, FinishedRun
 from tests.support.registration import with_evaluation
@@ -118,3 +118,11 @@ def test_names_beyond_it_are_refused_before_anything_is_run(tmp_path: Path) -> N
     assert "has 101 characters" in long
     with pytest.raises(SettingsError, match="240"):
         PipelineSettings.from_mapping({"tracking": {"experiment": "e" * 241}})
+
+
+@pytest.mark.parametrize("name", ["value-0.01", "value, cross-entropy, rate 0.01, division 1, fold 5", "a/b+c (d)"])
+def test_the_name_of_any_training_can_be_a_part_of_a_metrics_name(name: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    _validate_metric_name(f"trials/{as_metric_name(name)}/train/loss")
+    assert as_metric_name("value, rate 0.01") == "value rate 0.01" and as_metric_name("value-0.01") == "value-0.01"
