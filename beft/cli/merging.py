@@ -163,16 +163,24 @@ def _print(choice: "MergeSelection", comparisons: "Sequence[Comparison]") -> Non
 def _opener(
     settings: "Settings", adapters: "Mapping[str, Adapter]", prepared: Mapping[str, Path], base: str | None
 ) -> "Callable[[str], Session]":
-    """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs."""
+    """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs.
+
+    Raises:
+        InputError: The rows of a dataset are of another kind than those that its adapter was trained on.
+    """
     from beft.adapters.checks import check_inputs
     from beft.datasets.prepared import PreparedData
     from beft.inference.predictor import find_base
     from beft.settings import DatasetSettings
     from beft.training.opening import open_session
 
+    # At once: a merge that dev rows do not choose opens no dataset.
+    data_of = {name: PreparedData.from_folder(folder) for name, folder in prepared.items()}
+    for name, data in data_of.items():
+        check_inputs(adapters[name], pairs=bool(data.facts.get("text_pairs")), choices="choices" in data.facts)
+
     def open_dataset(name: str) -> "Session":
-        adapter, data = adapters[name], PreparedData.from_folder(prepared[name])
-        check_inputs(adapter, pairs=bool(data.facts.get("text_pairs")), choices="choices" in data.facts)
+        adapter, data = adapters[name], data_of[name]
         computed = {"source": find_base(adapter, base).source, "quantization": adapter.quantization or "none"}
         own = settings.model_copy(
             update={
