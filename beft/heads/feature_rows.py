@@ -1,6 +1,7 @@
 """Examples as frozen features: what the cheap baselines are fitted on, for every problem type that has a head."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,12 @@ class FeatureRows:
     def loss_name(self) -> str:
         """What the loss is: ``squared_error`` of values, else ``cross_entropy``."""
         return "squared_error" if self.labels.dtype == np.float64 else "cross_entropy"
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """The features and a last column of ones, fp32, [sequences, hidden + 1]: a layer's bias is a weight then."""
+        features = torch.from_numpy(self.features).to(torch.float32)
+        return torch.cat([features, torch.ones(len(features), 1)], dim=1)
 
     @classmethod
     def of(cls, problem_type: ProblemType, features: Features, targets: Any, what: str) -> "FeatureRows":

@@ -167,20 +167,28 @@ def fit_head_by_folds(
     candidates = [("zero", rate, epochs) for rate in search.learning_rates for epochs in search.epochs]
     first = _first_parameters(candidates, {}, classes, every.features.shape[1])
     began = time.perf_counter()
-    outputs = np.zeros((max(search.epochs) + 1, len(candidates), len(every.features), classes), dtype=np.float32)
-    for fold in np.unique(folds):
-        kept = np.flatnonzero(folds != fold)
-        held_out = rows.outputs_of(np.flatnonzero(folds == fold))
-        train = _rows(problem_type, every.features[rows.outputs_of(kept)], rows.take(kept), classes, "train")
-        for epoch, parameters in _train(train, first, candidates, search, seed):
-            weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
-            outputs[epoch][:, held_out] = every.features[held_out] @ weight.transpose(0, 2, 1) + bias
-    tried = [
-        (Quality.on(metric, outputs[epoch, at].astype(np.float64), every, -epoch), at, epoch)
-        for at, (_, _, epochs) in enumerate(candidates)
-        for epoch in range(epochs + 1)
+    held_out = [rows.outputs_of(np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
+    paths = [
+        _train(every, first, candidates, search, seed, examples=torch.from_numpy(np.flatnonzero(folds != fold)))
+        for fold in np.unique(folds)
     ]
-    quality, chosen, best_epoch = max(tried, key=lambda one: one[0])
+    best: tuple[Quality, int] | None = None
+    # All folds an epoch on, then the next epoch: the outputs of all epochs would not fit where texts have many words.
+    for of_folds in zip(*paths, strict=True):
+        epoch = of_folds[0][0]
+        outputs = np.zeros((len(candidates), len(every.features), classes), dtype=np.float32)
+        for own, (_, parameters) in zip(held_out, of_folds, strict=True):
+            weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
+            outputs[:, own] = every.features[own] @ weight.transpose(0, 2, 1) + bias
+        for at, (_, _, epochs) in enumerate(candidates):
+            of_candidate = outputs[at].astype(np.float64)
+            if epoch <= epochs:
+                found = Quality.on(metric, of_candidate, every, -epoch), at
+                if best is None or found[0] > best[0]:
+                    best, best_outputs = found, of_candidate
+    assert best is not None  # a search has an epoch and a candidate
+    quality, chosen = best
+    best_epoch = -int(quality.simplicity)
     _, rate, epochs = candidates[chosen]
     path = _train(every, first[chosen : chosen + 1], [candidates[chosen]], search, seed)
     parameters = next(values[0] for epoch, values in path if epoch == best_epoch)
@@ -202,9 +210,7 @@ def fit_head_by_folds(
                 {"start": "zero", "learning_rate": rate, "epochs": epochs} for _, rate, epochs in candidates
             ],
         },
-        problem_type=problem_type.with_thresholds_on(
-            torch.from_numpy(outputs[best_epoch, chosen].astype(np.float64)), every.labels
-        ),
+        problem_type=problem_type.with_thresholds_on(torch.from_numpy(best_outputs), every.labels),
     )
 
 
@@ -299,14 +305,18 @@ def _train(
     candidates: list[tuple[str, float, int]],
     search: HeadSearch,
     seed: int,
+    *,
+    examples: torch.Tensor | None = None,
 ) -> Iterator[tuple[int, Floats]]:
     """Train all candidates side by side; give the parameters [candidates, classes, hidden + 1] after every epoch.
 
     Epoch 0 is the start. A candidate whose length is over stands still.
+
+    Args:
+        examples: Numbers of those that are learnt from; None: all.
     """
-    rows = len(train.labels)
-    features = torch.from_numpy(train.features).to(torch.float32)
-    inputs = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+    examples = torch.arange(len(train.labels)) if examples is None else examples
+    rows, inputs = len(examples), train.inputs
     generator = torch.Generator().manual_seed(seed)
     steps_of_epoch = math.ceil(rows / search.batch_size)
     parameters = parameters.clone()
@@ -319,7 +329,7 @@ def _train(
     yield 0, parameters.numpy().astype(np.float64)
     step = 0
     for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
-        for batch in torch.split(torch.randperm(rows, generator=generator), search.batch_size):
+        for batch in torch.split(examples[torch.randperm(rows, generator=generator)], search.batch_size):
             totals = [epochs * steps_of_epoch for _, _, epochs in candidates]
             factors = [lr_multiplier(search, step, total) if step < total else 0.0 for total in totals]
             rates = [rate * factor for (_, rate, _), factor in zip(candidates, factors, strict=True)]
