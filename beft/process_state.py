@@ -1,12 +1,15 @@
-"""What all of a process shares in torch, set for a block and given back after it: random generators and CPU threads."""
+"""What all of a process shares, set for a block and given back after it: torch's random generators, CPU threads."""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -44,6 +47,21 @@ def with_own_threads(function: Callable[P, Result]) -> Callable[P, Result]:
             return function(*args, **kwargs)
 
     return wrapper
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Compute with one thread of BLAS, as numpy, scipy and scikit-learn do: their bytes depend on the number."""
+    limit: AbstractContextManager[Any] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
+
+@functools.cache
+def _blas() -> "ThreadpoolController":
+    """The BLAS libraries of this process: finding them reads the list of all its libraries, which takes 5 ms."""
+    import scipy.linalg  # noqa: F401  # scipy brings its own, beside numpy's
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @contextmanager

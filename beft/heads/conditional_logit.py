@@ -16,6 +16,7 @@ from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
 from beft.heads.logistic_regression import C_GRID, TOLERANCE
 from beft.problems.multiple_choice import MultipleChoice
+from beft.process_state import one_blas_thread
 
 
 def fit_conditional_logit(
@@ -73,7 +74,6 @@ def conditional_logit_head(
 def _converged(train: FeatureRows, features: Floats, cost: float) -> Floats:
     """The weight [hidden] at which C times the sum of losses, plus half the squared norm, is least."""
     from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits
 
     rows = len(train.labels)
     every = torch.arange(rows)
@@ -84,7 +84,7 @@ def _converged(train: FeatureRows, features: Floats, cost: float) -> Floats:
         value = train.loss(scores[:, None]) + weight @ weight / (2 * cost * rows)
         return float(value), features.T @ slope + weight / (cost * rows)
 
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         found = minimize(
             value_and_slope,
             np.zeros(features.shape[1]),

@@ -12,6 +12,7 @@ from beft.errors import BeftError, InputError
 from beft.heads.feature_rows import Features, Floats
 from beft.heads.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.metrics.registry import known_metric
+from beft.process_state import one_blas_thread
 
 C_GRID: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
 """The inverse regularisation strengths C that are tried: 1e-3 to 1e2, three to a factor of ten."""
@@ -179,11 +180,10 @@ def converged_fit(features: Floats, labels: Integers, cost: float, *, intercept:
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
         model = LogisticRegression(C=cost, solver=solver, max_iter=limit, tol=TOLERANCE, fit_intercept=intercept)
-        with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
+        with one_blas_thread(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.fit(features, labels)
         if not any(issubclass(warning.category, ConvergenceWarning) for warning in caught):

@@ -10,6 +10,7 @@ import torch
 from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
 from beft.problems.regression import Regression
+from beft.process_state import one_blas_thread
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(-2, 6, 17))
 """The penalties (scikit-learn's alpha) that are tried: 1e-2 to 1e6, two to a factor of ten."""
@@ -46,7 +47,6 @@ def fit_ridge_regression(
         InputError: Features and values that do not fit.
     """
     from sklearn.linear_model import Ridge, RidgeCV
-    from threadpoolctl import threadpool_limits
 
     train = FeatureRows.of(Regression(), train_features, train_values, "train")
     started = time.perf_counter()
@@ -66,7 +66,7 @@ def fit_ridge_regression(
                 *folded(Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, train.labels)),
             )
 
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         if dev_features is None:
             chosen = RidgeCV(alphas=tuple(penalties), fit_intercept=intercept).fit(standardised, train.labels)
             weight, bias = folded(chosen)
@@ -99,12 +99,11 @@ def ridge_path(
 ) -> Iterator[tuple[float, Floats, Floats]]:
     """For every penalty, in the given order: the penalty, weight [1, hidden] and bias [1] on raw features."""
     from sklearn.linear_model import Ridge
-    from threadpoolctl import threadpool_limits
 
     mean, deviation = _scale(features, scaling, intercept=intercept)
     standardised = (features - mean) / deviation
     for penalty in penalties:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             model = Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, values)
         yield penalty, *_folded(model, mean, deviation)
 

@@ -1,10 +1,8 @@
 """The Python of the README and the notebook run as they are written."""
 
 import json
-import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +43,3 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     printed = run("\n".join(code_cells()), tmp_path)
     assert "100 test rows" in printed and "head_only" in printed and "gain of" in printed
     assert (tmp_path / "adapters" / "reviews" / "beft.json").is_file()
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    """On fewer rows and epochs than it names; ``a`` and ``b`` are adapters."""
-    [block] = [one for one in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S) if "beft" in one]
-    *lines, merge = block.strip().splitlines()
-    assert merge.startswith("beft.merge([a, b]")
-    small = textwrap.dedent("""
-        import beft, beft.training_settings
-        beft.training_settings.EPOCHS = beft.training_settings.MAX_EPOCHS = 1
-        load = beft.load_dataset
-        beft.load_dataset = lambda name, size: load(name, size=40, test_rows=20, gate_rows=0)
-    """)
-    printed = run("\n".join([small, *lines, "a = b = result.adapter", f"print(len({merge}))"]), tmp_path)
-    assert printed.endswith("2\n") and "20 test rows" in printed

@@ -306,7 +306,7 @@ def test_no_fold_starts_from_rows_that_it_holds_out():
     rows = random_rows(40)
     labels = np.random.default_rng(1).permutation(np.repeat([0, 1], 20))
     sample = Sample(LabelledRows(rows.encoded, labels), None, "accuracy")
-    still = {"epochs": 1, "learning_rates": [1e-6], "head_learning_rate": 1e-6, "search_minutes": 1e-3}
+    still = {"epochs": 1, "learning_rates": [1e-6], "head_learning_rate": 1e-6, "search_minutes": 5e-5}
     settings = Settings.from_mapping(
         {"head": {"init": "logistic_regression"}, "train": {"method": "auto", "batch_size": 40, **still}}
     )
