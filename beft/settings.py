@@ -239,6 +239,17 @@ class Settings(Section):
     def _auto_chooses(self) -> Self:
         if self.protocol == "paper" and self.train.method == "auto":
             raise ValueError("train.method: auto chooses, which protocol: paper does not; set train.method: fixed")
+        if self.train.method == "auto" and self.train.learn_from_dev is False:
+            raise ValueError("train.method: auto learns from dev as well; remove train.learn_from_dev: false")
+        return self
+
+    @model_validator(mode="after")
+    def _dev_is_learnt_from_or_chooses(self) -> Self:
+        if self.train.learn_from_dev and self.protocol != "paper" and self.train.learning_rates:
+            raise ValueError(
+                "train.learning_rates are chosen on dev, which train.learn_from_dev: true trains on; name one "
+                "train.learning_rate"
+            )
         return self
 
     @model_validator(mode="after")

@@ -150,6 +150,12 @@ class TargetSettings(ProbeSettings):
         description="of auto: how long two CPU cores compare, about; it decides how much is compared",
     )
 
+    learn_from_dev: bool | None = Field(
+        None,
+        description="true: the rows of dev are trained on as well, and the last epoch counts; a merge then has no rows "
+        "that choose its scales; null: where dev would choose nothing (a contrastive loss at one learning rate)",
+    )
+
     objective: Literal["auto", "candidates", "language_model"] = Field(
         "auto",
         description="without a head: candidates: classification over the candidate answers; language_model: the right "

@@ -10,7 +10,7 @@ from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_json
 from beft.names import unknown_name
-from beft.problems.choosing import check_searched
+from beft.problems.choosing import check_learns_from_dev, check_searched
 from beft.settings import DatasetSettings
 from tasks.engine.fingerprint import compute_environment, contents_sha256
 from tasks.engine.provenance import process_facts, source_sha256
@@ -36,7 +36,7 @@ def check_settings(settings: PipelineSettings, root: Path) -> None:
         *dataset_problems(settings, root),
         *_split_problems(settings),
         *_slice_problems(settings, root),
-        *_search_problems(settings, root),
+        *_training_problems(settings, root),
         *name_problems(settings),
     ]
     if is_local(settings, root):
@@ -78,15 +78,19 @@ def _split_problems(settings: PipelineSettings) -> Iterator[str]:
         )
 
 
-def _search_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
-    """Datasets that ``train.method: auto`` is not made for."""
-    for name in settings.datasets if settings.train.method == "auto" else ():
+def _training_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
+    """Datasets that ``train.method: auto``, or ``train.learn_from_dev: true``, is not made for."""
+    automatic = settings.train.method == "auto"
+    if not automatic and (not settings.train.learn_from_dev or settings.protocol == "paper"):
+        return
+    check = check_searched if automatic else check_learns_from_dev
+    for name in settings.datasets:
         try:
             dataset = find_dataset(name, root)
         except InputError:
             continue  # it is said elsewhere
         try:
-            check_searched(dataset.shape)
+            check(dataset.shape)
         except InputError as error:
             yield f"{name}: {error}"
 

@@ -20,6 +20,7 @@ from beft.training.session import Session
 log = logging.getLogger("beft.merging")
 
 SEARCHED: MergeMethod = "searched_weights"
+_KEEP = "to keep them for this, train with method: fixed and learn_from_dev: false"
 _TRIED = {"scale": "scales", "density": "densities", "drop_rate": "drop_rates"}
 """Option of a merge method -> the setting that names the values to try."""
 
@@ -81,10 +82,13 @@ def choose_merges(
     if SEARCHED in settings.methods and (open_dataset is None or learnt):
         raise InputError(
             f"{SEARCHED} needs dev rows to search on, and "
-            + (f"the adapter of {learnt[0]} was trained on those of its dataset" if learnt else "there are none")
+            + (f"the adapter of {learnt[0]} was trained on its dataset's: {_KEEP}" if learnt else "there are none")
         )
     if learnt and open_dataset is not None:
-        progress(f"merge: the dev rows of {', '.join(learnt)} were trained on, so each method has its default options")
+        progress(
+            f"merge: the dev rows of {', '.join(learnt)} were trained on, so each method has its default options; "
+            + _KEEP
+        )
         open_dataset = None
     candidates: dict[MergeMethod, list[Merged]] = {}
     for method in settings.methods:

@@ -21,6 +21,10 @@ _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
+_LEARNS_FROM_DEV = ("classification", "token_classification", "regression")
+"""What ``train.learn_from_dev: true`` is made for: nothing else needs dev, as the thresholds of label sets do, and the
+baselines can be chosen by cross-validation."""
+
 SEARCHED = ("classification", "multi_label", "token_classification", "regression")
 """What ``train.method: auto`` is made for: cross-validation divides the examples, and a head predicts them."""
 
@@ -100,6 +104,19 @@ def check_loss(problem_type: ProblemType, loss: str) -> None:
         raise InputError(
             f"train.loss is {loss}, which needs labels or values that rows share, and {problem_type.name} has none: "
             "use cross_entropy"
+        )
+
+
+def check_learns_from_dev(shape: str) -> None:
+    """Check that ``train.learn_from_dev: true`` is made for a problem type, or for the shape of a dataset.
+
+    Raises:
+        InputError: It is not.
+    """
+    if shape not in _LEARNS_FROM_DEV:
+        raise InputError(
+            f"train.learn_from_dev is true, which is made for labels, tags and values of texts, not for {shape}: "
+            "remove it"
         )
 
 

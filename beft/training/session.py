@@ -22,12 +22,12 @@ from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import check_loss, check_searched
+from beft.problems.choosing import check_learns_from_dev, check_loss, check_searched
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, Settings
 from beft.sites.site import BiasSite
-from beft.training.automatic.folds import can_divide
+from beft.training.automatic.folds import can_divide, check_divisible
 from beft.training.automatic.search import Prompted, search_and_train
 from beft.training.head_start import label_word_outputs
 from beft.training.probe import run_probe
@@ -113,12 +113,21 @@ class Session:
     def learns_from_dev(self) -> bool:
         """Whether the target is trained on the rows of dev as well, for nothing is chosen with them.
 
-        So it is under ``train.method: auto``, which divides all rows by itself, and of a contrastive training at one
-        learning rate: its last epoch counts. The baselines are then fitted on all rows too, by cross-validation.
+        So it is under ``train.method: auto``, which divides all rows by itself, and unless ``train.learn_from_dev``
+        says something else of a contrastive training at one learning rate: its last epoch counts. The baselines are
+        then fitted on all rows too, by cross-validation.
+
+        Raises:
+            InputError: ``train.learn_from_dev`` is true, and the problem type or the rows are not made for it.
         """
         settings = self.settings.train
         if settings.method == "auto" or self.settings.protocol == "paper":
             return settings.method == "auto"
+        if settings.learn_from_dev:
+            check_learns_from_dev(self.problem_type.name)
+            check_divisible(self.whole_sample.train)
+        if settings.learn_from_dev is not None:
+            return settings.learn_from_dev
         training = self.training(settings)
         chosen = bool(training.learning_rates) or self.problem_type.has_thresholds
         return training.contrastive and not chosen and can_divide(self.whole_sample.train)

@@ -49,7 +49,7 @@ def model_card(
         results.importance["selection"]["reason"].replace("_", " "),
         _selection(results.importance["selection"]),
         "## Recipe",
-        _rows(rows, provenance, settings),
+        learnt_rows(rows, provenance, settings),
         _recipe(provenance, settings),
         "## Use",
         _use(name, str(decision["decision"]), adapter),
@@ -61,12 +61,18 @@ def model_card(
     return as_mlflow_text("\n\n".join(part for part in parts if part), REGISTRY_TEXT)
 
 
-def _rows(rows: Mapping[str, int], provenance: Mapping[str, Any], settings: PipelineSettings) -> str:
-    """What was trained on, and what chose the epoch."""
-    epochs = provenance.get("training", {}).get("epochs", "?")
+def learnt_rows(rows: Mapping[str, int], provenance: Mapping[str, Any], settings: PipelineSettings) -> str:
+    """What was trained on, and what dev chose."""
+    training = provenance.get("training", {})
+    epochs = training.get("epochs", "?")
     if provenance.get("learns_from_dev"):
         learnt = rows["train"] + rows["dev"]
         return f"Trained on {learnt:,} rows, those of dev among them, for {epochs} epochs; seed {settings.seed}."
+    if training.get("loss") in ("contrastive", "both"):
+        return (
+            f"Trained on {rows['train']:,} rows for {epochs} epochs; {rows['dev']:,} dev rows chose the penalty of the "
+            f"head; seed {settings.seed}."
+        )
     return (
         f"Trained on {rows['train']:,} rows; {rows['dev']:,} dev rows chose the epoch "
         f"({provenance.get('best_epoch', '?')} of {epochs}); seed {settings.seed}."

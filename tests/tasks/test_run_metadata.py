@@ -38,3 +38,25 @@ def test_settings_that_are_no_valid_unicode(tmp_path: Path) -> None:
         PipelineSettings.read(tmp_path / "params.yaml")
     with pytest.raises(SettingsError, match="'tracking': half a surrogate pair in it"):
         PipelineSettings.from_mapping({"tracking": {"experiment": "\udcff"}})
+
+
+def test_what_a_dataset_is_not_made_for_is_said_before_it_runs(tmp_path: Path) -> None:
+    root = small_workspace(tmp_path, {"base": {"source": "./nowhere"}})
+    columns = {"text": "review", "labels": "verdict"}
+    several = {**DESCRIPTION, "shape": "multi_label", "columns": columns, "metric": "micro_f1"}
+    write_text(root / "data" / "datasets" / "mine.yaml", yaml.safe_dump(several))
+    settings = PipelineSettings.read(root / "params.yaml", {"train.learn_from_dev": True})
+    with pytest.raises(SettingsError, match=r"mine: train.learn_from_dev is true, which is made for .* not for multi_"):
+        check_settings(settings, root)
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ({"learn_from_dev": True, "learning_rates": [0.01, 0.02]}, "train.learning_rates are chosen on dev"),
+        ({"learn_from_dev": False, "method": "auto"}, "train.method: auto learns from dev as well"),
+    ],
+)
+def test_dev_does_not_choose_and_teach(train: dict[str, object], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        PipelineSettings.from_mapping({"train": train})

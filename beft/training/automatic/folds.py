@@ -25,16 +25,25 @@ def fold_count(rows: LabelledRows) -> int:
         enough = int(counts[-2]) if len(counts) > 1 else 0
     if enough < 2:
         raise InputError(
-            "train.method: auto compares by cross-validation, which needs two rows of two labels at least, or two "
-            "rows with spans; label more rows, or set train.method: fixed"
+            "cross-validation needs two rows of two labels at least, or two rows with spans; label more rows, or keep "
+            "dev rows to choose with (train.method: fixed, train.learn_from_dev: null)"
         )
     return min(MAX_FOLDS, enough)
+
+
+def check_divisible(rows: LabelledRows) -> None:
+    """Check that there are enough rows, labels and groups for cross-validation.
+
+    Raises:
+        InputError: There are not.
+    """
+    repeated_folds(rows, fold_count(rows), 1, 0)
 
 
 def can_divide(rows: LabelledRows) -> bool:
     """Whether there are enough rows, labels and groups for cross-validation."""
     try:
-        repeated_folds(rows, fold_count(rows), 1, 0)
+        check_divisible(rows)
     except InputError:
         return False
     return True
@@ -54,8 +63,8 @@ def repeated_folds(rows: LabelledRows, folds: int, repeats: int, seed: int) -> N
     groups = _groups(rows)
     if len(np.unique(groups)) < folds:
         raise InputError(
-            f"the {len(rows)} rows are of {len(np.unique(groups))} groups, too few for {folds} folds; set "
-            "train.method: fixed"
+            f"the {len(rows)} rows are of {len(np.unique(groups))} groups, too few for {folds} folds; keep dev rows to "
+            "choose with (train.method: fixed, train.learn_from_dev: null)"
         )
     spread = rows.labels if _has_one_label_a_row(rows) else None if rows.words is None else _has_span(rows)
     found = np.zeros((repeats, len(rows)), dtype=np.int64)

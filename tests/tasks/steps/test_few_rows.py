@@ -12,6 +12,7 @@ from beft.evaluation.promotion.certainty import decision_certainty
 from beft.evaluation.records import NO_GATE
 from beft.files import read_json
 from flows.terminal.outcome import rows as outcome_rows
+from tasks.registry.card import learnt_rows
 from tasks.registry.promote import candidates, fetch_candidates
 from tasks.run_metadata import check_settings
 from tasks.settings import PipelineSettings
@@ -114,6 +115,29 @@ def test_dev_is_kept_where_it_chooses_a_learning_rate(project: Path) -> None:
     evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
     assert set(evaluation["truncated"]) == {"train", "dev", "test"}
     assert "learns_from_dev" not in read_json(folders["train/mine"] / "adapter" / "beft.json")["provenance"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "loss", "says"),
+    [
+        (True, "cross_entropy", "those of dev among them"),
+        (False, "contrastive", "dev rows chose the penalty of the head"),
+    ],
+)
+def test_dev_is_learnt_from_or_kept_as_the_settings_ask(asked: bool, loss: str, says: str, project: Path) -> None:
+    settings = settings_of(project, 60, train={"epochs": 2, "loss": loss, "learn_from_dev": asked})
+    check_settings(settings, project)
+    folders = run_steps(project, settings)
+    provenance = read_json(folders["train/mine"] / "adapter" / "beft.json")["provenance"]
+    rows = load_summary(folders["prepare/mine"])["rows"]
+    learnt = rows["train"] + asked * rows["dev"]
+    assert provenance["training"]["loss"] == loss and provenance.get("learns_from_dev", False) is asked
+    assert provenance["steps"] == 2 * -(-learnt // provenance["training"]["batch_size"])
+    assert provenance["best_epoch"] == 2
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert ("dev" in evaluation["truncated"]) is not asked
+    assert ["folds" in found for found in evaluation["tuning"].values()] == [asked, asked]
+    assert says in learnt_rows(rows, provenance, settings)
 
 
 def test_a_way_of_training_is_chosen_on_train_and_dev_and_the_baselines_have_its_folds(project: Path) -> None:
