@@ -77,6 +77,12 @@ def cross_entropy(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     return _train(classifier, sample, _settings({"loss": "cross_entropy"}, seed))
 
 
+def cross_entropy_of_all(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
+    """The same on all rows to the last epoch, as ``train.learn_from_dev: true`` has it; nothing is chosen."""
+    sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
+    return _train(classifier, sample, _settings({"loss": "cross_entropy"}, seed))
+
+
 def contrastive(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """Value biases by the contrastive loss on all rows, then the head: the default with few rows; nothing is chosen."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
@@ -96,6 +102,7 @@ def auto(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
 METHODS: dict[str, Method] = {
     "logistic_regression": logistic_regression,
     "cross_entropy": cross_entropy,
+    "cross_entropy_of_all": cross_entropy_of_all,
     "contrastive": contrastive,
     "auto": auto,
 }
