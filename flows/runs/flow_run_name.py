@@ -21,8 +21,9 @@ def flow_run_name() -> str:
 
     parameters: Mapping[str, Any] = flow_run.parameters
     settings, request = _plain(parameters.get("settings")), _plain(parameters.get("request"))
-    bases = request.get("models") or [settings.get("base", {}).get("source")]
-    datasets = request.get("datasets") or settings.get("datasets", {})
+    changed = request.get("changes", {}).get("base.source")
+    bases = request.get("models") or [changed or settings.get("base", {}).get("source")]
+    datasets = request.get("datasets", ()) if request else settings.get("datasets", {})
     parts = [request.get("name"), ", ".join(filter(None, bases)), " + ".join(datasets)]
     name = " · ".join(part for part in parts if part)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
