@@ -153,7 +153,7 @@ class TargetSettings(ProbeSettings):
     learn_from_dev: bool | None = Field(
         None,
         description="true: the rows of dev are trained on as well, and the last epoch counts; a merge then has no rows "
-        "that choose its scales; null: where dev would choose nothing (a contrastive loss at one learning rate)",
+        "that choose its scales; false: never; null: where dev would choose nothing (a contrastive loss at one rate)",
     )
 
     objective: Literal["auto", "candidates", "language_model"] = Field(

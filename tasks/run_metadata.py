@@ -10,7 +10,7 @@ from beft.datasets.registry import dataset_problems, find_dataset
 from beft.errors import InputError, SettingsError
 from beft.files import sha256_json
 from beft.names import unknown_name
-from beft.problems.choosing import check_learns_from_dev, check_searched
+from beft.problems.choosing import check_learns_from_dev
 from beft.settings import DatasetSettings
 from tasks.engine.fingerprint import compute_environment, contents_sha256
 from tasks.engine.provenance import process_facts, source_sha256
@@ -80,17 +80,13 @@ def _split_problems(settings: PipelineSettings) -> Iterator[str]:
 
 def _training_problems(settings: PipelineSettings, root: Path) -> Iterator[str]:
     """Datasets that ``train.method: auto``, or ``train.learn_from_dev: true``, is not made for."""
-    automatic = settings.train.method == "auto"
-    if not automatic and (not settings.train.learn_from_dev or settings.protocol == "paper"):
-        return
-    check = check_searched if automatic else check_learns_from_dev
     for name in settings.datasets:
         try:
             dataset = find_dataset(name, root)
         except InputError:
             continue  # it is said elsewhere
         try:
-            check(dataset.shape)
+            check_learns_from_dev(settings, dataset.shape)
         except InputError as error:
             yield f"{name}: {error}"
 

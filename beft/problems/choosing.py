@@ -15,18 +15,18 @@ from beft.problems.problem_type import ProblemType
 from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
 from beft.problems.token_classification import TokenClassification
+from beft.settings import Settings
 
 _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "classification": Classification,
     "regression": Regression,
     "multiple_choice": MultipleChoice,
 }
-_LEARNS_FROM_DEV = ("classification", "token_classification", "regression")
-"""What ``train.learn_from_dev: true`` is made for: nothing else needs dev, as the thresholds of label sets do, and the
-baselines can be chosen by cross-validation."""
-
-SEARCHED = ("classification", "multi_label", "token_classification", "regression")
+_SEARCHED: tuple[str, ...] = ("classification", "multi_label", "token_classification", "regression")
 """What ``train.method: auto`` is made for: cross-validation divides the examples, and a head predicts them."""
+
+_LEARNS_FROM_DEV: tuple[str, ...] = ("classification", "token_classification", "regression")
+"""What ``train.learn_from_dev: true`` is made for: that, but thresholds of label sets would need dev."""
 
 _OF_DATA = (*_UNDER_A_HEAD, "multi_label", "token_classification", "generation")
 
@@ -107,27 +107,21 @@ def check_loss(problem_type: ProblemType, loss: str) -> None:
         )
 
 
-def check_learns_from_dev(shape: str) -> None:
-    """Check that ``train.learn_from_dev: true`` is made for a problem type, or for the shape of a dataset.
+def check_learns_from_dev(settings: Settings, shape: str) -> None:
+    """Check that what trains on dev as well is made for a problem type, or for the shape of a dataset.
+
+    That is ``train.method: auto``, or ``train.learn_from_dev: true``; ``protocol: paper`` knows no dev.
 
     Raises:
         InputError: It is not.
     """
-    if shape not in _LEARNS_FROM_DEV:
-        raise InputError(
-            f"train.learn_from_dev is true, which is made for labels, tags and values of texts, not for {shape}: "
-            "remove it"
-        )
-
-
-def check_searched(shape: str) -> None:
-    """Check that ``train.method: auto`` is made for a problem type, or for the shape of a dataset.
-
-    Raises:
-        InputError: It is not.
-    """
-    if shape not in SEARCHED:
-        raise InputError(
-            f"train.method is auto, which is made for labels, label sets, tags and values of texts, not for {shape}: "
-            "use fixed"
-        )
+    if settings.train.method == "auto":
+        made_for, named = _SEARCHED, "labels, label sets, tags and values"
+        asked, instead = "train.method is auto", "use fixed"
+    elif settings.train.learn_from_dev and settings.protocol != "paper":
+        made_for, named = _LEARNS_FROM_DEV, "labels, tags and values"
+        asked, instead = "train.learn_from_dev is true", "remove it"
+    else:
+        return
+    if shape not in made_for:
+        raise InputError(f"{asked}, which is made for {named} of texts, not for {shape}: {instead}")

@@ -7,7 +7,7 @@ from beft.datasets.prepared import PreparedData, Split
 from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
-from beft.problems.choosing import check_learns_from_dev, check_searched, choose_problem_type
+from beft.problems.choosing import check_learns_from_dev, choose_problem_type
 from beft.settings import DatasetSettings, Settings
 from beft.training.session import Session
 
@@ -23,10 +23,7 @@ def check_base(settings: Settings, data: PreparedData) -> None:
         InputError: As ``open_session``, ``Session.training`` and ``Session.sample``.
     """
     session = open_session(settings, data, weights=False)
-    if settings.train.method == "auto":
-        check_searched(session.problem_type.name)
-    elif settings.train.learn_from_dev and settings.protocol != "paper":
-        check_learns_from_dev(session.problem_type.name)
+    check_learns_from_dev(settings, session.problem_type.name)
     for section in (session.settings.probe, session.settings.train):
         named = section.learning_rate or section.usual_learning_rate  # without weights none can be measured
         session.training(section.model_copy(update={"learning_rate": named}))

@@ -22,7 +22,7 @@ from beft.models.heads.mask_head import load_mask_head
 from beft.models.tokenizer_loading import check_known, check_token_ids
 from beft.names import known_name
 from beft.problems.candidates import Candidates
-from beft.problems.choosing import check_learns_from_dev, check_loss, check_searched
+from beft.problems.choosing import check_learns_from_dev, check_loss
 from beft.problems.class_weights import check_class_weights
 from beft.problems.problem_type import ProblemType
 from beft.settings import TERMS, Settings
@@ -124,7 +124,7 @@ class Session:
         if settings.method == "auto" or self.settings.protocol == "paper":
             return settings.method == "auto"
         if settings.learn_from_dev:
-            check_learns_from_dev(self.problem_type.name)
+            check_learns_from_dev(self.settings, self.problem_type.name)
             check_divisible(self.whole_sample.train)
         if settings.learn_from_dev is not None:
             return settings.learn_from_dev
@@ -262,7 +262,7 @@ class Session:
         progress: Progress,
     ) -> TrainingResult:
         """Train as ``train.method: auto`` has it."""
-        check_searched(self.problem_type.name)
+        check_learns_from_dev(self.settings, self.problem_type.name)
         if len(terms) > 1:
             raise InputError(f"train.method: auto starts from one target term, not from {' and '.join(terms)}")
         sample = self.whole_sample

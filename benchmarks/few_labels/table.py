@@ -14,7 +14,7 @@ from benchmarks.few_labels.peers import MAX_PAIRS, PEERS, SEARCH_DRAW
 
 BASELINE = "logistic_regression"
 OF_ALL = "cross_entropy_of_all"
-_OF_ALL = "default with 500 rows a label and `train.learn_from_dev: true`"
+_OF_ALL_NAME = "default with 500 rows a label and `train.learn_from_dev: true`"
 COMPARED = (DEFAULT, "auto")
 """beft's methods that are compared with each peer."""
 
@@ -85,7 +85,7 @@ def _required(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:
     of_all = mean_gains(largest, OF_ALL, BASELINE)
     if of_all:
         lines.append(
-            f"| {_OF_ALL}, above logistic regression, lowest cell | -0.5 | {100 * min(of_all.values()):+.1f} |"
+            f"| {_OF_ALL_NAME}, above logistic regression, lowest cell | -0.5 | {100 * min(of_all.values()):+.1f} |"
         )
     for peer, title, of_cells in (
         ("setfit", "SetFit as it comes", cells),
@@ -93,7 +93,7 @@ def _required(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:
         ("lora", "LoRA at 500 rows a label", largest),
         ("full_fine_tuning", "full fine-tuning at 500 rows a label", largest),
     ):
-        for method, name in ((DEFAULT, "default"), (OF_ALL, _OF_ALL)):
+        for method, name in ((DEFAULT, "default"), (OF_ALL, _OF_ALL_NAME)):
             points = mean_gains(of_cells if method == DEFAULT else largest, method, peer)
             if points:
                 figure = f"{100 * mean(points.values()):+.1f} (in {len(points)} of {len(of_cells)} cells)"

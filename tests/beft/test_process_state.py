@@ -14,6 +14,7 @@ import sklearn.linear_model
 import torch
 import torch._dynamo
 import transformers
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.measuring import measure_many
@@ -23,6 +24,7 @@ from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
 from beft.models.base import load_classifier, resolve_base
 from beft.models.device import Compute
+from beft.process_state import one_blas_thread
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
@@ -171,6 +173,18 @@ def test_arguments_may_all_be_named() -> None:
     assert set(seen) == {THREADS}
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'classifier'"):
         sequence_outputs(encoded=rows.encoded)
+
+
+def test_blas_has_one_thread_for_a_block_and_its_own_after_it() -> None:
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        assert threads() == {2}
+        for _ in range(2):  # the libraries are looked up once
+            with one_blas_thread():
+                assert threads() == {1}
+            assert threads() == {2}
 
 
 def test_a_predictor_of_a_container_uses_no_more_threads_than_its_quota(

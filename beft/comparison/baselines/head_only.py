@@ -181,11 +181,12 @@ def fit_head_by_folds(
             weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
             outputs[:, own] = every.features[own] @ weight.transpose(0, 2, 1) + bias
         for at, (_, _, epochs) in enumerate(candidates):
+            if epoch > epochs:
+                continue
             of_candidate = outputs[at].astype(np.float64)
-            if epoch <= epochs:
-                found = Quality.on(metric, of_candidate, every, -epoch), at
-                if best is None or found[0] > best[0]:
-                    best, best_outputs = found, of_candidate
+            found = Quality.on(metric, of_candidate, every, -epoch), at
+            if best is None or found[0] > best[0]:
+                best, best_outputs = found, of_candidate
     assert best is not None  # a search has an epoch and a candidate
     quality, chosen = best
     best_epoch = -int(quality.simplicity)
