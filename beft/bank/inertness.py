@@ -21,8 +21,13 @@ from beft.models.frozen_linear import WidenedLinear, become
 from beft.sites.offloading import attached_forward, input_device, load_outside_of_modes, shared_by_hooks
 from beft.sites.site import BiasSite, find_sites
 
-DRAWS = 4
-"""Points, drawn at random, at which the gradients are taken that find the components that could be inert."""
+SCALES = (0.0, 0.02, 0.1, 0.5)
+"""Least sizes of the random shifts at which the gradients are taken that find the components that could be inert: none,
+where a trained base is most sensitive, to large ones. All biases shifted by 0.5 saturate every softmax of some bases,
+whose query biases then look inert as well."""
+
+WAKING_ROUNDS = 8
+"""How often, at most, what could be inert is shifted by the largest of ``SHIFTS``, to find units that were only off."""
 
 Logits = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
@@ -114,26 +119,43 @@ class _Measurement:
         return result
 
     def _candidates(self, sites: Sequence[BiasSite]) -> dict[BiasSite, Tensor]:
-        """Indices of the components of each site that have no gradient at randomly shifted biases."""
+        """Indices of the components of each site that have no gradient at any point that is tried."""
         every = tuple(dict.fromkeys((*sites, *self.control)))
-        slope = {site: torch.zeros(site.width, dtype=self.dtype, device=self.device) for site in every}
-        for _ in range(DRAWS):
-            shifts = {site: self._draw(site, SHIFTS[0]).requires_grad_() for site in every}
-            logits = self._logits(shifts)
-            functional = torch.randn(logits.shape, generator=self.generator, dtype=self.dtype).to(self.device)
-            if not logits.requires_grad:
-                continue
-            gradients = torch.autograd.grad((logits * functional).sum(), list(shifts.values()), allow_unused=True)
-            for site, gradient in zip(every, gradients, strict=True):
-                if gradient is not None:
-                    slope[site] = slope[site].maximum(gradient.abs())
-        largest = max(float(slope[site].max()) for site in self.control)
-        if not largest > 0:
+        flat = {site: torch.ones(site.width, dtype=torch.bool, device=self.device) for site in every}
+        reached = [self._strike(flat, {site: self._draw(site, scale) for site in every}) for scale in SCALES]
+        if not any(reached):
             raise BeftError(
                 "inertness cannot be measured: the logits do not depend on the value biases. "
                 "Is the head all zeros, or does it see something else than this model?"
             )
-        return {site: (slope[site] <= FLAT_TOLERANCE[self.dtype] * largest).nonzero().flatten() for site in sites}
+        for _ in range(WAKING_ROUNDS):
+            before = sum(int(flat[site].sum()) for site in sites)
+            shifts = {site: self._draw(site, SHIFTS[1]) * flat[site] for site in every}
+            self._strike(flat, shifts)
+            self._strike(flat, {site: -shift for site, shift in shifts.items()})
+            if sum(int(flat[site].sum()) for site in sites) == before:
+                break
+        return {site: flat[site].nonzero().flatten() for site in sites}
+
+    def _strike(self, flat: Mapping[BiasSite, Tensor], shifts: Mapping[BiasSite, Tensor]) -> bool:
+        """Strike the components out of ``flat`` that have a gradient at these shifts.
+
+        Returns:
+            Whether the value biases have one, without which there is nothing to compare with.
+        """
+        points = {site: shift.detach().requires_grad_() for site, shift in shifts.items()}
+        logits = self._logits(points)
+        functional = torch.randn(logits.shape, generator=self.generator, dtype=self.dtype).to(self.device)
+        if not logits.requires_grad:
+            return False
+        found = torch.autograd.grad((logits * functional).sum(), list(points.values()), allow_unused=True)
+        slopes = {site: slope.abs() for site, slope in zip(points, found, strict=True) if slope is not None}
+        largest = max((float(slopes[site].max()) for site in self.control if site in slopes), default=0.0)
+        if not largest > 0:
+            return False
+        for site, slope in slopes.items():
+            flat[site].logical_and_(slope <= FLAT_TOLERANCE[self.dtype] * largest)
+        return True
 
     def _confirmed(self, candidates: Mapping[BiasSite, Tensor]) -> list[tuple[BiasSite, Tensor]]:
         """Those of the candidates that change no logit: all at once if so, else each half by itself."""

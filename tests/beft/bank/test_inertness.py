@@ -166,6 +166,44 @@ def test_a_unit_that_is_off_is_not_inert(tiny, tiny_batch):
     assert not any(part.any() for part in measure_inertness(model, sites, batch=batch).values())
 
 
+def counting() -> tuple[list[None], inertness.Logits]:
+    """The logits of a model, and a list with an entry for each time that they were computed."""
+    passes: list[None] = []
+
+    def logits(model, tokens):
+        passes.append(None)
+        return model(**tokens).logits
+
+    return passes, logits
+
+
+def saturated(model) -> None:
+    """Queries shifted by 0.5 leave each token one other to attend to, and so have no gradient."""
+    for layer in model.bert.encoder.layer:
+        layer.attention.self.query.weight.mul_(0.01)
+        layer.attention.self.query.bias.mul_(0.01)
+        layer.attention.self.key.weight.mul_(5000)
+
+
+def off(model) -> None:
+    """Half of the units that follow a GELU are so far below zero that they give nothing."""
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.dense.bias[::2] = -8.0
+
+
+@pytest.mark.parametrize("change", [saturated, off])
+def test_a_base_with_flat_places_takes_few_passes(tiny, tiny_batch, change):
+    """all-mpnet-base-v2 took hours: where one point has no gradient, another one has, and halving is for the rest."""
+    model, batch = tiny("bert"), tiny_batch()
+    with torch.no_grad():
+        change(model)
+    passes, logits = counting()
+    inert = measure_inertness(model, find_sites(model), batch=batch, logits=logits)
+    assert {site.term for site, mask in inert.items() if mask.any()} == {"key"}
+    assert inert_terms(inert)["key"]
+    assert len(passes) < 60
+
+
 def test_a_dead_component_among_others_is_found(tiny, tiny_batch):
     """Halving finds single components: here those whose way out of the feed-forward is cut."""
     model, batch = tiny("bert"), tiny_batch()
