@@ -39,6 +39,12 @@ TOOLS = {
 }
 """How the tools behave here: their pages show our log lines; a slow machine has time to start Prefect's own server."""
 
+WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+
+SPINS = "3000"
+"""How often a thread of torch looks whether the others are ready before it sleeps; GNU OpenMP alone does it 100 times
+as often, and a training of two threads takes 2 to 6 times as long as soon as another program wants their cores
+(docs/decisions/slots-and-locks.md). Alone it is as fast with either."""
 
 SECRETS = frozenset(
     {
@@ -86,6 +92,7 @@ _HARMLESS = frozenset(
         "TZ",
         "USER",
         "XDG_CACHE_HOME",
+        SPIN_COUNT,
         *QUIET,
         *TOOLS,
     }
@@ -141,6 +148,8 @@ def configure_environment(root: Path | None = None) -> None:
     """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
     for name, value in (QUIET | TOOLS).items():
         os.environ.setdefault(name, value)
+    if WAIT_POLICY not in os.environ:  # which the number would override
+        os.environ.setdefault(SPIN_COUNT, SPINS)
     if not os.environ.get("PREFECT_API_URL"):
         os.environ.pop("PREFECT_API_URL", None)  # Prefect takes an empty address for one, and sends its events nowhere
     if (cores := usable_cores()) < (os.cpu_count() or 1):  # numerical libraries see the host's cores, not the quota

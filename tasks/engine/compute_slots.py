@@ -18,11 +18,10 @@ from beft.errors import BeftError
 from beft.limits import usable_cores
 from beft.settings import BaseSettings
 from tasks.engine.supervisor import STOPPING
+from tasks.environment import SPIN_COUNT, SPINS, WAIT_POLICY
 
 GPUS = "BEFT_GPUS"
 """Names the GPUs that may be used, ``0,1``; empty: none. Left out: those of CUDA_VISIBLE_DEVICES, or all."""
-
-WAIT_POLICY = "OMP_WAIT_POLICY"
 
 _LOOK_AGAIN = 0.2  # seconds
 
@@ -35,7 +34,7 @@ class ComputeSlot:
 
     Attributes:
         names: The places taken, ``gpu 0`` or ``cpu 0``; none for a step that needs none.
-        environment: Variables for its process: CUDA_VISIBLE_DEVICES, and OMP_WAIT_POLICY where cores are short.
+        environment: Variables for its process: CUDA_VISIBLE_DEVICES, and how threads wait where cores are short.
         descriptors: Open files that its process must inherit to hold the places.
     """
 
@@ -94,11 +93,12 @@ def acquire_slot(key: str, base: BaseSettings, root: Path) -> Iterator[ComputeSl
 def _wait_policy(threads: int) -> dict[str, str]:
     """How threads wait for one another when so many compute at once on this machine, unless the user has said it.
 
-    Where there are more of them than cores, one that waits gives its core to the others; else that costs a third of
-    the speed.
+    Where there are more of them than cores, one that waits gives its core to the others at once; else that costs a
+    third of the speed.
     """
-    crowded = threads > usable_cores() and WAIT_POLICY not in os.environ
-    return {WAIT_POLICY: "PASSIVE"} if crowded else {}
+    said = WAIT_POLICY in os.environ or os.environ.get(SPIN_COUNT, SPINS) != SPINS
+    crowded = threads > usable_cores() and not said
+    return {WAIT_POLICY: "PASSIVE", SPIN_COUNT: "0"} if crowded else {}
 
 
 def _gpus() -> list[str]:

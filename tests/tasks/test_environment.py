@@ -1,10 +1,13 @@
 """What processes get of the environment: no password, and the variables of the run that they work for."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tasks.environment import adopt, environment_without_secrets
+from tasks.environment import adopt, configure_environment, environment_of_strangers, environment_without_secrets
 
 
 def test_a_worker_has_the_variables_of_the_run_that_it_works_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +38,24 @@ def test_a_worker_has_the_variables_of_the_run_that_it_works_for(monkeypatch: py
 def test_steps_get_no_password_of_a_server(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "secret")
     assert name not in environment_without_secrets()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(
+    said: dict[str, str], found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number would override the policy. A rebuild has what the training had."""
+    others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    monkeypatch.setattr(os, "environ", others | said)
+    configure_environment(tmp_path)
+    assert os.environ.get("GOMP_SPINCOUNT") == found
+    assert environment_of_strangers().get("GOMP_SPINCOUNT") == found
+
+
+def test_the_command_line_does_not_load_torch_before_it_sets_the_environment() -> None:
+    """GNU OpenMP reads its variables when it is loaded."""
+    command = "import sys, flows.cli; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", command], check=True)

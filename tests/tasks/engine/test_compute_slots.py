@@ -78,7 +78,8 @@ def test_without_a_gpu_it_says_so(
 def test_threads_wait_passively_only_where_more_compute_than_there_are_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"})
+    said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in said})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(4)))
     configure_environment(tmp_path)
 
@@ -89,10 +90,12 @@ def test_threads_wait_passively_only_where_more_compute_than_there_are_cores(
 
     assert "OMP_WAIT_POLICY" not in os.environ
     assert environment(1, BEFT_GPUS="") == environment(2) == environment(3) == environment(4) == {}
-    assert environment(5) == {"OMP_WAIT_POLICY": "PASSIVE"}
+    passive = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    assert environment(5) == passive
     assert environment(2, BEFT_GPUS="0,1") == {"CUDA_VISIBLE_DEVICES": "0"}
-    assert environment(2, BEFT_GPUS="0,1,2") == {"CUDA_VISIBLE_DEVICES": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-    assert environment(5, BEFT_GPUS="", OMP_WAIT_POLICY="ACTIVE") == {}
+    assert environment(2, BEFT_GPUS="0,1,2") == {"CUDA_VISIBLE_DEVICES": "0", **passive}
+    assert environment(5, BEFT_GPUS="", GOMP_SPINCOUNT="100") == {}
+    assert environment(5, GOMP_SPINCOUNT="3000", OMP_WAIT_POLICY="ACTIVE") == {}
 
 
 def test_a_spread_base_takes_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
