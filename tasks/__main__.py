@@ -9,25 +9,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from beft.commands import own_command
-from beft.errors import BeftError, InputError
-from beft.files import atomic_directory, write_json
-from tasks.engine.commands import write_error_file
-from tasks.engine.declaration import step_key
-from tasks.engine.execution import call_function, translate_os_errors
-from tasks.engine.worker import log_lines
 from tasks.environment import configure_environment, stay_offline
-from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys
-from tasks.project_files import SOURCE_RECORD, source_record
-from tasks.run_metadata import is_local
-from tasks.settings import PipelineSettings
+
+configure_environment()  # GNU OpenMP reads its environment when torch is imported
+
+from beft.commands import own_command  # noqa: E402
+from beft.errors import BeftError, InputError  # noqa: E402
+from beft.files import atomic_directory, write_json  # noqa: E402
+from tasks.engine.commands import write_error_file  # noqa: E402
+from tasks.engine.declaration import step_key  # noqa: E402
+from tasks.engine.execution import call_function, translate_os_errors  # noqa: E402
+from tasks.engine.worker import log_lines  # noqa: E402
+from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys  # noqa: E402
+from tasks.project_files import SOURCE_RECORD, source_record  # noqa: E402
+from tasks.run_metadata import is_local  # noqa: E402
+from tasks.settings import PipelineSettings  # noqa: E402
 
 logger = logging.getLogger("tasks")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a step; its exit status: 0, 1 for a failure, 2 for wrong input."""
-    configure_environment()
     parser = argparse.ArgumentParser(prog="python -m tasks", description="Run one step of the pipeline, as DVC does.")
     parser.add_argument("step", help=", ".join(STEPS[:-1]))
     parser.add_argument("--dataset", help="the dataset, for a step that is run once a dataset")

@@ -55,7 +55,16 @@ def test_threads_wait_briefly_unless_the_user_says_how(
     assert environment_of_strangers().get("GOMP_SPINCOUNT") == found
 
 
-def test_the_command_line_does_not_load_torch_before_it_sets_the_environment() -> None:
-    """GNU OpenMP reads its variables when it is loaded."""
-    command = "import sys, flows.cli; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["flows.cli", "tasks.__main__", "tasks.engine.worker", "flows.adapt"])
+def test_torch_is_loaded_after_the_environment_is_set(module: str) -> None:
+    """GNU OpenMP reads its variables when it is loaded; the command line and the worker set them in ``main``."""
+    command = (
+        "import importlib, sys\n"
+        "from tasks import environment\n"
+        "loaded = []\n"
+        "set_it = environment.configure_environment\n"
+        "environment.configure_environment = lambda *given: (loaded.append('torch' in sys.modules), set_it(*given))\n"
+        f"importlib.import_module({module!r})\n"
+        "sys.exit(loaded[0] if loaded else 'torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", command], check=True)
