@@ -14,6 +14,9 @@ RATE_FACTORS = (1.0, 3.0)
 
 _ALL_BIASES_SHARE = 0.5  # all biases together move the features more than one term does, so their rates are smaller
 
+FEWEST_FOLDS = 3
+"""Of a comparison that would else leave out a loss: each fold's training still has two thirds of the rows."""
+
 MAX_REPEATS = 4
 """Divisions at most: more of them change hardly a choice, for the rows stay the same."""
 
@@ -57,6 +60,7 @@ def candidates(
     target: str,
     every_term: Sequence[str],
     *,
+    few: bool = True,
     rare: bool = False,
     prompted: TrainingSettings | None = None,
 ) -> list[Candidate]:
@@ -67,12 +71,14 @@ def candidates(
             some, are those tried.
         target: The target term.
         every_term: All bias terms that can be trained.
+        few: Whether the rows a label are so few that the contrastive loss is the more promising one, as it is then the
+            default.
         rare: Whether a label has so few rows that a loss in which all labels weigh alike is compared as well.
         prompted: How one is trained whose head starts at words for the labels; None where the base has none.
     """
     plain = by_loss["cross_entropy"]
     rates = _rates(plain)
-    in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy")
+    in_order: tuple[Loss, ...] = ("contrastive", "cross_entropy") if few else ("cross_entropy", "contrastive")
     losses = [loss for loss in in_order if loss in by_loss]
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
         (rate, loss, (target,), 1.0) for rate in rates for loss in losses
@@ -124,7 +130,9 @@ class SearchPlan:
 
 
 def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minutes: float, *, folds: int) -> SearchPlan:
-    """As many repeats as fit into the minutes; where not one fits, fewer candidates, two at least.
+    """As many repeats as fit into the minutes; where not one fits, fewer candidates, one of each loss at least.
+
+    Where these do not fit either, fewer folds, which cost less; then the more promising loss alone.
 
     Args:
         ways: In the order of ``candidates``.
@@ -134,13 +142,18 @@ def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minut
         folds: Of each division.
     """
 
-    def seconds(compared: Sequence[Candidate]) -> float:
+    def seconds(compared: Sequence[Candidate], folds: int) -> float:
         epochs = sum(one.training.epochs for one in compared if one.training is not None)
         return epochs * (folds - 1) * tokens * operations / NOMINAL_OPERATIONS
 
-    compared = list(ways)
-    while seconds(compared) > 60 * minutes and len(compared) > 2:
-        compared.pop()
-    once = seconds(compared)
+    losses = len({one.training.loss for one in ways if one.training is not None})
+    fewest = min(folds, FEWEST_FOLDS)
+    plans = [
+        (tuple(ways[:count]), divided)
+        for count in range(len(ways), 1, -1)
+        for divided in range(folds, (fewest if count <= 1 + losses else folds) - 1, -1)
+    ]
+    compared, divided = next((plan for plan in plans if seconds(*plan) <= 60 * minutes), plans[-1])
+    once = seconds(compared, divided)
     repeats = max(1, min(MAX_REPEATS, int(60 * minutes / once))) if once else MAX_REPEATS
-    return SearchPlan(tuple(compared), folds, repeats, repeats * once)
+    return SearchPlan(compared, divided, repeats, repeats * once)

@@ -28,7 +28,7 @@ from beft.training.engine.cost import readable_seconds
 from beft.training.head_start import head_start
 from beft.training.sample import DevMetric, Sample
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
-from beft.training_settings import Loss, TrainingSettings
+from beft.training_settings import FEW_ROWS_A_LABEL, Loss, TrainingSettings
 
 log = logging.getLogger("beft.training.automatic")
 
@@ -81,10 +81,12 @@ def search_and_train(
     frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
+    many = problem_type.name == "classification" and len(rows) >= FEW_ROWS_A_LABEL * len(classifier.labels)
     ways = candidates(
         by_loss,
         target,
         every_term,
+        few=not many,
         rare=problem_type.has_classes and _has_rare_label(rows),
         prompted=None if prompted is None else prompted.training,
     )

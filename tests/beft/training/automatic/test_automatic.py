@@ -98,8 +98,26 @@ def test_the_plan_keeps_to_its_minutes():
     less = plan_search(ways, tokens, operations, 0.4, folds=5)
     assert (len(less.candidates), less.repeats, less.seconds) == (3, 1, pytest.approx(20))
     assert less.candidates == tuple(ways[:3])
+    assert less.folds == 5
+    # Both losses over three folds, 2 x 10 x 2 x 0.25 s, rather than one over five.
+    fewer_folds = plan_search(ways, tokens, operations, 10.1 / 60, folds=5)
+    assert (fewer_folds.candidates, fewer_folds.folds, fewer_folds.seconds) == (tuple(ways[:3]), 3, pytest.approx(10))
+    one_loss = plan_search(ways, tokens, operations, 9.9 / 60, folds=5)
+    assert (len(one_loss.candidates), one_loss.folds, one_loss.seconds) == (2, 4, pytest.approx(7.5))
     least = plan_search(ways, tokens, operations, 0.01, folds=5)
     assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.01"]
+    assert (least.folds, least.repeats) == (3, 1)
+    assert plan_search(ways, tokens, operations, 0.01, folds=2).folds == 2
+
+
+def test_with_many_rows_cross_entropy_is_the_more_promising_loss():
+    """As it is the default then: it is compared however few the minutes are, and taken where others hardly win."""
+    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=10)}
+    both["contrastive"] = TrainingSettings(epochs=10, loss="contrastive")
+    ways = candidates(both, "value", ["query", "value"], few=False)
+    assert [one.training.loss for one in ways[1:5]] == ["cross_entropy", "contrastive"] * 2
+    least = plan_search(ways, 1000, NOMINAL_OPERATIONS, 0.01, folds=5)
+    assert [one.name for one in least.candidates] == [FROZEN, "value, cross-entropy, rate 0.01"]
 
 
 def test_rates_that_are_named_are_those_compared():
