@@ -44,7 +44,7 @@ WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
 SPINS = "3000"
 """How often a thread of torch looks whether the others are ready before it sleeps; GNU OpenMP alone does it 100 times
 as often, and a training of two threads takes 2 to 6 times as long as soon as another program wants their cores
-(docs/decisions/slots-and-locks.md). Alone it is as fast with either."""
+(docs/decisions/slots-and-locks.md). Alone the two differ by less than the spread."""
 
 SECRETS = frozenset(
     {
@@ -92,12 +92,11 @@ _HARMLESS = frozenset(
         "TZ",
         "USER",
         "XDG_CACHE_HOME",
-        SPIN_COUNT,
         *QUIET,
         *TOOLS,
     }
 )
-_HARMLESS_PREFIXES = ("HF_", "LC_", "CUBLAS_", "CUDA_", "KMP_", "MKL_", "OMP_", "PYTORCH_", "TORCH_")
+_HARMLESS_PREFIXES = ("HF_", "LC_", "CUBLAS_", "CUDA_", "GOMP_", "KMP_", "MKL_", "OMP_", "PYTORCH_", "TORCH_")
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 

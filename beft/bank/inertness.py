@@ -122,8 +122,8 @@ class _Measurement:
         """Indices of the components of each site that have no gradient at any point that is tried."""
         every = tuple(dict.fromkeys((*sites, *self.control)))
         flat = {site: torch.ones(site.width, dtype=torch.bool, device=self.device) for site in every}
-        reached = [self._strike(flat, {site: self._draw(site, scale) for site in every}) for scale in SCALES]
-        if not any(reached):
+        comparable = [self._drop_active(flat, {site: self._draw(site, scale) for site in every}) for scale in SCALES]
+        if not any(comparable):
             raise BeftError(
                 "inertness cannot be measured: the logits do not depend on the value biases. "
                 "Is the head all zeros, or does it see something else than this model?"
@@ -131,14 +131,14 @@ class _Measurement:
         for _ in range(WAKING_ROUNDS):
             before = sum(int(flat[site].sum()) for site in sites)
             shifts = {site: self._draw(site, SHIFTS[1]) * flat[site] for site in every}
-            self._strike(flat, shifts)
-            self._strike(flat, {site: -shift for site, shift in shifts.items()})
+            self._drop_active(flat, shifts)
+            self._drop_active(flat, {site: -shift for site, shift in shifts.items()})
             if sum(int(flat[site].sum()) for site in sites) == before:
                 break
         return {site: flat[site].nonzero().flatten() for site in sites}
 
-    def _strike(self, flat: Mapping[BiasSite, Tensor], shifts: Mapping[BiasSite, Tensor]) -> bool:
-        """Strike the components out of ``flat`` that have a gradient at these shifts.
+    def _drop_active(self, flat: Mapping[BiasSite, Tensor], shifts: Mapping[BiasSite, Tensor]) -> bool:
+        """Drop the components from ``flat`` that have a gradient at these shifts.
 
         Returns:
             Whether the value biases have one, without which there is nothing to compare with.

@@ -151,6 +151,17 @@ def test_a_search_sees_by_its_rows_whether_a_label_is_rare(rare_rows, compared):
     assert all(one.failed is None for one in choice.compared)
 
 
+@pytest.mark.parametrize(("rows_a_label", "compared"), [(11, "contrastive"), (12, "cross-entropy")])
+def test_a_search_sees_by_its_rows_which_loss_is_more_promising(rows_a_label, compared, monkeypatch):
+    monkeypatch.setattr("beft.training.automatic.search.FEW_ROWS_A_LABEL", 12)
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    labels = np.repeat(np.arange(len(classifier.labels)), rows_a_label)
+    sample = Sample(LabelledRows(random_rows(len(labels)).encoded, labels), None, "accuracy")
+    settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-6}})
+    _, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
+    assert [one.candidate.name for one in choice.compared] == [FROZEN, f"value, {compared}, rate 0.01"]
+
+
 def test_linear_out_of_fold_is_that_of_scikit_learn():
     random = np.random.default_rng(0)
     features = random.normal(size=(40, 6))
