@@ -163,8 +163,7 @@ def logistic_path(
     mean, deviation = standardisation(features, scaling)
     mean = mean if intercept else np.zeros_like(mean)
     standardised = (features - mean) / deviation
-    for cost in costs:
-        rows, intercepts, iterations = converged_fit(standardised, labels, cost, intercept=intercept)
+    for cost, rows, intercepts, iterations in converged_path(standardised, labels, costs, intercept=intercept):
         weight = np.zeros((classes, features.shape[1]))
         bias = np.full(classes, -np.log(len(labels) + 1.0) if intercept else 0.0)
         weight[present] = rows / deviation
@@ -172,26 +171,44 @@ def logistic_path(
         yield cost, weight, bias, iterations
 
 
-def converged_fit(features: Floats, labels: Integers, cost: float, *, intercept: bool) -> tuple[Floats, Floats, int]:
-    """Weight [present labels, hidden], bias [present labels] and iterations of a logistic regression that converged.
+def converged_path(
+    features: Floats, labels: Integers, costs: Sequence[float], *, intercept: bool
+) -> Iterator[tuple[float, Floats, Floats, int]]:
+    """For every C, in the given order: C, weight [present labels, hidden], bias [present labels], iterations.
 
-    Two labels get two rows, one the negative of the other, whose difference is scikit-learn's single row. One BLAS
-    thread, so that the bytes do not depend on how many there are.
+    Each fit starts from the one before it: with 77 labels that takes half of the time, for the same solutions. Two
+    labels get two rows, one the negative of the other, whose difference is scikit-learn's single row. One BLAS thread,
+    so that the bytes do not depend on how many there are.
+
+    Raises:
+        BeftError: A fit did not converge.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
-        model = LogisticRegression(C=cost, solver=solver, max_iter=limit, tol=TOLERANCE, fit_intercept=intercept)
-        with one_blas_thread(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(features, labels)
-        if not any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-            weight, bias = model.coef_, model.intercept_
-            if len(model.classes_) == 2:
-                weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-            return weight, bias, int(np.max(model.n_iter_))
-    raise BeftError(f"logistic regression with C = {cost:g} did not converge; are the features of a sensible scale?")
+    model = LogisticRegression(tol=TOLERANCE, fit_intercept=intercept, warm_start=True)
+    for cost in costs:
+        for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
+            model.set_params(C=cost, solver=solver, max_iter=limit)
+            if _converges(model, features, labels):
+                break
+        else:
+            raise BeftError(
+                f"logistic regression with C = {cost:g} did not converge; are the features of a sensible scale?"
+            )
+        weight, bias = model.coef_.copy(), model.intercept_.copy()
+        if len(model.classes_) == 2:
+            weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        yield cost, weight, bias, int(np.max(model.n_iter_))
+
+
+def _converges(model: Any, features: Floats, labels: Integers) -> bool:
+    """Fit a model; whether it has converged."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with one_blas_thread(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(features, labels)
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def _cross_validated_cost(

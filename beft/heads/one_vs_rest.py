@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
-from beft.heads.logistic_regression import C_GRID, converged_fit
+from beft.heads.logistic_regression import C_GRID, converged_path
 from beft.problems.multi_label import MultiLabel
 
 
@@ -85,11 +85,15 @@ def one_vs_rest_path(
     mean = mean if intercept else np.zeros_like(mean)
     standardised = (features - mean) / deviation
     constant = MultiLabel(targets.shape[1]).best_constant(targets, targets.shape[1]).numpy()
+    paths = {
+        label: converged_path(standardised, targets[:, label], costs, intercept=intercept)
+        for label in np.flatnonzero(np.ptp(targets, axis=0))
+    }
     for cost in costs:
         weight = np.zeros((targets.shape[1], features.shape[1]))
         bias = constant.copy() if intercept else np.zeros_like(constant)
-        for label in np.flatnonzero(np.ptp(targets, axis=0)):
-            rows, intercepts, _ = converged_fit(standardised, targets[:, label], cost, intercept=intercept)
+        for label, path in paths.items():
+            _, rows, intercepts, _ = next(path)
             weight[label] = (rows[1] - rows[0]) / deviation
             bias[label] = intercepts[1] - intercepts[0] - weight[label] @ mean
         yield cost, weight, bias

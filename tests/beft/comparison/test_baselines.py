@@ -15,7 +15,13 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.errors import InputError
-from beft.heads.logistic_regression import C_GRID, TOLERANCE, fit_logistic_regression, logistic_regression_head
+from beft.heads.logistic_regression import (
+    C_GRID,
+    TOLERANCE,
+    fit_logistic_regression,
+    logistic_path,
+    logistic_regression_head,
+)
 from beft.inference.features import extract_features
 from beft.inference.runs import Run
 from beft.training.engine.fit import fit as train_runs
@@ -75,6 +81,17 @@ def test_logistic_regression_is_the_scikit_learn_pipeline_of_the_best_c(classes:
     assert fitted.probabilities(test[0]) == pytest.approx(model.predict_proba(test[0]), abs=1e-3)
     assert fitted.trainable_parameters == sum(part.size for part in (model[-1].coef_, model[-1].intercept_))
     json.dumps(fitted.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_each_c_of_a_path_is_a_fit_from_nothing(classes: int) -> None:
+    """The fits of a path start one from the other, and are the independent ones all the same."""
+    train = rows(120, classes, 0)
+    path = list(logistic_path(*train, classes, C_GRID, "each", intercept=True))
+    assert [cost for cost, *_ in path] == list(C_GRID)
+    for cost, weight, bias, _ in path:
+        expected = pipeline(cost, train).predict_log_proba(train[0])
+        assert log_softmax(train[0] @ weight.T + bias, axis=1) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_grid_is_the_promised_one() -> None:
