@@ -76,7 +76,7 @@ format: $(TESTS)  ## lay the code out and repair what can be repaired
 
 # Below beft each module is named: pdoc leaves out what is not in the __all__ of the public API.
 docs: $(TESTS)  ## build the reference of every module from its docstrings, into site/ (open site/index.html)
-	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.registry beft.serving beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.training_settings beft.yaml_text tasks flows
+	@PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory site beft beft.adapters beft.api beft.bank beft.cli beft.commands beft.comparison beft.datasets beft.encoding beft.errors beft.evaluation beft.files beft.heads beft.importance beft.inference beft.limits beft.merging beft.metrics beft.models beft.names beft.prediction beft.problems beft.process_state beft.progress beft.registry beft.serving beft.settings beft.settings_problems beft.sites beft.studies beft.tables beft.training beft.training_settings beft.yaml_text tasks flows
 	@echo "The reference is site/index.html."
 
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/

@@ -1,5 +1,6 @@
 """Logistic regression on frozen features: standardised on train, C chosen on dev, run until it has converged."""
 
+import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from beft.heads.feature_rows import Features, Floats
 from beft.heads.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.metrics.registry import known_metric
 from beft.process_state import one_blas_thread
+from beft.progress import with_progress
 
 C_GRID: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16))
 """The inverse regularisation strengths C that are tried: 1e-3 to 1e2, three to a factor of ten."""
@@ -21,6 +23,8 @@ TOLERANCE = 1e-6
 """The largest gradient component (of the mean loss) at which lbfgs stops; scikit-learn's 1e-4 is early at large C."""
 
 _FOLDS = 5
+
+log = logging.getLogger("beft.heads")
 
 Scaling = Literal["each", "one"]
 
@@ -163,7 +167,10 @@ def logistic_path(
     mean, deviation = standardisation(features, scaling)
     mean = mean if intercept else np.zeros_like(mean)
     standardised = (features - mean) / deviation
-    for cost, rows, intercepts, iterations in converged_path(standardised, labels, costs, intercept=intercept):
+    fits = converged_path(standardised, labels, costs, intercept=intercept)
+    for cost, rows, intercepts, iterations in with_progress(
+        fits, len(costs), "values of C of a logistic regression", log.info
+    ):
         weight = np.zeros((classes, features.shape[1]))
         bias = np.full(classes, -np.log(len(labels) + 1.0) if intercept else 0.0)
         weight[present] = rows / deviation

@@ -4,6 +4,7 @@ Each label is a logistic regression of its own; all have the same C, the one who
 thresholds that are best there.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -16,6 +17,9 @@ from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, best_fit_on_dev, standardisation
 from beft.heads.logistic_regression import C_GRID, converged_path
 from beft.problems.multi_label import MultiLabel
+from beft.progress import with_progress
+
+log = logging.getLogger("beft.heads")
 
 
 def fit_one_vs_rest(
@@ -89,7 +93,7 @@ def one_vs_rest_path(
         label: converged_path(standardised, targets[:, label], costs, intercept=intercept)
         for label in np.flatnonzero(np.ptp(targets, axis=0))
     }
-    for cost in costs:
+    for cost in with_progress(costs, len(costs), "values of C of a logistic regression of each label", log.info):
         weight = np.zeros((targets.shape[1], features.shape[1]))
         bias = constant.copy() if intercept else np.zeros_like(constant)
         for label, path in paths.items():

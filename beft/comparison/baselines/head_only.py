@@ -10,6 +10,7 @@ candidate.
 All candidates are rows of one tensor [candidates, outputs, hidden]; the gradient of a linear layer is written out.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -26,9 +27,14 @@ from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
 from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
+from beft.progress import with_progress
 from beft.training.engine.optimizer import StackedAdamW
 from beft.training.engine.schedule import lr_multiplier
 from beft.training_settings import TrainingSettings
+
+log = logging.getLogger("beft.comparison")
+
+_EPOCHS = "epochs of the head alone"
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def fit_head_by_folds(
     ]
     best: tuple[Quality, int] | None = None
     # All folds an epoch on, then the next epoch: the outputs of all epochs would not fit where texts have many words.
-    for of_folds in zip(*paths, strict=True):
+    for of_folds in with_progress(zip(*paths, strict=True), 1 + max(search.epochs), _EPOCHS, log.info):
         epoch = of_folds[0][0]
         outputs = np.zeros((len(candidates), len(every.features), classes), dtype=np.float32)
         for own, (_, parameters) in zip(held_out, of_folds, strict=True):
@@ -256,7 +262,8 @@ def _search(
 ) -> list[_Candidate]:
     """Train every candidate from its first parameters, and measure each on dev at the start and after each epoch."""
     results: list[_Candidate] = []
-    for epoch, parameters in _train(train, first, candidates, search, seed):
+    path = _train(train, first, candidates, search, seed)
+    for epoch, parameters in with_progress(path, 1 + max(search.epochs), _EPOCHS, log.info):
         outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
         for index, candidate in enumerate(candidates):
             if epoch > candidate[2]:

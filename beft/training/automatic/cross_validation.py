@@ -1,5 +1,6 @@
 """Out-of-fold predictions of every candidate, all trainings in shared passes over the base."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from beft.inference.runs import FailedRun, Metric, Run, RunResult
 from beft.inference.together import row_axes
 from beft.models.classifier import Classifier
 from beft.problems.problem_type import ProblemType
+from beft.progress import with_progress
 from beft.sites.offloading import input_device
 from beft.training.automatic.candidates import Candidate
 from beft.training.engine.fit import fit
+
+log = logging.getLogger("beft.training.automatic")
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +53,7 @@ def linear_out_of_fold(
     folds: NDArray[np.int64],
     *,
     intercept: bool = True,
+    progress: Callable[[str], None] = log.info,
 ) -> list[OutOfFold]:
     """The problem type's linear model on frozen features, with each penalty.
 
@@ -61,15 +66,15 @@ def linear_out_of_fold(
         InputError: The problem type has no such model.
     """
     by_penalty: dict[float, Floats] = {}
-    for repeat, division in enumerate(folds):
-        for fold in np.unique(division):
-            held_out, train = np.flatnonzero(division == fold), np.flatnonzero(division != fold)
-            seen, own = features[rows.outputs_of(train)], rows.outputs_of(held_out)
-            path = linear_path(problem_type, labels, seen, rows.take(train), intercept=intercept)
-            for penalty, weight, bias in path:
-                shape = (len(folds), len(features), len(weight))
-                found = by_penalty.setdefault(penalty, np.full(shape, np.nan))
-                found[repeat, own] = features[own] @ weight.T + bias
+    parts = [(repeat, fold) for repeat, division in enumerate(folds) for fold in np.unique(division)]
+    for repeat, fold in with_progress(parts, len(parts), "folds of the linear model on frozen features", progress):
+        held_out, train = np.flatnonzero(folds[repeat] == fold), np.flatnonzero(folds[repeat] != fold)
+        seen, own = features[rows.outputs_of(train)], rows.outputs_of(held_out)
+        path = linear_path(problem_type, labels, seen, rows.take(train), intercept=intercept)
+        for penalty, weight, bias in path:
+            shape = (len(folds), len(features), len(weight))
+            found = by_penalty.setdefault(penalty, np.full(shape, np.nan))
+            found[repeat, own] = features[own] @ weight.T + bias
     return [OutOfFold(outputs, penalty=penalty) for penalty, outputs in by_penalty.items()]
 
 

@@ -117,7 +117,9 @@ def search_and_train(
 
     features = extract_features(classifier, rows.encoded, "head").double().numpy()
     intercept = classifier.output_layer.bias is not None
-    of_penalties = linear_out_of_fold(problem_type, len(classifier.labels), features, rows, folds, intercept=intercept)
+    of_penalties = linear_out_of_fold(
+        problem_type, len(classifier.labels), features, rows, folds, intercept=intercept, progress=progress
+    )
     of_trained: dict[str, OutOfFold] = {}
     for pooling, (of_pooling, encoded, _) in over.items():
         own = [way for way in compared if way.pooling == pooling]

@@ -9,9 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from beft.inference.runs import Run
-
-LINE_SECONDS = 10.0
-"""The time between two lines where there is no terminal."""
+from beft.progress import LINE_SECONDS
 
 EVENTS = logging.getLogger("beft.training.events")
 """Takes how far a pass is as structured records, at the level DEBUG: their attribute ``event`` is a JSON object.
