@@ -80,45 +80,45 @@ docs: $(TESTS)  ## build the reference of every module from its docstrings, into
 	@echo "The reference is site/index.html."
 
 study: $(TESTS)  ## measure every term against the baselines over five seeds (half an hour or more), into benchmarks/
-	@$(BIN)/python -m benchmarks.terms_on_rotten_tomatoes $(ARGS)
+	@$(BIN)/python -m benchmarks.quality.terms_on_rotten_tomatoes $(ARGS)
 
 recipes: $(TESTS)  ## compare recipes for the value biases over five draws, without the test rows (about an hour)
-	@$(BIN)/python -m benchmarks.recipes $(ARGS)
+	@$(BIN)/python -m benchmarks.quality.recipes $(ARGS)
 
 bench: $(TESTS)  ## measure the training engine, prediction and the told times (about 50 minutes), into benchmarks/
-	@$(BIN)/python -m benchmarks.engine $(ARGS)
-	@$(BIN)/python -m benchmarks.shares
-	@$(BIN)/python -m benchmarks.attention
-	@$(BIN)/python -m benchmarks.prediction
-	@$(BIN)/python -m benchmarks.estimate
-	@$(BIN)/python -m benchmarks.first_version
+	@$(BIN)/python -m benchmarks.speed.engine $(ARGS)
+	@$(BIN)/python -m benchmarks.speed.shares
+	@$(BIN)/python -m benchmarks.speed.attention
+	@$(BIN)/python -m benchmarks.speed.prediction
+	@$(BIN)/python -m benchmarks.speed.estimate
+	@$(BIN)/python -m benchmarks.speed.first_version
 
 bench-serving: $(TESTS)  ## measure `beft serve` against MLflow's server and PEFT (half an hour), into benchmarks/serving/
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
 drift: $(TESTS)  ## false alarms and power of `beft monitor` (a quarter of an hour), into benchmarks/
-	@$(BIN)/python -m benchmarks.drift $(ARGS)
+	@$(BIN)/python -m benchmarks.operations.drift $(ARGS)
 
 power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no split (ten minutes), into benchmarks/
-	@$(BIN)/python -m benchmarks.power
+	@$(BIN)/python -m benchmarks.quality.power
 
 few-labels: $(TESTS) $(PEERS)  ## compare training with 8 to 500 rows a label, SetFit and LoRA among it (hours; BEFT_DATA_DIR names the data), into benchmarks/
 	@$(BIN)/python -m benchmarks.few_labels $(ARGS)
 
 learning-rates: $(TESTS)  ## compare the default learning rate with others on three bases (hours; BEFT_DATA_DIR names the data), into benchmarks/
-	@$(BIN)/python -m benchmarks.learning_rates $(ARGS)
+	@$(BIN)/python -m benchmarks.quality.learning_rates $(ARGS)
 
 agreement: $(TESTS)  ## compare the engine's accuracy with a plain loop's over five seeds (about an hour)
-	@$(BIN)/python -m benchmarks.agreement $(ARGS)
+	@$(BIN)/python -m benchmarks.quality.agreement $(ARGS)
 
 growth: $(TESTS)  ## measure how time and memory grow with runs, tokens and model size (under ten minutes)
-	@$(BIN)/python -m benchmarks.growth $(ARGS)
+	@$(BIN)/python -m benchmarks.speed.growth $(ARGS)
 
 gpu: $(TESTS)  ## measure the engine on a GPU with large models of random weights; needs CUDA
-	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+	@$(BIN)/python -m benchmarks.speed.gpu $(ARGS)
 
 faults: $(TESTS)  ## make every fault happen that a run must survive (half an hour), into benchmarks/
-	@$(BIN)/python -m benchmarks.faults $(ARGS)
+	@$(BIN)/python -m benchmarks.operations.faults $(ARGS)
 
 lock:  ## make constraints.txt anew from an installation into an empty environment
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && "$(PYTHON)" -m venv "$$folder" && \

@@ -29,7 +29,10 @@ Loss = Literal["cross_entropy", "contrastive", "both"]
 
 
 class TrainingSettings(Section):
-    """One fine-tuning: optimiser, schedule, length; the defaults are compared with others in benchmarks/recipes.md."""
+    """One fine-tuning: optimiser, schedule, length.
+
+    benchmarks/quality/recipes.md compares the defaults with others.
+    """
 
     epochs: int = Field(EPOCHS, ge=1, le=1000)
     learning_rate: float = Field(1e-2, gt=0, le=1, description="of the biases")
@@ -97,7 +100,7 @@ class ProbeSettings(TrainingSettings):
         gt=0,
         le=1,
         description="of the biases; None: 0.005 in probe and 0.01 in train, or 0.3, 0.1 or 0.03 of it on a base that "
-        "such steps move too far (benchmarks/learning_rates.md)",
+        "such steps move too far (benchmarks/quality/learning_rates.md)",
     )
     epochs: int | None = Field(  # type: ignore[assignment]  # a training's own settings always name it
         None,

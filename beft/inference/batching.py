@@ -4,7 +4,7 @@ from beft.models.classifier import Classifier
 
 _ON_CPU = 2048
 _ON_GPU = 32768
-"""What suits a device: a CPU's caches hold no more, and a GPU is idle with less (benchmarks/prediction.md)."""
+"""What suits a device: a CPU's caches hold no more, and a GPU is idle with less (benchmarks/speed/prediction.md)."""
 
 
 def tokens_at_once(classifier: Classifier, batch_tokens: int | None, runs: int = 1) -> int:

@@ -1,8 +1,8 @@
 """Attention in bf16 on a CPU: batched matrix products in place of torch's flash kernel.
 
 The kernel behind ``scaled_dot_product_attention`` takes six times as long for a forward and a backward pass over texts
-of 32 tokens in bf16, and twice as long over 128 (AMD EPYC with AVX-512; benchmarks/attention.md). Without a backward
-pass it is the faster one for longer texts. In fp32 and on GPUs nothing is changed.
+of 32 tokens in bf16, and twice as long over 128 (AMD EPYC with AVX-512; benchmarks/speed/attention.md). Without a
+backward pass it is the faster one for longer texts. In fp32 and on GPUs nothing is changed.
 """
 
 from typing import Any

@@ -30,10 +30,10 @@ def head_start(
     """Where the head starts: what is not named starts as the model has it.
 
     ``best_constant`` names the output layer's bias, where it is drawn and not the base's own: the biases of the base
-    then do not have to find the values' mean, or the labels' frequencies, first of all (benchmarks/recipes.md); with
-    balanced ``class_weights`` all labels are equally frequent. ``logistic_regression`` names the layer, as a linear
-    model on what it sees (ridge regression of values, a conditional logit of choices): linear probing before fine-
-    tuning.
+    then do not have to find the values' mean, or the labels' frequencies, first of all
+    (benchmarks/quality/recipes.md); with balanced ``class_weights`` all labels are equally frequent.
+    ``logistic_regression`` names the layer, as a linear model on what it sees (ridge regression of values, a
+    conditional logit of choices): linear probing before fine-tuning.
 
     ``label_words`` are the base's own logits of a word for each label, where the head sees a mask token: a null prompt
     (Logan et al. 2021, arXiv 2106.13353).

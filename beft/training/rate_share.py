@@ -17,7 +17,7 @@ SHARES = (1.0, 0.3, 0.1, 0.03)
 
 FURTHEST = 0.06
 """How far a step may move the features, in units of their spread: between the default encoder, for which the usual rate
-was found, and one of five times its size, on which that rate loses (benchmarks/learning_rates.md)."""
+was found, and one of five times its size, on which that rate loses (benchmarks/quality/learning_rates.md)."""
 
 _TEXTS = (
     "The train to the coast leaves at nine.",

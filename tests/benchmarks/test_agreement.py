@@ -13,10 +13,10 @@ from beft.models.device import Compute
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
-from benchmarks import agreement
 from benchmarks.common import machine
 from benchmarks.common.glue import glue_data, glue_rows
 from benchmarks.common.plain_loop import train_plainly
+from benchmarks.quality import agreement
 from tests.conftest import build_tiny
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.tiny_bases import WORDS, load, save_base

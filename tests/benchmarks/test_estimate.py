@@ -1,6 +1,6 @@
 """The program that measures the told times, on a tiny base."""
 
-from benchmarks.estimate import Case, measure, table
+from benchmarks.speed.estimate import Case, measure, table
 from tests.support.rows import random_rows, tiny_classifier
 
 

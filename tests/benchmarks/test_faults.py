@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_matrix import MATRIX, Case
-from benchmarks.faults import result, run
+from benchmarks.operations.fault_matrix import MATRIX, Case
+from benchmarks.operations.faults import result, run
 
 ROOT = Path(__file__).parent.parent.parent
 CASES = [case for cases in MATRIX.values() for case in cases]

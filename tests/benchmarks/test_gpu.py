@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compiled_steps, gpu
 from benchmarks.common.random_models import Shape, random_classifier, random_rows
 from benchmarks.common.work import run_of
+from benchmarks.speed import compiled_steps, gpu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

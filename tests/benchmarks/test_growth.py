@@ -6,8 +6,8 @@ from pathlib import Path
 
 from beft.models.device import Compute
 from benchmarks.common import machine
-from benchmarks.growth import LAYERS, RUNS, TOKENS, WIDTHS, measure, series, write
-from benchmarks.growth_point import Cost, Point
+from benchmarks.speed.growth import LAYERS, RUNS, TOKENS, WIDTHS, measure, series, write
+from benchmarks.speed.growth_point import Cost, Point
 
 TINY = Point(runs=2, tokens=8, layers=1, width=64, batch_size=2, seconds=0.01)
 

@@ -1,6 +1,6 @@
 """The program that measures prediction, on a tiny base."""
 
-from benchmarks.prediction import PRODUCTS, measure, table
+from benchmarks.speed.prediction import PRODUCTS, measure, table
 from tests.support.rows import random_rows, tiny_classifier
 
 

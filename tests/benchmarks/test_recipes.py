@@ -5,8 +5,8 @@ import pytest
 from beft.datasets.prepared import SPLITS, load_split
 from beft.settings import SplitSettings
 from benchmarks.common.prepared import prepared_data
-from benchmarks.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES
-from benchmarks.recipes import gains, settings_of, spare_rows, summary, table, with_chosen
+from benchmarks.quality.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES
+from benchmarks.quality.recipes import gains, settings_of, spare_rows, summary, table, with_chosen
 
 STUDY = STUDIES["recipes"]
 

@@ -37,7 +37,7 @@ log = logging.getLogger("beft.training.engine.fit")
 
 _USABLE = 0.5
 """The share of the free memory that the kept activations of a pass may take: with what the backward pass needs beside
-them it takes up to 1.6 times as much (benchmarks/growth.md)."""
+them it takes up to 1.6 times as much (benchmarks/speed/growth.md)."""
 
 
 @with_own_threads

@@ -3,8 +3,8 @@
 The share is the time of the products of all linear layers alone, with the real weights, one after another, for the
 batches of an epoch, over the time of that epoch. Counted are the products that commit b7ab16f computes: those of each
 layer forward, and backward the gradients of every layer's inputs but for the query, key and value of the lowest one.
-So a training that avoids products has a larger share. Both take turns in one process. Writes benchmarks/shares.json
-and .md; the share of prediction is in benchmarks/prediction.md.
+So a training that avoids products has a larger share. Both take turns in one process. Writes
+benchmarks/speed/shares.json and .md; the share of prediction is in benchmarks/speed/prediction.md.
 """
 
 import argparse

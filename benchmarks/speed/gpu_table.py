@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import write_text
-from benchmarks.compiled_steps import AS_IT_IS
+from benchmarks.speed.compiled_steps import AS_IT_IS
 
 RUNS = 12
 ASKED_MODEL = "BERT-base"

@@ -2,7 +2,7 @@
 
 For each model: one run in bf16 against the published protocol (fp32, padded to 128 tokens, one run at a time), 12 runs
 in one pass against one after the other, and the memory; then OPT-6.7B in as little memory as it can, and whether
-torch.compile and CUDA graphs pay. Nothing is downloaded. Writes benchmarks/gpu.json and .md.
+torch.compile and CUDA graphs pay. Nothing is downloaded. Writes benchmarks/speed/gpu.json and .md.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from beft.files import write_json
 from beft.inference.runs import finished
 from beft.models.device import Compute
 from beft.training.engine.fit import fit
-from benchmarks import compiled_steps
 from benchmarks.common import machine, peers
 from benchmarks.common.random_models import Shape, random_classifier, random_model, random_rows
 from benchmarks.common.timing import Comparison, compare
 from benchmarks.common.work import PLAIN, accuracy, first_rows, run_of
-from benchmarks.gpu_table import RUNS, write_table
+from benchmarks.speed import compiled_steps
+from benchmarks.speed.gpu_table import RUNS, write_table
 
 HERE = Path(__file__).parent
 BERT = {"vocabulary": 30522, "positions": 512}

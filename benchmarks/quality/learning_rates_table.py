@@ -1,4 +1,4 @@
-"""The tables of benchmarks/learning_rates.md."""
+"""The tables of benchmarks/quality/learning_rates.md."""
 
 import statistics
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,8 @@
 
 Both sides get the same prepared rows, recipe, seed and threads, each in a process of its own, in turns. The first
 version runs with OMP_WAIT_POLICY=PASSIVE, as its pipeline ran it. Its source is the one that the golden test keeps.
-Writes benchmarks/first_version.json and .md. SST-2 and STS-B are measured where BEFT_DATA_DIR names the folder that
-holds them.
+Writes benchmarks/speed/first_version.json and .md. SST-2 and STS-B are measured where BEFT_DATA_DIR names the
+folder that holds them.
 """
 
 import argparse

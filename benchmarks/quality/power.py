@@ -2,7 +2,7 @@
 
 The variance of a paired difference follows from how many rows the two methods answer differently. That is measured on
 rows of no split, neither test nor gate nor sample, so that no test row decides how many test rows there are. Writes
-benchmarks/power.json and .md.
+benchmarks/quality/power.json and .md.
 """
 
 import logging
@@ -20,7 +20,7 @@ from beft.settings import Settings
 from beft.training.opening import open_session
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data, settings_on_disk
-from benchmarks.recipes import spare_rows
+from benchmarks.quality.recipes import spare_rows
 
 HERE = Path(__file__).parent
 SPARE = 1000

@@ -1,4 +1,4 @@
-"""Time and memory of one pass of a given size, in a process of its own: python -m benchmarks.growth_point JSON."""
+"""Time and memory of one pass of a given size, in its own process: python -m benchmarks.speed.growth_point JSON."""
 
 import json
 import math

@@ -1,7 +1,7 @@
 """Attention by batched products against torch's kernel, forward and backward, by type and length: part of `make bench`.
 
 Both take turns in one process on the same queries, keys and values of MiniLM's shape, some of them padded. Writes
-benchmarks/attention.json and .md.
+benchmarks/speed/attention.json and .md.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 Each seed draws its own sample (train and dev) and trains from its own seed; the 1,000 test rows are the same for all.
 The settings are those of params.yaml. A seed that is finished is kept in runs/study and not trained again.
-Writes benchmarks/terms_on_rotten_tomatoes.json and .md.
+Writes benchmarks/quality/terms_on_rotten_tomatoes.json and .md.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data, settings_on_disk
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 DATASET = "rotten_tomatoes"
 TERMS = ("value", "query", "key")
 BASELINES = ("head_only", "logistic_regression")

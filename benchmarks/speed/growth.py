@@ -1,7 +1,7 @@
 """How the cost of training grows with the runs of a pass, the tokens of a row and the size of the model: `make growth`.
 
 Each point is a BERT of random weights that trains the value biases and the head for a few steps, in a process of its
-own; beside what was measured stands what ``estimate`` says before a training. Writes benchmarks/growth.json,
+own; beside what was measured stands what ``estimate`` says before a training. Writes benchmarks/speed/growth.json,
 .md and .png.
 """
 
@@ -21,8 +21,8 @@ from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
 from benchmarks.common import machine
 from benchmarks.common.prepared import ROOT
-from benchmarks.growth_picture import draw_growth
-from benchmarks.growth_point import Cost, Point
+from benchmarks.speed.growth_picture import draw_growth
+from benchmarks.speed.growth_point import Cost, Point
 
 HERE = Path(__file__).parent
 RUNS = (1, 2, 4, 8, 12, 24)
@@ -47,7 +47,7 @@ def measure(points: Sequence[Point]) -> dict[Point, Cost]:
     """Measure every point once, each in a process of its own."""
     found: dict[Point, Cost] = {}
     for point in dict.fromkeys(points):
-        command = [sys.executable, "-m", "benchmarks.growth_point", json.dumps(asdict(point))]
+        command = [sys.executable, "-m", "benchmarks.speed.growth_point", json.dumps(asdict(point))]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         cost = found[point] = Cost(**json.loads(done.stdout.splitlines()[-1]))

@@ -3,7 +3,7 @@
 Both sides train the value biases and the head on the same rows with the settings of params.yaml, from the same head a
 seed, to the last epoch on the whole sample; each shuffles the rows in its own way. SST-2 and RTE are read from the
 folder that BEFT_DATA_DIR names, and skipped without it. A dataset that is finished is kept in runs/agreement and not
-trained again. Writes benchmarks/agreement.json and .md.
+trained again. Writes benchmarks/quality/agreement.json and .md.
 """
 
 import argparse

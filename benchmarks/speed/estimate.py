@@ -1,8 +1,8 @@
 """What a training is told to take before it starts against what it takes: part of `make bench`.
 
 Estimate and training take turns. The trainings are cut to a few epochs, for which the estimate is scaled; it is
-measured as for the whole training. Writes benchmarks/estimate.json and .md. SST-2 is measured where BEFT_DATA_DIR names
-the folder that holds it.
+measured as for the whole training. Writes benchmarks/speed/estimate.json and .md. SST-2 is measured where
+BEFT_DATA_DIR names the folder that holds it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The training engine against its peers, on the same rows and settings: `make bench`.
 
 Both sides of a row are timed in turns, in one process, after one round that does not count; what is written is the
-ratio of the medians, with the smallest and the largest ratio of a pair. Writes benchmarks/engine.json and .md.
+ratio of the medians, with the smallest and the largest ratio of a pair. Writes benchmarks/speed/engine.json and .md.
 The rows on SST-2 and RTE are measured where BEFT_DATA_DIR names the folder that holds them.
 """
 
@@ -30,14 +30,14 @@ from beft.models.machine import large_product_rate
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit
-from benchmarks import compiling
 from benchmarks.common import machine, peers, step_profile
 from benchmarks.common.glue import glue_rows, is_here
 from benchmarks.common.timing import Comparison, compare
 from benchmarks.common.work import PLAIN, SOURCE, accuracy, first_rows, run_of, sample
+from benchmarks.speed import compiling
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 STILL = PLAIN.model_copy(update={"dropout": False})
 QUIET: dict[str, Any] = {"metric": accuracy, "progress": lambda line: None}
 
@@ -199,7 +199,7 @@ def memory_above_the_base() -> dict[str, float]:
     """Megabytes of the process above the loaded base, at most, of value and of full fine-tuning: a process for each."""
     found = {}
     for kind in ("value", "full", "value+dropout", "full+dropout"):
-        command = [sys.executable, "-m", "benchmarks.memory", kind]
+        command = [sys.executable, "-m", "benchmarks.speed.memory", kind]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
         found[kind] = float(done.stdout.split()[-1])

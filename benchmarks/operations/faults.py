@@ -1,6 +1,6 @@
-"""Every fault of the matrix, made to happen: `make faults`. Writes benchmarks/faults.json and .md.
+"""Every fault of the matrix, made to happen: `make faults`. Writes benchmarks/operations/faults.json and .md.
 
-It runs the tests and cases of ``benchmarks.fault_matrix`` by pytest and reports what came of each.
+It runs the tests and cases of ``benchmarks.operations.fault_matrix`` by pytest and reports what came of each.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from beft.models.device import resolve_compute
 from beft.settings import BaseSettings
 from benchmarks.common import machine
 from benchmarks.common.prepared import ROOT
-from benchmarks.fault_matrix import MATRIX, Case
+from benchmarks.operations.fault_matrix import MATRIX, Case
 
 HERE = Path(__file__).parent
 _FOLDER = re.compile(r"/\S*/pytest-of-[^/]+/pytest-\d+/[^/\s]+")

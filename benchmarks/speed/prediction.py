@@ -2,7 +2,7 @@
 
 All ways take turns in one process, each on the same rows; what is written is the median rate of each with its smallest
 and largest, and the share: the time of the products of all linear layers alone, with the real weights and the tokens
-of the same batches, over the time of the prediction. Writes benchmarks/prediction.json and .md.
+of the same batches, over the time of the prediction. Writes benchmarks/speed/prediction.json and .md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Rows of Rotten Tomatoes that are in no split stand for traffic; the adapter is that of the default recipe. Each look
 draws other rows. The shifts: labels (nine tenths of the rows are positive), topic (half of the rows are of SST-2's
-neighbour, imdb), typing errors (a tenth of the letters is replaced). Writes benchmarks/drift.json and .md.
+neighbour, imdb), typing errors (a tenth of the letters is replaced). Writes benchmarks/operations/drift.json and .md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The memory that a training takes above its loaded base, in a process of its own: python -m benchmarks.memory KIND.
+"""The memory that a training takes above its loaded base, in its own process: python -m benchmarks.speed.memory KIND.
 
 KIND is value or full, without dropout, or with it: value+dropout, full+dropout.
 """

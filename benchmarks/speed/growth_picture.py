@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beft.files import write_bytes
-from benchmarks.growth_point import Cost, Point
+from benchmarks.speed.growth_point import Cost, Point
 
 _COLOURS = ("#1f5fa8", "#3a7d44", "#c8553d", "#7a4b9d")
 _PANELS = (("runs", "runs in one pass"), ("tokens", "tokens of a row"), ("layers", "layers of the model"))

@@ -1,0 +1,1 @@
+"""What runs and servers survive, and what monitoring sees."""

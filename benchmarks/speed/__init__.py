@@ -1,0 +1,1 @@
+"""Seconds and memory: the training engine, prediction and the estimates, against peers and by size."""
