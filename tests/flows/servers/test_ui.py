@@ -20,7 +20,7 @@ from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
 from tests.support.servers.postgresql import PASSWORD, USER, postgresql
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def free_port() -> int:

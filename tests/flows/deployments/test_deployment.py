@@ -28,11 +28,11 @@ from tasks.engine.compute_slots import slots_here
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tests.faults.cases_prefect import PrefectServer
+from tests.flows.servers.test_ui import free_port
 from tests.flows.test_adapt import root as root
-from tests.flows.test_ui import free_port
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOYED = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 
