@@ -27,7 +27,7 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; \
 done)
 
-.PHONY: help environment larger-base run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power few-labels learning-rates agreement growth gpu faults lock clean
+.PHONY: help environment larger-base run test ui serve deploy worker mlflow-server mlflow-team audit lint format docs study recipes bench bench-serving drift power few-labels label-words learning-rates agreement growth gpu faults lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -104,6 +104,9 @@ power: $(TESTS)  ## how many test rows see a gain of four points, by rows of no 
 
 few-labels: $(TESTS) $(PEERS)  ## compare training with 8 to 500 rows a label, SetFit and LoRA among it (hours; BEFT_DATA_DIR names the data), into benchmarks/
 	@$(BIN)/python -m benchmarks.few_labels $(ARGS)
+
+label-words: $(TESTS)  ## label words at a mask token with 16 and 64 rows a label (an hour; BEFT_DATA_DIR names the data), into benchmarks/
+	@$(BIN)/python -m benchmarks.label_words $(ARGS)
 
 learning-rates: $(TESTS)  ## compare the default learning rate with others on three bases (hours; BEFT_DATA_DIR names the data), into benchmarks/
 	@$(BIN)/python -m benchmarks.quality.learning_rates $(ARGS)

@@ -46,8 +46,9 @@ Method = Callable[[Classifier, Rows, int], Trained]
 """From a classifier, drawn rows and the draw's number; the test rows come later."""
 
 
-def _settings(train: Mapping[str, object], seed: int) -> Settings:
-    return Settings.from_mapping({"seed": seed, "datasets": {_DATASET: {}}, "train": train})
+def settings_of_draw(train: Mapping[str, object], seed: int, **sections: Mapping[str, object]) -> Settings:
+    """The defaults with some sections changed."""
+    return Settings.from_mapping({"seed": seed, "datasets": {_DATASET: {}}, "train": train, **sections})
 
 
 def logistic_regression(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
@@ -74,25 +75,25 @@ def cross_entropy(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     )
     of_train, of_dev = (classifier.examples(drawn.select(part.tolist()), MAX_LENGTH) for part in (train, dev))
     sample = Sample(of_train, of_dev, "accuracy")
-    return _train(classifier, sample, _settings({"loss": "cross_entropy"}, seed))
+    return train_value(classifier, sample, settings_of_draw({"loss": "cross_entropy"}, seed))
 
 
 def cross_entropy_of_all(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """The same on all rows to the last epoch, as ``train.learn_from_dev: true`` has it; nothing is chosen."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
-    return _train(classifier, sample, _settings({"loss": "cross_entropy"}, seed))
+    return train_value(classifier, sample, settings_of_draw({"loss": "cross_entropy"}, seed))
 
 
 def contrastive(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """Value biases by the contrastive loss on all rows, then the head: the default with few rows; nothing is chosen."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
-    return _train(classifier, sample, _settings({"loss": "contrastive"}, seed))
+    return train_value(classifier, sample, settings_of_draw({"loss": "contrastive"}, seed))
 
 
 def auto(classifier: Classifier, drawn: Rows, seed: int) -> Trained:
     """What ``train.method: auto`` chooses."""
     sample = Sample(classifier.examples(drawn, MAX_LENGTH), None, "accuracy")
-    settings = _settings({"method": "auto"}, seed)
+    settings = settings_of_draw({"method": "auto"}, seed)
     losses: tuple[Loss, ...] = ("cross_entropy", "contrastive")
     by_loss = {loss: settings_of(settings.train.with_loss(loss), settings, _DATASET, len(drawn)) for loss in losses}
     result, _, choice = search_and_train(classifier, sample, settings, by_loss, "value", progress=lambda line: None)
@@ -109,7 +110,8 @@ METHODS: dict[str, Method] = {
 """Every way, in the order of the table."""
 
 
-def _train(classifier: Classifier, sample: Sample, settings: Settings) -> Trained:
+def train_value(classifier: Classifier, sample: Sample, settings: Settings) -> Trained:
+    """Value biases and the head, trained on a sample."""
     training = settings_of(settings.train, settings, _DATASET, len(sample.train))
     result = train_terms(classifier, sample, settings, training, ["value"], progress=lambda line: None)
     return _trained(classifier, result)

@@ -13,10 +13,11 @@ from beft.datasets.reading.local import VARIABLE, data_folder
 from beft.errors import InputError
 from beft.settings import SplitSettings
 from beft.training.sample import joined
-from benchmarks.common.glue import glue_data
+from benchmarks.common.glue import GLUE, glue_data
 from benchmarks.common.prepared import prepared_data
 
 _POOL_ROWS = 5000
+_POOL_ROWS_OF = {"rte": 2400}  # it has 2,490 rows in train
 _TEST_ROWS = 1000
 
 
@@ -63,7 +64,8 @@ def open_pool(name: str) -> Iterator[Pool]:
         yield _READERS[name]()
         return
     split = SplitSettings(gate_rows=20)
-    opened = glue_data(name, _POOL_ROWS) if name == "sst2" else prepared_data(name, _POOL_ROWS, split)
+    rows = _POOL_ROWS_OF.get(name, _POOL_ROWS)
+    opened = glue_data(name, rows) if name in GLUE else prepared_data(name, rows, split)
     with opened as prepared:
         train = joined(load_split(prepared, "train"), load_split(prepared, "dev"))
         yield Pool(name, train, _bounded(load_split(prepared, "test")), tuple(load_summary(prepared)["labels"]))

@@ -1,0 +1,58 @@
+"""The measurement of label words: the base that is made for it, a draw, and the arithmetic of its table."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from beft.datasets.prepared import Rows
+from beft.settings import BaseSettings
+from benchmarks.few_labels.pools import Pool
+from benchmarks.label_words import mask_base, study
+from benchmarks.label_words.study import LABEL_WORDS, METHODS, UNTRAINED, measure_draw
+from benchmarks.label_words.table import table
+from tests.beft.models.test_mask_head import save_masked
+
+
+def test_the_base_that_is_made_has_its_head_and_has_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_base, "STEPS", 12)
+    monkeypatch.setattr(mask_base, "_WARM_UP", 2)
+    texts = ["the film was good and the cast was good too " * 3] * 40
+    loss = mask_base.make_mask_base(texts, tmp_path)
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    embeddings = model.get_input_embeddings().weight
+    assert model.get_output_embeddings().weight.data_ptr() == embeddings.data_ptr()
+    batch = tokenizer("the film was [MASK] and the cast was good too", return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch).logits[0, batch["input_ids"][0].tolist().index(tokenizer.mask_token_id)]
+    ranks = logits.argsort(descending=True).tolist()
+    assert ranks.index(tokenizer.convert_tokens_to_ids("good")) < 20  # of 30,522 words
+    assert loss < 10.3  # a guess among all words
+
+
+def test_a_draw_is_measured_with_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that differ by one word are told apart on frozen features; a second call gives the same numbers."""
+    monkeypatch.setitem(LABEL_WORDS, "made", {"a": "good", "b": "dull"})
+    texts = [f"{word} {other} film" for word in ("good", "dull") for other in ("fine", "plot", "cast", "very")]
+    rows = Rows([f"train-{at}" for at in range(8)], texts, None, [0] * 4 + [1] * 4)
+    base = BaseSettings(source=str(save_masked(tmp_path / "base", "bert")), threads=1, precision="fp32")
+    found = measure_draw(base, Pool("made", rows, rows, ("a", "b")), 4, 0)
+    assert tuple(found) == METHODS
+    assert found["logistic_regression"] == 1.0
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found == measure_draw(base, Pool("made", rows, rows, ("a", "b")), 4, 0)
+
+
+def test_the_table_has_the_differences_of_the_same_draws() -> None:
+    draws = {str(at): dict(zip(METHODS, (0.5, 0.6 + at / 100, 0.4, 0.7), strict=True)) for at in range(3)}
+    results = {
+        "about": {"date": "2026-11-30", "cpu": "a CPU", "precision": "bf16", "torch": "2"},
+        "base": {"texts": 1000, "loss": 3.5},
+        "cells": {"sst2/16": draws},
+    }
+    text = table(results)
+    [accuracies, differences] = [line for line in text.splitlines() if line.startswith("| sst2, 16 |")]
+    assert "61.0 [58.5, 63.5]" in accuracies
+    assert differences == "| sst2, 16 | +20.0 [+20.0, +20.0] | +9.0 [+6.5, +11.5] | +30.0 [+30.0, +30.0] |"
+    assert UNTRAINED in text and study.TRAINED in text
