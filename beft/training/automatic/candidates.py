@@ -89,9 +89,9 @@ def candidates(
         what = target if len(terms) == 1 else "all biases"
         own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
         found.append(Candidate(f"{what}, {loss.replace('_', '-')}, rate {rate * share:g}", terms, own))
-    of_shape = []
+    masked = []
     if prompted is not None:
-        of_shape += [
+        masked = [
             Candidate(
                 f"{target}, mask token and label words, rate {rate:g}",
                 (target,),
@@ -100,11 +100,16 @@ def candidates(
             )
             for rate in _rates(prompted)
         ]
+    balanced = []
     if rare and plain.class_weights == "none":
         changes = {"learning_rate": rates[0], "learning_rates": (), "class_weights": "balanced"}
-        balanced = plain.model_copy(update=changes)
-        of_shape.append(Candidate(f"{target}, cross-entropy, balanced, rate {rates[0]:g}", (target,), balanced))
-    return [*found[: 1 + len(losses)], *of_shape, *found[1 + len(losses) :]]
+        weighted = plain.model_copy(update=changes)
+        balanced = [Candidate(f"{target}, cross-entropy, balanced, rate {rates[0]:g}", (target,), weighted)]
+    promising, others = found[: 1 + len(losses)], found[1 + len(losses) :]
+    # With few rows cross-entropy is better from words than from a constant (benchmarks/label_words and few_labels).
+    at = 2 if few else len(promising)
+    promising[at:at] = masked[:1]
+    return [*promising, *masked[1:], *balanced, *others]
 
 
 def _rates(training: TrainingSettings) -> tuple[float, ...]:

@@ -123,6 +123,8 @@ def search_and_train(
     of_trained: dict[str, OutOfFold] = {}
     for pooling, (of_pooling, encoded, _) in over.items():
         own = [way for way in compared if way.pooling == pooling]
+        if not own:
+            continue
         outcomes = trained_out_of_fold(
             of_pooling, encoded.train, folds, own, run_of, metric=metric, checkpoints=checkpoints, progress=progress
         )

@@ -127,6 +127,19 @@ def test_rates_that_are_named_are_those_compared():
     assert [one.training.learning_rate for one in ways if one.pooling == "mask"] == [0.2, 0.1]
 
 
+@pytest.mark.parametrize(
+    ("few", "first"),
+    [(True, ["contrastive", "mask", "cross_entropy"]), (False, ["cross_entropy", "contrastive", "mask"])],
+)
+def test_with_few_rows_words_for_the_labels_come_before_a_head_that_knows_none(few, first):
+    """So that a search that compares only one training of each loss has them."""
+    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
+    both["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")
+    ways = candidates(both, "value", ["value"], few=few, prompted=both["cross_entropy"])
+    assert [one.pooling or one.training.loss for one in ways[1:4]] == first
+    assert sum(one.pooling == "mask" for one in ways) == 2 and len(ways) == len(set(ways))
+
+
 def test_balanced_weights_are_compared_where_a_label_is_rare():
     plain: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
     plain["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")

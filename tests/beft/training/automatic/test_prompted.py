@@ -83,6 +83,12 @@ def test_a_mask_token_wins_where_the_base_knows_the_words(searched):
     assert trained.adapter.provenance["chosen"]["name"] == chosen.name
 
 
+def test_where_the_minutes_are_too_few_for_a_mask_token_the_other_ways_are_compared(searched):
+    base = searched[0].classifier.reference.folder
+    choice = opened(base, search_minutes=1e-6).train(["value"]).choice
+    assert {one.candidate.pooling for one in choice.compared} == {""}
+
+
 def test_such_an_adapter_is_evaluated_as_it_predicts(searched, tmp_path):
     """Against a predictor, which opens the base for the adapter: evaluation, and its row of the merge matrix."""
     session, trained = searched
