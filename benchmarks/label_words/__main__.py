@@ -1,7 +1,7 @@
 """Do label words at a mask token help with few labels? `make label-words`.
 
-Makes a base that has its masked-language-model head (most of the hour), kept in the folder of ``--base``; one that is
-there already is used. Then measures each draw that results.json lacks, and writes it and README.md after each.
+Makes a base that has its masked-language-model head (most of the hour), kept in the folder of ``--base``; one that was
+made there is used again. Then measures each draw that results.json lacks, and writes it and README.md after each.
 """
 
 import argparse
@@ -39,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = BaseSettings(source=str(options.base), threads=options.threads)
     compute = resolve_compute(base)
     set_threads(compute)
-    path = options.out / "results.json"
-    results = read_json(path) if path.is_file() else {"base": {}, "cells": {}}
+    path, made = options.out / "results.json", options.base / "made.json"
+    results = read_json(path) if path.is_file() else {"cells": {}}
     with threadpool_limits(options.threads):
-        if not options.base.is_dir():
+        if not made.is_file():
             with prepared_data("imdb", REVIEWS, SplitSettings(test_rows=20, gate_rows=20)) as prepared:
                 texts = joined(load_split(prepared, "train"), load_split(prepared, "dev")).texts
-            results = {"base": {"texts": len(texts), "loss": make_mask_base(texts, options.base)}, "cells": {}}
+            write_json(made, {"texts": len(texts), "loss": make_mask_base(texts, options.base)})
+            results = {"cells": {}}  # those of another base
+        results["base"] = read_json(made)
         results["about"] = machine.describe(compute)
         for dataset in LABEL_WORDS:
             with open_pool(dataset) as pool:

@@ -7,8 +7,10 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from beft.datasets.prepared import Rows
+from beft.files import read_json
 from beft.settings import BaseSettings
 from benchmarks.few_labels.pools import Pool
+from benchmarks.label_words import __main__ as program
 from benchmarks.label_words import mask_base, study
 from benchmarks.label_words.study import LABEL_WORDS, METHODS, UNTRAINED, measure_draw
 from benchmarks.label_words.table import table
@@ -42,6 +44,29 @@ def test_a_draw_is_measured_with_every_method(tmp_path: Path, monkeypatch: pytes
     assert found["logistic_regression"] == 1.0
     assert all(0 <= value <= 1 for value in found.values())
     assert found == measure_draw(base, Pool("made", rows, rows, ("a", "b")), 4, 0)
+
+
+def test_a_base_that_was_made_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with results in another folder; and each draw is measured once."""
+    measured: list[int] = []
+
+    def make(texts: list[str], folder: Path) -> float:
+        save_masked(folder, "bert")
+        return float(len(texts))
+
+    def measure(base: BaseSettings, pool: Pool, rows: int, number: int) -> dict[str, float]:
+        measured.append(number)
+        return dict.fromkeys(METHODS, 0.5 + number / 100)
+
+    monkeypatch.setattr(program, "make_mask_base", make)
+    monkeypatch.setattr(program, "measure_draw", measure)
+    monkeypatch.setattr(program, "LABEL_WORDS", {"rotten_tomatoes": {}})
+    monkeypatch.setattr(program, "REVIEWS", 60)
+    for out in ("one", "one", "other"):
+        program.main(["--base", str(tmp_path / "base"), "--out", str(tmp_path / out), "--threads", "1"])
+        assert read_json(tmp_path / out / "results.json")["base"] == {"texts": 60, "loss": 60.0}
+        monkeypatch.setattr(program, "make_mask_base", None)
+    assert measured == [*range(study.DRAWS)] * 4
 
 
 def test_the_table_has_the_differences_of_the_same_draws() -> None:
