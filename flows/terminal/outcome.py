@@ -21,7 +21,6 @@ _METHODS = {
     "conditional_logit": "conditional logit",
     "all_biases": "all bias terms",
 }
-_EXAMPLE = "A gripping, funny film with a heart."
 _COLUMNS = ("dataset", "target term", "test", *_METHODS.values(), "gain certain", "adapter", "registered as")
 
 
@@ -117,7 +116,7 @@ def _where(record: Mapping[str, Any], settings: PipelineSettings, root: Path) ->
         ("Pages", f"{server_command('ui')}, then" if here else ""),
         *(("", f"  {page}") for page in pages),
         *zip(["Registered", *[""] * len(named)], named, strict=False),
-        ("Predict", predict_command(root / adapter, adapter, settings.base.source, _EXAMPLE)),
+        ("Predict", predict_command(root / adapter, adapter, settings.base.source, "some text")),
     ]
 
 

@@ -84,7 +84,7 @@ def test_the_last_lines_say_where_to_look_next(
     ):
         assert line in said
     (predict,) = [line for line in said.splitlines() if line.startswith("Predict")]
-    assert "beft predict runs/latest/train/imdb/adapter 'A gripping" in predict
+    assert "beft predict runs/latest/train/imdb/adapter 'some text'" in predict
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     show(record, PipelineSettings(), tmp_path)
@@ -106,4 +106,4 @@ def test_names_and_commands_are_on_one_line_each_and_quoted(
     assert f"Registered models:/{name}/3" in said
     (predict,) = [line for line in said if line.startswith("Predict")]
     assert predict.endswith("beft predict runs/latest/train/imdb/adapter --base 'my base' --pairs")
-    assert "printf '%s\\t%s\\n' 'A gripping" in predict
+    assert "printf '%s\\t%s\\n' 'some text'" in predict
