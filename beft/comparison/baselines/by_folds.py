@@ -7,14 +7,16 @@ import numpy as np
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_by_folds
 from beft.encoding.examples import LabelledRows
-from beft.heads.by_problem_type import LINEAR_BASELINES, linear_path
+from beft.heads.by_problem_type import LINEAR_BASELINES, linear_path, path_operations
 from beft.heads.feature_rows import FeatureRows, Floats
 from beft.heads.linear import LinearClassifier, Quality
 from beft.problems.problem_type import ProblemType
-from beft.training.automatic.candidates import MAX_REPEATS
+from beft.training.automatic.candidates import NOMINAL_LINEAR_OPERATIONS, repeats_within
 from beft.training.automatic.cross_validation import linear_out_of_fold, with_held_out_thresholds
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.session import Session
+
+_MINUTES = 1.0  # of the linear model; with many labels, or with words that have tags, it gets fewer divisions
 
 
 def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledRows) -> Mapping[str, LinearClassifier]:
@@ -29,7 +31,10 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
         InputError: The rows are too few for two folds, or the problem type has no linear model.
     """
     problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
-    folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
+    divided = fold_count(rows)
+    operations = path_operations(problem_type, labels, *pooled.shape)
+    repeats = repeats_within(_MINUTES, (divided - 1) * operations / NOMINAL_LINEAR_OPERATIONS)
+    folds = repeated_folds(rows, divided, repeats, seed)
     training = session.head_training(rows=len(rows))
     return {
         LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(

@@ -26,6 +26,9 @@ NOMINAL_OPERATIONS = 1e11
 They are not measured: the same search would compare other candidates on another day, and choose another one.
 """
 
+NOMINAL_LINEAR_OPERATIONS = 2e10
+"""The same for the linear model on frozen features, in double precision with one thread."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -125,7 +128,8 @@ class SearchPlan:
         candidates: Frozen features first.
         folds: Parts that the rows are divided into; each is held out once.
         repeats: Divisions.
-        seconds: What the trainings take at ``NOMINAL_OPERATIONS``.
+        seconds: What the trainings and the linear models take at ``NOMINAL_OPERATIONS``, the latter at
+            ``NOMINAL_LINEAR_OPERATIONS``.
     """
 
     candidates: tuple[Candidate, ...]
@@ -134,7 +138,14 @@ class SearchPlan:
     seconds: float
 
 
-def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minutes: float, *, folds: int) -> SearchPlan:
+def repeats_within(minutes: float, once: float) -> int:
+    """How many divisions fit into some minutes, ``MAX_REPEATS`` at most, where one takes ``once`` seconds."""
+    return max(1, min(MAX_REPEATS, int(60 * minutes / once))) if once else MAX_REPEATS
+
+
+def plan_search(
+    ways: Sequence[Candidate], tokens: int, operations: float, minutes: float, *, folds: int, linear: float = 0.0
+) -> SearchPlan:
     """As many repeats as fit into the minutes; where not one fits, fewer candidates, one of each loss at least.
 
     Where these do not fit either, fewer folds, which cost less; then the more promising loss alone.
@@ -145,11 +156,14 @@ def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minut
         operations: Of a training step for each token.
         minutes: What is planned with; two candidates are compared once though they take longer.
         folds: Of each division.
+        linear: Operations of the linear model on the frozen features of all rows, with every penalty.
     """
 
     def seconds(compared: Sequence[Candidate], folds: int) -> float:
         epochs = sum(one.training.epochs for one in compared if one.training is not None)
-        return epochs * (folds - 1) * tokens * operations / NOMINAL_OPERATIONS
+        # Each of the folds learns from the rows of all others.
+        trained = epochs * tokens * operations / NOMINAL_OPERATIONS
+        return (folds - 1) * (trained + linear / NOMINAL_LINEAR_OPERATIONS)
 
     losses = len({one.training.loss for one in ways if one.training is not None})
     fewest = min(folds, FEWEST_FOLDS)
@@ -160,5 +174,5 @@ def plan_search(ways: Sequence[Candidate], tokens: int, operations: float, minut
     ]
     compared, divided = next((plan for plan in plans if seconds(*plan) <= 60 * minutes), plans[-1])
     once = seconds(compared, divided)
-    repeats = max(1, min(MAX_REPEATS, int(60 * minutes / once))) if once else MAX_REPEATS
+    repeats = repeats_within(minutes, once)
     return SearchPlan(compared, divided, repeats, repeats * once)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from beft.datasets.headline import usual_headline
 from beft.encoding.examples import LabelledRows
-from beft.heads.by_problem_type import linear_path
+from beft.heads.by_problem_type import linear_path, path_operations
 from beft.inference.features import Floats, extract_features
 from beft.inference.products import product_operations
 from beft.inference.runs import Run, RunResult, peak_memory
@@ -91,12 +91,21 @@ def search_and_train(
         prompted=None if prompted is None else prompted.training,
     )
     operations = float(product_operations(classifier, [1], backward=True))
-    plan = plan_search(ways, int(rows.tokens.sum()), operations, settings.train.search_minutes, folds=fold_count(rows))
+    features = extract_features(classifier, rows.encoded, "head").double().numpy()
+    plan = plan_search(
+        ways,
+        int(rows.tokens.sum()),
+        operations,
+        settings.train.search_minutes,
+        folds=fold_count(rows),
+        linear=path_operations(problem_type, len(classifier.labels), *features.shape),
+    )
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
     compared = [way for way in plan.candidates if way.training is not None]
     progress(
         f"auto: {len(plan.candidates)} ways of training, {plan.repeats} x {plan.folds} folds of {len(rows)} rows: "
-        f"{len(compared) * plan.repeats * plan.folds} short trainings, planned as {readable_seconds(plan.seconds)}"
+        f"{len(compared) * plan.repeats * plan.folds} short trainings and {plan.repeats * plan.folds} fits of frozen "
+        f"features, planned as {readable_seconds(plan.seconds)}"
     )
     metric = DevMetric(sample.metric, None)
     over = {"": (classifier, sample, settings)}
@@ -115,7 +124,6 @@ def search_and_train(
         trained = tuple(site for site in sites if site not in frozen)
         return planned_run(classifier, of_rows, settings, candidate.training, candidate.name, trained, start)
 
-    features = extract_features(classifier, rows.encoded, "head").double().numpy()
     intercept = classifier.output_layer.bias is not None
     of_penalties = linear_out_of_fold(
         problem_type, len(classifier.labels), features, rows, folds, intercept=intercept, progress=progress

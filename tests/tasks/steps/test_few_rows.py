@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from beft.comparison.baselines import by_folds
 from beft.datasets.drafting.draft import draft_description
 from beft.datasets.prepared import load_split, load_summary
 from beft.errors import InputError
@@ -108,6 +109,15 @@ def test_few_rows_are_all_trained_on_and_the_baselines_see_them_all(project: Pat
     evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
     assert set(evaluation["truncated"]) == {"train", "test"}
     assert {found["folds"] for found in evaluation["tuning"].values()} == {5}
+    assert evaluation["tuning"]["logistic_regression"]["repeats"] == 4
+
+
+def test_a_long_logistic_regression_gets_fewer_divisions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with 77 labels, where four divisions took minutes."""
+    monkeypatch.setattr(by_folds, "NOMINAL_LINEAR_OPERATIONS", 1.0)
+    folders = run_steps(project, settings_of(project, 60, train={"epochs": 1}))
+    evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
+    assert evaluation["tuning"]["logistic_regression"]["repeats"] == 1
 
 
 def test_dev_is_kept_where_it_chooses_a_learning_rate(project: Path) -> None:

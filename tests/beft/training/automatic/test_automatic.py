@@ -14,15 +14,18 @@ from sklearn.metrics import accuracy_score
 
 from beft.encoding.tokenization import Encoded
 from beft.errors import InputError, SettingsError, TrainingError
+from beft.heads.by_problem_type import path_operations
 from beft.inference.features import extract_features
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows, Run
 from beft.problems.classification import Classification
+from beft.problems.regression import Regression
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.automatic.candidates import (
     FROZEN,
     MAX_REPEATS,
+    NOMINAL_LINEAR_OPERATIONS,
     NOMINAL_OPERATIONS,
     Candidate,
     candidates,
@@ -108,6 +111,20 @@ def test_the_plan_keeps_to_its_minutes():
     assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.01"]
     assert (least.folds, least.repeats) == (3, 1)
     assert plan_search(ways, tokens, operations, 0.01, folds=2).folds == 2
+
+
+def test_the_linear_models_count_in_the_minutes():
+    """With 77 labels they take longer than the trainings; the minutes did not see them."""
+    ways = [Candidate(FROZEN), Candidate("one", ("value",), TrainingSettings(epochs=10))]
+    tokens, operations = 1000, NOMINAL_OPERATIONS / 4000
+    without = plan_search(ways, tokens, operations, 1, folds=5)
+    assert (without.repeats, without.seconds) == (MAX_REPEATS, pytest.approx(40))
+    # Five fits on four fifths of the rows, 4 x 5 s, beside five trainings, 4 x 10 x 0.25 s.
+    many = plan_search(ways, tokens, operations, 1, folds=5, linear=5 * NOMINAL_LINEAR_OPERATIONS)
+    assert (many.repeats, many.seconds) == (2, pytest.approx(60))
+    operations = path_operations(Classification(), 77, 1232, 384)
+    assert 0.5 < operations / NOMINAL_LINEAR_OPERATIONS / 7.1 < 2  # seconds, measured
+    assert path_operations(Regression(), 0, 1000, 384) == 0
 
 
 def test_with_many_rows_cross_entropy_is_the_more_promising_loss():
