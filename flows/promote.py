@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from beft.datasets.registry import find_dataset  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.files import sha256_json  # noqa: E402
-from beft.models.base import resolve_base  # noqa: E402
+from beft.models.reference import resolve_base  # noqa: E402
 from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402

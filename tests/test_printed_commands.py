@@ -14,8 +14,9 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from beft.commands import own_command, pip_install, predict_command
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.multiple_choice import MultipleChoice
 from flows.cli import status_of
 from tasks.environment import configure_environment, sqlite_uri

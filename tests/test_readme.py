@@ -147,8 +147,9 @@ def workspace(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
     from beft.datasets.preparation import prepare_source
     from beft.datasets.reading.loaders import fetch_source
     from beft.datasets.registry import find_dataset
-    from beft.models.base import load_classifier, resolve_base
+    from beft.models.base import load_classifier
     from beft.models.device import Compute
+    from beft.models.reference import resolve_base
     from beft.settings import SplitSettings
 
     root = tmp_path_factory.mktemp("readme")

@@ -110,7 +110,7 @@ def test_names_from_outside_are_looked_up_and_never_used_as_paths(
     with pytest.raises(BeftError):
         PipelineSettings.from_mapping({"tracking": {"model_prefix": name}})
     from beft.datasets.registry import find_dataset
-    from beft.models.base import resolve_base
+    from beft.models.reference import resolve_base
     from tasks.run_metadata import check_settings
 
     with pytest.raises(BeftError, match="unknown dataset"):

@@ -67,7 +67,7 @@ class Adapter:
             pooling every other one that the base's files do not hold.
         terms: The bias terms that were trained.
         base_id: The base's portable id.
-        base_sha256: The first hash of the base's files, see ``beft.models.base.base_sha256``.
+        base_sha256: The first hash of the base's files, see ``beft.models.reference.base_sha256``.
         labels: Names of the classes, in the order of the logits; none for a problem type without classes.
         pooling: What the head sees, as ``head.pooling`` names it.
         max_length: Tokens that a text is cut to.
@@ -77,7 +77,8 @@ class Adapter:
             machine, since it is part of the adapter's bytes.
         problem_type: What the outputs mean, with the prompt where there is one.
         quantization: How the base's linear layers were quantised in the training; None: not recorded.
-        base_contents: The second hash of the base's files, see ``beft.models.base.base_contents``; None: not recorded.
+        base_contents: The second hash of the base's files, see ``beft.models.reference.base_contents``; None: not
+            recorded.
         pairs: Whether it reads pairs of texts; None: not recorded.
         facts: What is known of the model; None for an adapter made without it, which PEFT then cannot open.
     """

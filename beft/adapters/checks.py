@@ -11,6 +11,7 @@ from beft.encoding.tokenizer_facts import tokenizer_facts
 from beft.errors import InputError
 from beft.models.classifier import Classifier
 from beft.models.quantized import quantization_of, stored_quantization
+from beft.models.reference import BaseReference
 from beft.problems.multi_label import MultiLabel
 from beft.problems.token_classification import TokenClassification
 from beft.settings import Quantization
@@ -18,7 +19,6 @@ from beft.sites.site import BiasSite, find_sites
 
 if TYPE_CHECKING:
     from beft.adapters.adapter import Adapter
-    from beft.models.base import BaseReference
 
 _ONCE = ("embedding_norm", "final_norm")
 _DTYPES = (torch.float32, torch.float64)
@@ -167,7 +167,7 @@ def check_tokenizer(adapter: "Adapter", now: Mapping[str, int | str]) -> None:
         )
 
 
-def check_contents(adapter: "Adapter", reference: "BaseReference") -> None:
+def check_contents(adapter: "Adapter", reference: BaseReference) -> None:
     """Check the files of a base that its first hash leaves out; an adapter that does not record them is not checked.
 
     Raises:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from beft.models.base import BaseReference, load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import BaseReference, resolve_base
 from beft.problems.problem_type import ProblemType
 from beft.settings import BaseSettings, Quantization, Settings
 from beft.training.inspection import Inspection, inspect_base

@@ -24,8 +24,9 @@ from beft.inference.questions import Questions, check_questions
 from beft.limits import usable_cores
 from beft.metrics.label_sets import SET_FROM, probabilities_from
 from beft.metrics.spans import Span
-from beft.models.base import BaseReference, load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute, resolve_compute
+from beft.models.reference import BaseReference, resolve_base
 from beft.models.tokenizer_loading import check_token_ids
 from beft.names import known_name
 from beft.problems.language_model import LanguageModeling

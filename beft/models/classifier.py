@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,12 @@ from beft.encoding.masked import with_mask
 from beft.encoding.tokenization import token_limit
 from beft.errors import InputError
 from beft.models.pooling import pool
+from beft.models.reference import BaseReference
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
 from beft.sites.batch_axis import Batch as Batch
 from beft.sites.offloading import attached_forward, input_device
-
-if TYPE_CHECKING:
-    from beft.models.base import BaseReference
 
 # The head of a ForSequenceClassification model, and its last layer, under every name that transformers gives them.
 HEADS = ("classifier", "pre_classifier", "score", "classification_head")

@@ -1,20 +1,17 @@
 """A frozen causal language model without a head: from a batch of tokens to the log-likelihood of its answers."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from beft.errors import InputError
 from beft.models.classifier import Classifier
+from beft.models.reference import BaseReference
 from beft.problems.problem_type import ProblemType
 from beft.sites.batch_axis import Batch
 from beft.sites.offloading import input_device
-
-if TYPE_CHECKING:
-    from beft.models.base import BaseReference
-
 
 _WANTED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("rows and positions with logits", default=None)
 """Where the forward pass of this thread makes logits; None: everywhere."""

@@ -19,10 +19,11 @@ from beft.encoding.tokenizer_facts import tokenizer_facts
 from beft.errors import InputError
 from beft.inference.batching import tokens_at_once
 from beft.inference.questions import Questions, check_questions
-from beft.models.base import BaseReference, load_classifier
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.heads.mask_head import load_mask_head
+from beft.models.reference import BaseReference
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
 from beft.process_state import cpu_threads

@@ -11,10 +11,11 @@ from torch import Tensor
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.limits import usable_cores
-from beft.models.base import BaseReference, load_parts, resolve_base
+from beft.models.base import load_parts
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
 from beft.models.pooling import base_pooling
+from beft.models.reference import BaseReference, resolve_base
 from beft.sites.layout import Match, join
 from beft.sites.matching import match_layout
 from beft.sites.site import BiasSite, find_sites

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable
 
 from beft.datasets.prepared import PreparedData, Split
-from beft.models.base import is_decoder, load_classifier, resolve_base, usual_length
+from beft.models.base import is_decoder, load_classifier, usual_length
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
+from beft.models.reference import resolve_base
 from beft.problems.choosing import check_learns_from_dev, choose_problem_type
 from beft.settings import DatasetSettings, Settings
 from beft.training.session import Session

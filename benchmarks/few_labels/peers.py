@@ -18,8 +18,8 @@ import numpy as np
 from beft.datasets.prepared import Rows
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_json
-from beft.models.base import resolve_base
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from beft.training_settings import automatic_epochs
 from benchmarks.common.prepared import ROOT

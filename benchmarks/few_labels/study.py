@@ -8,8 +8,9 @@ from typing import Any
 
 from beft.datasets.prepared import Rows
 from beft.encoding.examples import LabelledRows
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute, resolve_compute
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from benchmarks.few_labels.cells import Cell
 from benchmarks.few_labels.methods import MAX_LENGTH, METHODS

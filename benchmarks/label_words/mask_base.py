@@ -18,7 +18,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from beft.progress import with_progress
 from beft.settings import BaseSettings
 

@@ -7,10 +7,11 @@ from torch import Tensor
 from beft.bank.bank import Bank
 from beft.encoding.examples import LabelledRows
 from beft.inference.predictions import sequence_outputs
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute
 from beft.models.heads.mask_head import load_mask_head
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from beft.training.head_start import head_start
 from beft.training.sample import Sample

@@ -22,9 +22,10 @@ from beft.datasets.reading.local import VARIABLE
 from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
 from beft.inference.features import predict_probabilities
 from beft.inference.runs import LabelledRows, Run, finished
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import DatasetSettings, Settings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit

@@ -24,9 +24,10 @@ from beft.errors import BeftError
 from beft.files import read_json, write_json, write_text
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import FailedRun
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings, Settings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit

@@ -21,8 +21,9 @@ from beft.files import read_json, sha256_json, sha256_tree, write_json, write_te
 from beft.heads.logistic_regression import fit_logistic_regression, logistic_regression_head
 from beft.inference.features import Floats, frozen_features, predict_probabilities
 from beft.inference.runs import RunResult
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import Settings
 from beft.training.probe import run_probe
 from beft.training.sample import make_sample, settings_of

@@ -23,9 +23,9 @@ from mlflow.models import Model
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split
 from beft.files import read_json, write_json, write_text
-from beft.models.base import resolve_base
 from beft.models.device import resolve_compute, set_threads
 from beft.models.machine import load_average
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings, SplitSettings
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data

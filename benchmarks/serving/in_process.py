@@ -13,8 +13,9 @@ import torch
 from beft.encoding.tokenization import encode, token_batches
 from beft.inference.predictions import sequence_outputs
 from beft.inference.questions import Questions
-from beft.models.base import BaseReference, load_classifier
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import BaseReference
 from beft.serving.engine import Engine
 from beft.serving.served_adapter import EncodedRow
 from beft.sites.batch_axis import Batch

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 
 from beft.adapters.adapter import Adapter
-from beft.models.base import BaseReference, load_classifier
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import BaseReference
 from beft.sites.site import find_sites
 
 TERMS: tuple[tuple[str, ...], ...] = (("value",), ("query",), ("query", "value"), ("attention_output",), ("output",))

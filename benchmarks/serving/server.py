@@ -10,8 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from beft.adapters.adapter import Adapter
-from beft.models.base import resolve_base
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.serving.directory import Directory, Served
 from beft.serving.engine import Engine
 from beft.serving.service import LoadedAdapter, Service

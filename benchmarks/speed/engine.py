@@ -23,10 +23,11 @@ from beft.encoding.tokenization import sorted_batches
 from beft.files import write_json, write_text
 from beft.importance.methods.fisher import fisher_information
 from beft.inference.runs import LabelledRows, Run
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute, set_threads
 from beft.models.machine import large_product_rate
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from beft.sites.site import find_sites, site_module
 from beft.training.engine.fit import fit

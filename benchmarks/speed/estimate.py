@@ -18,10 +18,11 @@ from typing import Any
 from beft.datasets.prepared import load_split
 from beft.files import write_json, write_text
 from beft.inference.runs import LabelledRows, Run
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
 from beft.models.machine import load_average
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings, SplitSettings
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit, training_time

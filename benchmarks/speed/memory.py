@@ -6,8 +6,9 @@ KIND is value or full, without dropout, or with it: value+dropout, full+dropout.
 import sys
 from dataclasses import replace
 
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from beft.training.engine.fit import fit
 from benchmarks.common import peers

@@ -22,9 +22,10 @@ from beft.files import write_json, write_text
 from beft.inference.batching import tokens_at_once
 from beft.inference.predictions import sequence_outputs
 from beft.inference.products import compute_products
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings, SplitSettings
 from benchmarks.common import machine
 from benchmarks.common.prepared import prepared_data

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from beft.encoding.tokenization import training_batches
 from beft.files import write_json, write_text
 from beft.inference.runs import LabelledRows, Run
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import resolve_compute, set_threads
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from beft.training.engine.fit import fit
 from benchmarks.common import machine, step_profile

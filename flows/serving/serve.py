@@ -12,8 +12,8 @@ import uvicorn
 
 from beft.inference.predictor import named_compute
 from beft.limits import usable_cores
-from beft.models.base import resolve_base
 from beft.models.device import set_threads
+from beft.models.reference import resolve_base
 from beft.serving.engine import Engine
 from beft.serving.service import Service
 from flows.servers.mlflow_server import is_loopback, require_free

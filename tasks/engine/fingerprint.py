@@ -65,8 +65,8 @@ def compute_environment(base: BaseSettings) -> ComputeEnvironment:
     Raises:
         InputError: The base cannot be reached, or the device is not there.
     """
-    from beft.models.base import resolve_base
     from beft.models.device import resolve_compute
+    from beft.models.reference import resolve_base
 
     found = resolve_base(base.source)
     compute = dict(resolve_compute(base).to_json())

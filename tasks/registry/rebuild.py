@@ -22,7 +22,7 @@ from beft.adapters.record import RECORD_FILE
 from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import atomic_directory, sha256_file, write_json, write_text
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from tasks.engine.commands import run_command
 from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import BASE_LIBRARIES, LIBRARIES, contents_sha256

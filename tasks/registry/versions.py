@@ -15,7 +15,7 @@ from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split
 from beft.errors import BeftError
 from beft.files import sha256_file, sha256_json
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from tasks.engine.declaration import JSON
 from tasks.project_files import PROJECT
 from tasks.registry.card import model_card

@@ -22,8 +22,9 @@ from beft.datasets.prepared import PreparedData
 from beft.inference.predictions import measure_runs, sequence_outputs
 from beft.inference.predictor import Predictor
 from beft.inference.runs import Run
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.process_state import one_blas_thread
 from beft.settings import Settings
 from beft.sites.site import find_sites

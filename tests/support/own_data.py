@@ -14,7 +14,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from beft.files import write_text
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from beft.serving.engine import Engine
 from beft.serving.service import Service
 from flows.serving.app import Server, create_app

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from beft.adapters.adapter import Adapter
 from beft.files import write_json
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.sites.site import BiasSite, find_sites
 
 LABELS = ("bad", "so-so", "good")

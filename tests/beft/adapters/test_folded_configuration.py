@@ -11,8 +11,9 @@ from transformers import pipeline
 
 from beft.adapters.adapter import Adapter
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling
 from beft.problems.multiple_choice import MultipleChoice

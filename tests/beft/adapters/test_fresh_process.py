@@ -59,7 +59,8 @@ import torch
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 from beft.adapters.adapter import Adapter
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
+from beft.models.reference import resolve_base
 from beft.models.device import Compute
 from beft.encoding.tokenization import encode
 from beft.inference.predictor import Predictor

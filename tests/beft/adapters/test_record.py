@@ -16,8 +16,9 @@ from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.multiple_choice import MultipleChoice
 from tests.support.tiny_bases import LABELS, load, make_adapter, save_base
 

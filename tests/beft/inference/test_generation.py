@@ -10,9 +10,10 @@ import torch
 
 from beft.encoding.prompted import encode_prompts
 from beft.inference.generation import generate_answers
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.language_model import LanguageModeling
 from tests.support.shapes import PROMPT, letter_tokenizer
 

@@ -14,8 +14,9 @@ from beft.adapters.adapter import Adapter
 from beft.bank.bank import Bank
 from beft.errors import InputError
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from tests.support.tiny_bases import LABELS, TEXTS, WORDS, draw_deltas, draw_head, load, make_adapter, save_base
 
 torch.set_num_threads(1)

@@ -17,9 +17,10 @@ from beft.adapters.adapter import Adapter
 from beft.encoding.prompted import encode_prompted
 from beft.encoding.tokenization import encode
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.candidates import Candidates
 from beft.problems.classification import Classification
 from beft.problems.language_model import LanguageModeling

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from beft.encoding.tokenization import encode
 from beft.errors import InputError, SettingsError
 from beft.files import read_json, write_json
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from beft.settings import Settings
 from tests.support.tiny_bases import LABELS, load, save_base
 

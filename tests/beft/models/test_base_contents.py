@@ -15,8 +15,8 @@ from beft.adapters.checks import check_one_base
 from beft.errors import InputError
 from beft.files import read_json, sha256_json, write_json
 from beft.inference.predictor import Predictor
-from beft.models.base import base_contents, base_sha256, resolve_base
 from beft.models.base_files import RARE_VOCABULARIES
+from beft.models.reference import base_contents, base_sha256, resolve_base
 from tests.beft.models.test_base_files import Change, entries, write
 from tests.support.tiny_bases import load, make_adapter, save_base
 

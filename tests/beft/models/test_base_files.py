@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from beft.errors import InputError
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.training.inspection import inspect_base

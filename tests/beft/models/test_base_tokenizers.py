@@ -16,9 +16,10 @@ from beft.datasets.prepared import Rows
 from beft.encoding.tokenization import encode, row_of
 from beft.errors import InputError
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.models.tokenizer_loading import check_known, known_tokens, model_positions
 from beft.problems.multiple_choice import MultipleChoice
 from beft.training.inspection import inspect_base

@@ -12,10 +12,10 @@ import pytest
 from safetensors.torch import load_file
 
 import beft.models.catalogue.known_bases as catalogue
-from beft.models.base import resolve_base
 from beft.models.catalogue import availability as module
 from beft.models.catalogue.availability import Availability, availability, recommended
 from beft.models.catalogue.known_bases import USES, KnownBase, bases_in_folders, known_bases
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings
 from tests.conftest import build_tiny
 from tests.support.tiny_bases import save_base

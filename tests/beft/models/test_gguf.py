@@ -12,8 +12,9 @@ import torch
 from beft.encoding.tokenization import encode
 from beft.errors import InputError
 from beft.files import sha256_file
-from beft.models.base import is_decoder, load_classifier, resolve_base
+from beft.models.base import is_decoder, load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.sites.site import find_sites

@@ -14,8 +14,9 @@ from beft.encoding.tokenization import Encoded
 from beft.errors import InputError
 from beft.inference.predictions import sequence_outputs
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.serving.engine import Engine
 from beft.settings import Settings
 from beft.training.head_start import head_start, label_word_outputs

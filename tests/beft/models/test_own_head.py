@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from beft.adapters.adapter import Adapter
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.settings import Settings
 from tests.support.tiny_bases import LABELS, TEXTS, load, make_adapter, save_base, tiny_tokenizer
 

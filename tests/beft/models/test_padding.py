@@ -13,9 +13,10 @@ from beft.encoding.tokenization import encode
 from beft.files import read_json, write_json
 from beft.inference.features import extract_features
 from beft.inference.runs import LabelledRows
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.candidates import Candidates
 from beft.problems.prompt import Prompt
 from beft.settings import Settings

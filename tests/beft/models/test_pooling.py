@@ -11,7 +11,7 @@ from torch import Tensor
 from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.files import write_json
-from beft.models.base import base_pooling
+from beft.models.pooling import base_pooling
 from tests.support.tiny_bases import TEXTS, load, make_adapter, save_base
 
 torch.set_num_threads(1)

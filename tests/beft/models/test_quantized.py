@@ -31,10 +31,11 @@ from beft.inference.runs import Run, RunResult
 from beft.merging.adapters import with_merged
 from beft.merging.comparison import compare_all
 from beft.merging.merged import merge
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute
 from beft.models.quantized import quantized_layers
+from beft.models.reference import resolve_base
 from beft.settings import BaseSettings, Quantization
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.site import BiasSite, find_sites

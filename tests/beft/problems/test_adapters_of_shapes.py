@@ -12,8 +12,9 @@ from beft.encoding.prompted import encode_prompted
 from beft.errors import InputError
 from beft.files import sha256_json
 from beft.inference.predictor import Predictor
-from beft.models.base import is_decoder, load_classifier, resolve_base
+from beft.models.base import is_decoder, load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.candidates import Candidates
 from beft.problems.choosing import choose_problem_type
 from beft.problems.classification import Classification

@@ -19,8 +19,9 @@ from beft.evaluation.promotion.rules import PromotionRules
 from beft.inference.predictions import predict_rows, sequence_outputs
 from beft.inference.predictor import Predictor
 from beft.metrics.label_sets import choose_thresholds
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.choosing import choose_problem_type
 from beft.problems.multi_label import MultiLabel
 from beft.problems.registry import read_problem_type

@@ -20,8 +20,9 @@ from beft.errors import BeftError, InputError
 from beft.evaluation.promotion.rules import PromotionRules
 from beft.inference.predictions import sequence_outputs
 from beft.inference.predictor import Predictor
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.problems.choosing import choose_problem_type
 from beft.problems.registry import read_problem_type
 from beft.problems.token_classification import TokenClassification

@@ -11,8 +11,9 @@ from beft.adapters.adapter import Adapter
 from beft.encoding.examples import LabelledRows
 from beft.inference.predictions import sequence_outputs
 from beft.inference.questions import Questions
-from beft.models.base import BaseReference, load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import BaseReference, resolve_base
 from beft.problems.multiple_choice import MultipleChoice
 from beft.problems.problem_type import ProblemType
 from beft.problems.regression import Regression

@@ -18,9 +18,10 @@ from beft.bank.inertness import measure_inertness
 from beft.errors import InputError
 from beft.importance.methods.fisher import fisher_information
 from beft.inference.runs import Run
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.settings import DeviceMap
 from beft.sites.batch_axis import measure_row_axes, one_axis
 from beft.sites.offloading import attached_forward, parameter_value
@@ -172,7 +173,8 @@ def test_the_head_is_never_kept_elsewhere(tiny: Tiny) -> None:
 _MEASURE = """
 import json, sys, threading, time, torch
 from pathlib import Path
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
+from beft.models.reference import resolve_base
 from beft.models.device import Compute
 
 def anonymous():

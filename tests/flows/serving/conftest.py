@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from beft.adapters.adapter import Adapter
-from beft.models.base import BaseReference
+from beft.models.reference import BaseReference
 from beft.serving.engine import Engine
 from beft.serving.service import Service
 from benchmarks.common.served import canary_of, register_adapter

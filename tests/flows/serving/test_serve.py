@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
-from beft.models.base import resolve_base
+from beft.models.reference import resolve_base
 from benchmarks.common.work import SOURCE
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect

@@ -358,7 +358,7 @@ def test_a_local_base_that_is_changed_while_the_process_lives_is_seen(
 def test_a_base_that_has_not_changed_is_read_once(call: StepRun) -> None:
     """The package was installed longer ago than a change could go unseen."""
     from beft.files import _remembered_sha256
-    from beft.models.base import resolve_base
+    from beft.models.reference import resolve_base
 
     source = call.settings.base.source
     resolve_base(source)

@@ -17,8 +17,9 @@ from beft.datasets.prepared import load_split, save_split
 from beft.files import read_json
 from beft.inference.predictor import Predictor
 from beft.merging.matrix import NONE
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from tasks.pipeline import find_step, input_keys
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import WITHOUT_BIASES, read_predictions

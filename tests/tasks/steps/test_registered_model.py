@@ -11,8 +11,8 @@ import pytest
 from beft.adapters.adapter import Adapter
 from beft.errors import InputError
 from beft.inference.predictor import Predictor
-from beft.models.base import resolve_base
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.serving.canary import Canary
 from beft.serving.engine import Engine
 from beft.serving.service import LoadedAdapter, Service

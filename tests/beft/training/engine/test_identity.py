@@ -9,9 +9,10 @@ import torch
 
 from beft.files import write_text
 from beft.inference.runs import LabelledRows, Run, finished
-from beft.models.base import load_classifier, resolve_base
+from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
+from beft.models.reference import resolve_base
 from beft.settings import Quantization
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
