@@ -9,15 +9,13 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from beft.bank.bank import Bank
-from beft.comparison.baselines.by_folds import fit_linear_by_folds
+from beft.comparison.baselines.by_folds import fit_linear_by_folds, linear_folds
 from beft.datasets.prepared import Rows
 from beft.inference.features import extract_features
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows, RunResult
 from beft.models.classifier import Classifier
 from beft.settings import Settings
-from beft.training.automatic.candidates import MAX_REPEATS
-from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.automatic.search import search_and_train
 from beft.training.sample import Sample, settings_of
 from beft.training.target import train_terms
@@ -55,10 +53,9 @@ def logistic_regression(classifier: Classifier, drawn: Rows, seed: int) -> Train
     """On standardised frozen features, C by repeated cross-validation on the drawn rows."""
     rows = classifier.examples(drawn, MAX_LENGTH)
     features = extract_features(classifier, rows.encoded, "pooled").double().numpy()
-    folds = repeated_folds(rows, fold_count(rows), MAX_REPEATS, seed)
-    fitted = fit_linear_by_folds(
-        classifier.problem_type, len(classifier.labels), features, rows, folds, metric="accuracy"
-    )
+    problem_type, labels = classifier.problem_type, len(classifier.labels)
+    folds = linear_folds(problem_type, labels, features, rows, seed)
+    fitted = fit_linear_by_folds(problem_type, labels, features, rows, folds, metric="accuracy")
 
     def outputs(test: LabelledRows) -> Tensor:
         of_test = extract_features(classifier, test.encoded, "pooled").double().numpy()

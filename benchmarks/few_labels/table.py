@@ -11,8 +11,8 @@ from benchmarks.few_labels.cells import CELLS
 from benchmarks.few_labels.comparisons import DEFAULT, Draws, gains, mean_gains, regret, share, values, with_default
 from benchmarks.few_labels.methods import METHODS
 from benchmarks.few_labels.peers import MAX_PAIRS, PEERS, SEARCH_DRAW
+from benchmarks.few_labels.summary import BASELINE, summary
 
-BASELINE = "logistic_regression"
 OF_ALL = "cross_entropy_of_all"
 _OF_ALL_NAME = "default with 500 rows a label and `train.learn_from_dev: true`"
 COMPARED = (DEFAULT, "auto")
@@ -27,7 +27,7 @@ def table(results: Mapping[str, Any]) -> str:
     known = (*METHODS, DEFAULT, *PEERS)
     methods = [name for name in known if any(values(draws, name) for draws in cells.values())]
     peers = [name for name in methods if name in PEERS]
-    lines = [*_introduction(results["about"], peers), *_required(cells, methods)]
+    lines = [*_introduction(results["about"], peers), *_by_rows(cells), *_required(cells, methods)]
     lines += _accuracies(stored, [name for name in methods if name != DEFAULT])
     others = [name for name in methods if name != BASELINE]
     if BASELINE in methods and others:
@@ -69,6 +69,21 @@ _PEERS = (
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
     "that this draw lacks: more labels than any of beft's methods has to choose by.",
 )
+
+
+def _by_rows(cells: Mapping[str, Draws]) -> list[str]:
+    found = summary(cells)
+    if not found:
+        return []
+    return [
+        "",
+        "## By rows a label",
+        "",
+        "Accuracy on test of logistic regression, in percent, and the points of the others above it, paired by draw; "
+        "means over the data sets. Seconds and numbers over all draws that have both.",
+        "",
+        *found,
+    ]
 
 
 def _required(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from beft.datasets.prepared import Rows
 from beft.datasets.reading.local import VARIABLE
 from beft.errors import InputError
+from beft.files import read_json
 from beft.models.device import Compute
 from benchmarks.few_labels import peers, study
 from benchmarks.few_labels.cells import CELLS, Cell, select_cells
@@ -27,6 +28,7 @@ from benchmarks.few_labels.peers import (
 )
 from benchmarks.few_labels.pools import Pool, open_pool
 from benchmarks.few_labels.store import Store
+from benchmarks.few_labels.summary import summary
 from benchmarks.few_labels.table import table
 
 LABELS = {"sst2": 2, "rotten_tomatoes": 2, "trec": 6, "banking77": 77}
@@ -215,6 +217,28 @@ def test_shares_are_of_the_draws_that_both_have() -> None:
     assert share(cells, "auto", "setfit", "seconds") == pytest.approx(6 / 60)
     assert share(cells, "auto", "setfit", "trained") == pytest.approx(1 / 500)
     assert share(cells, "auto", "lora", "seconds") is None
+
+
+def test_the_summary_is_a_mean_over_data_sets_of_the_gains_on_shared_draws() -> None:
+    first = {
+        "0": of_draw({"logistic_regression": 0.60, "contrastive": 0.70, "setfit": 0.75}),
+        "1": of_draw({"logistic_regression": 0.70, "contrastive": 0.72}),
+    }
+    second = {"0": of_draw({"logistic_regression": 0.50, "contrastive": 0.60, "setfit": 0.53, "lora": 0.9})}
+    cells = with_default({"sst2/8": first, "trec/8": second, "sst2/64": second})
+    [titles, _, few, more, seconds, _] = [line.split(" | ") for line in summary(cells)]
+    assert [title.strip(" |") for title in titles[3:]] == ["beft", "SetFit", "LoRA"]
+    # Logistic regression (65 + 50) / 2; beft (6 + 10) / 2, SetFit (15 + 3) / 2; LoRA has no draw on one data set.
+    assert few == ["| 8", "2", "57.5", "+8.0", "+9.0", "- |"]
+    assert more == ["| 64", "1", "50.0", "+10.0", "+3.0", "+40.0 |"]
+    assert (seconds[2], seconds[3]) == ("1", "1")
+    assert summary({"sst2/8": {"0": of_draw({"auto": 0.5})}}) == []
+
+
+def test_the_summary_in_the_readme_is_the_committed_one() -> None:
+    cells = read_json(Path(study.__file__).with_name("results.json"))["cells"]
+    shown = "\n".join(summary(with_default({name: cell["draws"] for name, cell in cells.items()})))
+    assert shown in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_table_has_each_figure(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_by_folds
 from beft.encoding.examples import LabelledRows
@@ -31,10 +32,7 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
         InputError: The rows are too few for two folds, or the problem type has no linear model.
     """
     problem_type, labels, seed = session.problem_type, len(session.classifier.labels), session.settings.seed
-    divided = fold_count(rows)
-    operations = path_operations(problem_type, labels, *pooled.shape)
-    repeats = repeats_within(_MINUTES, (divided - 1) * operations / NOMINAL_LINEAR_OPERATIONS)
-    folds = repeated_folds(rows, divided, repeats, seed)
+    folds = linear_folds(problem_type, labels, pooled, rows, seed)
     training = session.head_training(rows=len(rows))
     return {
         LINEAR_BASELINES[problem_type.name]: fit_linear_by_folds(
@@ -51,6 +49,20 @@ def fit_by_folds(session: Session, pooled: Floats, seen: Floats, rows: LabelledR
             problem_type=problem_type,
         ),
     }
+
+
+def linear_folds(
+    problem_type: ProblemType, labels: int, features: Floats, rows: LabelledRows, seed: int
+) -> NDArray[np.int64]:
+    """The fold of each row in each division, [repeats, rows]: as many divisions as a minute has time for, about.
+
+    Raises:
+        InputError: The rows are too few for two folds.
+    """
+    folds = fold_count(rows)
+    operations = path_operations(problem_type, labels, *features.shape)
+    repeats = repeats_within(_MINUTES, (folds - 1) * operations / NOMINAL_LINEAR_OPERATIONS)
+    return repeated_folds(rows, folds, repeats, seed)
 
 
 def fit_linear_by_folds(
