@@ -278,6 +278,17 @@ def test_the_table_has_each_figure(tmp_path: Path) -> None:
     ]
 
 
+def test_the_default_is_compared_with_the_first_version_where_labels_are_fewest() -> None:
+    accuracies = {"8": (0.7, 0.5), "16": (0.8, 0.7), "64": (0.1, 0.9)}
+    cells = {
+        f"sst2/{rows}": {"draws": {"0": of_draw({"contrastive": ours, "cross_entropy": first})}}
+        for rows, (ours, first) in accuracies.items()
+    }
+    about = {"date": "2026-01-01", "cpu": "a processor", "precision": "bf16", "torch": "2.13.0"}
+    cells = {name: {**cell, "searched": {}, "test_rows": 872} for name, cell in cells.items()}
+    assert "at 8 and 16 rows | +3 | +15.0 (lowest cell +10.0) |" in table({"about": about, "cells": cells})
+
+
 def test_a_study_that_only_tunes_writes_nothing() -> None:
     store = Store(None, {})
     with store.cell("sst2/8") as cell:
