@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from beft.datasets.headline import usual_headline
 from beft.training_settings import Loss, TrainingSettings
 
 FROZEN = "frozen features"
@@ -113,6 +117,16 @@ def candidates(
     at = 2 if few else len(promising)
     promising[at:at] = masked[:1]
     return [*promising, *masked[1:], *balanced, *others]
+
+
+def has_rare_label(labels: NDArray[np.int64]) -> bool:
+    """Whether accuracy hardly shows the rarest label, and another has twice its rows.
+
+    With 77 labels of equally many rows accuracy hardly shows any of them, but weights would change nothing.
+    """
+    numbers, counts = np.unique(labels, return_counts=True)
+    headline, _ = usual_headline(dict(zip(map(str, numbers), map(float, counts), strict=True)))
+    return headline != "accuracy" and bool(counts.max() >= 2 * counts.min())
 
 
 def _rates(training: TrainingSettings) -> tuple[float, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beft.datasets.headline import usual_headline
 from beft.encoding.examples import LabelledRows
 from beft.heads.by_problem_type import linear_path, path_operations
 from beft.inference.features import Floats, extract_features
@@ -20,7 +19,7 @@ from beft.process_state import with_own_threads
 from beft.settings import TERMS, Settings
 from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites
-from beft.training.automatic.candidates import FROZEN, Candidate, candidates, plan_search
+from beft.training.automatic.candidates import FROZEN, Candidate, candidates, has_rare_label, plan_search
 from beft.training.automatic.choice import Choice, Scored, best_penalty, choose, score_candidate
 from beft.training.automatic.cross_validation import OutOfFold, linear_out_of_fold, trained_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
@@ -87,7 +86,7 @@ def search_and_train(
         target,
         every_term,
         few=not many,
-        rare=problem_type.has_classes and _has_rare_label(rows),
+        rare=problem_type.has_classes and has_rare_label(rows.labels),
         prompted=None if prompted is None else prompted.training,
     )
     operations = float(product_operations(classifier, [1], backward=True))
@@ -158,12 +157,6 @@ def search_and_train(
         if site not in result.deltas
     ]
     return with_frozen(result, untrained), chosen.terms, choice
-
-
-def _has_rare_label(rows: LabelledRows) -> bool:
-    """Whether accuracy hardly shows what becomes of the rarest label among these rows."""
-    numbers, counts = np.unique(rows.labels, return_counts=True)
-    return usual_headline(dict(zip(map(str, numbers), counts, strict=True)))[0] != "accuracy"
 
 
 def _frozen_result(

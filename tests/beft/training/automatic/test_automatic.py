@@ -29,6 +29,7 @@ from beft.training.automatic.candidates import (
     NOMINAL_OPERATIONS,
     Candidate,
     candidates,
+    has_rare_label,
     plan_search,
 )
 from beft.training.automatic.choice import Scored, choose
@@ -168,6 +169,14 @@ def test_balanced_weights_are_compared_where_a_label_is_rare():
     assert BALANCED not in [one.name for one in candidates(plain, "value", ["value"])]
     weighed = {loss: one.model_copy(update={"class_weights": "balanced"}) for loss, one in plain.items()}
     assert BALANCED not in [one.name for one in candidates(weighed, "value", ["value"], rare=True)], "all are so"
+
+
+@pytest.mark.parametrize(
+    ("counts", "rare"),
+    [([50, 50], False), ([97, 3], True), ([8] * 77, False), ([8] * 76 + [4], True), ([10, 6], False)],
+)
+def test_a_label_is_rare_beside_others(counts, rare):
+    assert has_rare_label(np.repeat(np.arange(len(counts)), counts)) == rare
 
 
 @pytest.mark.parametrize(("rare_rows", "compared"), [(3, True), (20, False)])
