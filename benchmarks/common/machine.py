@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,3 +21,9 @@ def describe(compute: Compute) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         **compute.to_json(),
     }
+
+
+def with_earlier(now: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """``describe`` of now, with the processors of an earlier one: some studies go on over days and machines."""
+    names = {name for about in (earlier, now) if "cpu" in about for name in str(about["cpu"]).split(" and ")}
+    return {**now, **({"cpu": " and ".join(sorted(names))} if names else {})}

@@ -8,6 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from beft.files import read_json, write_json, write_text
+from benchmarks.common.machine import with_earlier
 from benchmarks.few_labels.table import table
 
 
@@ -28,12 +29,7 @@ class Store:
         """All results as they are now."""
         if self._folder is not None and (self._folder / "results.json").is_file():
             self._results = read_json(self._folder / "results.json")
-        return {**self._results, "about": self._about | self._processors()}
-
-    def _processors(self) -> dict[str, str]:
-        """All that have measured a part, since a study goes on over days and machines."""
-        names = [str(about["cpu"]) for about in (self._results.get("about", {}), self._about) if "cpu" in about]
-        return {"cpu": " and ".join(sorted({name for several in names for name in several.split(" and ")}))}
+        return {**self._results, "about": with_earlier(self._about, self._results.get("about", {}))}
 
     @contextmanager
     def cell(self, name: str) -> Iterator[dict[str, Any]]:

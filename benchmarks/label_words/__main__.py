@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(made, {"texts": len(texts), "loss": make_mask_base(texts, options.base)})
             results = {"cells": {}}  # those of another base
         results["base"] = read_json(made)
-        results["about"] = machine.describe(compute)
+        results["about"] = machine.with_earlier(machine.describe(compute), results.get("about", {}))
         for dataset in LABEL_WORDS:
             with open_pool(dataset) as pool:
                 for rows in ROWS:

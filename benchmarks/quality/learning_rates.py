@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         log.info("%s: %s", key, found)
                         with FileLock(options.out / "learning_rates.json.tmp-lock"):
                             results = read_json(file) if file.is_file() else {"draws": {}}
-                            results["about"] = machine.describe(compute)
+                            results["about"] = machine.with_earlier(machine.describe(compute), results.get("about", {}))
                             results["draws"][key] = {
                                 "base": source, "case": case.name, "dataset": name, "draw": draw, **found,
                             }  # fmt: skip
