@@ -26,9 +26,7 @@ LINEAR_BASELINES: Mapping[str, str] = {
 }
 """The name of the linear model on frozen features, by the name of the problem type."""
 
-_ITERATIONS = (
-    75  # of a fit, mean over the values of C: 69 with 1,000 rows of two labels, 81 with 1,232 rows of 77 labels
-)
+_ITERATIONS = 75  # of a fit, mean over C: 69 with 1,000 rows of two labels, 81 with 1,232 rows of 77
 
 
 def fit_linear_baseline(

@@ -103,8 +103,8 @@ def search_and_train(
     compared = [way for way in plan.candidates if way.training is not None]
     progress(
         f"auto: {len(plan.candidates)} ways of training, {plan.repeats} x {plan.folds} folds of {len(rows)} rows: "
-        f"{len(compared) * plan.repeats * plan.folds} short trainings and {plan.repeats * plan.folds} fits of frozen "
-        f"features, planned as {readable_seconds(plan.seconds)}"
+        f"{len(compared) * plan.repeats * plan.folds} short trainings and {plan.repeats * plan.folds} linear models "
+        f"on frozen features, planned as {readable_seconds(plan.seconds)}"
     )
     metric = DevMetric(sample.metric, None)
     over = {"": (classifier, sample, settings)}
