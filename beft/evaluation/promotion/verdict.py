@@ -1,5 +1,6 @@
 """PROMOTE, HOLD or REJECT, with a sentence for each thing that was looked at."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -212,14 +213,15 @@ def _size(evidence: GateEvidence, rules: PromotionRules) -> Check:
 def _spent(evidence: GateEvidence, rules: PromotionRules) -> Check:
     """Each further score of decisions on the same rows asks for half, a third, … of the usual risk."""
     needed = 1 - _USUAL_RISK / (1 + evidence.decisions // rules.decisions_on_gate)
+    needed = math.ceil(round(1e5 * needed, 4)) / 1e5  # what the message says is enough
     said = f"{evidence.decisions} decisions were taken on these {evidence.kind} rows before"
-    if rules.confidence + 1e-12 >= needed:
+    if rules.confidence >= needed:
         return Check("gate", "PROMOTE", said)
     return Check(
         "gate",
         "HOLD",
         f"{said}: they have begun to choose by their own chance; bring fresh rows (a new version of the data, or "
-        f"split.gate_rows), or decide at promotion.confidence {needed:.3f} or more",
+        f"split.gate_rows), or decide at promotion.confidence {needed:g} or more",
     )
 
 

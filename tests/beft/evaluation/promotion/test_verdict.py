@@ -1,5 +1,6 @@
-"""The verdict on a challenger: what promotes, what holds, what rejects."""
+"""The verdict on a challenger: what promotes, what holds, what rejects (laws 9 and 11)."""
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 
@@ -118,6 +119,13 @@ def test_after_twenty_decisions_fresh_rows_or_a_stricter_level(decisions: int, c
     assert verdict.outcome == outcome
     if outcome == "HOLD":
         assert "fresh rows" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("decisions", [20, 40, 60, 100, 700, 5_000])
+def test_the_level_that_the_message_names_is_enough(decisions: int) -> None:
+    named = re.search(r"promotion\.confidence (0\.\d+)", judge(evidence(decisions=decisions), RULES).reasons[0])
+    assert named
+    assert judge(evidence(decisions=decisions), PromotionRules(confidence=float(named[1]))).outcome == "PROMOTE"
 
 
 def test_without_a_champion_only_the_challenger_is_looked_at() -> None:
