@@ -67,7 +67,7 @@ _PEERS = (
     f"what gives {MAX_PAIRS:,} pairs, if that is less.",
     "",
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
-    "that this draw lacks: more labels than any of beft's methods has to choose by.",
+    "that this draw lacks: at least as many labels as any of beft's methods has to choose by.",
 )
 
 

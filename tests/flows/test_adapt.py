@@ -283,6 +283,7 @@ def killed(root: Path, prefect_server: None) -> Iterator[Path]:
 def test_a_killed_run_is_continued_and_a_second_one_does_nothing(
     killed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Law 8, over the whole flow."""
     from flows.main_job import run_main_job
 
     root, settings = killed, settings_of(killed, train__epochs=EPOCHS)

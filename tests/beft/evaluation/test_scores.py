@@ -1,4 +1,4 @@
-"""The evaluation of several methods: values, pairing, several seeds, the decision, JSON, and bad input."""
+"""Law 11, the evaluation of several methods: values, pairing, several seeds, the decision, JSON, and bad input."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A registered adapter trained again from its registry entry alone: the same to the byte, or what is other and why."""
+"""Law 10: a registered adapter trained again from its registry entry alone: the same to the byte, or what is other."""
 
 import hashlib
 import os

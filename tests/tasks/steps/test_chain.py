@@ -207,7 +207,7 @@ def test_comparison_is_the_cosine_of_the_deltas(chain):
 
 
 def test_test_and_gate_rows_choose_nothing(chain, tmp_path):
-    """With every test and gate label turned round, the same term, adapter, epoch and merges are chosen."""
+    """Law 9: with every test and gate label turned round, the same term, adapter, epoch and merges are chosen."""
     folders, settings, _ = chain
     again = dict(folders)
     for dataset in settings.datasets:

@@ -1,4 +1,4 @@
-"""Training against a plain PyTorch loop, and a run that is killed against one left alone."""
+"""Training against a plain PyTorch loop, and a run that is killed against one left alone (law 8)."""
 
 import copy
 import json
