@@ -67,6 +67,9 @@ def encode_words(tokenizer: Any, texts: Sequence[str], words: Words, *, max_leng
             return_attention_mask=False,
         )
     row_of = np.asarray(found["overflow_to_sample_mapping"])
+    if tokenizer.truncation_side == "left":  # it then gives the last window of a text first
+        order = np.lexsort((-np.arange(len(row_of)), row_of))
+        found = {name: [values[at] for at in order] for name, values in found.items()}
     sizes = np.bincount(row_of, minlength=len(texts))
     lengths = np.array([len(ids) for ids in found["input_ids"]], dtype=np.int64)
     if not lengths.all():

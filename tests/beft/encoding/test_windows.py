@@ -11,6 +11,9 @@ from beft.errors import InputError
 from tests.support.tiny_bases import WORDS, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
+CUTS_LEFT = tiny_tokenizer()
+CUTS_LEFT.truncation_side = "left"
+both_sides = pytest.mark.parametrize("tokenizer", [TOKENIZER, CUTS_LEFT], ids=["right", "left"])
 
 
 def encoded(texts, max_length=16, rule="punctuation", tokenizer=TOKENIZER):
@@ -28,23 +31,25 @@ def read_tokens(found, sizes, row):
 texts = st.lists(st.sampled_from([*WORDS, "goodness", "xyz", "dull.", "(a)", "ab,c"]), min_size=1, max_size=40)
 
 
+@both_sides
 @settings(max_examples=60)
 @given(
     st.lists(texts.map(" ".join), min_size=1, max_size=4),
     st.integers(6, 40),
     st.sampled_from(["spaces", "punctuation"]),
 )
-def test_every_word_is_read_once_at_its_first_token(rows, max_length, rule):
-    words, found, sizes = encoded(rows, max_length, rule)
+def test_every_word_is_read_once_at_its_first_token(tokenizer, rows, max_length, rule):
+    words, found, sizes = encoded(rows, max_length, rule, tokenizer)
     assert found.truncated == 0 and not found.cut.any() and found.lengths.max() <= max_length
     for row, text in enumerate(rows):
         expected = [TOKENIZER(text[first:last], add_special_tokens=False)["input_ids"][0] for first, last in words[row]]
         assert read_tokens(found, sizes, row) == expected
 
 
-def test_a_word_has_context_on_both_sides():
+@both_sides
+def test_a_word_has_context_on_both_sides(tokenizer):
     text = " ".join(["film"] * 100)
-    _, found, sizes = encoded([text])
+    _, found, sizes = encoded([text], tokenizer=tokenizer)
     [count] = sizes.tolist()
     room, overlap = 14, 3
     assert count == -(-(100 - overlap) // (room - overlap))
@@ -85,8 +90,9 @@ def test_what_cannot_be_encoded():
         encoded(["a"], tokenizer=Slow())
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", ["byte-level", "sentence-piece"])
-def test_other_kinds_of_tokenizers(family):
+def test_other_kinds_of_tokenizers(family, side):
     """A space belongs to the token behind it there: by its offsets, or as a token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -99,7 +105,7 @@ def test_other_kinds_of_tokenizers(family):
     corpus = ["the film was good, (not dull) in Oslo.", "a good film in Oslo"] * 5
     made.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=80, special_tokens=["<unk>", "<pad>"]))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", pad_token="<pad>", model_max_length=64
+        tokenizer_object=made, unk_token="<unk>", pad_token="<pad>", model_max_length=64, truncation_side=side
     )
     text = "the film, (good) in Oslo. " * 6
     words, found, sizes = encoded([text], 12, tokenizer=tokenizer)
