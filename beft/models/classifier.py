@@ -147,6 +147,11 @@ class Classifier(nn.Module):
         return self.pooling == "mean"
 
     @property
+    def reads_at_marked_token(self) -> bool:
+        """Whether the head reads a text at a token that is put behind it, which the text's first tokens alone lack."""
+        return self.pooling == "mask" or (self.pooling == "model" and self.model.config.is_encoder_decoder)
+
+    @property
     def device(self) -> torch.device:
         """Where a batch goes, and where the logits come back: that of the embeddings, where the base is on several."""
         return input_device(self.model)

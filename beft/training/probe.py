@@ -129,7 +129,8 @@ def inert_components(
     usable = np.flatnonzero(encoded.lengths >= min(4, int(encoded.lengths.max())))
     rows = usable[np.argsort(encoded.lengths[usable], kind="stable")][:_INERTNESS_ROWS]
     batch = encoded.batch(rows, classifier.device)
-    if encoded.answers is None and encoded.positions is None:  # an answer stands at the end, words stand anywhere
+    # An answer and a marked token stand at the end of a text, words stand anywhere in it.
+    if encoded.answers is None and encoded.positions is None and not classifier.reads_at_marked_token:
         batch = {name: tensor[:, :_INERTNESS_TOKENS] for name, tensor in batch.items()}
     return measure_inertness(
         classifier.model,

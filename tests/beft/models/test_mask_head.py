@@ -19,8 +19,10 @@ from beft.models.device import Compute
 from beft.models.reference import resolve_base
 from beft.serving.engine import Engine
 from beft.settings import Settings
+from beft.sites.site import find_sites
 from beft.training.head_start import head_start, label_word_outputs
 from beft.training.opening import open_session
+from beft.training.probe import inert_components
 from tests.conftest import build_tiny
 from tests.support.small_data import reviews
 from tests.support.tiny_bases import TEXTS, WORDS, save_base, tiny_tokenizer
@@ -76,8 +78,10 @@ def test_the_head_starts_with_the_base_s_own_logits_of_the_words(family, pairs, 
         torch.testing.assert_close(found[number].double(), logits[at, words], rtol=1e-6, atol=1e-7)
 
 
-def test_a_text_that_is_cut_keeps_its_mask(tmp_path):
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_that_is_cut_keeps_its_mask(side, tmp_path):
     classifier = loaded(save_masked(tmp_path, "bert"))
+    classifier.tokenizer.truncation_side = side
     texts = [" ".join(WORDS), "good [MASK] film", "fine"]
     rows = classifier.examples(Rows([""] * 3, texts, None, [0] * 3), 8).encoded
     assert rows.lengths.tolist() == [8, 6, 4] and rows.truncated == 1
@@ -173,6 +177,27 @@ def test_a_probe_measures_which_biases_are_inert(tmp_path):
     session = opened(save_masked(tmp_path, "bert"))
     frozen = {site.term for site in session.probe().frozen}
     assert frozen == {"key"}
+
+
+def test_long_texts_are_measured_up_to_their_mask(tmp_path):
+    """What the base's head sees, against transformers' hidden states at the mask token of each whole text."""
+    folder = save_masked(tmp_path, "bert")
+    classifier = loaded(folder)
+    classifier.tokenizer.model_max_length = 64
+    texts = [" ".join([*WORDS] * 4 + [*WORDS[:more]]) for more in range(4)]
+    rows = classifier.examples(Rows([""] * 4, texts, None, [0] * 4), 64)
+    seen: list[torch.Tensor] = []
+    classifier.mask_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    inert_components(classifier, find_sites(classifier.model, ["value"]), rows.encoded, 0)
+
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float64).eval()
+    tokenizer = tokenizer_with_mask()
+    for number, text in enumerate(texts):
+        batch = tokenizer(f"{text} [MASK]", return_tensors="pt")
+        at = batch["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+        with torch.no_grad():
+            expected = model.base_model(**batch).last_hidden_state[0, at]
+        torch.testing.assert_close(seen[0][number], expected, rtol=1e-9, atol=1e-9)  # the first shifts are none
 
 
 def test_label_words_need_a_mask():

@@ -7,16 +7,19 @@ from torch.nn import functional
 
 from beft.bank.bank import Bank
 from beft.datasets.prepared import Rows
+from beft.encoding.tokenization import Encoded
 from beft.inference.runs import LabelledRows
 from beft.problems.classification import Classification
 from beft.problems.regression import Regression
 from beft.settings import Settings
 from beft.sites.site import find_sites, read_bias
 from beft.training.head_start import head_start
-from beft.training.probe import run_probe
+from beft.training.probe import inert_components, run_probe
 from beft.training.sample import DevMetric, Sample, joined, settings_of
 from beft.training.target import train_terms
 from beft.training_settings import ProbeSettings, TrainingSettings
+from tests.beft.bank.test_inertness import moved_by_hand
+from tests.conftest import ENCODER_DECODER, END, PAD, VOCABULARY
 from tests.support.rows import random_rows, tiny_classifier
 
 TRAINING = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8)
@@ -81,6 +84,21 @@ def test_fisher_is_taken_before_the_probe(sample):
     torch.testing.assert_close(
         probe.evidence.information[site], total / len(sample.train), rtol=1e-5, atol=0
     )  # the head starts in fp32
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODER)
+def test_long_texts_are_measured_up_to_the_end_token_that_a_head_reads(family):
+    """Against shifts in the parameters themselves, over whole texts."""
+    classifier = tiny_classifier(family)
+    random = np.random.default_rng(0)
+    lengths = np.array([40, 43, 46, 50, 55])
+    ids = [[*random.integers(3, VOCABULARY, length - 1).tolist(), END] for length in lengths]
+    encoded = Encoded(ids, None, lengths, 0, PAD)
+    sites = find_sites(classifier.model, ["key", "value"], add=True)
+    inert = inert_components(classifier, sites, encoded, 0)
+    by_hand = moved_by_hand(classifier.model, sites, encoded.batch(range(4)))
+    for site in sites:
+        assert inert[site].tolist() == [moved < 1e-9 for moved in by_hand[site.name]], site.name
 
 
 def test_train_terms_leaves_inert_sites_at_zero(sample):
