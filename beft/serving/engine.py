@@ -330,7 +330,9 @@ class Engine:
             modules[path] = found
         if not modules:
             return
-        axes = self._axes(modules)
+        # The own head of an encoder and decoder reads at an end token, which its tokenizer need not put behind a text.
+        classifier = self.classifier if adapter.pooling == "model" else self.classifier.with_pooling("mean")
+        axes = self._axes(classifier, modules)
         forwards: dict[str, ServedForward | ServedHeadForward] = {}
         for path, module in modules.items():
             if attached_forward(module) is not None:
@@ -350,7 +352,7 @@ class Engine:
             attach_forward(modules[path], forward)
             self._served[path] = modules[path]
 
-    def _axes(self, modules: dict[str, nn.Module]) -> dict[str, int | None]:
+    def _axes(self, classifier: Classifier, modules: dict[str, nn.Module]) -> dict[str, int | None]:
         """Where each module keeps the rows of a batch: measured on two texts."""
         tokens = self.classifier.tokenizer(list(_TWO_TEXTS))["input_ids"]
         encoded = Encoded(
@@ -358,7 +360,7 @@ class Engine:
         )
         with torch.inference_mode(), self._without_adapters():
             batch = encoded.batch(range(2), self.classifier.device)
-            measured = measure_row_axes(self.classifier, modules, batch)
+            measured = measure_row_axes(classifier, modules, batch)
         return {path: one_axis(measured[path]) if measured else None for path in modules}
 
     @contextmanager

@@ -134,7 +134,9 @@ def inspect_base(source: str, *, inertness: bool = False, seed: int = 0) -> Insp
     if inertness:
         from beft.training.probe import inert_components
 
-        classifier = Classifier(model, tokenizer, reference, _LABELS, newly_initialized=newly_initialized)
+        # The own head of an encoder and decoder reads at an end token, which its tokenizer need not put behind a text.
+        pooling = "mean" if model.config.is_encoder_decoder else "model"
+        classifier = Classifier(model, tokenizer, reference, _LABELS, pooling, newly_initialized)
         classifier.threads = min(torch.get_num_threads(), usable_cores())
         inert = inert_components(classifier, sites, encode(tokenizer, _TEXTS, max_length=32), seed)
     match = match_layout(model)

@@ -9,7 +9,9 @@ import torch
 
 from beft.errors import InputError
 from beft.inference.questions import Questions
+from beft.models.reference import resolve_base
 from beft.serving.served_adapter import EncodedRow
+from tests.beft.models.test_base_files import entries
 from tests.beft.serving.adapters import CHOICES, REGRESSION, Kind, alone, draw_adapter, engine_with, tiny_base
 from tests.support.tiny_bases import TEXTS
 
@@ -62,6 +64,18 @@ def test_a_module_that_rows_share(tmp_path: Path) -> None:
 def test_decoders(family: str, tmp_path: Path) -> None:
     kinds = (Kind(pooling="last_token"), Kind(("x", "y", "z"), ("query", "value"), "mean", seed=1))
     assert_alike(tmp_path, family, kinds)
+
+
+def test_a_pooled_adapter_needs_no_end_token(tmp_path: Path) -> None:
+    """The own head of an encoder and decoder reads at one; here the tokenizer puts none behind a text."""
+    tiny_base(tmp_path, "bart")
+    entries(eos_token_id=9)(tmp_path)
+    base = resolve_base(str(tmp_path))
+    adapter = draw_adapter(base, Kind())
+    engine, [served] = engine_with(base, [adapter])
+    outputs = engine.outputs(engine.encode(served, TEXTS))
+    for found, expected in zip(outputs, alone(base, adapter, Questions(TEXTS)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "gpt2", "bart"])

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from beft.training.inspection import inspect_base
-from tests.conftest import FAMILIES
+from tests.beft.models.test_base_files import entries
+from tests.conftest import ENCODER_DECODER, FAMILIES
 from tests.support.tiny_bases import save_base
 
 # Family: sites of the term, width of a site, module.
@@ -58,3 +59,13 @@ def test_inertness_is_counted_in_components(family: str, inert: int, tiny: Calla
     counts = {term.term: term.inert for term in found.terms}
     assert counts["key"] == inert
     assert counts["value"] == counts["query"] == 0
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODER)
+def test_inertness_needs_no_end_token(family: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
+    """The own head of an encoder and decoder reads at one; here the tokenizer puts none behind a text."""
+    usual, other = (save_base(tmp_path / name, tiny(family)) for name in ("usual", "other"))
+    entries(eos_token_id=9)(other)
+    expected, found = (inspect_base(str(folder), inertness=True).terms for folder in (usual, other))
+    assert found == expected
+    assert {term.term: term.inert for term in found}["key"] == 192
