@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from beft.bank.bank import Bank
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
 from beft.evaluation.records import MetricScore
@@ -21,6 +22,7 @@ from beft.training.head_start import head_start
 from beft.training.probe import inert_components
 from beft.training.sample import Sample
 from beft.training.session import Session
+from beft.training_settings import TrainingSettings
 
 
 class Common:
@@ -36,7 +38,7 @@ class Common:
         self.session, self.progress = session, progress
         self.classifier, self.settings = session.classifier, session.settings
         self._splits = tuple(splits)
-        self._starts: dict[int, dict[str, Tensor]] = {}
+        self._starts: dict[tuple[int, bool, str], dict[str, Tensor]] = {}
         self._inert: dict[BiasSite, Tensor] = {}
         self._features: dict[str, tuple[dict[str, Floats], float]] = {}
 
@@ -61,13 +63,20 @@ class Common:
         """Parameters of the model, head included."""
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
 
-    def head_start(self, seed: int) -> dict[str, Tensor]:
-        """Where the head starts under a seed: as it is drawn, but for what ``head_start`` of the training names."""
-        if seed not in self._starts:
-            settings = self.settings.model_copy(update={"seed": seed})
-            named = head_start(self.classifier, self.sample, settings, settings.train)
-            self._starts[seed] = self.drawn_head(seed) | named
-        return self._starts[seed]
+    def head_start(self, seed: int, training: TrainingSettings) -> dict[str, Tensor]:
+        """Where the head starts under a seed: as it is drawn, but for what ``head_start`` of the training names.
+
+        Args:
+            training: What is trained from there, its loss named.
+        """
+        key = seed, training.contrastive, training.class_weights  # all that ``head_start`` reads of a training
+        if key not in self._starts:
+            drawn = self.drawn_head(seed)
+            with Bank(self.classifier.model, {}, drawn):  # what lies under the output layer is of the seed as well
+                settings = self.settings.model_copy(update={"seed": seed})
+                named = head_start(self.classifier, self.sample, settings, training)
+            self._starts[key] = drawn | named
+        return self._starts[key]
 
     def drawn_head(self, seed: int) -> dict[str, Tensor]:
         """The head as a seed draws it; nothing where it is the one that the model has, or is in the base's files."""

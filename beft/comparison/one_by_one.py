@@ -36,7 +36,7 @@ def train_one(common: Common, requested: MethodRun) -> MethodResult:
         settings.model_copy(update={"seed": requested.seed}),
         training,
         method,
-        start=common.head_start(requested.seed),
+        start=common.head_start(requested.seed, training),
         progress=common.progress,
     )
     peak = memory.above()

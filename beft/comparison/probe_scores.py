@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from beft.comparison.common import Common
-from beft.comparison.result import MethodResult
+from beft.comparison.result import MethodResult, MethodRun
 from beft.errors import BeftError
 from beft.importance.probe_result import Scores
 from beft.settings import ALL_BIASES
@@ -50,7 +50,7 @@ def _scores(session: Session, probe: MethodResult, progress: Callable[[str], Non
     common = Common(session, ("test",), progress)
     sites = tuple(probe.deltas)
     assert probe.training is not None
-    head, size = common.head_start(probe.run.seed), probe.training.batch_size
+    head, size = common.head_start(probe.run.seed, probe.training), probe.training.batch_size
     information = row_information(session.classifier, common.sample.train, sites, head, batch_size=size)
     return moved_biases(session.classifier.model, probe.deltas, information, common.inert(sites)).scores(
         session.settings
@@ -59,6 +59,9 @@ def _scores(session: Session, probe: MethodResult, progress: Callable[[str], Non
 
 def scores_for(result: MethodResult, probes: Sequence[ScoredProbe]) -> Scores | None:
     """The scores by the probe of the same seed and length; of several, by the one of the same learning rate.
+
+    The length counts where the runs name one: that of the settings may be another for a probe than for a run of the
+    head alone, whose loss is another.
 
     Returns:
         None where there is no such probe, or none of several has the learning rate.
@@ -70,7 +73,11 @@ def scores_for(result: MethodResult, probes: Sequence[ScoredProbe]) -> Scores | 
         (one.probe.training.learning_rate, one.scores)
         for one in probes
         if one.probe.training is not None
-        and (one.probe.run.seed, one.probe.training.epochs) == (result.run.seed, training.epochs)
+        and (one.probe.run.seed, _named_length(one.probe.run)) == (result.run.seed, _named_length(result.run))
     ]
     same = [scores for rate, scores in found if rate == training.learning_rate]
     return same[0] if same else found[0][1] if len(found) == 1 else None
+
+
+def _named_length(run: MethodRun) -> int | None:
+    return None if run.training is None else run.training.epochs

@@ -53,13 +53,15 @@ def _plan(common: Common, requested: MethodRun, number: int) -> _Planned:
     if not trained and not common.head:
         why = "there is no head to train" + (f", and every {requested.method} bias is inert" if sites else "")
         raise InputError(f"{requested.method}: {why}")
+    if not trained:
+        section = section.with_loss("cross_entropy")  # no other trains a head, and the length follows from the loss
     training = requested.training or common.session.training(section)
     if requested.options.search_rates and requested.training is None:
         training = searched(training, settings, common.session.dataset)
     if not trained and training.head_learning_rate:
         training = training.model_copy(update={"learning_rates": ()})  # they are of biases, and none are trained
     if not trained:
-        training = training.model_copy(update={"loss": "cross_entropy"})  # no other trains a head
+        training = training.with_loss("cross_entropy")  # of a training that the run names, whose length is kept
     run = Run(
         name=f"{requested.method}-{requested.seed}-{number}",
         sites=trained,
@@ -67,7 +69,7 @@ def _plan(common: Common, requested: MethodRun, number: int) -> _Planned:
         seed=requested.seed,
         settings=training,
         select=training.select(dev=common.sample.dev is not None),
-        initial_head=common.head_start(requested.seed),
+        initial_head=common.head_start(requested.seed, training),
     )
     at_each_rate(run)  # whether its rates can be chosen at all
     return _Planned(requested, run, frozen)

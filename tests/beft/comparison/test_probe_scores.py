@@ -1,5 +1,6 @@
 """Which probe's scores stand beside a run."""
 
+from dataclasses import replace
 from typing import Any
 
 from beft.comparison.probe_scores import ScoredProbe, scores_for
@@ -10,11 +11,11 @@ from beft.training_settings import TrainingSettings
 
 
 def result(method: str, seed: int, learning_rate: float | None, epochs: int = 3) -> MethodResult:
+    """A run that names its training, as those do that compare lengths or rates."""
     training = None if learning_rate is None else TrainingSettings(epochs=epochs, learning_rate=learning_rate)
-    numbers: dict[str, Any] = {"trained_parameters": 8, "head_parameters": 2, "model_parameters": 100}
-    return MethodResult(
-        MethodRun(method, seed), {}, {}, None, seconds=1.0, peak_memory_bytes=None, training=training, **numbers
-    )
+    numbers: dict[str, Any] = {"trained_parameters": 8, "head_parameters": 2, "model_parameters": 100, "seconds": 1.0}
+    run = MethodRun(method, seed, training)
+    return MethodResult(run, {}, {}, None, peak_memory_bytes=None, training=training, **numbers)
 
 
 def scored(seed: int, learning_rate: float, epochs: int = 3) -> ScoredProbe:
@@ -35,6 +36,14 @@ def test_of_several_the_one_of_the_same_learning_rate_is_taken() -> None:
     probes = [scored(0, 0.1), scored(0, 0.01)]
     assert scores_for(result("value", 0, 0.01), probes) is probes[1].scores
     assert scores_for(result("value", 0, 0.5), probes) is None
+
+
+def test_a_length_of_the_settings_is_the_same_whatever_it_comes_to() -> None:
+    """A head alone is trained longer than a probe by a contrastive loss."""
+    probe, longer = scored(0, 0.1), result("key", 0, 0.01, epochs=20)
+    assert scores_for(longer, [probe]) is None
+    of_settings = replace(probe, probe=replace(probe.probe, run=MethodRun("all_biases", 0)))
+    assert scores_for(replace(longer, run=MethodRun("key", 0)), [of_settings, scored(0, 0.1)]) is probe.scores
 
 
 def test_a_method_without_epochs_has_none() -> None:
