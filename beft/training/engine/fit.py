@@ -69,7 +69,7 @@ def fit(
         The results in the order of the runs, or why a run has none; see ``beft.inference.runs.finished``.
 
     Raises:
-        InputError: Two runs of one name, a run that trains nothing, or ``best`` without a dev split.
+        InputError: Two runs of one name, a run that trains nothing by its loss, or ``best`` without a dev split.
         TrainingError: The base alone does not fit into memory.
     """
     _check_runs(classifier, runs, dev)
@@ -187,6 +187,11 @@ def _check_runs(classifier: Classifier, runs: Sequence[Run], dev: LabelledRows |
     for run in runs:
         if not run.sites and not run.head:
             raise InputError(f"run {run.name!r} trains neither a bias nor the head")
+        if not run.sites and run.settings.loss == "contrastive":
+            raise InputError(
+                f"run {run.name!r} trains no bias (inert ones are left as they are), and a contrastive loss trains "
+                "nothing else: name another bias term, or use train.loss: cross_entropy, which trains the head"
+            )
         if run.select == "best" and dev is None:
             raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
         check_loss(classifier.problem_type, run.settings.loss)

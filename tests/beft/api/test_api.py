@@ -167,6 +167,8 @@ def test_what_a_probe_found_inert_is_not_trained(base: Base, data: beft.Dataset,
     trained = beft.train(base, data, ["key", "value"], epochs=1, probe=probe)
     moved = {site.term for site, delta in trained.adapter.deltas.items() if delta.any()}
     assert moved == {"value"}
+    with pytest.raises(InputError, match="run 'key' trains no bias"):  # few rows, and so a contrastive loss
+        beft.train(base, data, ["key"], epochs=1, probe=probe)
 
 
 def test_merged_adapters_keep_their_heads(result: TrainingResult, base: Base, data: beft.Dataset) -> None:

@@ -134,6 +134,9 @@ def test_refuses_runs_that_cannot_be_right():
         fit(classifier, rows, None, [run_of(classifier, None, settings)], metric=accuracy)
     with pytest.raises(InputError, match="trains neither"):
         fit(classifier, rows, rows, [Run("none", (), (), 0, settings)], metric=accuracy)
+    of_head = Run("key", (), classifier.head_parameters(), 0, settings.with_loss("contrastive"), "last")
+    with pytest.raises(InputError, match=r"run 'key' trains no bias .* train\.loss: cross_entropy"):
+        fit(classifier, rows, rows, [of_head], metric=accuracy)
 
 
 def test_says_when_the_loss_is_no_number():
