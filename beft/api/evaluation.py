@@ -31,7 +31,9 @@ def evaluate(
     Args:
         result: What ``train`` gave, or an adapter.
         baselines: Names of methods, each trained on train and tuned on dev: ``head_only``, ``logistic_regression``,
-            ``untouched``, a bias term, ``all_biases``, ``lora``, ``full`` and others. None: the cheap ones.
+            ``untouched``, a bias term, ``all_biases``, ``lora``, ``full`` and others. None: the cheap ones. Where the
+            adapter was trained on dev as well, the first two are fitted on the same rows, and a note of the table
+            names the others.
         split: The rows: ``"test"``, or ``"gate"``.
         settings: Other settings by dotted name, as in ``params.yaml``: ``{"evaluate.resamples": 1000}``.
 

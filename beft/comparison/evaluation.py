@@ -31,6 +31,7 @@ class AdapterEvaluation:
         tuning: How each baseline that has settings of its own was chosen, as JSON.
         rows: The encoded rows by split.
         without_biases: What the target's head predicts of test over the frozen base; None where it was not at hand.
+        fewer_rows: Baselines that learnt from train alone, where the target learnt from dev as well.
     """
 
     evaluation: Evaluation
@@ -38,6 +39,7 @@ class AdapterEvaluation:
     tuning: Mapping[str, Any]
     rows: Mapping[str, LabelledRows]
     without_biases: Predictions | None = None
+    fewer_rows: tuple[str, ...] = ()
 
     def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> MetricScore:
         """A score with its interval; by default the target's headline metric on test."""
@@ -67,9 +69,18 @@ class AdapterEvaluation:
             ],
             rows=rows,
             notes=[
-                f"In brackets: {100 * found.confidence:g} % intervals, by {found.resamples:,} resamples of the rows."
+                f"In brackets: {100 * found.confidence:g} % intervals, by {found.resamples:,} resamples of the rows.",
+                *self._note_of_rows(),
             ],
         )
+
+    def _note_of_rows(self) -> list[str]:
+        if not self.fewer_rows:
+            return []
+        return [
+            f"{self.evaluation.target} was trained on the rows of dev too; on train alone, with dev to choose their "
+            f"epoch or settings: {', '.join(self.fewer_rows)}. Part of the gain over these may come from more rows."
+        ]
 
     def __str__(self) -> str:
         return "\n".join(str(self.table(split)) for split in self.evaluation.splits)
@@ -86,6 +97,8 @@ def evaluate_adapters(
 ) -> AdapterEvaluation:
     """Evaluate adapters and baselines on the same rows.
 
+    Where the target learnt from dev as well, the cheap baselines do so too.
+
     Args:
         adapters: By the names of methods; the target is evaluated on every split, the others on test.
         target: The adapter whose gains are computed.
@@ -96,7 +109,8 @@ def evaluate_adapters(
     Raises:
         InputError: An adapter does not fit the base.
     """
-    if session.learns_from_dev:
+    learns_from_dev = _learns_from_dev(session, adapters[target])
+    if learns_from_dev:
         rows: dict[str, LabelledRows] = {"train": session.whole_sample.train}
     else:
         learnt: tuple[Split, ...] = ("train", "dev")
@@ -116,7 +130,19 @@ def evaluate_adapters(
     evaluation = _evaluate(session, rows, splits, predictions, target, compared, {**found.costs, **(costs or {})})
     tuning = {name: fitted.to_json() for name, fitted in found.fitted.items()}
     without_biases = predict_without_biases(session, adapters[target], found.head_features, rows, "test")
-    return AdapterEvaluation(evaluation, predictions, tuning, rows, without_biases)
+    paper = adapters[target].provenance.get("protocol", session.settings.protocol) == "paper"
+    fewer_rows = tuple(found.chosen_on_dev) if learns_from_dev or paper else ()
+    return AdapterEvaluation(evaluation, predictions, tuning, rows, without_biases, fewer_rows)
+
+
+def _learns_from_dev(session: Session, target: Adapter) -> bool:
+    """Whether the target was trained on the rows of dev beside those of train; protocol paper aside.
+
+    A training records it; for what records none, a merge say, it is as the settings have it.
+    """
+    if "training" not in target.provenance:
+        return session.learns_from_dev
+    return bool(target.provenance.get("learns_from_dev"))
 
 
 def cost_of(facts: Mapping[str, Any]) -> Cost:

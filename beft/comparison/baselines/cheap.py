@@ -31,12 +31,14 @@ class Baselines:
 
     Attributes:
         head_features: What the head's output layer sees of the frozen base, by split, where it was computed.
+        chosen_on_dev: Those that learnt from train alone, for dev chose their settings or their epoch.
     """
 
     fitted: dict[str, LinearClassifier] = field(default_factory=dict)
     predictions: dict[str, dict[str, Predictions]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     head_features: dict[str, Floats] = field(default_factory=dict)
+    chosen_on_dev: list[str] = field(default_factory=list)
 
 
 def cheap_baselines(
@@ -48,6 +50,8 @@ def cheap_baselines(
     where answers stand for labels, logistic regression on the features of the prompts.
 
     Args:
+        rows: Of train, dev, and what is predicted; without dev, whose rows are then in train, settings are chosen by
+            cross-validation.
         only: The baselines that are wanted; None: all.
     """
     if session.problem_type.has_head:
@@ -81,7 +85,7 @@ def _under_a_head(session: Session, rows: Mapping[str, LabelledRows], only: Sequ
         features[split] = frozen_features(session.classifier, part.encoded, batch_tokens=tokens)
     pooled = {split: of_split.pooled for split, of_split in features.items()}
     seen = found.head_features = {split: of_split.head for split, of_split in features.items()}
-    if session.learns_from_dev:
+    if "dev" not in rows:
         by_name = fit_by_folds(session, pooled["train"], seen["train"], rows["train"])
         for name in wanted:
             _add(found, name, session, by_name[name], problem_type, pooled if name == linear else seen, rows)
@@ -112,6 +116,8 @@ def _add(
     learnt from, as the target's are.
     """
     found.fitted[name], found.costs[name] = fitted, fitted.cost()
+    if "dev" in rows:
+        found.chosen_on_dev.append(name)
     if fitted.problem_type is not None:
         problem_type = fitted.problem_type
     elif "dev" in rows:

@@ -21,6 +21,7 @@ from tests.support.tiny_bases import WORDS, save_base
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = ("evaluate", "inspect", "load_base", "load_dataset", "load_predictor", "merge", "probe", "train")
 CLASSES = ("Adapter", "Dataset")
+QUICK = {"train.epochs": 1, "evaluate.resamples": 200}
 
 
 def rows(count: int = 200) -> tuple[list[str], list[str]]:
@@ -122,6 +123,52 @@ def test_the_way_from_rows_to_a_prediction(
     labels = [answer["label"] for answer in predictor.predict(texts)]
     right = sum(data.labels[int(label)] == said for label, said in zip(data.rows("test").labels, labels, strict=True))
     assert right / len(labels) == found.score().value
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "learns"),
+    [
+        (200, {"train.learn_from_dev": False}, False),  # by default it would be, with so few rows
+        (340, {"train.learn_from_dev": True, "train.loss": "cross_entropy"}, True),  # by default it would not
+        (340, {"train.method": "auto", "train.search_minutes": 1e-3}, True),
+    ],
+)
+def test_baselines_of_a_loaded_adapter_are_fitted_on_the_rows_that_it_learnt_from(
+    base: Base, tmp_path: Path, count: int, settings: dict[str, Any], learns: bool
+) -> None:
+    data = beft.Dataset.from_rows(*rows(count), name="films", test_rows=40, gate_rows=20)
+    trained = beft.train(base, data, ["value"], epochs=1, settings=settings)
+    trained.adapter.save(tmp_path / "adapter")
+    for of in (trained, beft.Adapter.load(tmp_path / "adapter")):
+        found = beft.evaluate(base, data, of, baselines=["logistic_regression"], settings=QUICK)
+        assert set(found.rows) == ({"train", "test"} if learns else {"train", "dev", "test"})
+        learnt = data.facts["rows"]["train"] + learns * data.facts["rows"]["dev"]
+        assert len(found.rows["train"]) == learnt
+        assert ("folds" in found.tuning["logistic_regression"]) is learns
+
+
+def test_baselines_that_learnt_from_fewer_rows_are_named(
+    base: Base, data: beft.Dataset, result: TrainingResult
+) -> None:
+    baselines = ["logistic_regression", "untouched", "query", "lora"]
+    whole = beft.train(base, data, ["value"], epochs=1)
+    assert whole.adapter.provenance["learns_from_dev"]
+    said = "on train alone, with dev to choose their epoch or settings: query, lora. Part"
+    assert said in str(beft.evaluate(base, data, whole, baselines=baselines, settings=QUICK))
+    assert "on train alone" not in str(
+        beft.evaluate(base, data, whole, baselines=["logistic_regression"], settings=QUICK)
+    )
+    own = beft.evaluate(base, data, result, baselines=["logistic_regression", "query"], settings=QUICK)
+    assert own.fewer_rows == () and "on train alone" not in str(own)
+
+
+def test_under_the_paper_s_protocol_the_cheap_baselines_learn_from_fewer_rows(base: Base, data: beft.Dataset) -> None:
+    settings = {"protocol": "paper", "head.init": "random"}
+    trained = beft.train(base, data, ["value"], epochs=1, settings=settings)
+    found = beft.evaluate(base, data, trained, baselines=["logistic_regression", "query"], settings=QUICK)
+    assert found.fewer_rows == ("logistic_regression",)
+    steps = -(-(data.facts["rows"]["train"] + data.facts["rows"]["dev"]) // 16)
+    assert trained.adapter.provenance["steps"] == steps
 
 
 def test_an_adapter_is_evaluated_as_what_trained_it(base: Base, data: beft.Dataset, result: TrainingResult) -> None:
