@@ -17,13 +17,13 @@ from beft.inference.runs import Run, RunResult, peak_memory
 from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
 from beft.settings import TERMS, Settings
-from beft.sites.offloading import module_device
 from beft.sites.site import BiasSite, find_sites
 from beft.training.automatic.candidates import FROZEN, Candidate, candidates, has_rare_label, plan_search
 from beft.training.automatic.choice import Choice, Scored, best_penalty, choose, score_candidate
 from beft.training.automatic.cross_validation import OutOfFold, linear_out_of_fold, trained_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.engine.cost import readable_seconds
+from beft.training.engine.weight_method import wide
 from beft.training.head_start import head_start
 from beft.training.sample import DevMetric, Sample
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
@@ -172,18 +172,21 @@ def _frozen_result(
     rows, layer, problem_type = sample.train, classifier.output_layer, classifier.problem_type
     path = linear_path(problem_type, len(classifier.labels), features, rows, intercept=layer.bias is not None)
     weight, bias = next((weight, bias) for penalty, weight, bias in path if penalty == chosen.penalty)
-    device = module_device(layer)
-    head = {f"{classifier.output_name}.weight": torch.from_numpy(weight).float().to(device)}
-    if layer.bias is not None:
-        head[f"{classifier.output_name}.bias"] = torch.from_numpy(bias).float().to(device)
     outputs = torch.from_numpy(features @ weight.T + bias)
     every = np.arange(len(rows))
     loss = problem_type.mean_loss(outputs, rows.targets(every), rows.sizes_of(every))
     run = planned_run(classifier, sample, settings, training, FROZEN, (), {})
+    fitted = {f"{classifier.output_name}.weight": torch.from_numpy(weight).float()}
+    if layer.bias is not None:
+        fitted[f"{classifier.output_name}.bias"] = torch.from_numpy(bias).float()
+    # What of the head is below its output layer stays as the features were computed with it.
+    named = dict(classifier.model.named_parameters())
+    below = [name for name in run.head if name not in fitted]
+    own = {name: named[name].detach().to("cpu", wide(named[name]), copy=True) for name in below}
     nothing = RunResult(
         run=run,
         deltas={},
-        head={name: value.cpu() for name, value in head.items()},
+        head=own | fitted,
         history=[{"epoch": 1, "step": 0, "train_loss": loss}],
         best_epoch=1,
         steps=0,
