@@ -183,7 +183,7 @@ def plan_search(
     fewest = min(folds, FEWEST_FOLDS)
     plans = [
         (tuple(ways[:count]), divided)
-        for count in range(len(ways), 1, -1)
+        for count in range(max(len(ways), 2), 1, -1)  # also where nothing can be trained
         for divided in range(folds, (fewest if count <= 1 + losses else folds) - 1, -1)
     ]
     compared, divided = next((plan for plan in plans if seconds(*plan) <= 60 * minutes), plans[-1])

@@ -65,7 +65,8 @@ def search_and_train(
         sample: All rows that may be learnt from, in train; nothing in dev.
         by_loss: How a training by each loss is done, of those that the problem type has.
         target: The target term.
-        inert: What the probe measured; sites that are wholly inert are not trained.
+        inert: What the probe measured; sites that are wholly inert are not trained, and ways of training that would
+            train no other are not compared.
         prompted: Compared as well; None where the base has no masked-language-model head.
 
     Returns:
@@ -73,7 +74,8 @@ def search_and_train(
         biases of the target term have deltas of zero.
 
     Raises:
-        InputError: The rows are too few for two folds, or the problem type has no linear model on frozen features.
+        InputError: The base has no bias for the target term, the rows are too few for two folds, or the problem type
+            has no linear model on frozen features.
         TrainingError: Every candidate failed.
     """
     rows, problem_type = sample.train, classifier.problem_type
@@ -81,7 +83,10 @@ def search_and_train(
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
     many = problem_type.name == "classification" and len(rows) >= FEW_ROWS_A_LABEL * len(classifier.labels)
-    ways = candidates(
+    find_sites(classifier.model, [target], add=settings.base.add_biases)  # refuses a term that the base lacks
+    if target not in every_term:
+        progress(f"auto: every {target} bias is inert, so no training of {target} alone is compared")
+    every_way = candidates(
         by_loss,
         target,
         every_term,
@@ -89,6 +94,7 @@ def search_and_train(
         rare=problem_type.has_classes and has_rare_label(rows.labels),
         prompted=None if prompted is None else prompted.training,
     )
+    ways = [way for way in every_way if way.training is None or set(way.terms) & set(every_term)]
     operations = float(product_operations(classifier, [1], backward=True))
     features = extract_features(classifier, rows.encoded, "head").double().numpy()
     plan = plan_search(

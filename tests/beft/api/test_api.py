@@ -216,6 +216,12 @@ def test_what_a_probe_found_inert_is_not_trained(base: Base, data: beft.Dataset,
     assert moved == {"value"}
     with pytest.raises(InputError, match="run 'key' trains no bias"):  # few rows, and so a contrastive loss
         beft.train(base, data, ["key"], epochs=1, probe=probe)
+    searched = beft.train(
+        base, data, ["key"], probe=probe, settings={"train.method": "auto", "train.search_minutes": 0.001}
+    )
+    assert searched.choice is not None
+    assert not any(delta.any() for site, delta in searched.adapter.deltas.items() if site.term == "key")
+    assert all("key" not in one.candidate.terms for one in searched.choice.compared)
 
 
 def test_merged_adapters_keep_their_heads(result: TrainingResult, base: Base, data: beft.Dataset) -> None:

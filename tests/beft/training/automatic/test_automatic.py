@@ -383,6 +383,37 @@ def test_no_fold_starts_from_rows_that_it_holds_out():
     assert found.metric < 0.75
 
 
+def test_an_inert_target_term_is_left_out_of_what_is_compared():
+    """A part of the runs then had no bias, and the search ended in a traceback."""
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    inert = {site: torch.full((site.width,), site.term == "key") for site in find_sites(classifier.model)}
+    told = []
+    settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-2}})
+    sample = Sample(random_rows(40), None, "accuracy")
+    result, terms, choice = search_and_train(
+        classifier, sample, settings, by_loss(settings), "key", inert=inert, progress=told.append
+    )
+    names = [one.candidate.name for one in choice.compared]
+    assert names == [FROZEN, "all biases, contrastive, rate 0.005", "all biases, cross-entropy, rate 0.005"]
+    assert all(one.failed is None and "key" not in one.candidate.terms for one in choice.compared)
+    assert {site.term for site in result.deltas} == set(terms)
+    assert "auto: every key bias is inert, so no training of key alone is compared" in told
+    with pytest.raises(InputError, match="no bias at final_norm"):
+        search_and_train(classifier, sample, settings, by_loss(settings), "final_norm", inert=inert)
+
+
+def test_where_every_bias_is_inert_frozen_features_are_what_is_left():
+    classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
+    inert = {site: torch.ones(site.width, dtype=torch.bool) for site in find_sites(classifier.model)}
+    settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-2}})
+    sample = Sample(random_rows(40), None, "accuracy")
+    result, terms, choice = search_and_train(classifier, sample, settings, by_loss(settings), "key", inert=inert)
+    assert [one.candidate.name for one in choice.compared] == [FROZEN] and terms == ("key",)
+    assert set(result.deltas) == set(find_sites(classifier.model, ["key"]))
+    assert not any(delta.any() for delta in result.deltas.values())
+    assert choice.to_json()["trains_biases"] is False
+
+
 def test_under_the_published_protocol_nothing_is_chosen():
     with pytest.raises(SettingsError, match=r"train\.method: auto chooses, which protocol: paper does not"):
         Settings.from_mapping({"protocol": "paper", "train": {"method": "auto"}})
