@@ -77,9 +77,19 @@ def settings_of(
         loss = settings.train.loss
         changes["temperature"] = settings.train.temperature
     if loss == "auto":
-        few = rows < classes * FEW_ROWS_A_LABEL and settings.protocol != "paper" and settings.head.pooling != "mask"
-        loss = "contrastive" if few else "cross_entropy"
+        loss = "contrastive" if contrastive_by_default(settings, rows, classes) else "cross_entropy"
     return section.model_copy(update={**changes, "loss": loss}).resolved(rows, rate_share)
+
+
+def contrastive_by_default(settings: Settings, rows: int, classes: int) -> bool:
+    """Whether ``train.loss: auto`` is contrastive: for few rows a label, unless a mask token is read.
+
+    Args:
+        rows: Those that are learnt from.
+        classes: Of a classification with a head; 0 for everything else.
+    """
+    few = rows < classes * FEW_ROWS_A_LABEL
+    return few and settings.protocol != "paper" and settings.head.pooling != "mask"
 
 
 @dataclass(frozen=True)

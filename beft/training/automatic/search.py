@@ -25,9 +25,9 @@ from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.engine.cost import readable_seconds
 from beft.training.engine.weight_method import wide
 from beft.training.head_start import head_start
-from beft.training.sample import DevMetric, Sample
+from beft.training.sample import DevMetric, Sample, contrastive_by_default
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
-from beft.training_settings import FEW_ROWS_A_LABEL, Loss, TrainingSettings
+from beft.training_settings import Loss, TrainingSettings
 
 log = logging.getLogger("beft.training.automatic")
 
@@ -82,7 +82,7 @@ def search_and_train(
     frozen = frozenset(site for site, components in (inert or {}).items() if bool(components.all()))
     found = find_sites(classifier.model, add=settings.base.add_biases)
     every_term = [term for term in TERMS if any(site.term == term and site not in frozen for site in found)]
-    many = problem_type.name == "classification" and len(rows) >= FEW_ROWS_A_LABEL * len(classifier.labels)
+    classes = len(classifier.labels) if problem_type.name == "classification" else 0
     find_sites(classifier.model, [target], add=settings.base.add_biases)  # refuses a term that the base lacks
     if target not in every_term:
         progress(f"auto: every {target} bias is inert, so no training of {target} alone is compared")
@@ -90,7 +90,7 @@ def search_and_train(
         by_loss,
         target,
         every_term,
-        few=not many,
+        few=contrastive_by_default(settings, len(rows), classes),
         rare=problem_type.has_classes and has_rare_label(rows.labels),
         prompted=None if prompted is None else prompted.training,
     )

@@ -41,6 +41,7 @@ from beft.training.sample import Sample, settings_of
 from beft.training_settings import Loss, TrainingSettings
 from tests.conftest import PAD
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
+from tests.support.shapes import task
 
 BALANCED = "value, cross-entropy, balanced, rate 0.01"
 
@@ -192,13 +193,26 @@ def test_a_search_sees_by_its_rows_whether_a_label_is_rare(rare_rows, compared):
 
 @pytest.mark.parametrize(("rows_a_label", "compared"), [(11, "contrastive"), (12, "cross-entropy")])
 def test_a_search_sees_by_its_rows_which_loss_is_more_promising(rows_a_label, compared, monkeypatch):
-    monkeypatch.setattr("beft.training.automatic.search.FEW_ROWS_A_LABEL", 12)
+    monkeypatch.setattr("beft.training.sample.FEW_ROWS_A_LABEL", 12)
     classifier = tiny_classifier(pooling="mean", dtype=torch.float32)
     labels = np.repeat(np.arange(len(classifier.labels)), rows_a_label)
     sample = Sample(LabelledRows(random_rows(len(labels)).encoded, labels), None, "accuracy")
     settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-6}})
     _, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
     assert [one.candidate.name for one in choice.compared] == [FROZEN, f"value, {compared}, rate 0.01"]
+
+
+@pytest.mark.parametrize("shape", ["regression", "multi_label"])
+def test_where_the_loss_is_cross_entropy_by_default_that_is_compared_however_few_the_minutes_are(shape):
+    """Values and label sets counted as few rows at any number of them: the contrastive loss alone was compared."""
+    given = task(shape, dtype=torch.float32, rows=60)
+    settings = Settings.from_mapping({"train": {"method": "auto", "epochs": 1, "search_minutes": 1e-6}})
+    by_default = settings_of(settings.train, settings, "rotten_tomatoes", 60, classes=0)
+    assert by_default.loss == "cross_entropy"
+    sample = Sample(given.train, None, {"regression": "pearson", "multi_label": "micro_f1"}[shape])
+    _, _, choice = search_and_train(given.classifier, sample, settings, by_loss(settings), "value")
+    [_, compared] = [one.candidate for one in choice.compared]
+    assert compared.training == by_loss(settings)[by_default.loss].model_copy(update={"learning_rates": ()})
 
 
 def test_linear_out_of_fold_is_that_of_scikit_learn():

@@ -89,6 +89,13 @@ def test_where_the_minutes_are_too_few_for_a_mask_token_the_other_ways_are_compa
     assert {one.candidate.pooling for one in choice.compared} == {""}
 
 
+def test_under_a_mask_token_the_loss_that_is_its_default_is_compared_first(searched):
+    session = opened(searched[0].classifier.reference.folder, search_minutes=1e-6).with_pooling("mask")
+    assert session.training(session.settings.train).loss == "cross_entropy"
+    choice = session.train(["value"]).choice
+    assert [one.candidate.training.loss for one in choice.compared[1:]] == ["cross_entropy"]
+
+
 def test_such_an_adapter_is_evaluated_as_it_predicts(searched, tmp_path):
     """Against a predictor, which opens the base for the adapter: evaluation, and its row of the merge matrix."""
     session, trained = searched
