@@ -22,7 +22,8 @@ C_GRID: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-3, 2, 16)
 TOLERANCE = 1e-6
 """The largest gradient component (of the mean loss) at which lbfgs stops; scikit-learn's 1e-4 is early at large C."""
 
-_FOLDS = 5
+FOLDS = 5
+"""Of the cross-validation that chooses C where there is no dev; fewer where a label has fewer rows."""
 
 log = logging.getLogger("beft.heads")
 
@@ -224,7 +225,7 @@ def _cross_validated_cost(
     """The C with the best mean quality over stratified folds; 1 when a label is too rare to be divided."""
     from sklearn.model_selection import StratifiedKFold
 
-    folds = min(_FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
+    folds = min(FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
     if folds < 2:
         return 1.0
     qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}

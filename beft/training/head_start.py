@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beft.encoding.examples import LabelledRows
 from beft.errors import InputError
-from beft.heads.by_problem_type import linear_head
+from beft.heads.by_problem_type import head_operations, linear_head
 from beft.inference.features import extract_features
 from beft.models.classifier import Classifier
 from beft.models.device import Compute, resolve_compute
@@ -46,13 +46,8 @@ def head_start(
     Raises:
         InputError: The head is to start at words, and the labels are none that the base knows.
     """
-    kind = settings.head_init
     training = training or TrainingSettings()
-    if kind == "label_words" and settings.head.init == "auto" and classifier.problem_type.name != "classification":
-        kind = "best_constant"
-    of_words = classifier.problem_type.reads_words and settings.protocol != "paper"
-    if settings.head.init == "auto" and (training.contrastive or of_words):
-        kind = "logistic_regression"
+    kind = _kind(classifier, settings, training)
     if kind == "random" or not classifier.problem_type.has_head:
         return {}
     if kind == "best_constant":
@@ -74,6 +69,32 @@ def head_start(
         intercept=classifier.output_layer.bias is not None,
     )
     return _on_device(classifier, weight, bias)
+
+
+def start_operations(
+    classifier: Classifier, settings: Settings, training: TrainingSettings, rows: int, width: int
+) -> float:
+    """About how many operations the linear model takes at which a head starts without dev; 0 where it starts otherwise.
+
+    Args:
+        training: What is trained from there.
+        rows: Of the features.
+        width: Columns of the features.
+    """
+    if _kind(classifier, settings, training) != "logistic_regression":
+        return 0.0
+    return head_operations(classifier.problem_type, len(classifier.labels), rows, width)
+
+
+def _kind(classifier: Classifier, settings: Settings, training: TrainingSettings) -> str:
+    """Where a head starts, by its name in ``head.init``."""
+    if settings.head.init != "auto":
+        return settings.head.init
+    of_words = classifier.problem_type.reads_words and settings.protocol != "paper"
+    if training.contrastive or of_words:
+        return "logistic_regression"
+    kind = settings.head_init
+    return "best_constant" if kind == "label_words" and classifier.problem_type.name != "classification" else kind
 
 
 def _on_device(classifier: Classifier, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:

@@ -50,6 +50,16 @@ class Candidate:
     training: TrainingSettings | None = None
     pooling: Literal["", "mask"] = ""
 
+    @property
+    def start(self) -> tuple[str, str] | None:
+        """What decides, beside the rows, where its head starts; None where it has no start of its own.
+
+        A contrastive training replaces the head whole.
+        """
+        if self.training is None or self.training.loss == "contrastive":
+            return None
+        return self.pooling, self.training.class_weights
+
     def to_json(self) -> dict[str, Any]:
         """What it is, as a JSON value."""
         training = self.training
@@ -158,7 +168,14 @@ def repeats_within(minutes: float, once: float) -> int:
 
 
 def plan_search(
-    ways: Sequence[Candidate], tokens: int, operations: float, minutes: float, *, folds: int, linear: float = 0.0
+    ways: Sequence[Candidate],
+    tokens: int,
+    operations: float,
+    minutes: float,
+    *,
+    folds: int,
+    linear: float = 0.0,
+    start: float = 0.0,
 ) -> SearchPlan:
     """As many repeats as fit into the minutes; where not one fits, fewer candidates, one of each loss at least.
 
@@ -171,13 +188,15 @@ def plan_search(
         minutes: What is planned with; two candidates are compared once though they take longer.
         folds: Of each division.
         linear: Operations of the linear model on the frozen features of all rows, with every penalty.
+        start: The same of the one at which a head starts; 0 where it starts otherwise.
     """
 
     def seconds(compared: Sequence[Candidate], folds: int) -> float:
         epochs = sum(one.training.epochs for one in compared if one.training is not None)
         # Each of the folds learns from the rows of all others.
         trained = epochs * tokens * operations / NOMINAL_OPERATIONS
-        return (folds - 1) * (trained + linear / NOMINAL_LINEAR_OPERATIONS)
+        fitted = linear + start * len({one.start for one in compared} - {None})
+        return (folds - 1) * (trained + fitted / NOMINAL_LINEAR_OPERATIONS)
 
     losses = len({one.training.loss for one in ways if one.training is not None})
     fewest = min(folds, FEWEST_FOLDS)

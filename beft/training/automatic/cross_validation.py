@@ -83,7 +83,7 @@ def trained_out_of_fold(
     rows: LabelledRows,
     folds: NDArray[np.int64],
     compared: Sequence[Candidate],
-    plan_run: Callable[[Candidate, LabelledRows], Run],
+    plan_run: Callable[[Candidate, NDArray[np.int64]], Run],
     *,
     metric: Metric,
     checkpoints: Path | None,
@@ -93,7 +93,7 @@ def trained_out_of_fold(
 
     Args:
         compared: Candidates that train biases.
-        plan_run: The run of a candidate that learns from some rows.
+        plan_run: The run of a candidate that learns from the rows of some numbers.
     """
     runs, held_out = [], []
     for candidate in compared:
@@ -101,7 +101,7 @@ def trained_out_of_fold(
             for fold in np.unique(division):
                 name = f"{candidate.name}, division {repeat + 1}, fold {fold + 1}"
                 train = np.flatnonzero(division != fold)
-                planned = plan_run(candidate, rows.take(train))
+                planned = plan_run(candidate, train)
                 runs.append(replace(planned, name=name, rows=tuple(train.tolist()), select="last"))
                 held_out.append((repeat, np.flatnonzero(division == fold)))
     results = fit(classifier, rows, None, runs, metric=metric, checkpoints=checkpoints, progress=progress)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from beft.encoding.examples import LabelledRows
 from beft.heads.by_problem_type import linear_path, path_operations
 from beft.inference.features import Floats, extract_features
 from beft.inference.products import product_operations
@@ -24,7 +24,7 @@ from beft.training.automatic.cross_validation import OutOfFold, linear_out_of_fo
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.engine.cost import readable_seconds
 from beft.training.engine.weight_method import wide
-from beft.training.head_start import head_start
+from beft.training.head_start import head_start, start_operations
 from beft.training.sample import DevMetric, Sample, contrastive_by_default
 from beft.training.target import Progress, fit_run, planned_run, with_frozen
 from beft.training_settings import Loss, TrainingSettings
@@ -104,6 +104,7 @@ def search_and_train(
         settings.train.search_minutes,
         folds=fold_count(rows),
         linear=path_operations(problem_type, len(classifier.labels), *features.shape),
+        start=start_operations(classifier, settings, by_loss["cross_entropy"], *features.shape),
     )
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
     compared = [way for way in plan.candidates if way.training is not None]
@@ -117,17 +118,22 @@ def search_and_train(
     if prompted is not None:
         over["mask"] = (prompted.classifier, prompted.sample, prompted.settings)
 
-    def run_of(candidate: Candidate, learnt: LabelledRows) -> Run:
+    starts: dict[tuple[tuple[str, str], bytes], dict[str, Tensor]] = {}
+
+    def run_of(candidate: Candidate, learnt: NDArray[np.int64]) -> Run:
         assert candidate.training is not None
-        classifier, _, settings = over[candidate.pooling]
+        classifier, sample, settings = over[candidate.pooling]
         sites = find_sites(classifier.model, candidate.terms, add=settings.base.add_biases)
-        # The head starts from these rows alone, so that no fold's starts from rows that it holds out. A contrastive
-        # training replaces it whole.
-        of_rows = Sample(learnt, None, sample.metric)
-        contrastive = candidate.training.loss == "contrastive"
-        start = {} if contrastive else head_start(classifier, of_rows, settings, candidate.training)
+        start: dict[str, Tensor] = {}
+        if candidate.start is not None:
+            shared = candidate.start, learnt.tobytes()
+            if shared not in starts:
+                # From these rows alone, so that no fold's starts from rows that it holds out.
+                of_rows = Sample(sample.train.take(learnt), None, sample.metric)
+                starts[shared] = head_start(classifier, of_rows, settings, candidate.training)
+            start = starts[shared]
         trained = tuple(site for site in sites if site not in frozen)
-        return planned_run(classifier, of_rows, settings, candidate.training, candidate.name, trained, start)
+        return planned_run(classifier, sample, settings, candidate.training, candidate.name, trained, start)
 
     intercept = classifier.output_layer.bias is not None
     of_penalties = linear_out_of_fold(
@@ -156,7 +162,7 @@ def search_and_train(
         return result, (target,), choice
     chosen = choice.chosen.candidate
     of_chosen, encoded, _ = over[chosen.pooling]
-    result = fit_run(of_chosen, encoded, run_of(chosen, encoded.train), checkpoints, progress)
+    result = fit_run(of_chosen, encoded, run_of(chosen, np.arange(len(encoded.train))), checkpoints, progress)
     untrained = [
         site
         for site in find_sites(classifier.model, chosen.terms, add=settings.base.add_biases)
