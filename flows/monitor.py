@@ -89,7 +89,14 @@ def _look(
     state = LookState(FOLDER / "state.json")
     since = state.since(key.name, key.version)
     looked = look(
-        reference, traffic, model=key.name, version=key.version, labels=adapter.labels, since=since, rules=rules
+        reference,
+        traffic,
+        model=key.name,
+        version=key.version,
+        labels=adapter.labels,
+        since=since,
+        rules=rules,
+        choices=adapter.takes_choices,
     )
     report = report_of(looked)
     if looked.tests:

@@ -50,7 +50,7 @@ def answered(predictor: Predictor, rows: Rows) -> tuple[pd.DataFrame, np.ndarray
     with predictor.without_adapter():
         features = extract_features(classifier, examples.encoded, "pooled").numpy().astype("<f2")
     lengths = examples.encoded.lengths
-    unknown = unknown_shares(examples.encoded, classifier.tokenizer.unk_token_id) * lengths
+    unknown = unknown_shares(examples, classifier.tokenizer.unk_token_id) * lengths
     table = pd.DataFrame(
         {
             "predicted": [adapter.labels[at] for at in predicted.argmax(-1)],

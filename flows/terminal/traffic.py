@@ -39,6 +39,8 @@ def show_looks(looks: Sequence[Mapping[str, Any]]) -> None:
             mark = "ALARM" if test["alarm"] else ""
             numbers = f"{test['reference']:.3f} then, {test['current']:.3f} now, p = {test['p_value']:.2g}"
             typer.echo(f"  {test['name']:32} {numbers}  {mark}".rstrip())
+        for said in one["left_out"]:
+            typer.echo(f"  not compared: {said}")
     if not looks:
         typer.echo("no champion keeps anything to compare with")
 

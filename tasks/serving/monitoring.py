@@ -61,6 +61,7 @@ class Look:
         rows: How many rows were new.
         tests: Each with whether it raises the alarm; none where there were too few rows.
         alpha: How probable a false alarm is in this look.
+        left_out: What is not compared, each with the reason.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Look:
     rows: int
     tests: Sequence[tuple[DriftTest, bool]]
     alpha: float
+    left_out: Sequence[str] = ()
 
     @property
     def alarm(self) -> bool:
@@ -87,6 +89,7 @@ class Look:
             "alpha": self.alpha,
             "alarm": self.alarm,
             "tests": [{**asdict(test), "alarm": raised} for test, raised in self.tests],
+            "left_out": list(self.left_out),
         }
 
 
@@ -99,14 +102,16 @@ def look(
     labels: Sequence[str],
     since: datetime | None,
     rules: MonitorRules,
+    choices: bool = False,
     seed: int = 0,
 ) -> Look:
     """Compare what came in since the last look with what a version was made for.
 
     Args:
         traffic: The folder where a server keeps its answers.
-        labels: The adapter's, in the order of its outputs; none for values.
+        labels: The adapter's, in the order of its outputs; none for values and choices.
         since: The time of the last row of the last look; None: there was none.
+        choices: Whether the adapter chooses among choices that each row brings.
     """
     answers = _fresh(read_records(traffic, ANSWERS, since=since).to_pandas(), model, since)
     answers = answers[(answers["role"] == "answer") & (answers["version"] == version)]
@@ -115,8 +120,8 @@ def look(
     first, last = answers["time"].min().to_pydatetime(), answers["time"].max().to_pydatetime()
     features = _fresh(read_records(traffic, FEATURES, since=since).to_pandas(), model, since)
     vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"]])
-    tests = compare_traffic(reference, answers, vectors, labels, rules, seed=seed)
-    return Look(model, version, first, last, len(answers), tests, rules.alpha)
+    tests = compare_traffic(reference, answers, vectors, labels, rules, choices=choices, seed=seed)
+    return Look(model, version, first, last, len(answers), tests, rules.alpha, _left_out(reference, choices))
 
 
 def compare_traffic(
@@ -126,6 +131,7 @@ def compare_traffic(
     labels: Sequence[str],
     rules: MonitorRules,
     *,
+    choices: bool = False,
     seed: int = 0,
 ) -> list[tuple[DriftTest, bool]]:
     """Every test of a look, each with whether it raises the alarm.
@@ -133,7 +139,9 @@ def compare_traffic(
     Args:
         answers: Columns predicted (or value), confidence, tokens and unknown_tokens.
         features: Of the base, [rows, hidden]; of some of the rows, or of none.
-        labels: The adapter's, in the order of its outputs; none for values.
+        labels: The adapter's, in the order of its outputs; none for values and choices.
+        choices: Whether the adapter chooses among choices that each row brings; what ``_left_out`` names is then not
+            compared.
     """
     generator = np.random.default_rng(seed)
     drawn = answers.iloc[_some(len(answers), rules.max_rows, generator)]
@@ -161,17 +169,33 @@ def compare_traffic(
             compare_labels("answers", reference.answers, shares, **how),
             compare_numbers("confidence", reference.confidence, drawn["confidence"], **how),
         ]
+    elif choices:
+        found = [compare_numbers("confidence", reference.confidence, drawn["confidence"], **how)]
     else:
         found = [compare_numbers("answers", reference.answers, drawn["value"], **how)]
-    unknown = drawn["unknown_tokens"].to_numpy() / np.maximum(drawn["tokens"].to_numpy(), 1)
-    found += [
-        compare_numbers("tokens of a row", reference.lengths, drawn["tokens"], **how),
-        compare_numbers("unknown tokens, share of a row", reference.unknown, unknown, **how),
-    ]
-    if len(vectors) >= _MIN_FEATURES and len(described):
-        found.append(compare_features("features of the base", described, vectors, **how))
+    if reference.of_rows or not choices:
+        unknown = drawn["unknown_tokens"].to_numpy() / np.maximum(drawn["tokens"].to_numpy(), 1)
+        found += [
+            compare_numbers("tokens of a row", reference.lengths, drawn["tokens"], **how),
+            compare_numbers("unknown tokens, share of a row", reference.unknown, unknown, **how),
+        ]
+        if len(vectors) >= _MIN_FEATURES and len(described):
+            found.append(compare_features("features of the base", described, vectors, **how))
     raised = holm([test.p_value for test in found], rules.alpha)
     return list(zip(found, raised, strict=True))
+
+
+def _left_out(reference: DriftReference, choices: bool) -> list[str]:
+    """What is not compared, each with the reason."""
+    if not choices:
+        return []
+    found = ["answers: the number of a choice has a meaning in its own row only"]
+    if not reference.of_rows:
+        found.append(
+            "tokens, unknown tokens and features: this version was registered by an older beft, which kept those of "
+            "each choice and not of each row; register it again"
+        )
+    return found
 
 
 def _fresh(records: pd.DataFrame, model: str, since: datetime | None) -> pd.DataFrame:
@@ -221,5 +245,6 @@ def report_of(looked: Look) -> str:
             f"| {test.rows[0]}, {test.rows[1]} | {'yes' if raised else 'no'} |"
             for test, raised in looked.tests
         ),
+        *(f"\nNot compared: {said}." for said in looked.left_out),
     ]
     return "\n".join(lines) + "\n"

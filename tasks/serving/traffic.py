@@ -78,7 +78,7 @@ class AnswerRecord:
         confidence: The largest probability; of several labels the mean probability of what is answered of each;
             of spans the mean of their scores, 1 without any.
         tokens: Of its longest sequence.
-        unknown_tokens: Of these, how many the tokenizer does not know.
+        unknown_tokens: Of all its sequences, how many the tokenizer does not know.
         text_key: The hash of the row, as rows of data have it.
         text: The text, where texts are kept.
     """

@@ -13,14 +13,15 @@ from flows.cli import status_of
 from tasks.serving.traffic import ANSWERS, write_records
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, every
-from tests.beft.serving.adapters import Kind
+from tests.beft.serving.adapters import CHOICES, Kind
 from tests.flows.serving.conftest import Registry
 from tests.flows.serving.conftest import registry as registry
+from tests.flows.serving.test_recorder import recording
 from tests.support.tiny_bases import TEXTS
 from tests.tasks.serving.records import answer
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-FILMS = "beft-tiny-films"
+FILMS, CHOICE = "beft-tiny-films", "beft-tiny-choice"
 
 
 def test_quiet_then_an_alarm(
@@ -71,6 +72,30 @@ def test_quiet_then_an_alarm(
     runs = every(client.search_runs, [experiment.experiment_id])
     assert sorted(run.data.tags["alarm"] for run in runs) == ["False", "True"]
     assert all("tokens_of_a_row/p_value" in run.data.metrics for run in runs)
+
+
+def test_choices_are_monitored(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(registry.root)
+    (registry.root / "params.yaml").write_text("{}")
+    registry.add(CHOICE, CHOICES)
+    rows = [
+        {"text": text, "choices": [choice, other]} for text in TEXTS for choice in TEXTS for other in ("good", TEXTS[0])
+    ]
+    asked = Questions([row["text"] for row in rows], choices=[row["choices"] for row in rows])  # type: ignore[misc]
+    predictor = Predictor(registry.root / "adapters" / "0", base=registry.base.folder, device="cpu")
+    [model] = registry.root.glob("mlflow/artifacts/models/*/artifacts")
+    DriftReference.of(predictor, asked, asked).write(model / REFERENCE_FILE)
+    app = recording(registry, features=1.0)
+    for row in rows:
+        body = {"dataframe_records": [row], "params": {"adapter": CHOICE}}
+        assert app.client.post("/invocations", json=body).status_code == 200
+    app.server.close()
+    assert status_of(["monitor", "--min-rows", "20", "--looks", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"{CHOICE} version 1: no drift ({len(rows)} rows)" in said and "not compared: answers" in said
+    assert "tokens of a row" in said and "features of the base" in said
 
 
 def test_a_version_without_a_reference_is_named(

@@ -1,6 +1,7 @@
 """A look at traffic: quiet where nothing changed, an alarm for each kind of change, fresh rows each time."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from beft.errors import InputError
+from beft.files import write_json
 from beft.serving.reference import DriftReference
 from tasks.serving.monitoring import Look, LookState, MonitorRules, look, report_of
 from tasks.serving.traffic import ANSWERS, FEATURES, FeatureRecord, write_records
@@ -132,6 +134,28 @@ def test_values_have_no_confidence(tmp_path: Path) -> None:
     found = look(own, tmp_path, model="beft-films", version="1", labels=(), since=None, rules=RULES)
     assert [test.name for test, _ in found.tests] == ["answers", "tokens of a row", "unknown tokens, share of a row"]
     assert not found.alarm
+
+
+@pytest.mark.parametrize("longer", [0, 15])
+def test_the_number_of_a_choice_is_not_compared(longer: int, tmp_path: Path) -> None:
+    come_in(tmp_path, 400, longer=longer)
+    found = at(tmp_path, labels=(), choices=True)
+    names = ["confidence", "tokens of a row", "unknown tokens, share of a row", "features of the base"]
+    assert {test.name: raised for test, raised in found.tests} == {
+        name: name == "tokens of a row" and longer > 0 for name in names
+    }
+    write_json(tmp_path / "look.json", found.to_json())  # which takes no NaN
+    assert "Not compared: answers" in report_of(found)
+
+
+def test_choices_of_an_older_reference_have_their_confidence_compared_alone(tmp_path: Path) -> None:
+    come_in(tmp_path, 400, longer=15, unknown=2, topic=0.5)
+    old = replace(reference(), of_rows=False)
+    found = look(old, tmp_path, model="beft-films", version="1", labels=(), since=None, rules=RULES, choices=True)
+    assert [(test.name, raised) for test, raised in found.tests] == [("confidence", False)]
+    assert "register it again" in report_of(found)
+    labelled = look(old, tmp_path, model="beft-films", version="1", labels=("bad", "good"), since=None, rules=RULES)
+    assert len(labelled.tests) == 5  # each row is one sequence: nothing was other then
 
 
 def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
