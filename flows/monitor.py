@@ -98,14 +98,7 @@ def _look(
         rules=rules,
         choices=adapter.takes_choices,
     )
-    report = report_of(looked)
-    if looked.tests:
-        folder = FOLDER / key.name / f"{looked.until:%Y%m%dT%H%M%S}"
-        write_json(folder / "look.json", looked.to_json())
-        write_text(folder / "report.md", report)
-        log_look(settings, Path.cwd(), looked, folder)
-        create_markdown_artifact(markdown=report, key=artifact_key(f"drift-{key.name}"), description="Drift")
-    if looked.alarm:
+    if looked.alarm:  # first: it is raised whatever fails below
         raised = [test.name for test, alarm in looked.tests if alarm]
         logger.warning("%s version %s: drift in %s", key.name, key.version, ", ".join(raised))
         emit_event(
@@ -113,5 +106,12 @@ def _look(
             resource={"prefect.resource.id": f"beft.model.{key.name}", "prefect.resource.name": key.name},
             payload=looked.to_json(),
         )
+    report = report_of(looked)
+    if looked.tests:
+        folder = FOLDER / key.name / f"{looked.until:%Y%m%dT%H%M%S}"
+        write_json(folder / "look.json", looked.to_json())
+        write_text(folder / "report.md", report)
+        log_look(settings, Path.cwd(), looked, folder)
+        create_markdown_artifact(markdown=report, key=artifact_key(f"drift-{key.name}"), description="Drift")
     state.note(looked)  # last: a look that was cut short is done again
     return looked

@@ -241,10 +241,15 @@ def report_of(looked: Look) -> str:
         "| compared | distance | p | reference | now | rows | alarm |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {test.name} | {test.statistic:.4f} | {test.p_value:.2g} | {test.reference:.3f} | {test.current:.3f} "
-            f"| {test.rows[0]}, {test.rows[1]} | {'yes' if raised else 'no'} |"
+            f"| {_in_table(test.name)} | {test.statistic:.4f} | {test.p_value:.2g} | {test.reference:.3f} "
+            f"| {test.current:.3f} | {test.rows[0]}, {test.rows[1]} | {'yes' if raised else 'no'} |"
             for test, raised in looked.tests
         ),
         *(f"\nNot compared: {said}." for said in looked.left_out),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_table(name: str) -> str:
+    """A name as a cell of a Markdown table: a label may hold what ends the cell or the row."""
+    return " ".join(name.replace("|", "\\|").split())

@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.model_name import model_name
 from tasks.settings import PipelineSettings
 
-PARAM, TAG, RUN_NAME = 6000, 8000, 250
+PARAM, TAG, RUN_NAME, METRIC = 6000, 8000, 250, 250
 REGISTRY_TEXT = 5000
 """Characters of a description in the registry, and of a tag of a registered model or a version."""
 DATASET_SOURCE, DATASET_DIGEST = 65535, 36

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from beft.errors import BeftError
 from beft.inference.predictor import Predictor
 from beft.inference.questions import Questions
 from beft.serving.reference import REFERENCE_FILE, DriftReference
 from flows import monitor as monitoring
 from flows.cli import status_of
+from tasks.serving.monitoring import MonitorRules
+from tasks.serving.registry_source import RegistrySource
 from tasks.serving.traffic import ANSWERS, write_records
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect, every
@@ -22,6 +26,25 @@ from tests.tasks.serving.records import answer
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 FILMS, CHOICE = "beft-tiny-films", "beft-tiny-choice"
+
+
+def champion(registry: Registry, name: str) -> DriftReference:
+    """Register one that answers films, and what its traffic is compared with."""
+    folder = registry.root / "adapters" / str(len(registry.adapters))
+    before = {*registry.root.glob("mlflow/artifacts/models/*/artifacts")}
+    registry.add(name, Kind())
+    predictor = Predictor(folder, base=registry.base.folder, device="cpu")
+    rows: Any = Questions([text for text in TEXTS for _ in range(30)])
+    reference = DriftReference.of(predictor, rows, rows)
+    [model] = {*registry.root.glob("mlflow/artifacts/models/*/artifacts")} - before
+    reference.write(model / REFERENCE_FILE)
+    return reference
+
+
+def drifted(registry: Registry, name: str) -> None:
+    """Traffic that is not like what a champion was made for."""
+    traffic = registry.root / "runs" / "traffic"
+    write_records(traffic, ANSWERS, [answer(200 + n, name=name, tokens=30, predicted="good") for n in range(150)])
 
 
 def test_quiet_then_an_alarm(
@@ -37,12 +60,7 @@ def test_quiet_then_an_alarm(
     monkeypatch.setattr(monitoring, "emit_event", emitted)
     monkeypatch.chdir(registry.root)
     (registry.root / "params.yaml").write_text("{}")
-    registry.add(FILMS, Kind())
-    predictor = Predictor(registry.root / "adapters" / "0", base=registry.base.folder, device="cpu")
-    rows: Any = Questions([text for text in TEXTS for _ in range(30)])
-    reference = DriftReference.of(predictor, rows, rows)
-    [model] = registry.root.glob("mlflow/artifacts/models/*/artifacts")
-    reference.write(model / REFERENCE_FILE)
+    reference = champion(registry, FILMS)
     told = ["bad", "good"]
     usual = [
         answer(
@@ -58,7 +76,7 @@ def test_quiet_then_an_alarm(
     write_records(traffic, ANSWERS, usual)
     assert status_of(["monitor", "--min-rows", "100"]) == 0
     assert f"{FILMS} version 1: no drift (150 rows)" in capsys.readouterr().out
-    write_records(traffic, ANSWERS, [answer(200 + n, name=FILMS, tokens=30, predicted="good") for n in range(150)])
+    drifted(registry, FILMS)
     assert status_of(["monitor", "--min-rows", "100"]) == 0
     said = capsys.readouterr()
     assert f"{FILMS} version 1: DRIFT (150 rows)" in said.out and "ALARM" in said.out
@@ -72,6 +90,26 @@ def test_quiet_then_an_alarm(
     runs = every(client.search_runs, [experiment.experiment_id])
     assert sorted(run.data.tags["alarm"] for run in runs) == ["False", "True"]
     assert all("tokens_of_a_row/p_value" in run.data.metrics for run in runs)
+
+
+def test_an_alarm_is_raised_though_mlflow_refuses_its_run(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[dict[str, Any]] = []
+
+    def refused(*_: Any) -> None:
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(monitoring, "emit_event", lambda **values: events.append(values))
+    monkeypatch.setattr(monitoring, "log_look", refused)
+    monkeypatch.chdir(registry.root)
+    champion(registry, FILMS)
+    drifted(registry, FILMS)
+    settings = PipelineSettings()
+    source = RegistrySource(connect(settings, registry.root), (FILMS,), ("champion",))
+    [key] = source.poll()
+    for _ in range(2):  # it was not looked at to the end, so it is again
+        with pytest.raises(BeftError, match="the disk is full"):
+            monitoring._look.fn(settings, source, key, Path("runs/traffic"), MonitorRules(min_rows=100))
+    assert [event["resource"]["prefect.resource.id"] for event in events] == 2 * [f"beft.model.{FILMS}"]
 
 
 def test_choices_are_monitored(
