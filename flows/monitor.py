@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.events import emit_event  # noqa: E402
 
 from beft.adapters.adapter import Adapter  # noqa: E402
+from beft.errors import BeftError  # noqa: E402
 from beft.files import write_json, write_text  # noqa: E402
 from beft.serving.reference import DriftReference  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
@@ -52,13 +53,24 @@ def monitor(
 
     Returns:
         What was found for each model.
+
+    Raises:
+        BeftError: Some champions could not be looked at; the message names each, and the others were.
     """
     set_up_log()
     root = Path.cwd()
     require_registry(settings, root)
     rules = MonitorRules(false_alarms, looks, min_rows)
     source = RegistrySource(connect(settings, root), (f"{settings.tracking.model_prefix}-*",), (CHAMPION,))
-    found = [_look(settings, source, key, Path(traffic), rules) for key in source.poll()]
+    keys, found, failed = list(source.poll()), [], []
+    for key in keys:
+        try:
+            found.append(_look(settings, source, key, Path(traffic), rules))
+        except Exception as error:  # whatever is wrong with one model, the others are looked at
+            said = str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"
+            failed.append(f"  - {key.name} version {key.version}: {said}")
+    if failed:
+        raise BeftError("\n".join((f"{len(failed)} of {len(keys)} champions could not be looked at:", *failed)))
     return [one.to_json() for one in found if one is not None]
 
 
@@ -67,7 +79,7 @@ def run_monitor(settings: PipelineSettings, **parameters: Any) -> list[dict[str,
 
     Raises:
         InputError: Nothing is registered.
-        BeftError: MLflow cannot be reached.
+        BeftError: MLflow cannot be reached, or some champions could not be looked at.
     """
     require_registry(settings, Path.cwd())
     with at_server():

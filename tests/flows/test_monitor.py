@@ -112,6 +112,44 @@ def test_an_alarm_is_raised_though_mlflow_refuses_its_run(registry: Registry, mo
     assert [event["resource"]["prefect.resource.id"] for event in events] == 2 * [f"beft.model.{FILMS}"]
 
 
+def test_one_model_that_cannot_be_looked_at_stops_no_other(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(monitoring, "emit_event", lambda **values: events.append(values))
+    monkeypatch.chdir(registry.root)
+    (registry.root / "params.yaml").write_text("{}")
+    damaged, foreign, odd = "beft-tiny-a", "beft-tiny-b", "beft-tiny-c"  # they come before the others
+    champion(registry, damaged)
+    [model] = registry.root.glob("mlflow/artifacts/models/*/artifacts")
+    (model / REFERENCE_FILE).write_bytes(b"x")
+    client = registry.connection.client
+    client.create_registered_model(foreign)
+    client.create_model_version(foreign, source=(registry.root / "base").as_uri())
+    client.set_registered_model_alias(foreign, "champion", "1")
+    champion(registry, odd)
+    drifted(registry, odd)
+    champion(registry, FILMS)
+    drifted(registry, FILMS)
+    compare = monitoring.look
+
+    def looked(*arguments: Any, model: str, **values: Any) -> Any:
+        if model == odd:
+            raise ValueError("something else")
+        return compare(*arguments, model=model, **values)
+
+    monkeypatch.setattr(monitoring, "look", looked)
+    assert status_of(["monitor", "--min-rows", "100"]) == 1
+    said = capsys.readouterr().err
+    assert "3 of 4 champions could not be looked at" in said
+    assert f"{damaged} version 1: " in said and "is no reference of an adapter" in said
+    assert f"{foreign} version 1: " in said and "holds no adapter that beft registered" in said
+    assert f"{odd} version 1: ValueError: something else" in said
+    assert [event["resource"]["prefect.resource.id"] for event in events] == [f"beft.model.{FILMS}"]
+    [report] = Path("runs/monitor", FILMS).glob("*/report.md")
+    assert "DRIFT" in report.read_text()
+
+
 def test_choices_are_monitored(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
