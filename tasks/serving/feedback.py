@@ -57,19 +57,27 @@ def read_feedback_file(path: Path, source: str = "") -> list[FeedbackRecord]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+    rows: list[Any] = []
+    lines: list[int] = []  # where each row stands in the file
     if path.suffix == ".csv":
-        rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        for row in reader:
+            rows.append(row)
+            lines.append(reader.line_num)
     else:
-        rows = []
-        for number, line in enumerate(line for line in text.splitlines() if line.strip()):
+        # Not splitlines(): a text in JSON may hold what ends a line elsewhere, such as U+2028.
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
             try:
                 rows.append(json.loads(line))
             except ValueError:
-                raise InputError(f"{path}: line {number + 1} is no JSON; a CSV file must be called .csv") from None
+                raise InputError(f"{path}: line {number} is no JSON; a CSV file must be called .csv") from None
+            lines.append(number)
     try:
         return read_feedback(rows, source)
     except RowError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: line {lines[error.row]} {error.said}") from None
 
 
 def add_feedback(folder: Path, records: Sequence[FeedbackRecord]) -> int:

@@ -67,10 +67,34 @@ def test_what_is_refused(record: Any, says: str) -> None:
 @pytest.mark.parametrize("text", ['{"request_id"', "[1]"])
 def test_a_file_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text(text)
-    with pytest.raises(InputError, match=r"no JSON|row 0 must be"):
+    with pytest.raises(InputError, match=r"line 1 (is no JSON|must be)"):
         read_feedback_file(tmp_path / "labels.jsonl")
     with pytest.raises(InputError, match="cannot be read"):
         read_feedback_file(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_ends_where_json_lines_end(end: str, tmp_path: Path) -> None:
+    labels = [f"a{mark}b" for mark in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c")]
+    told = [
+        json.dumps({"request_id": "r", "row": row, "label": one}, ensure_ascii=False) for row, one in enumerate(labels)
+    ]
+    (tmp_path / "labels.jsonl").write_bytes(end.join([*told, ""]).encode())
+    assert [one.label for one in read_feedback_file(tmp_path / "labels.jsonl")] == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("labels.jsonl", '\n{"request_id": "a", "label": "x"}\n\n{"request_id": "b"\n', "line 4 is no JSON"),
+        ("labels.jsonl", '\n{"request_id": "a", "label": "x"}\n\n{"request_id": "b"}\n', "line 4 has no label"),
+        ("labels.csv", "request_id,label\na,x\n\nb,\n", "line 4 has no label"),
+    ],
+)
+def test_a_wrong_line_is_named(name: str, text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name}: {says}"):
+        read_feedback_file(tmp_path / name)
 
 
 def test_feedback_meets_its_answers(tmp_path: Path) -> None:
