@@ -3,17 +3,21 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from beft.errors import InputError, RowError
 from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, now, read_records, write_records
 
 _FIELDS = ("request_id", "row", "label", "source")
+_KEY = ["request_id", "row"]
+_COMPARED = (*_KEY, "time", "version", "text_key", "tokens", "value", "probabilities")
 
 
 def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackRecord]:
@@ -89,26 +93,33 @@ def add_feedback(folder: Path, records: Sequence[FeedbackRecord]) -> int:
 
 def unanswered(folder: Path, records: Sequence[FeedbackRecord]) -> list[FeedbackRecord]:
     """The records whose row no kept answer belongs to."""
-    table = read_records(folder, ANSWERS).select(["request_id", "row"])
-    known = set(zip(table["request_id"].to_pylist(), table["row"].to_pylist(), strict=True))
+    ids = {record.request_id for record in records}
+    table = read_records(folder, ANSWERS, columns=_KEY, filters=_of_requests(ids))
+    known = set(zip(*(table[name].to_pylist() for name in _KEY), strict=True))
     return [record for record in records if (record.request_id, record.row) not in known]
 
 
 def labelled_answers(folder: Path, name: str, *, since: datetime | None = None) -> pd.DataFrame:
     """The answers to a model's rows whose true label was told, with ``label`` and ``feedback_source``.
 
+    Each has request_id, row, time, version, text_key, tokens, value and probabilities, by which versions are compared.
     Where a row was told several labels, the last one counts.
 
     Args:
         name: Of the registered model.
         since: Answers of before are left out.
     """
-    answers = read_records(folder, ANSWERS, since=since).to_pandas()
-    answers = answers[answers["name"] == name]
-    told = read_records(folder, FEEDBACK).to_pandas().drop_duplicates(["request_id", "row"], keep="last")
-    told = told[["request_id", "row", "label", "source"]].rename(columns={"source": "feedback_source"})
-    found: pd.DataFrame = answers.merge(told, on=["request_id", "row"], how="inner")
+    told = read_records(folder, FEEDBACK, columns=_FIELDS).to_pandas().drop_duplicates(_KEY, keep="last")
+    told = told.rename(columns={"source": "feedback_source"})
+    wanted = (pc.field("name") == name) & _of_requests(told["request_id"])
+    answers = read_records(folder, ANSWERS, since=since, columns=_COMPARED, filters=wanted).to_pandas()
+    found: pd.DataFrame = answers.merge(told, on=_KEY, how="inner")
     return found
+
+
+def _of_requests(ids: Iterable[str]) -> pc.Expression:
+    """What is true of the records of some requests."""
+    return pc.field("request_id").isin(pa.array(list(ids), pa.string()))
 
 
 def told_labels(label: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from beft.evaluation.drift import DriftTest, compare_features, compare_labels, compare_numbers, holm
 from beft.files import read_json, write_json
@@ -21,6 +22,7 @@ from beft.serving.reference import DriftReference
 from tasks.serving.feedback import told_labels
 from tasks.serving.traffic import ANSWERS, FEATURES, read_records
 
+_COMPARED = ("time", "predicted", "value", "confidence", "tokens", "unknown_tokens")
 _PERMUTATIONS_MARGIN = 2
 """Permutations beyond those that the least p-value of a look needs."""
 
@@ -113,13 +115,16 @@ def look(
         since: The time of the last row of the last look; None: there was none.
         choices: Whether the adapter chooses among choices that each row brings.
     """
-    answers = _fresh(read_records(traffic, ANSWERS, since=since).to_pandas(), model, since)
-    answers = answers[(answers["role"] == "answer") & (answers["version"] == version)]
+    fresh = pc.field("name") == model
+    if since is not None:
+        fresh &= pc.field("time") > since
+    wanted = fresh & (pc.field("role") == "answer") & (pc.field("version") == version)
+    answers = read_records(traffic, ANSWERS, since=since, columns=_COMPARED, filters=wanted).to_pandas()
     if len(answers) < rules.min_rows:
         return Look(model, version, None, None, len(answers), (), rules.alpha)
     first, last = answers["time"].min().to_pydatetime(), answers["time"].max().to_pydatetime()
-    features = _fresh(read_records(traffic, FEATURES, since=since).to_pandas(), model, since)
-    vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"]])
+    features = read_records(traffic, FEATURES, since=since, columns=["features"], filters=fresh)
+    vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"].to_pylist()])
     tests = compare_traffic(reference, answers, vectors, labels, rules, choices=choices, seed=seed)
     return Look(model, version, first, last, len(answers), tests, rules.alpha, _left_out(reference, choices))
 
@@ -196,11 +201,6 @@ def _left_out(reference: DriftReference, choices: bool) -> list[str]:
             "each choice and not of each row; register it again"
         )
     return found
-
-
-def _fresh(records: pd.DataFrame, model: str, since: datetime | None) -> pd.DataFrame:
-    own = records[records["name"] == model]
-    return own if since is None else own[own["time"] > since]
 
 
 def _some(rows: int, most: int, generator: np.random.Generator) -> np.ndarray:

@@ -64,6 +64,7 @@ _FEATURES = pa.schema(
     ]
 )
 SCHEMAS: Mapping[str, pa.Schema] = {ANSWERS: _ANSWER, FEEDBACK: _FEEDBACK, FEATURES: _FEATURES}
+_ORDER = ("time", "request_id", "row")
 
 
 @dataclass(frozen=True)
@@ -223,27 +224,40 @@ def write_records(folder: Path, kind: str, records: Sequence[Kept] | Sequence[Fe
     return path
 
 
-def read_records(folder: Path, kind: str, *, since: datetime | None = None) -> pa.Table:
+def read_records(
+    folder: Path,
+    kind: str,
+    *,
+    since: datetime | None = None,
+    columns: Sequence[str] | None = None,
+    filters: pc.Expression | None = None,
+) -> pa.Table:
     """The records in the order of their times.
 
     Args:
         since: Those of before are left out.
+        columns: The only ones that are wanted; None: all.
+        filters: What is true of the wanted records; the others do not take memory.
 
     Raises:
         BeftError: A file is damaged.
     """
+    schema = SCHEMAS[kind]
+    wanted = schema.names if columns is None else list(columns)
+    read = [*wanted, *(name for name in _ORDER if name not in wanted)]
+    if since is not None:
+        later = pc.field("time") >= pa.scalar(since, schema.field("time").type)
+        filters = later if filters is None else filters & later
     parts = []
     for path in sorted((folder / kind).glob("*/*.parquet")):
         if since is not None and path.parent.name < since.astimezone(UTC).strftime("%Y-%m-%d"):
             continue
         try:
-            parts.append(pq.read_table(path, schema=SCHEMAS[kind]))
+            parts.append(pq.read_table(path, schema=schema, columns=read, filters=filters))
         except (pa.ArrowInvalid, OSError) as error:
             raise BeftError(f"{path} cannot be read ({error}); remove it, the other files are whole") from None
-    table = pa.concat_tables(parts) if parts else SCHEMAS[kind].empty_table()
-    if since is not None:
-        table = table.filter(pc.greater_equal(table["time"], pa.scalar(since, table["time"].type)))
-    return table.sort_by([("time", "ascending"), ("request_id", "ascending"), ("row", "ascending")])
+    table = pa.concat_tables(parts) if parts else schema.empty_table()
+    return table.sort_by([(name, "ascending") for name in _ORDER]).select(wanted)
 
 
 def find_answer(folder: Path, request_id: str) -> list[dict[str, Any]]:
@@ -251,10 +265,11 @@ def find_answer(folder: Path, request_id: str) -> list[dict[str, Any]]:
 
     Raises:
         InputError: No answer of this id is kept.
+        BeftError: A file is damaged.
     """
-    found: list[dict[str, Any]] = []
-    for path in sorted((folder / ANSWERS).glob("*/*.parquet"), reverse=True):
-        found += pq.read_table(path, filters=[("request_id", "=", request_id)]).to_pylist()
+    found: list[dict[str, Any]] = read_records(
+        folder, ANSWERS, filters=pc.field("request_id") == request_id
+    ).to_pylist()
     if not found:
         raise InputError(
             f"no answer to a request {request_id!r} is kept in {folder}; name a request that a server of this project "

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
@@ -107,6 +109,46 @@ def test_feedback_meets_its_answers(tmp_path: Path) -> None:
     add_feedback(tmp_path, lost)
     found = labelled_answers(tmp_path, "beft-films")
     assert found[["request_id", "label"]].to_numpy().tolist() == [["request-1", "good"]]  # the last one counts
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> list[pa.Table]:
+    """What is read of files from now on."""
+    found = []
+    read = pq.read_table
+
+    def recorded(*arguments: Any, **values: Any) -> pa.Table:
+        found.append(read(*arguments, **values))
+        return found[-1]
+
+    monkeypatch.setattr(pq, "read_table", recorded)
+    return found
+
+
+def test_only_what_was_told_of_is_read(tmp_path: Path, tables: list[pa.Table]) -> None:
+    long = "long " * 1000
+    for name in ("beft-films", "beft-other"):
+        write_records(
+            tmp_path, ANSWERS, [answer(n, name=name, row=row, text=long) for n in range(50) for row in (0, 1)]
+        )
+    told = read_feedback([{"request_id": f"request-{n}", "row": 2 * (n == 4), "label": "bad"} for n in (3, 4, 99)])
+    assert unanswered(tmp_path, told) == told[1:]
+    assert sum(map(len, tables)) == 2 * 4  # both rows of two requests, of both models
+    assert all(set(table.column_names) <= {"request_id", "row", "time"} for table in tables)
+    tables.clear()
+    add_feedback(tmp_path, told)
+    found = labelled_answers(tmp_path, "beft-films")
+    assert found[["request_id", "row", "label"]].to_numpy().tolist() == [["request-3", 0, "bad"]]
+    answers = [table for table in tables if "version" in table.column_names]
+    assert sum(map(len, answers)) == 4  # of one model
+    assert not any("text" in table.column_names for table in answers)
+
+
+def test_nothing_was_told(tmp_path: Path) -> None:
+    write_records(tmp_path, ANSWERS, [answer()])
+    assert unanswered(tmp_path, []) == []
+    found = labelled_answers(tmp_path, "beft-films")
+    assert len(found) == 0 and {"label", "feedback_source", "probabilities", "tokens"} <= set(found.columns)
 
 
 def test_times() -> None:

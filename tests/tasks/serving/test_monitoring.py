@@ -117,6 +117,21 @@ def test_other_versions_and_shadows_are_left_out(tmp_path: Path) -> None:
     assert at(tmp_path).rows == 200
 
 
+def test_other_models_are_left_out(tmp_path: Path) -> None:
+    come_in(tmp_path, 200)
+    far = np.full(WIDTH, 9.0, "<f2").tobytes()
+    for number in range(2):
+        write_records(tmp_path, ANSWERS, [answer(n, name="beft-other", predicted="good") for n in range(200)])
+        times = [START + timedelta(seconds=n) for n in range(200)]
+        write_records(
+            tmp_path, FEATURES, [FeatureRecord(time, f"other-{number}", 0, "beft-other", far) for time in times]
+        )
+    found = at(tmp_path)
+    assert found.rows == 200 and not found.alarm
+    [features] = [test for test, _ in found.tests if test.name == "features of the base"]
+    assert features.rows == (300, 200)
+
+
 def test_values_have_no_confidence(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     records = [

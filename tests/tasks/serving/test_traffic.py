@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from beft.errors import BeftError, InputError
@@ -53,6 +54,18 @@ def test_a_time_is_read_alone(tmp_path: Path) -> None:
     assert len(read_records(tmp_path, ANSWERS, since=START + timedelta(days=36500))) == 0
 
 
+def test_some_columns_of_some_records_are_read(tmp_path: Path) -> None:
+    for start in (6, 0):
+        write_records(tmp_path, ANSWERS, [answer(n, version=str(n % 2), tokens=n) for n in range(start, start + 6)])
+    odd = pc.field("version") == "1"
+    since = START + timedelta(seconds=3)
+    found = read_records(tmp_path, ANSWERS, since=since, columns=["tokens", "predicted"], filters=odd)
+    assert found.column_names == ["tokens", "predicted"]
+    assert found["tokens"].to_pylist() == [3, 5, 7, 9, 11]
+    none = read_records(tmp_path / "nothing", ANSWERS, columns=["tokens"], filters=odd)
+    assert none.column_names == ["tokens"] and len(none) == 0
+
+
 def test_the_oldest_go(tmp_path: Path) -> None:
     paths = [write_records(tmp_path, ANSWERS, [answer(number)]) for number in range(5)]
     for number, path in enumerate(paths):
@@ -85,6 +98,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BeftError, match=path.name):
         read_records(tmp_path, ANSWERS)
+    with pytest.raises(BeftError, match=path.name):
+        find_answer(tmp_path, "request-0")
 
 
 def test_an_answer_is_found_by_its_request(tmp_path: Path) -> None:
