@@ -7,10 +7,9 @@ without any server. A server is named by ``tracking.uri`` or ``MLFLOW_TRACKING_U
 import logging
 import os
 import shlex
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -24,18 +23,9 @@ from tasks.environment import configure_environment, sqlite_uri
 from tasks.passwords import require_no_password
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import files_of_database, is_database, is_remote, keeps_files_here, silence, with_driver
-from tasks.tracking.artifact_address import address_of_files
+from tasks.tracking.artifact_address import address_of_files, update_addresses
 
 log = logging.getLogger("beft.tracking")
-
-# Every column in which MLflow keeps an absolute path into the artifact folder.
-_PATHS = (
-    "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)",
-    "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)",
-    "UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)",
-    "UPDATE model_versions SET storage_location = replace(storage_location, ?, ?)",
-)
-
 
 # What MLflow's pages show of an experiment depends on its kind; without one they expect traces of chats.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -121,6 +111,8 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
     try:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(name)
+        if files is not None:
+            update_addresses(root, experiment.artifact_location if experiment is not None else None, files)
         if experiment is None:
             destination = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
             location = files or (files_of_database(uri, root, destination) if keeps_files_here(uri) else None)
@@ -141,8 +133,6 @@ def connect(settings: PipelineSettings, root: Path, *, about: str = ABOUT) -> Co
             f"the MLflow experiment {name!r} was deleted; bring it back with "
             f"{restore}, or set tracking.experiment to another name"
         )
-    if files is not None:
-        _relocate_artifact_paths(root, experiment.artifact_location, files)
     return Connection(client, uri, experiment.experiment_id)
 
 
@@ -298,13 +288,3 @@ def _said(error: Exception) -> str:
     if "readonly database" in said or "disk is full" in said:
         return f"{said}; {_AGAIN}"
     return said
-
-
-def _relocate_artifact_paths(root: Path, stored: str, artifacts: str) -> None:
-    """Mend the absolute paths that MLflow stores when the project's folder was moved or copied."""
-    if stored == artifacts:
-        return
-    log.warning("the project was moved here from %s: its paths in the MLflow database are brought up to date", stored)
-    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db", timeout=30)) as database, database:
-        for update in _PATHS:
-            database.execute(update, (stored, artifacts))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from beft.errors import BeftError
-from beft.files import read_json
+from beft.files import read_json, sha256_json, sha256_tree
+from tasks.registry.registered import registered_adapter
 from tasks.settings import PipelineSettings
 from tasks.steps.register import register, still_registered
 from tasks.tracking.connection import TRIES, connect
@@ -75,6 +76,43 @@ def test_a_run_and_its_models_go_through_a_server(finished_run: FinishedRun, ser
     )
     assert done.returncode == 0, done.stderr
     assert "probability_positive" in done.stdout
+
+
+def test_models_load_through_the_server_and_without_it(finished_run: FinishedRun, tmp_path: Path) -> None:
+    """One is registered through the project's server, one in its database, and the server is started once more."""
+    root = tmp_path / "project"
+    root.mkdir()
+    values = finished_run.settings.model_dump(mode="json")
+
+    def registered(dataset: str, address: str | None) -> str:
+        tracking = {"uri": address, "model_prefix": "here" if address is None else "served"}
+        own = {"datasets": {dataset: values["datasets"][dataset]}, "tracking": tracking}
+        settings = PipelineSettings.from_mapping(values | own)
+        out = tmp_path / f"registered {dataset}"
+        out.mkdir(exist_ok=True)
+        facts = finished_run.facts
+        parent = open_run(sha256_json([dataset, address]), settings, root=root, facts=facts)
+        [model] = register(settings, finished_run.inputs, out, parent=parent, root=root, facts=facts)["models"]
+        return f"models:/{model['name']}/{model['version']}"
+
+    def require_loaded(models: dict[str, str], address: str | None) -> None:
+        settings = PipelineSettings.from_mapping({"tracking": {"uri": address}})
+        for dataset, model in models.items():
+            with registered_adapter(model, settings, root) as adapter:
+                assert sha256_tree(adapter) == sha256_tree(finished_run.inputs[f"train/{dataset}"] / "adapter")
+
+    with mlflow_server(root) as server:
+        models = {"films": registered("films", server.address)}
+    require_loaded(models, None)
+    models["plays"] = registered("plays", None)
+    require_loaded(models, None)
+    server.start()
+    try:
+        server.wait()
+        require_loaded(models, server.address)
+        assert registered("plays", server.address) not in models.values()
+    finally:
+        server.kill()
 
 
 def test_a_call_whose_answer_broke_off_is_made_again(finished_run: FinishedRun, server: str, tmp_path: Path) -> None:
