@@ -18,10 +18,14 @@ class Record(BaseModel):
 
 
 class Cost(Record):
-    """What a method cost to train and takes to store."""
+    """What a method cost to train and takes to store.
+
+    Attributes:
+        seconds: Wall time of the training; None: it was interrupted, and how long all of it took is not known.
+    """
 
     trainable_parameters: int
-    seconds: FiniteFloat
+    seconds: FiniteFloat | None
     peak_memory_bytes: int | None = None
     bias_bytes: int = 0
     head_bytes: int = 0

@@ -82,7 +82,7 @@ class RunResult:
         peak_memory: Bytes: of the GPU, or the process's greatest resident size on a CPU.
         trials: Where the learning rate was chosen on dev: what each one gave (learning_rate, dev_metric, dev_loss,
             best_epoch; of one that failed learning_rate and failed, its reason); ``seconds`` is then what all of them
-            took.
+            took, and ``steps_here`` the fewest of any.
         weights: Trained weights of the base, on the CPU; None where biases and the head alone are trained.
     """
 

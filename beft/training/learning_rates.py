@@ -97,7 +97,8 @@ def best_learning_rate(
         progress: Is told of the choice.
 
     Returns:
-        The chosen result, with all that was tried, and the seconds that all of it took.
+        The chosen result, with all that was tried, and the seconds that all of it took. Where any of it was continued
+        from a checkpoint, ``steps_here`` says so.
 
     Raises:
         TrainingError: All of them failed.
@@ -117,6 +118,7 @@ def best_learning_rate(
         chosen,
         run=replace(chosen.run, name=run.name),
         trials=trials,
+        steps_here=min(result.steps_here for result in known),
         seconds=sum(result.seconds for result in known),
     )
 

@@ -63,11 +63,14 @@ class TrainingResult:
         }
 
     def cost(self) -> dict[str, Any]:
-        """What the training took, as JSON: it varies between runs, so it is kept in a file of its own."""
+        """What the training took, as JSON: it varies between runs, so it is kept in a file of its own.
+
+        ``seconds`` is None where the training was interrupted: how long all of it took is not known.
+        """
         run = self.run
         return {
             "trainable_parameters": sum(value.numel() for value in (*run.deltas.values(), *run.head.values())),
-            "seconds": round(run.seconds, 3),
+            "seconds": round(run.seconds, 3) if run.steps_here == run.steps else None,
             "steps_here": run.steps_here,
             "peak_memory_bytes": run.peak_memory,
             "bias_bytes": sum(delta.numel() * delta.element_size() for delta in self.adapter.deltas.values()),

@@ -160,7 +160,9 @@ def _record(session: Session, one: MethodResult, scores: Scores | None, *, timed
         inert=inert,
         history=one.history,
         cost=Cost(
-            seconds=round(one.seconds, 3), shared_with=one.runs_in_pass - 1, peak_memory_bytes=one.peak_memory_bytes
+            seconds=round(one.seconds, 3) if timed else None,
+            shared_with=one.runs_in_pass - 1,
+            peak_memory_bytes=one.peak_memory_bytes,
         ),
     )
 

@@ -162,7 +162,7 @@ def _gain(gain: Gain) -> dict[str, Any]:
 def _cost(cost: Cost) -> dict[str, Any]:
     return {
         "parameters": f"{cost.trainable_parameters:,}",
-        "seconds": duration(cost.seconds),
+        "seconds": "not known: interrupted" if cost.seconds is None else duration(cost.seconds),
         "memory": quantity(cost.peak_memory_bytes),
         "bias": quantity(cost.bias_bytes) if cost.bias_bytes else "—",
         "head": quantity(cost.head_bytes) if cost.head_bytes else "—",

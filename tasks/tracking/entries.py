@@ -154,7 +154,7 @@ def _evaluated(record: StepRecord, folder: Path, settings: PipelineSettings) -> 
             nested=f"{dataset}/{nested_name(method, target)}",
             dataset=dataset,
             title=_title(method, dataset),
-            seconds=evaluation.costs[method].seconds if method in evaluation.costs else 0.0,
+            seconds=(evaluation.costs[method].seconds or 0.0) if method in evaluation.costs else 0.0,
             params=_shared_params(settings, dataset, method)
             | ({} if method in trained else _section(settings) | _chosen(tuning)),
             tags=_shared_tags(settings, dataset, method, settings.base.source),
@@ -272,9 +272,9 @@ _LOGGERS_BY_STEP = {
 
 
 def _usage(cost: Mapping[str, JSON]) -> Metrics:
-    """What a training took, as ``cost.json`` and the evaluation have it."""
+    """What a training took, as ``cost.json`` and the evaluation have it; an interrupted one has no seconds."""
     names = ("seconds", "trainable_parameters", "bias_bytes", "head_bytes")
-    metrics: Metrics = [(f"usage/{name}", float(cost[name]), 0) for name in names]
+    metrics: Metrics = [(f"usage/{name}", float(cost[name]), 0) for name in names if cost[name] is not None]
     if cost.get("peak_memory_bytes") is not None:
         metrics.append(("usage/peak_memory_megabytes", cost["peak_memory_bytes"] / 1e6, 0))
     return metrics

@@ -8,8 +8,8 @@ import pytest
 from beft.training.engine.trainer import TrainingPass
 
 
-class Killed(Exception):
-    """In place of the end of a process."""
+class Killed(BaseException):
+    """In place of the end of a process; nothing that catches errors goes on after it."""
 
 
 @contextmanager

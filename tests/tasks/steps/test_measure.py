@@ -19,6 +19,7 @@ from tasks.steps.measure import measure
 from tasks.tracking.connection import connect
 from tests.conftest import build_tiny
 from tests.support.films import prepare_films
+from tests.support.killed_training import killed_after
 from tests.support.measured import measured
 from tests.support.small_data import small_workspace
 from tests.support.tiny_bases import save_base
@@ -68,6 +69,25 @@ def test_a_run_that_fails_is_recorded_beside_those_that_do_not(folder: Path, tmp
     }
     assert all("a learning_rate below 1e+300" in one.reason for one in found.failed)
     assert found.unavailable == {}
+
+
+def test_an_interrupted_training_has_no_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went before the interruption is in no clock; methods that keep no checkpoint are trained anew."""
+    kept, inputs, settings = tmp_path / "checkpoints", {"prepare": folder / "prepared"}, settings_with(folder)
+    for name in ("checkpoints", "killed", "continued", "alone"):
+        (tmp_path / name).mkdir()
+    with killed_after(3, monkeypatch):
+        measure(settings, inputs, tmp_path / "killed", dataset="films", checkpoints=kept)
+    measure(settings, inputs, tmp_path / "continued", dataset="films", checkpoints=kept)
+    measure(settings, inputs, tmp_path / "alone", dataset="films")
+    timed = {
+        name: {one.method: one.cost is not None and one.cost.seconds is not None for one in found.records}
+        for name, found in {name: Measurement.load(tmp_path / name) for name in ("continued", "alone")}.items()
+    }
+    assert timed == {
+        "continued": {"value": False, "all_biases": False, "full": True},
+        "alone": {"value": True, "all_biases": True, "full": True},
+    }
 
 
 def test_searched_rates_are_in_the_records(folder: Path, tmp_path: Path) -> None:

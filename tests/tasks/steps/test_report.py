@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.files import read_json, write_json
+from beft.files import read_json, sha256_tree, write_json
 from tasks.engine.settings_view import restrict_settings
 from tasks.reporting.drawing import Curve, Interval, curves, intervals, ticks_over
 from tasks.reporting.formatting import duration, percent, points, quantity
+from tasks.steps.evaluate import evaluate
 from tasks.steps.report import report, report_step
+from tasks.steps.train import train
+from tasks.tracking.entries import entries
 from tests.support.finished_run import FinishedRun
+from tests.support.killed_training import killed_after
 
 
 class Page(HTMLParser):
@@ -116,6 +120,33 @@ def test_every_part_is_there(finished_run: FinishedRun, page: str) -> None:
     assert re.search(r"transformers \d+\.", text)
     assert "models:/beft-local-" in text
     assert "key" in text
+
+
+def test_an_interrupted_training_has_no_time(
+    finished_run: FinishedRun, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the report nor in MLflow: only the last process was timed."""
+    kept, folder, evaluated = (tmp_path / name for name in ("checkpoints", "train", "evaluate"))
+    for made in (kept, folder, evaluated):
+        made.mkdir()
+    inputs = {name: finished_run.inputs[f"{name}/films"] for name in ("prepare", "probe", "score")}
+    with killed_after(3, monkeypatch):
+        train(finished_run.settings, inputs, folder, dataset="films", checkpoints=kept)
+    train(finished_run.settings, inputs, folder, dataset="films", checkpoints=kept)
+    assert sha256_tree(folder / "adapter") == sha256_tree(finished_run.inputs["train/films"] / "adapter")
+    evaluate(finished_run.settings, inputs | {"train": folder}, evaluated, dataset="films")
+    evaluation = read_json(evaluated / "evaluation.json")
+    untimed = [name for name, cost in evaluation["costs"].items() if cost["seconds"] is None]
+    assert untimed == [evaluation["target"]]
+
+    run = replace(finished_run, inputs=finished_run.inputs | {"train/films": folder, "evaluate/films": evaluated})
+    assert Page(written(run, tmp_path / "report")).text.count("not known: interrupted") == 1
+    assert "not known: interrupted" not in page
+    for record in (one for one in run.records if one.key in ("train/films", "evaluate/films")):
+        for entry in entries(record, run.folder(record), run.settings):
+            names = {name for name, _, _ in entry.metrics}
+            if "usage/trainable_parameters" in names:
+                assert ("usage/seconds" in names) == (entry.nested != "films/target")
 
 
 def test_the_same_files_give_the_same_bytes(finished_run: FinishedRun, page: str, tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def test_a_learning_rate_that_fails_is_left_out_of_the_choice() -> None:
     assert [one["learning_rate"] for one in chosen.trials] == [LOST, 1e-2, 3e-3]
     assert "a learning_rate below 1e+300" in chosen.trials[0]["failed"]
     assert "1e+300: failed" in said[-1]
+    assert chosen.steps_here == chosen.steps
+    resumed = [one if isinstance(one, FailedRun) else replace(one, steps_here=at) for at, one in enumerate(results)]
+    assert best_learning_rate(run, resumed, quiet).steps_here == 1, "the fewest of any rate"
     with pytest.raises(TrainingError, match="run 0@1e"):
         best_learning_rate(run, results[:1], quiet)
 
