@@ -1,6 +1,8 @@
 """Adapters in the registry: every version once, with where it came from; champion only for a certain gain."""
 
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from beft.files import read_json
 from tasks.model_name import model_name
 from tasks.registry.journal import journal_path, read_journal
 from tasks.steps.register import register, still_registered
+from tasks.steps.report import report
 from tasks.tracking.connection import connect
 from tests.support.finished_run import FinishedRun
 from tests.support.registration import registered, target_of
@@ -90,6 +93,20 @@ def test_a_second_run_leaves_the_champion_and_takes_no_decision(
     again = registered(uncertain, project, "01" * 32)
     assert again["version"] == "1"
     assert aliases(client, first["name"]) == {"champion": "2", "challenger": "3"}
+
+
+def test_the_report_names_the_version_that_is_registered_after_it(
+    certain: FinishedRun, uncertain: FinishedRun, project: Path
+) -> None:
+    """Whatever is champion then: a run does not replace one."""
+    client = connect(certain.settings, project).client
+    for number, run in enumerate((certain, uncertain, certain), start=1):
+        report(run.settings, run.inputs, project)
+        text = html.unescape((project / "report.html").read_text(encoding="utf-8"))
+        [(name, alias)] = re.findall(r"models:/([^/@\"]+)@(\w+)", text)
+        model = registered(run, project, f"{number:02}" * 32)
+        assert (model["name"], model["version"]) == (name, str(number))
+        assert aliases(client, name)[alias] == model["version"]
 
 
 def test_a_registration_without_a_decision_needs_no_experiment_of_decisions(
