@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
+from beft.yaml_text import parse_yaml
 from flows.deployments.automations import save_automations
 from flows.servers.prefect_server import server_address
 from tasks.engine.commands import run_command
@@ -33,6 +33,9 @@ A task that dies gives its place back within a minute. On each machine a place i
 """
 
 
+_WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
+
+
 def deploy(root: Path) -> list[str]:
     """Make the pools, the limit, deployments with their triggers, and the automations for dead and failed runs.
 
@@ -46,7 +49,7 @@ def deploy(root: Path) -> list[str]:
 
     Raises:
         InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
-        BeftError: No server answers, or Prefect refuses.
+        BeftError: No server answers, Prefect refuses, or the server has such deployments of another folder.
     """
     configure_environment(root)
     if not (root / "prefect.yaml").is_file():
@@ -61,6 +64,7 @@ def deploy(root: Path) -> list[str]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: address}):
+        asyncio.run(_require_own(root, address))
         asyncio.run(_make_pools(gpu_tasks))
         _deploy_all(root, address)
         deployments = asyncio.run(_our_deployments(root))
@@ -72,6 +76,54 @@ def deployed_settings() -> dict[str, Any]:
     """A build step of ``prefect.yaml``: the settings in ``params.yaml`` as parameters, and the current folder."""
     settings = PipelineSettings.read(Path("params.yaml"))
     return {"settings": settings.model_dump(mode="json"), "folder": str(Path.cwd())}
+
+
+async def _require_own(root: Path, address: str) -> None:
+    """Make sure that no deployment of another folder is replaced: Prefect tells them apart by flow and name alone.
+
+    Raises:
+        InputError: ``prefect.yaml`` is no YAML.
+        BeftError: One would be.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    declared, others = _declared(root), {}
+    async with get_client() as client:
+        for one in declared.get("deployments") or ():
+            if not {"entrypoint", "name"} <= set(one):
+                continue  # Prefect says what is missing
+            name = f"{re.split('[.:]', one['entrypoint'])[-1]}/{one['name']}"
+            own = _folder(one.get("pull", declared.get("pull")))
+            try:
+                there = _folder((await client.read_deployment_by_name(name)).pull_steps)
+            except ObjectNotFound:
+                continue
+            if own is not None and there != (str(root.resolve()) if "{{" in own else own):
+                others[name] = there or "another program"
+    if others:
+        at = f"PREFECT_API_URL={address}"
+        lines = [
+            f"the Prefect server at {address} has deployments of the same names that are not of {root.resolve()}:",
+            *(f"  - {name}, of {folder}" for name, folder in others.items()),
+            "name a server of this folder's own in PREFECT_API_URL; or, where the others are not needed any more (this "
+            "project was moved here, perhaps), delete them and deploy again:",
+            *(f"  env {at} {own_command('prefect', 'deployment', 'delete', name)}" for name in others),
+        ]
+        raise BeftError("\n".join(lines))
+
+
+def _folder(steps: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """The folder in which a flow runs, by the pull steps of its deployment; None where they name none."""
+    found = [step[_WORKING_DIRECTORY] for step in steps or () if _WORKING_DIRECTORY in step]
+    return str(found[-1]["directory"]) if found else None
+
+
+def _declared(root: Path) -> dict[str, Any]:
+    try:
+        return dict(parse_yaml((root / "prefect.yaml").read_text(encoding="utf-8")) or {})
+    except ValueError as error:
+        raise InputError(f"{root / 'prefect.yaml'}: {error}") from None
 
 
 async def _make_pools(gpu_tasks: int) -> None:
@@ -104,8 +156,7 @@ async def _our_deployments(root: Path) -> dict[str, str]:
     """``FLOW/DEPLOYMENT`` to id of the deployments of ``prefect.yaml``; the server has those of other projects, too."""
     from prefect.client.orchestration import get_client
 
-    declared = yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    ours = {(one["name"], one["entrypoint"]) for one in declared}
+    ours = {(one["name"], one["entrypoint"]) for one in _declared(root)["deployments"]}
     async with get_client() as client:
         flows = {flow.id: flow.name for flow in await _every(client.read_flows)}
         deployments = [one for one in await _every(client.read_deployments) if (one.name, one.entrypoint) in ours]

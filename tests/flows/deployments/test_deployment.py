@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from tasks.settings import PipelineSettings
 from tests.faults.cases_prefect import PrefectServer
 from tests.flows.servers.test_ui import free_port
 from tests.flows.test_adapt import root as root
+from tests.support.deployments import remove_deployments
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -133,6 +135,51 @@ def test_twice_is_as_once(root: Path) -> None:
     assert deploy(root) == [*names, limit]
     assert asyncio.run(found()) == once
     assert server_address().startswith("http://127.0.0.1:")
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_deployments_of_another_folder_are_not_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing on the server changes until somebody deletes them, as the message says how."""
+    from prefect.client.orchestration import get_client
+
+    def deployed() -> dict[str, Any]:
+        with get_client(sync_client=True) as client:
+            return {one.name: (one.id, one.updated, one.pull_steps) for one in client.read_deployments()}
+
+    remove_deployments()
+    shutil.copy(ROOT / "prefect.yaml", root)
+    *names, _ = deploy(root)
+    before, other = deployed(), root / "another project"
+    shutil.copytree(root, other, ignore=shutil.ignore_patterns(other.name))
+    monkeypatch.chdir(other)
+    with pytest.raises(BeftError) as refused:
+        deploy(other)
+    assert deployed() == before
+    lines = str(refused.value).splitlines()
+    assert {line for line in lines if line.startswith("  - ")} == {f"  - {name}, of {root}" for name in names}
+    commands = [shlex.split(line) for line in lines if line.startswith("  env ")]
+    assert sorted(command[-1] for command in commands) == names
+    subprocess.run(commands[0], check=True, env=os.environ | {"PREFECT_API_URL": ""}, timeout=120)
+    assert set(before) - set(deployed()) == {commands[0][-1].partition("/")[2]}
+    remove_deployments()
+
+    # A folder that prefect.yaml names itself, as a container has it; and deployments that no project made.
+    text = (other / "prefect.yaml").read_text()
+    write_text(other / "prefect.yaml", text.replace('"{{ project.folder }}"', "/as/the/container/has/it"))
+    for _ in range(2):
+        assert deploy(other)[:-1] == names
+    monkeypatch.chdir(root)
+    with pytest.raises(BeftError, match="nightly, of /as/the/container/has/it"):
+        deploy(root)
+    remove_deployments()
+    with get_client(sync_client=True) as client:
+        client.create_deployment(client.create_flow_from_name("promote"), "after-adapt")
+    with pytest.raises(BeftError, match="promote/after-adapt, of another program"):
+        deploy(root)
+    write_text(root / "prefect.yaml", "deployments: [")
+    with pytest.raises(InputError, match=r"(?s)prefect\.yaml: .*line 1"):
+        deploy(root)
 
 
 @pytest.fixture
