@@ -38,7 +38,10 @@ def quantity(size: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds, in minutes too where they are many."""
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {round(seconds) % 60:02d} s"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
 
 
 def small(value: float | None) -> str:

@@ -224,4 +224,6 @@ def test_numbers_read_well() -> None:
     assert (points(0.023), points(-0.02)) == ("+2.3", "-2.0")
     assert (quantity(512), quantity(9216), quantity(569868288), quantity(None)) == ("512 B", "9.2 kB", "569.9 MB", "—")
     assert (duration(2.34), duration(125.2)) == ("2.3 s", "2 min 05 s")
+    assert (duration(59.94), duration(59.96)) == ("59.9 s", "1 min 00 s")
+    assert (duration(119.4), duration(119.7), duration(3599.8)) == ("1 min 59 s", "2 min 00 s", "60 min 00 s")
     assert json.dumps(report_step.settings)
