@@ -9,19 +9,12 @@ from beft.evaluation.records import Evaluation, MetricScore
 from beft.files import read_json
 from flows.runs.links import LOCAL_PREFECT, flow_run_page, mlflow_page
 from flows.terminal.commands import server_command
+from tasks.reporting.formatting import TITLES, percent
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of
 from tasks.tracking.connection import tracking_uri
 
-_METHODS = {
-    "untouched": "untouched base",
-    "head_only": "head only",
-    "logistic_regression": "logistic regression",
-    "ridge_regression": "ridge regression",
-    "conditional_logit": "conditional logit",
-    "all_biases": "all bias terms",
-}
-_COLUMNS = ("dataset", "target term", "test", *_METHODS.values(), "gain certain", "adapter", "registered as")
+_COLUMNS = ("dataset", "target term", "test", *TITLES.values(), "gain certain", "adapter", "registered as")
 
 
 def rows(record: Mapping[str, Any], root: Path) -> list[dict[str, str]]:
@@ -46,7 +39,7 @@ def _row(dataset: str, record: Mapping[str, Any], model: Mapping[str, Any], root
         "dataset": dataset,
         "target term": found.target,
         "test": f"{_interval(scores[found.target])} {metric}",
-        **{title: _percent(scores[name].value) for name, title in _METHODS.items() if name in scores},
+        **{title: percent(scores[name].value) for name, title in TITLES.items() if name in scores},
         "gain certain": ("yes" if found.decision("gate").passed else "no") if found.has_gate else "no gate",
         "adapter": f"{_kilobytes(cost.bias_bytes)} bias + {_kilobytes(cost.head_bytes)} head",
         "model": str(model["name"]),
@@ -128,11 +121,7 @@ def leave_artifact(record: Mapping[str, Any]) -> None:
 
 
 def _interval(score: MetricScore) -> str:
-    return f"{_percent(score.value)} [{_percent(score.low)}, {_percent(score.high)}]"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{percent(score.value)} [{percent(score.low)}, {percent(score.high)}]"
 
 
 def _kilobytes(size: int) -> str:

@@ -1,13 +1,14 @@
 """How numbers and names are written where people read them."""
 
 TITLES = {
+    "untouched": "untouched base",
     "head_only": "head only",
     "logistic_regression": "logistic regression",
     "ridge_regression": "ridge regression",
     "conditional_logit": "conditional logit",
-    "untouched": "untouched base",
     "all_biases": "all bias terms",
 }
+"""Methods and their titles, in the order of the table at the end of a run."""
 
 
 def title(method: str) -> str:

@@ -42,11 +42,6 @@ class DatasetResults:
     folders: dict[str, Path]
 
     @property
-    def target_term(self) -> str:
-        """The bias term that was chosen and trained."""
-        return str(self.importance["selection"]["target"])
-
-    @property
     def metric(self) -> str:
         """The headline metric."""
         return self.evaluation.metrics[0]

@@ -62,6 +62,11 @@ def test_a_row_holds_the_target_beside_the_other_methods(record: dict[str, Any],
     assert row["target term"] == "value"
     assert row["test"].startswith("90.0 [") and row["test"].endswith("] accuracy")
     assert (row["head only"], row["logistic regression"], row["all bias terms"]) == ("50.0", "50.0", "100.0")
+    assert [name for name in row if name.startswith(("head", "logistic", "all"))] == [
+        "head only",
+        "logistic regression",
+        "all bias terms",
+    ]
     assert row["gain certain"] == "yes"
     assert row["adapter"] == "9.2 kB bias + 0.0 kB head"
     assert (row["model"], row["registered as"]) == ("beft-x-imdb", "version 3 (challenger)")
