@@ -130,8 +130,9 @@ lock:  ## make constraints.txt anew from an installation into an empty environme
 	  $$folder/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' | sort -f; } > "$$folder/lock" && \
 	cp "$$folder/lock" constraints.txt
 
-clean:  ## remove the environment, runs, artifacts and caches; the MLflow registry in mlflow/ stays
-	rm -rf .venv .venv-peers runs artifacts reports site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## remove the environment, runs, artifacts and caches; the registry in mlflow/, runs/traffic and runs/promotions stay
+	[ ! -d runs ] || find runs -mindepth 1 -maxdepth 1 ! -name traffic ! -name promotions -exec rm -rf {} +
+	rm -rf .venv .venv-peers artifacts reports site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find beft tasks flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's own output goes to a file, which is shown when it fails. --no-compile and compileall: two cores compile faster

@@ -63,6 +63,7 @@ def make(project: Path, told: Path, tmp_path: Path) -> Make:
             "touch",
             "sed",
             "expand",
+            "find",
         ):
             if not (commands / name).exists():
                 (commands / name).symlink_to(str(shutil.which(name)))
@@ -149,6 +150,30 @@ def test_new_times_of_the_same_contents_build_nothing(make: Make, project: Path,
         os.utime(project / name)
     assert make("run").returncode == 0
     assert len(installs(told)) == 1
+
+
+def test_clean_keeps_what_cannot_be_made_again(make: Make, project: Path) -> None:
+    """The registry, the traffic with the labels that people gave, and the decisions on promotions."""
+    kept = ("mlflow/mlflow.db", "runs/traffic/feedback/2026-01-02/a.parquet", "runs/promotions/films-0a/decision.json")
+    removed = (
+        "runs/steps/train-films-0a/step.json",
+        "runs/0a/run.json",
+        "artifacts/a",
+        "reports/a",
+        "beft/__pycache__/a",
+    )
+    for path in (*kept, *removed, *(f"{name}/a.py" for name in ("beft", "tasks", "flows", "tests", "benchmarks"))):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).touch()
+    (project / "runs" / "latest").symlink_to("0a")
+    for _ in range(2):
+        answer = make("clean")
+        assert answer.returncode == 0, answer.stderr
+        assert all((project / path).is_file() for path in (*kept, "beft/a.py"))
+        assert {path.name for path in (project / "runs").iterdir()} == {"traffic", "promotions"}
+        assert not any((project / path).exists() for path in removed)
+    shutil.rmtree(project / "runs")
+    assert make("clean").returncode == 0
 
 
 def test_no_python(make: Make) -> None:
