@@ -26,6 +26,7 @@ FEW_ROWS_A_LABEL = 100
 """Below so many train rows a label, on average, ``train.loss: auto`` is contrastive (benchmarks/few_labels)."""
 
 Loss = Literal["cross_entropy", "contrastive", "both"]
+ClassWeights = Literal["none", "balanced"]
 
 
 class TrainingSettings(Section):
@@ -57,10 +58,10 @@ class TrainingSettings(Section):
     activation_checkpointing: bool = Field(
         False, description="compute the layers' activations again instead of keeping them: less memory, more time"
     )
-    class_weights: Literal["none", "balanced"] = Field(
+    class_weights: ClassWeights = Field(
         "none",
-        description="of the training loss; balanced: rows / (classes * rows of the class), as in scikit-learn, for "
-        "classes of unequal size; dev is never weighted",
+        description="of the training loss, or of a contrastive loss's head, and of the cheap baselines; balanced: "
+        "rows / (classes * rows of the class), as in scikit-learn, for classes of unequal size; dev is never weighted",
     )
 
     @property

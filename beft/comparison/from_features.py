@@ -80,7 +80,10 @@ def fit_linear(
         problem_type: Another problem type than the session's.
     """
     labels = len(session.classifier.labels)
-    return fit_linear_baseline(problem_type or session.problem_type, labels, features, rows, metric=session.metric)
+    balanced = session.settings.train.class_weights == "balanced"
+    return fit_linear_baseline(
+        problem_type or session.problem_type, labels, features, rows, metric=session.metric, balanced=balanced
+    )
 
 
 def fit_head(

@@ -42,6 +42,7 @@ def fit_linear_baseline(
     rows: Mapping[str, LabelledRows],
     *,
     metric: str,
+    balanced: bool = False,
 ) -> LinearClassifier:
     """Fit the problem type's linear model on train, chosen on dev.
 
@@ -49,6 +50,7 @@ def fit_linear_baseline(
         labels: How many labels there are, for classification (of texts or of tokens).
         features: Of ``train`` and ``dev``, [sequences, hidden].
         rows: Their examples.
+        balanced: Whether all labels of a classification weigh alike, as ``class_weights: balanced``.
 
     Raises:
         InputError: The shape has no such baseline, or the rows do not fit.
@@ -57,7 +59,13 @@ def fit_linear_baseline(
     train, dev = rows["train"], rows["dev"]
     if kind == "classification":
         return fit_logistic_regression(
-            features["train"], train.labels, features["dev"], dev.labels, classes=labels, metric=metric
+            features["train"],
+            train.labels,
+            features["dev"],
+            dev.labels,
+            classes=labels,
+            metric=metric,
+            balanced=balanced,
         )
     if kind == "multi_label":
         return fit_one_vs_rest(features["train"], train, features["dev"], dev, metric=metric)
@@ -79,6 +87,7 @@ def linear_head(
     seed: int,
     intercept: bool = True,
     cross_validate: bool = True,
+    balanced: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A head in closed form: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
 
@@ -86,6 +95,7 @@ def linear_head(
         metric: What chooses the penalty of a classification by cross-validation, where there is no dev.
         intercept: Whether the head has a bias; without one the bias is zero.
         cross_validate: Whether C is chosen by cross-validation where there is no dev; else it is 1.
+        balanced: Whether all labels of a classification weigh alike, as ``class_weights: balanced``.
 
     Raises:
         InputError: The shape has no head, or the rows do not fit.
@@ -111,13 +121,24 @@ def linear_head(
         metric=metric,
         intercept=intercept,
         cross_validate=cross_validate,
+        balanced=balanced,
     )
 
 
 def linear_path(
-    problem_type: ProblemType, labels: int, features: Floats, rows: LabelledRows, *, intercept: bool = True
+    problem_type: ProblemType,
+    labels: int,
+    features: Floats,
+    rows: LabelledRows,
+    *,
+    intercept: bool = True,
+    balanced: bool = False,
 ) -> Iterator[tuple[float, Floats, Floats]]:
     """The problem type's linear model with every penalty that its baseline tries, from the strongest on.
+
+    Args:
+        intercept: Whether the layer has a bias.
+        balanced: Whether all labels of a classification weigh alike, as ``class_weights: balanced``.
 
     Returns:
         C (of values: minus the penalty), weight [outputs, hidden] and bias [outputs] on raw features, fp64.
@@ -126,7 +147,7 @@ def linear_path(
         InputError: The problem type has no such path, or there is only one label.
     """
     if problem_type.name == "classification":
-        path = logistic_path(features, rows.labels, labels, C_GRID, "each", intercept=intercept)
+        path = logistic_path(features, rows.labels, labels, C_GRID, "each", intercept=intercept, balanced=balanced)
         return ((C, weight, bias) for C, weight, bias, _ in path)
     if problem_type.name == "regression":
         ridge = ridge_path(features, rows.labels, PENALTIES[::-1], "each", intercept=intercept)

@@ -103,14 +103,19 @@ class FeatureRows:
         within = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         return starts[examples].repeat_interleave(sizes) + within
 
-    def gradient(self, outputs: Tensor, examples: Tensor) -> Tensor:
-        """The gradient of the examples' mean loss in outputs [candidates, their sequences, outputs], of each alone."""
+    def gradient(self, outputs: Tensor, examples: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The gradient of the examples' mean loss in outputs [candidates, their sequences, outputs], of each alone.
+
+        Args:
+            weights: The factor of each loss, [candidates, examples]; None: 1.
+        """
         leaf = outputs.detach().requires_grad_(True)
         many = len(outputs)
         targets = torch.from_numpy(self.labels)[examples]
         targets = targets.repeat(many, *[1] * (targets.dim() - 1))
         with torch.enable_grad():
             losses = self.problem_type.losses(leaf.flatten(0, 1), targets, self.sizes[examples].repeat(many))
+            losses = losses if weights is None else losses * weights.flatten().to(losses)
             units = float(self.problem_type.loss_units(self.labels[examples.numpy()]).sum())
             (found,) = torch.autograd.grad(losses.sum() / max(1.0, units), leaf)
         return found

@@ -42,6 +42,7 @@ def fit_logistic_regression(
     choose_by: Literal["metric", "cross_entropy"] = "metric",
     scaling: Scaling = "each",
     intercept: bool = True,
+    balanced: bool = False,
 ) -> LinearClassifier:
     """Fit on train with every C, and keep the one that is best on dev.
 
@@ -59,6 +60,7 @@ def fit_logistic_regression(
         choose_by: Whether the metric on dev comes first, or the cross-entropy alone decides.
         scaling: Whether each feature is divided by its own standard deviation, or all by one number, their mean.
         intercept: Whether there is a bias; without one the features are not centred either.
+        balanced: Whether all labels of train weigh alike, as ``class_weights: balanced``.
 
     Raises:
         InputError: Shapes or labels that do not fit, or only one label in train.
@@ -69,7 +71,7 @@ def fit_logistic_regression(
     started = time.perf_counter()
     candidates = []
     for cost, weight, bias, iterations in logistic_path(
-        features, labels, classes, sorted(costs), scaling, intercept=intercept
+        features, labels, classes, sorted(costs), scaling, intercept=intercept, balanced=balanced
     ):
         quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
@@ -104,6 +106,7 @@ def logistic_regression_head(
     metric: str = "accuracy",
     intercept: bool = True,
     cross_validate: bool = True,
+    balanced: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A converged logistic regression on features of one scale, as a plain linear layer on raw features.
 
@@ -123,6 +126,7 @@ def logistic_regression_head(
         metric: What chooses C when there is no dev.
         intercept: Whether the layer has a bias; without one the features are not centred either.
         cross_validate: Whether C is chosen so when there is no dev; else it is 1.
+        balanced: Whether all labels of train weigh alike, as ``class_weights: balanced``.
 
     Returns:
         weight [classes, hidden] and bias [classes], fp32
@@ -141,6 +145,7 @@ def logistic_regression_head(
             choose_by="cross_entropy",
             scaling="one",
             intercept=intercept,
+            balanced=balanced,
         )
         weight, bias = fitted.weight, fitted.bias
     else:
@@ -148,13 +153,21 @@ def logistic_regression_head(
         values, indices = checked(features, labels, classes, "train")
         cost = 1.0
         if cross_validate:
-            cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept)
-        _, weight, bias, _ = next(logistic_path(values, indices, classes, [cost], "one", intercept=intercept))
+            cost = _cross_validated_cost(values, indices, classes, metric, seed, intercept=intercept, balanced=balanced)
+        path = logistic_path(values, indices, classes, [cost], "one", intercept=intercept, balanced=balanced)
+        _, weight, bias, _ = next(path)
     return torch.from_numpy(weight).to(torch.float32), torch.from_numpy(bias).to(torch.float32)
 
 
 def logistic_path(
-    features: Floats, labels: Integers, classes: int, costs: Sequence[float], scaling: Scaling, *, intercept: bool
+    features: Floats,
+    labels: Integers,
+    classes: int,
+    costs: Sequence[float],
+    scaling: Scaling,
+    *,
+    intercept: bool,
+    balanced: bool = False,
 ) -> Iterator[tuple[float, Floats, Floats, int]]:
     """For every C, in the given order: C, weight [classes, hidden], bias [classes] on raw features, iterations.
 
@@ -168,7 +181,7 @@ def logistic_path(
     mean, deviation = standardisation(features, scaling)
     mean = mean if intercept else np.zeros_like(mean)
     standardised = (features - mean) / deviation
-    fits = converged_path(standardised, labels, costs, intercept=intercept)
+    fits = converged_path(standardised, labels, costs, intercept=intercept, balanced=balanced)
     for cost, rows, intercepts, iterations in with_progress(
         fits, len(costs), "values of C of a logistic regression", log.info
     ):
@@ -180,7 +193,7 @@ def logistic_path(
 
 
 def converged_path(
-    features: Floats, labels: Integers, costs: Sequence[float], *, intercept: bool
+    features: Floats, labels: Integers, costs: Sequence[float], *, intercept: bool, balanced: bool = False
 ) -> Iterator[tuple[float, Floats, Floats, int]]:
     """For every C, in the given order: C, weight [present labels, hidden], bias [present labels], iterations.
 
@@ -193,7 +206,8 @@ def converged_path(
     """
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(tol=TOLERANCE, fit_intercept=intercept, warm_start=True)
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(tol=TOLERANCE, fit_intercept=intercept, warm_start=True, class_weight=weights)
     for cost in costs:
         for solver, limit in (("lbfgs", 1_000), ("lbfgs", 10_000), ("lbfgs", 100_000), ("newton-cg", 10_000)):
             model.set_params(C=cost, solver=solver, max_iter=limit)
@@ -220,7 +234,7 @@ def _converges(model: Any, features: Floats, labels: Integers) -> bool:
 
 
 def _cross_validated_cost(
-    features: Floats, labels: Integers, classes: int, metric: str, seed: int, *, intercept: bool
+    features: Floats, labels: Integers, classes: int, metric: str, seed: int, *, intercept: bool, balanced: bool
 ) -> float:
     """The C with the best mean quality over stratified folds; 1 when a label is too rare to be divided."""
     from sklearn.model_selection import StratifiedKFold
@@ -231,7 +245,7 @@ def _cross_validated_cost(
     qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
         for cost, weight, bias, _ in logistic_path(
-            features[train], labels[train], classes, C_GRID, "one", intercept=intercept
+            features[train], labels[train], classes, C_GRID, "one", intercept=intercept, balanced=balanced
         ):
             logits = features[held_out] @ weight.T + bias
             qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))

@@ -33,7 +33,7 @@ def head_start(
     then do not have to find the values' mean, or the labels' frequencies, first of all
     (benchmarks/quality/recipes.md); with balanced ``class_weights`` all labels are equally frequent.
     ``logistic_regression`` names the layer, as a linear model on what it sees (ridge regression of values, a
-    conditional logit of choices): linear probing before fine-tuning.
+    conditional logit of choices): linear probing before fine-tuning; with the same ``class_weights``.
 
     ``label_words`` are the base's own logits of a word for each label, where the head sees a mask token: a null prompt
     (Logan et al. 2021, arXiv 2106.13353).
@@ -67,6 +67,7 @@ def head_start(
         metric=sample.metric,
         seed=settings.seed,
         intercept=classifier.output_layer.bias is not None,
+        balanced=training.class_weights == "balanced",
     )
     return _on_device(classifier, weight, bias)
 

@@ -13,7 +13,7 @@ All candidates are rows of one tensor [candidates, outputs, hidden]; the gradien
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -25,12 +25,13 @@ from beft.errors import InputError
 from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import LinearClassifier, Quality, checked
 from beft.metrics.registry import known_metric
+from beft.problems.class_weights import example_weights
 from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
 from beft.progress import with_progress
 from beft.training.engine.optimizer import StackedAdamW
 from beft.training.engine.schedule import lr_multiplier
-from beft.training_settings import TrainingSettings
+from beft.training_settings import ClassWeights, TrainingSettings
 
 log = logging.getLogger("beft.comparison")
 
@@ -50,6 +51,7 @@ class HeadSearch:
         clip_norm: Largest norm of a step's gradient.
         adam_epsilon: Of AdamW.
         weight_decay: Of AdamW, decoupled.
+        class_weights: Of the loss.
     """
 
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -60,10 +62,11 @@ class HeadSearch:
     clip_norm: float = 1.0
     adam_epsilon: float = 1e-6
     weight_decay: float = 0.0
+    class_weights: tuple[ClassWeights, ...] = ("none",)
 
     @classmethod
     def from_training(cls, training: TrainingSettings) -> Self:
-        """The target's optimiser and schedule, with its learning rates and length among the ones tried."""
+        """The target's optimiser, schedule and class weights, its learning rates and length among the ones tried."""
         of_biases = training.learning_rates or (training.learning_rate,)
         of_head = (training.head_learning_rate,) if training.head_learning_rate else ()
         rates = {*cls.learning_rates, *of_biases, *of_head}
@@ -75,7 +78,40 @@ class HeadSearch:
             warmup_fraction=training.warmup_fraction,
             clip_norm=training.clip_norm,
             adam_epsilon=training.adam_epsilon,
+            class_weights=(training.class_weights,),
         )
+
+    def candidates(self, starts: Sequence[str]) -> "list[_Candidate]":
+        """Everything that is tried from some starts.
+
+        Raises:
+            InputError: The search is empty.
+        """
+        found = [
+            _Candidate(start, rate, epochs, weights)
+            for start in starts
+            for rate in self.learning_rates
+            for epochs in self.epochs
+            for weights in self.class_weights
+        ]
+        if not found or min(self.epochs) < 1 or min(self.learning_rates) <= 0:
+            raise InputError("head only: a search needs learning rates above 0 and lengths of an epoch or more")
+        return found
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One training of the output layer."""
+
+    start: str
+    learning_rate: float
+    epochs: int
+    class_weights: ClassWeights
+
+    def facts(self) -> dict[str, Any]:
+        """What it is, as a JSON value."""
+        weights = {} if self.class_weights == "none" else {"class_weights": self.class_weights}
+        return {"start": self.start, "learning_rate": self.learning_rate, "epochs": self.epochs, **weights}
 
 
 def fit_head_only(
@@ -115,28 +151,18 @@ def fit_head_only(
         known_metric(metric).check_labels(classes)
     train = _rows(problem_type, train_features, train_labels, classes, "train")
     dev = _rows(problem_type, dev_features, dev_labels, classes, "dev")
-    candidates = [
-        (start, rate, epochs)
-        for start in ("zero", *(starts or {}))
-        for rate in search.learning_rates
-        for epochs in search.epochs
-    ]
-    if not candidates or min(search.epochs) < 1 or min(search.learning_rates) <= 0:
-        raise InputError("head only: a search needs learning rates above 0 and lengths of an epoch or more")
+    candidates = search.candidates(("zero", *(starts or {})))
     started = time.perf_counter()
     first = _first_parameters(candidates, starts or {}, classes, train.features.shape[1])
     results = _search(train, dev, first, candidates, search, metric, seed)
     best = max(results, key=lambda result: result.quality)
-    start, rate, epochs = best.candidate
     return LinearClassifier(
         weight=best.parameters[:, :-1],
         bias=best.parameters[:, -1],
         trainable_parameters=best.parameters.size,
         seconds=time.perf_counter() - started,
         details={
-            "start": start,
-            "learning_rate": rate,
-            "epochs": epochs,
+            **best.candidate.facts(),
             "best_epoch": best.epoch,
             "metric": metric,
             **best.quality.facts(dev.loss_name),
@@ -170,7 +196,7 @@ def fit_head_by_folds(
         InputError: Shapes or labels that do not fit.
     """
     every = _rows(problem_type, features, rows, classes, "train")
-    candidates = [("zero", rate, epochs) for rate in search.learning_rates for epochs in search.epochs]
+    candidates = search.candidates(("zero",))
     first = _first_parameters(candidates, {}, classes, every.features.shape[1])
     began = time.perf_counter()
     held_out = [rows.outputs_of(np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
@@ -186,8 +212,8 @@ def fit_head_by_folds(
         for own, (_, parameters) in zip(held_out, of_folds, strict=True):
             weight, bias = parameters[:, :, :-1], parameters[:, None, :, -1]
             outputs[:, own] = every.features[own] @ weight.transpose(0, 2, 1) + bias
-        for at, (_, _, epochs) in enumerate(candidates):
-            if epoch > epochs:
+        for at, candidate in enumerate(candidates):
+            if epoch > candidate.epochs:
                 continue
             of_candidate = outputs[at].astype(np.float64)
             found = Quality.on(metric, of_candidate, every, -epoch), at
@@ -196,7 +222,6 @@ def fit_head_by_folds(
     assert best is not None  # a search has an epoch and a candidate
     quality, chosen = best
     best_epoch = -int(quality.simplicity)
-    _, rate, epochs = candidates[chosen]
     path = _train(every, first[chosen : chosen + 1], [candidates[chosen]], search, seed)
     parameters = next(values[0] for epoch, values in path if epoch == best_epoch)
     return LinearClassifier(
@@ -205,35 +230,30 @@ def fit_head_by_folds(
         trainable_parameters=parameters.size,
         seconds=time.perf_counter() - began,
         details={
-            "start": "zero",
-            "learning_rate": rate,
-            "epochs": epochs,
+            **candidates[chosen].facts(),
             "best_epoch": best_epoch,
             "metric": metric,
             "folds": len(np.unique(folds)),
             **quality.facts(every.loss_name),
             "history": [],
-            "candidates": [
-                {"start": "zero", "learning_rate": rate, "epochs": epochs} for _, rate, epochs in candidates
-            ],
+            "candidates": [candidate.facts() for candidate in candidates],
         },
         problem_type=problem_type.with_thresholds_on(torch.from_numpy(best_outputs), every.labels),
     )
 
 
 @dataclass
-class _Candidate:
-    """One candidate of the search and the best that it reached on dev.
+class _Reached:
+    """A candidate of the search and the best that it reached on dev.
 
     Attributes:
-        candidate: Start, learning rate, epochs.
         quality: On dev, at the best epoch.
         epoch: The best one; 0 is the start.
         parameters: At the best epoch, [classes, hidden + 1].
         history: A record an epoch.
     """
 
-    candidate: tuple[str, float, int]
+    candidate: _Candidate
     quality: Quality
     epoch: int
     parameters: Floats
@@ -241,36 +261,29 @@ class _Candidate:
 
     def facts(self, loss_name: str) -> dict[str, Any]:
         """What the report of the search says of it."""
-        start, rate, epochs = self.candidate
-        return {
-            "start": start,
-            "learning_rate": rate,
-            "epochs": epochs,
-            "best_epoch": self.epoch,
-            **self.quality.facts(loss_name),
-        }
+        return {**self.candidate.facts(), "best_epoch": self.epoch, **self.quality.facts(loss_name)}
 
 
 def _search(
     train: FeatureRows,
     dev: FeatureRows,
     first: torch.Tensor,
-    candidates: list[tuple[str, float, int]],
+    candidates: list[_Candidate],
     search: HeadSearch,
     metric: str,
     seed: int,
-) -> list[_Candidate]:
+) -> list[_Reached]:
     """Train every candidate from its first parameters, and measure each on dev at the start and after each epoch."""
-    results: list[_Candidate] = []
+    results: list[_Reached] = []
     path = _train(train, first, candidates, search, seed)
     for epoch, parameters in with_progress(path, 1 + max(search.epochs), _EPOCHS, log.info):
         outputs = dev.features @ parameters[:, :, :-1].transpose(0, 2, 1) + parameters[:, None, :, -1]
         for index, candidate in enumerate(candidates):
-            if epoch > candidate[2]:
+            if epoch > candidate.epochs:
                 continue
             quality = Quality.on(metric, outputs[index], dev, -epoch)
             if epoch == 0:
-                results.append(_Candidate(candidate, quality, 0, parameters[index].copy()))
+                results.append(_Reached(candidate, quality, 0, parameters[index].copy()))
                 continue
             result = results[index]
             if math.isfinite(quality.metric):
@@ -290,7 +303,7 @@ def _rows(problem_type: ProblemType, features: Features, targets: Any, classes: 
 
 
 def _first_parameters(
-    candidates: list[tuple[str, float, int]],
+    candidates: list[_Candidate],
     starts: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
     classes: int,
     hidden: int,
@@ -304,13 +317,13 @@ def _first_parameters(
                 f"for {classes} labels and features of width {hidden}"
             )
         known[name] = torch.cat([weight.detach().cpu(), bias.detach().cpu()[:, None]], dim=1).to(torch.float32)
-    return torch.stack([known[start] for start, _, _ in candidates])
+    return torch.stack([known[candidate.start] for candidate in candidates])
 
 
 def _train(
     train: FeatureRows,
     parameters: torch.Tensor,
-    candidates: list[tuple[str, float, int]],
+    candidates: list[_Candidate],
     search: HeadSearch,
     seed: int,
     *,
@@ -324,7 +337,7 @@ def _train(
         examples: Numbers of those that are learnt from; None: all.
     """
     examples = torch.arange(len(train.labels)) if examples is None else examples
-    rows, inputs = len(examples), train.inputs
+    rows, inputs, weights = len(examples), train.inputs, _weights(train, candidates, examples)
     generator = torch.Generator().manual_seed(seed)
     steps_of_epoch = math.ceil(rows / search.batch_size)
     parameters = parameters.clone()
@@ -336,14 +349,31 @@ def _train(
     )
     yield 0, parameters.numpy().astype(np.float64)
     step = 0
-    for epoch in range(1, max(epochs for _, _, epochs in candidates) + 1):
+    for epoch in range(1, max(candidate.epochs for candidate in candidates) + 1):
         for batch in torch.split(examples[torch.randperm(rows, generator=generator)], search.batch_size):
-            totals = [epochs * steps_of_epoch for _, _, epochs in candidates]
+            totals = [candidate.epochs * steps_of_epoch for candidate in candidates]
             factors = [lr_multiplier(search, step, total) if step < total else 0.0 for total in totals]
-            rates = [rate * factor for (_, rate, _), factor in zip(candidates, factors, strict=True)]
+            rates = [one.learning_rate * factor for one, factor in zip(candidates, factors, strict=True)]
             seen = inputs[train.sequences(batch)]
-            surprise = train.gradient(seen @ parameters.transpose(1, 2), batch)
+            outputs = seen @ parameters.transpose(1, 2)
+            surprise = train.gradient(outputs, batch, None if weights is None else weights[:, batch])
             gradient = surprise.transpose(1, 2) @ seen
             optimiser.step(gradient.flatten(1), torch.tensor(rates)[:, None])
             step += 1
         yield epoch, parameters.numpy().astype(np.float64)
+
+
+def _weights(train: FeatureRows, candidates: list[_Candidate], examples: torch.Tensor) -> torch.Tensor | None:
+    """The factor of each example's loss in each candidate's training, [candidates, all examples]; None: 1 everywhere.
+
+    Args:
+        examples: Those that are learnt from, which alone decide the weights; the others have 0.
+    """
+    if all(candidate.class_weights == "none" for candidate in candidates):
+        return None
+    weights = torch.zeros(len(candidates), len(train.labels), dtype=torch.float64)
+    for own, candidate in zip(weights, candidates, strict=True):
+        own[examples] = torch.from_numpy(
+            example_weights(candidate.class_weights, train.problem_type, train.labels[examples.numpy()])
+        )
+    return weights

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beft.datasets.headline import usual_headline
+from beft.problems.problem_type import ProblemType
 from beft.training_settings import Loss, TrainingSettings
 
 FROZEN = "frozen features"
@@ -127,6 +128,15 @@ def candidates(
     at = 2 if few else len(promising)
     promising[at:at] = masked[:1]
     return [*promising, *masked[1:], *balanced, *others]
+
+
+def weights_are_compared(training: TrainingSettings, problem_type: ProblemType, targets: NDArray[Any]) -> bool:
+    """Whether trainings in which all labels weigh alike are compared: a label is rare, and no weights are asked for.
+
+    Args:
+        targets: As in ``LabelledRows.labels``.
+    """
+    return training.class_weights == "none" and problem_type.has_classes and has_rare_label(targets)
 
 
 def has_rare_label(labels: NDArray[np.int64]) -> bool:

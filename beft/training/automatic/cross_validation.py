@@ -53,6 +53,7 @@ def linear_out_of_fold(
     folds: NDArray[np.int64],
     *,
     intercept: bool = True,
+    balanced: bool = False,
     progress: Callable[[str], None] = log.info,
 ) -> list[OutOfFold]:
     """The problem type's linear model on frozen features, with each penalty.
@@ -61,6 +62,7 @@ def linear_out_of_fold(
         features: [rows, hidden]; of the words of all rows, where words have tags.
         folds: The fold of each row in each division, [repeats, rows].
         intercept: Whether the layer has a bias.
+        balanced: Whether all labels of a classification weigh alike, as ``class_weights: balanced``.
 
     Raises:
         InputError: The problem type has no such model.
@@ -70,7 +72,7 @@ def linear_out_of_fold(
     for repeat, fold in with_progress(parts, len(parts), "folds of the linear model on frozen features", progress):
         held_out, train = np.flatnonzero(folds[repeat] == fold), np.flatnonzero(folds[repeat] != fold)
         seen, own = features[rows.outputs_of(train)], rows.outputs_of(held_out)
-        path = linear_path(problem_type, labels, seen, rows.take(train), intercept=intercept)
+        path = linear_path(problem_type, labels, seen, rows.take(train), intercept=intercept, balanced=balanced)
         for penalty, weight, bias in path:
             shape = (len(folds), len(features), len(weight))
             found = by_penalty.setdefault(penalty, np.full(shape, np.nan))

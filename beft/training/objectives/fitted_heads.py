@@ -74,6 +74,7 @@ def _fit_head(
         metric=getattr(metric, "name", "accuracy"),
         seed=run.seed,
         intercept=layer.bias is not None,
+        balanced=run.settings.class_weights == "balanced",
     )
     values = {f"{classifier.output_name}.weight": weight.to(module_device(layer))}
     if layer.bias is not None:

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from beft.comparison.baselines.head_only import HeadSearch, fit_head_only
 from beft.errors import InputError
@@ -42,10 +43,10 @@ def rows(count: int, classes: int, seed: int, *, hidden: int = 6, noise: float =
     return features * np.logspace(-2, 2, hidden) + np.arange(hidden), labels
 
 
-def pipeline(cost: float, train: Rows) -> LogisticRegression:
+def pipeline(cost: float, train: Rows, class_weight: str | None = None) -> LogisticRegression:
     """An independent fit: scikit-learn's own scaler and solver, to a tight tolerance."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=cost, max_iter=100_000, tol=1e-10, solver="newton-cg"))
-    return model.fit(*train)
+    settings = {"max_iter": 100_000, "tol": 1e-10, "solver": "newton-cg", "class_weight": class_weight}
+    return make_pipeline(StandardScaler(), LogisticRegression(C=cost, **settings)).fit(*train)
 
 
 def one_scale(cost: float, train: Rows) -> LogisticRegression:
@@ -92,6 +93,23 @@ def test_each_c_of_a_path_is_a_fit_from_nothing(classes: int) -> None:
     for cost, weight, bias, _ in path:
         expected = pipeline(cost, train).predict_log_proba(train[0])
         assert log_softmax(train[0] @ weight.T + bias, axis=1) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_balanced_logistic_regression_is_scikit_learn_s(classes: int) -> None:
+    features, labels = rows(200, classes, 0)
+    train = unequal(features, labels)
+    fitted = fit_logistic_regression(*train, *rows(60, classes, 1), classes=classes, balanced=True)
+    model = pipeline(fitted.details["C"], train, "balanced")
+    assert fitted.probabilities(features) == pytest.approx(model.predict_proba(features), abs=1e-3)
+    plain = pipeline(fitted.details["C"], train)
+    assert np.abs(plain.predict_proba(features) - model.predict_proba(features)).max() > 0.01
+
+
+def unequal(features: np.ndarray, labels: np.ndarray) -> Rows:
+    """Rows of which the first label has most."""
+    kept = (labels == 0) | (np.arange(len(labels)) % 4 == 0)
+    return features[kept], labels[kept]
 
 
 def test_the_grid_is_the_promised_one() -> None:
@@ -245,6 +263,38 @@ def test_head_only_trains_as_torch_s_adamw_does(schedule: str, warmup: float, de
     assert fitted.trainable_parameters == 3 * 6 + 3
     assert fitted.cost().head_bytes == 4 * 21
     json.dumps(fitted.to_json(), allow_nan=False)
+
+
+def test_head_only_with_class_weights_trains_as_torch_s_weighted_loss_does() -> None:
+    """In a search beside unweighted candidates; the weights are those of the rows that are learnt from."""
+    features, labels = unequal(*rows(90, 3, 0))
+    features = features / np.abs(features).max(0)
+    search = HeadSearch((3e-2,), (3,), 16, class_weights=("none", "balanced"))
+    fitted = fit_head_only(features, labels, features, labels, classes=3, search=search, seed=8)
+    weighted = {one.get("class_weights", "none"): one["dev_cross_entropy"] for one in fitted.details["candidates"]}
+    for class_weight in (None, "balanced"):
+        layer = torch.nn.Linear(6, 3)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        weights = torch.tensor(compute_sample_weight(class_weight, labels), dtype=torch.float32)
+        optimiser = torch.optim.AdamW(layer.parameters(), lr=3e-2, eps=1e-6, weight_decay=0.0)
+        steps, order = 3 * -(-len(labels) // 16), torch.Generator().manual_seed(8)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step, steps=steps: 1 - step / steps)
+        found = []
+        for _ in range(3):
+            for batch in torch.randperm(len(labels), generator=order).split(16):
+                optimiser.zero_grad()
+                logits = layer(torch.tensor(features[batch], dtype=torch.float32))
+                each = torch.nn.functional.cross_entropy(logits, torch.tensor(labels)[batch], reduction="none")
+                (weights[batch] * each).mean().backward()
+                torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+                optimiser.step()
+                scheduler.step()
+            with torch.no_grad():
+                logits = layer(torch.tensor(features, dtype=torch.float32)).double().numpy()
+            loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+            found.append((float((logits.argmax(1) == labels).mean()), -loss))
+        assert weighted[class_weight or "none"] == pytest.approx(-max(found)[1], abs=1e-5)
 
 
 def test_head_only_is_at_least_its_start_on_dev() -> None:

@@ -96,10 +96,13 @@ def test_records_the_loss_of_the_formula():
     assert result.history[0]["train_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_head_is_that_of_scikit_learn_on_the_trained_features():
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_the_head_is_that_of_scikit_learn_on_the_trained_features(class_weights):
     classifier = tiny_classifier(pooling="mean")
-    train, dev = random_rows(60), random_rows(30, seed=8)
-    result = fit_one(classifier, train, run_of(classifier), dev)
+    train, dev = random_rows(90), random_rows(30, seed=8)
+    train = train.take(np.array([at for at, label in enumerate(train.labels) if label == 0 or at % 4 == 0]))
+    settings = SETTINGS.model_copy(update={"class_weights": class_weights})
+    result = fit_one(classifier, train, run_of(classifier, settings), dev)
     assert [sorted(record) for record in result.history[:2]] == [["epoch", "step", "train_loss"]] * 2
     trained = copy.deepcopy(classifier.model)
     with torch.no_grad():
@@ -111,7 +114,10 @@ def test_the_head_is_that_of_scikit_learn_on_the_trained_features():
     center = seen.mean(0)
     best = None
     for C in np.logspace(-3, 2, 16):
-        model = LogisticRegression(C=C, tol=1e-8, max_iter=100_000).fit((seen - center) / scale, train.labels)
+        model = LogisticRegression(
+            C=C, tol=1e-8, max_iter=100_000, class_weight=None if class_weights == "none" else class_weights
+        )
+        model.fit((seen - center) / scale, train.labels)
         found = model.predict_proba((seen_dev - center) / scale)
         loss = -np.log(found[np.arange(30), dev.labels]).mean()
         if best is None or loss < best[0]:
