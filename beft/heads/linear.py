@@ -102,15 +102,19 @@ class Quality:
         return {"dev": self.metric, f"dev_{loss_name}": -self.negative_loss}
 
 
-def standardisation(features: Floats, scaling: str) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each feature, [hidden]; those that do not vary count as varying by 1.
+def standardisation(features: Floats, scaling: str, *, intercept: bool = True) -> tuple[Floats, Floats]:
+    """What is taken from each feature, and what it is divided by, [hidden] each: its mean and standard deviation.
+
+    Features that do not vary count as varying by 1.
 
     Args:
         scaling: ``each``: every feature has its own deviation; ``one``: all have one, the mean of these.
+        intercept: Whether there is a bias; without one nothing is taken from the features.
     """
     mean, deviation = features.mean(0), features.std(0)
     deviation = np.where(deviation > 1e-10 * (1 + np.abs(mean)), deviation, 1.0)
-    return mean, np.full_like(deviation, deviation.mean()) if scaling == "one" else deviation
+    deviation = np.full_like(deviation, deviation.mean()) if scaling == "one" else deviation
+    return mean if intercept else np.zeros_like(mean), deviation
 
 
 def best_fit_on_dev(

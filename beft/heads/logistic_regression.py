@@ -178,8 +178,7 @@ def logistic_path(
     present = np.unique(labels)
     if len(present) < 2:
         raise InputError(f"train has only the label {present[0]}; logistic regression needs two or more")
-    mean, deviation = standardisation(features, scaling)
-    mean = mean if intercept else np.zeros_like(mean)
+    mean, deviation = standardisation(features, scaling, intercept=intercept)
     standardised = (features - mean) / deviation
     fits = converged_path(standardised, labels, costs, intercept=intercept, balanced=balanced)
     for cost, rows, intercepts, iterations in with_progress(

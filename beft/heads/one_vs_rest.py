@@ -85,8 +85,7 @@ def one_vs_rest_path(
     Raises:
         BeftError: A fit did not converge.
     """
-    mean, deviation = standardisation(features, scaling)
-    mean = mean if intercept else np.zeros_like(mean)
+    mean, deviation = standardisation(features, scaling, intercept=intercept)
     standardised = (features - mean) / deviation
     constant = MultiLabel(targets.shape[1]).best_constant(targets, targets.shape[1]).numpy()
     paths = {

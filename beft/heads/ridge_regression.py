@@ -46,34 +46,22 @@ def fit_ridge_regression(
     Raises:
         InputError: Features and values that do not fit.
     """
-    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.linear_model import RidgeCV
 
     train = FeatureRows.of(Regression(), train_features, train_values, "train")
     started = time.perf_counter()
-    mean, deviation = standardisation(train.features, scaling)
-    mean = mean if intercept else np.zeros_like(mean)
-    standardised = (train.features - mean) / deviation
-
-    def folded(model: Any) -> tuple[Floats, Floats]:
-        weight = np.atleast_2d(model.coef_ / deviation)
-        return weight, np.array([float(model.intercept_) - float(weight[0] @ mean)])
-
-    def candidates() -> Iterator[tuple[float, float, Floats, Floats]]:
-        for penalty in sorted(penalties):
-            yield (
-                penalty,
-                penalty,
-                *folded(Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, train.labels)),
-            )
-
-    with one_blas_thread():
-        if dev_features is None:
-            chosen = RidgeCV(alphas=tuple(penalties), fit_intercept=intercept).fit(standardised, train.labels)
-            weight, bias = folded(chosen)
-            details: dict[str, Any] = {"penalty": float(chosen.alpha_)}
-        else:
-            dev = FeatureRows.of(Regression(), dev_features, dev_values, "dev")
-            weight, bias, details = best_fit_on_dev("penalty", candidates(), dev, metric, by_loss=choose_by == "loss")
+    if dev_features is None:
+        mean, deviation = standardisation(train.features, scaling, intercept=intercept)
+        model = RidgeCV(alphas=tuple(penalties), fit_intercept=intercept)
+        with one_blas_thread():
+            model.fit((train.features - mean) / deviation, train.labels)
+        weight, bias = _folded(model, mean, deviation)
+        details: dict[str, Any] = {"penalty": float(model.alpha_)}
+    else:
+        dev = FeatureRows.of(Regression(), dev_features, dev_values, "dev")
+        path = ridge_path(train.features, train.labels, sorted(penalties), scaling, intercept=intercept)
+        candidates = ((penalty, penalty, weight, bias) for penalty, weight, bias in path)
+        weight, bias, details = best_fit_on_dev("penalty", candidates, dev, metric, by_loss=choose_by == "loss")
     return LinearClassifier(weight, bias, train.features.shape[1] + 1, time.perf_counter() - started, details)
 
 
@@ -100,17 +88,12 @@ def ridge_path(
     """For every penalty, in the given order: the penalty, weight [1, hidden] and bias [1] on raw features."""
     from sklearn.linear_model import Ridge
 
-    mean, deviation = _scale(features, scaling, intercept=intercept)
+    mean, deviation = standardisation(features, scaling, intercept=intercept)
     standardised = (features - mean) / deviation
     for penalty in penalties:
         with one_blas_thread():
             model = Ridge(alpha=penalty, solver="svd", fit_intercept=intercept).fit(standardised, values)
         yield penalty, *_folded(model, mean, deviation)
-
-
-def _scale(features: Floats, scaling: Literal["each", "one"], *, intercept: bool) -> tuple[Floats, Floats]:
-    mean, deviation = standardisation(features, scaling)
-    return mean if intercept else np.zeros_like(mean), deviation
 
 
 def _folded(model: Any, mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
