@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from beft.comparison.attempt import attempt
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.common import Common
+from beft.comparison.from_features import fit_head, fit_linear
 from beft.comparison.measuring import measure, measure_many
 from beft.comparison.probe_scores import score_probes
 from beft.comparison.registry import METHODS, Kind, MethodOptions
@@ -223,6 +224,23 @@ def test_cheap_baselines_are_fitted_on_the_frozen_features(session: Session) -> 
     assert results[0].dev == fitted.details["dev"]
     tried = {one["learning_rate"] for one in results[1].details["candidates"]}
     assert {2e-2, 1e-2} < tried, "the target's own rates are among them"
+
+
+def test_cheap_baselines_have_the_class_weights_of_the_target(folder: Path) -> None:
+    session = opened_at(folder, train={**TRAINING, "class_weights": "balanced"})
+    train, dev = session.sample.train, session.sample.dev
+    assert dev is not None
+    train = train.take(np.flatnonzero((train.labels == 0) | (np.arange(len(train)) % 4 == 0)))
+    rows = {"train": train, "dev": dev}
+    features = {name: frozen_features(session.classifier, part.encoded).pooled for name, part in rows.items()}
+    linear = fit_linear(session, features, rows)
+    for balanced in (True, False):
+        expected = fit_logistic_regression(
+            features["train"], train.labels, features["dev"], dev.labels, classes=2, balanced=balanced
+        )
+        assert np.array_equal(linear.weight, expected.weight) == balanced
+    head = fit_head(session, features, rows, training=session.head_training(), seed=0)
+    assert {one["class_weights"] for one in head.details["candidates"]} == {"balanced"}
 
 
 def test_the_paper_s_protocol_trains_the_whole_sample_to_the_last_epoch(folder: Path) -> None:
