@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from beft.datasets.headline import usual_headline
 from beft.problems.problem_type import ProblemType
-from beft.training_settings import Loss, TrainingSettings
+from beft.training_settings import ClassWeights, Loss, TrainingSettings
 
 FROZEN = "frozen features"
 """The name of the candidate that trains no bias: the problem type's linear model on what the head sees."""
@@ -43,6 +43,7 @@ class Candidate:
         name: As the report shows it.
         terms: The bias terms; empty where the head alone is fitted, on frozen features.
         training: How the biases are trained; None without any.
+        class_weights: Of the linear model on frozen features; those of a training are in it.
         pooling: ``mask`` where the head sees a mask token after the text, as ``head.pooling`` has it; else empty.
     """
 
@@ -50,6 +51,7 @@ class Candidate:
     terms: tuple[str, ...] = ()
     training: TrainingSettings | None = None
     pooling: Literal["", "mask"] = ""
+    class_weights: ClassWeights = "none"
 
     @property
     def start(self) -> tuple[str, str] | None:
@@ -67,8 +69,9 @@ class Candidate:
         details = (
             {} if training is None else training.model_dump(include={"loss", "learning_rate", "epochs", "temperature"})
         )
-        if training is not None and training.class_weights != "none":
-            details["class_weights"] = training.class_weights
+        weights = self.class_weights if training is None else training.class_weights
+        if weights != "none":
+            details["class_weights"] = weights
         pooling = {"pooling": self.pooling} if self.pooling else {}
         return {"name": self.name, "terms": list(self.terms), **details, **pooling}
 
@@ -91,7 +94,8 @@ def candidates(
         every_term: All bias terms that can be trained.
         few: Whether the rows a label are so few that the contrastive loss is the more promising one, as it is then the
             default.
-        rare: Whether a label has so few rows that a loss in which all labels weigh alike is compared as well.
+        rare: Whether a label has so few rows that class weights by which all labels weigh alike are compared as well:
+            of frozen features and of the more promising loss.
         prompted: How one is trained whose head starts at words for the labels; None where the base has none.
     """
     plain = by_loss["cross_entropy"]
@@ -102,7 +106,7 @@ def candidates(
         (rate, loss, (target,), 1.0) for rate in rates for loss in losses
     ]
     ways += [(rates[0], loss, tuple(every_term), _ALL_BIASES_SHARE) for loss in losses]
-    found = [Candidate(FROZEN)]
+    found = [Candidate(FROZEN, class_weights=plain.class_weights)]
     for rate, loss, terms, share in ways:
         what = target if len(terms) == 1 else "all biases"
         own = by_loss[loss].model_copy(update={"learning_rate": rate * share, "learning_rates": ()})
@@ -121,8 +125,9 @@ def candidates(
     balanced = []
     if rare and plain.class_weights == "none":
         changes = {"learning_rate": rates[0], "learning_rates": (), "class_weights": "balanced"}
-        weighted = plain.model_copy(update=changes)
-        balanced = [Candidate(f"{target}, cross-entropy, balanced, rate {rates[0]:g}", (target,), weighted)]
+        weighted = by_loss[losses[0]].model_copy(update=changes)
+        name = f"{target}, {losses[0].replace('_', '-')}, balanced, rate {rates[0]:g}"
+        balanced = [Candidate(f"{FROZEN}, balanced", class_weights="balanced"), Candidate(name, (target,), weighted)]
     promising, others = found[: 1 + len(losses)], found[1 + len(losses) :]
     # With few rows cross-entropy is better from words than from a constant (benchmarks/label_words and few_labels).
     at = 2 if few else len(promising)
@@ -205,7 +210,8 @@ def plan_search(
         epochs = sum(one.training.epochs for one in compared if one.training is not None)
         # Each of the folds learns from the rows of all others.
         trained = epochs * tokens * operations / NOMINAL_OPERATIONS
-        fitted = linear + start * len({one.start for one in compared} - {None})
+        fitted = linear * sum(one.training is None for one in compared)
+        fitted += start * len({one.start for one in compared} - {None})
         return (folds - 1) * (trained + fitted / NOMINAL_LINEAR_OPERATIONS)
 
     losses = len({one.training.loss for one in ways if one.training is not None})

@@ -18,9 +18,9 @@ from beft.models.classifier import Classifier
 from beft.process_state import with_own_threads
 from beft.settings import TERMS, Settings
 from beft.sites.site import BiasSite, find_sites
-from beft.training.automatic.candidates import FROZEN, Candidate, candidates, has_rare_label, plan_search
+from beft.training.automatic.candidates import Candidate, candidates, plan_search, weights_are_compared
 from beft.training.automatic.choice import Choice, Scored, best_penalty, choose, score_candidate
-from beft.training.automatic.cross_validation import OutOfFold, linear_out_of_fold, trained_out_of_fold
+from beft.training.automatic.cross_validation import linear_out_of_fold, trained_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.engine.cost import readable_seconds
 from beft.training.engine.weight_method import wide
@@ -91,7 +91,7 @@ def search_and_train(
         target,
         every_term,
         few=contrastive_by_default(settings, len(rows), classes),
-        rare=problem_type.has_classes and has_rare_label(rows.labels),
+        rare=weights_are_compared(settings.train, problem_type, rows.labels),
         prompted=None if prompted is None else prompted.training,
     )
     ways = [way for way in every_way if way.training is None or set(way.terms) & set(every_term)]
@@ -108,9 +108,10 @@ def search_and_train(
     )
     folds = repeated_folds(rows, plan.folds, plan.repeats, settings.seed)
     compared = [way for way in plan.candidates if way.training is not None]
+    parts = plan.repeats * plan.folds
     progress(
         f"auto: {len(plan.candidates)} ways of training, {plan.repeats} x {plan.folds} folds of {len(rows)} rows: "
-        f"{len(compared) * plan.repeats * plan.folds} short trainings and {plan.repeats * plan.folds} linear models "
+        f"{len(compared) * parts} short trainings and {(len(plan.candidates) - len(compared)) * parts} linear models "
         f"on frozen features, planned as {readable_seconds(plan.seconds)}"
     )
     metric = DevMetric(sample.metric, None)
@@ -135,11 +136,11 @@ def search_and_train(
         trained = tuple(site for site in sites if site not in frozen)
         return planned_run(classifier, sample, settings, candidate.training, candidate.name, trained, start)
 
-    intercept = classifier.output_layer.bias is not None
-    of_penalties = linear_out_of_fold(
-        problem_type, len(classifier.labels), features, rows, folds, intercept=intercept, progress=progress
-    )
-    of_trained: dict[str, OutOfFold] = {}
+    scores = {
+        way.name: _frozen_features_scored(way, classifier, sample, features, folds, progress)
+        for way in plan.candidates
+        if way.training is None
+    }
     for pooling, (of_pooling, encoded, _) in over.items():
         own = [way for way in compared if way.pooling == pooling]
         if not own:
@@ -147,17 +148,16 @@ def search_and_train(
         outcomes = trained_out_of_fold(
             of_pooling, encoded.train, folds, own, run_of, metric=metric, checkpoints=checkpoints, progress=progress
         )
-        of_trained |= dict(zip((way.name for way in own), outcomes, strict=True))
-    frozen_scores = [score_candidate(ways[0], one, problem_type, rows, sample.metric) for one in of_penalties]
-    scored = [best_penalty(frozen_scores)]
-    scored += [score_candidate(way, of_trained[way.name], problem_type, rows, sample.metric) for way in compared]
+        for way, outcome in zip(own, outcomes, strict=True):
+            scores[way.name] = score_candidate(way, outcome, problem_type, rows, sample.metric)
+    scored = [scores[way.name] for way in plan.candidates]
     choice = choose(
         scored, problem_type, rows, sample.metric, folds=plan.folds, repeats=plan.repeats, seed=settings.seed
     )
     for one in scored:
         says = f"failed: {one.failed}" if one.failed else f"{sample.metric} {one.metric:.4f}"
         progress(f"auto: {one.candidate.name}: {says}{' (chosen)' if one is choice.chosen else ''}")
-    if choice.chosen.candidate.name == FROZEN:
+    if choice.chosen.candidate.training is None:
         result = _frozen_result(classifier, sample, settings, by_loss["cross_entropy"], target, features, choice.chosen)
         return result, (target,), choice
     chosen = choice.chosen.candidate
@@ -171,6 +171,30 @@ def search_and_train(
     return with_frozen(result, untrained), chosen.terms, choice
 
 
+def _frozen_features_scored(
+    way: Candidate,
+    classifier: Classifier,
+    sample: Sample,
+    features: Floats,
+    folds: NDArray[np.int64],
+    progress: Progress,
+) -> Scored:
+    """The linear model on frozen features with its best penalty."""
+    outcomes = linear_out_of_fold(
+        classifier.problem_type,
+        len(classifier.labels),
+        features,
+        sample.train,
+        folds,
+        intercept=classifier.output_layer.bias is not None,
+        balanced=way.class_weights == "balanced",
+        progress=progress,
+    )
+    return best_penalty(
+        [score_candidate(way, one, classifier.problem_type, sample.train, sample.metric) for one in outcomes]
+    )
+
+
 def _frozen_result(
     classifier: Classifier,
     sample: Sample,
@@ -182,12 +206,21 @@ def _frozen_result(
 ) -> RunResult:
     """The linear model on frozen features as a training that moved no bias."""
     rows, layer, problem_type = sample.train, classifier.output_layer, classifier.problem_type
-    path = linear_path(problem_type, len(classifier.labels), features, rows, intercept=layer.bias is not None)
+    weights = chosen.candidate.class_weights
+    path = linear_path(
+        problem_type,
+        len(classifier.labels),
+        features,
+        rows,
+        intercept=layer.bias is not None,
+        balanced=weights == "balanced",
+    )
     weight, bias = next((weight, bias) for penalty, weight, bias in path if penalty == chosen.penalty)
     outputs = torch.from_numpy(features @ weight.T + bias)
     every = np.arange(len(rows))
     loss = problem_type.mean_loss(outputs, rows.targets(every), rows.sizes_of(every))
-    run = planned_run(classifier, sample, settings, training, FROZEN, (), {})
+    training = training.model_copy(update={"class_weights": weights})
+    run = planned_run(classifier, sample, settings, training, chosen.candidate.name, (), {})
     fitted = {f"{classifier.output_name}.weight": torch.from_numpy(weight).float()}
     if layer.bias is not None:
         fitted[f"{classifier.output_name}.bias"] = torch.from_numpy(bias).float()

@@ -44,7 +44,7 @@ from tests.conftest import PAD
 from tests.support.rows import plain_settings, random_rows, tiny_classifier
 from tests.support.shapes import task
 
-BALANCED = "value, cross-entropy, balanced, rate 0.01"
+BALANCED = "value, contrastive, balanced, rate 0.01"
 
 
 def labelled(labels, *, texts=None, groups=None):
@@ -200,12 +200,13 @@ def test_candidates_that_start_alike_share_the_start_of_a_fold(monkeypatch):
         )
         return found
 
+    monkeypatch.setattr("beft.training.sample.FEW_ROWS_A_LABEL", 1)
     monkeypatch.setattr("beft.training.automatic.candidates.MAX_REPEATS", 1)
     monkeypatch.setattr("beft.training.automatic.search.head_start", counted)
     monkeypatch.setattr("beft.training.automatic.search.trained_out_of_fold", kept)
     _, _, choice = search_and_train(classifier, sample, settings, by_loss(settings), "value")
     names = [one.candidate.name for one in choice.compared]
-    assert sum("cross-entropy" in name for name in names) == 4 and sum("balanced" in name for name in names) == 1
+    assert sum("cross-entropy" in name for name in names) == 4 and sum("balanced" in name for name in names) == 2
     of_folds = [one for one in fitted if len(one[1]) < len(rows)]
     assert len(of_folds) == 2 * choice.repeats * choice.folds, "one for plain weights and one for balanced ones"
     [division] = repeated_folds(rows, choice.folds, 1, settings.seed)
@@ -251,13 +252,18 @@ def test_balanced_weights_are_compared_where_a_label_is_rare():
     plain: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
     plain["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")
     names = [one.name for one in candidates(plain, "value", ["value"], rare=True)]
-    assert names[:4] == [FROZEN, *(f"value, {how}, rate 0.01" for how in ("contrastive", "cross-entropy")), BALANCED]
-    balanced = candidates(plain, "value", ["value"], rare=True)[3]
-    assert balanced.training == TrainingSettings(epochs=3, class_weights="balanced")
-    assert balanced.to_json()["class_weights"] == "balanced"
+    trained = [f"value, {how}, rate 0.01" for how in ("contrastive", "cross-entropy")]
+    assert names[:5] == [FROZEN, *trained, f"{FROZEN}, balanced", BALANCED]
+    frozen, balanced = candidates(plain, "value", ["value"], rare=True)[3:5]
+    assert balanced.training == TrainingSettings(epochs=3, loss="contrastive", class_weights="balanced")
+    assert balanced.to_json()["class_weights"] == frozen.to_json()["class_weights"] == "balanced"
+    many = [one.name for one in candidates(plain, "value", ["value"], rare=True, few=False)]
+    assert "value, cross-entropy, balanced, rate 0.01" in many and BALANCED not in many
     assert BALANCED not in [one.name for one in candidates(plain, "value", ["value"])]
     weighed = {loss: one.model_copy(update={"class_weights": "balanced"}) for loss, one in plain.items()}
-    assert BALANCED not in [one.name for one in candidates(weighed, "value", ["value"], rare=True)], "all are so"
+    found = candidates(weighed, "value", ["value"], rare=True)
+    assert BALANCED not in [one.name for one in found], "all are so"
+    assert {one.to_json()["class_weights"] for one in found} == {"balanced"}
 
 
 @pytest.mark.parametrize(
@@ -303,18 +309,20 @@ def test_where_the_loss_is_cross_entropy_by_default_that_is_compared_however_few
     assert compared.training == by_loss(settings)[by_default.loss].model_copy(update={"learning_rates": ()})
 
 
-def test_linear_out_of_fold_is_that_of_scikit_learn():
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_linear_out_of_fold_is_that_of_scikit_learn(class_weight):
     random = np.random.default_rng(0)
     features = random.normal(size=(40, 6))
-    labels = (features[:, 0] + 0.5 * random.normal(size=40) > 0).astype(np.int64)
+    labels = (features[:, 0] + 0.5 * random.normal(size=40) > 0.8).astype(np.int64)
     rows = labelled(labels.tolist())
     folds = repeated_folds(rows, 4, 2, 0)
-    for found in linear_out_of_fold(Classification(), 2, features, rows, folds)[::5]:
+    balanced = class_weight == "balanced"
+    for found in linear_out_of_fold(Classification(), 2, features, rows, folds, balanced=balanced)[::5]:
         for repeat, division in enumerate(folds):
             for fold in range(4):
                 train, held_out = division != fold, division == fold
                 mean, deviation = features[train].mean(0), features[train].std(0)
-                model = LogisticRegression(C=found.penalty, tol=1e-8, max_iter=10_000)
+                model = LogisticRegression(C=found.penalty, tol=1e-8, max_iter=10_000, class_weight=class_weight)
                 model.fit((features[train] - mean) / deviation, labels[train])
                 expected = model.decision_function((features[held_out] - mean) / deviation)
                 logits = found.outputs[repeat, held_out]
