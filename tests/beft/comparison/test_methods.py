@@ -11,6 +11,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft.comparison.attempt import attempt
+from beft.comparison.baselines.by_folds import fit_by_folds
 from beft.comparison.baselines.lora import Lora
 from beft.comparison.common import Common
 from beft.comparison.from_features import fit_head, fit_linear
@@ -241,6 +242,22 @@ def test_cheap_baselines_have_the_class_weights_of_the_target(folder: Path) -> N
         assert np.array_equal(linear.weight, expected.weight) == balanced
     head = fit_head(session, features, rows, training=session.head_training(), seed=0)
     assert {one["class_weights"] for one in head.details["candidates"]} == {"balanced"}
+
+
+@pytest.mark.parametrize(
+    ("method", "rare", "tried"), [("auto", 4, ["none", "balanced"]), ("auto", 30, ["none"]), ("fixed", 4, ["none"])]
+)
+def test_baselines_by_folds_try_the_class_weights_that_auto_compares(
+    folder: Path, method: str, rare: int, tried: list[str]
+) -> None:
+    session = opened_at(folder, train={**TRAINING, "method": method, "learn_from_dev": True, "epochs": 1})
+    labels = session.sample.train.labels
+    kept = np.concatenate([np.resize(np.flatnonzero(labels == 0), 90), np.flatnonzero(labels == 1)[:rare]])
+    rows = session.sample.train.take(kept)
+    features = frozen_features(session.classifier, rows.encoded).pooled
+    for name, found in fit_by_folds(session, features, features, rows).items():
+        weights = {one.get("class_weights", "none") for one in found.details["candidates"]}
+        assert weights == set(tried), name
 
 
 def test_the_paper_s_protocol_trains_the_whole_sample_to_the_last_epoch(folder: Path) -> None:
