@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from beft.errors import InputError
+from beft.files import is_unicode
+from beft.settings import NO_UNICODE
 
 BINARY_HEADER = "inference-header-content-length"
 """Where tensors are sent as bytes: the length of the JSON before them."""
@@ -22,7 +24,7 @@ class InferenceRequest:
     """A request of the protocol.
 
     Attributes:
-        id: The client's; "" without one.
+        id: The client's, which can be written; "" without one.
         texts: Name of each input to its texts, row by row: one a row, or a list where it has two dimensions.
         outputs: Outputs that the client names, each with whether it wants bytes; empty: all.
         binary: Whether it wants bytes for outputs that it does not name.
@@ -70,7 +72,10 @@ def read_request(body: bytes, header_length: str | None) -> InferenceRequest:
         raise InputError("parameters must be an object, and outputs a list of objects with a name")
     binary = bool(parameters.get("binary_data_output", False))
     wanted = {str(one["name"]): bool((one.get("parameters") or {}).get("binary_data", binary)) for one in outputs}
-    return InferenceRequest(str(value.get("id") or ""), texts, wanted, binary, parameters)
+    request_id = str(value.get("id") or "")
+    if not is_unicode(request_id):
+        raise InputError(f"the request's id has {NO_UNICODE}")
+    return InferenceRequest(request_id, texts, wanted, binary, parameters)
 
 
 def write_response(

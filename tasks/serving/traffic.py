@@ -193,22 +193,32 @@ class TrafficLog:
                     self._changed.wait(flush_seconds)
                 records, self._waiting = self._waiting, []
                 closing = self._closing
-            if records:
-                self._write(records)
+            self._write(ANSWERS, [record for record in records if isinstance(record, AnswerRecord)])
+            self._write(FEATURES, [record for record in records if isinstance(record, FeatureRecord)])
             if closing:
                 return
 
-    def _write(self, records: Sequence[Kept]) -> None:
-        answers = [record for record in records if isinstance(record, AnswerRecord)]
-        features = [record for record in records if isinstance(record, FeatureRecord)]
+    def _write(self, kind: str, records: Sequence[Kept]) -> None:
+        """Write records of one kind; whatever fails is told, and the thread lives on."""
+        if not records:
+            return
         try:
-            for kind, some in ((ANSWERS, answers), (FEATURES, features)):
-                if some:
-                    write_records(self.folder, kind, some)
-                    remove_oldest(self.folder / kind, self.max_bytes)
-        except OSError as error:
-            self.dropped += len(records)
-            log.warning("%d answers could not be kept in %s: %s", len(records), self.folder, error.strerror or error)
+            write_records(self.folder, kind, records)
+        except Exception as error:
+            with self._changed:
+                self.dropped += len(records)
+            log.warning("%d %s could not be kept in %s: %s", len(records), kind, self.folder, _reason(error))
+            return
+        try:
+            remove_oldest(self.folder / kind, self.max_bytes)
+        except Exception as error:
+            log.warning("the oldest %s in %s could not be removed: %s", kind, self.folder, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """What a line of the log says of an error, which may be one that nobody thought of."""
+    known = isinstance(error, OSError) and error.strerror
+    return str(known or f"{type(error).__name__}: {error}")
 
 
 def write_records(folder: Path, kind: str, records: Sequence[Kept] | Sequence[FeedbackRecord]) -> Path:

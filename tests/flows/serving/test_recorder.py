@@ -22,6 +22,7 @@ from tests.flows.serving.conftest import Registry, Running, running
 
 FILMS = "beft-tiny-films"
 ASKED = {"inputs": ["a good film", "dull"], "params": {"adapter": FILMS}}
+TEXT = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a good film"]}
 
 
 def recording(registry: Registry, **options: Any) -> Running:
@@ -79,6 +80,19 @@ def test_the_challenger_answers_the_same_rows_unseen(registry: Registry) -> None
     [outputs] = alone(registry.base, registry.adapters[FILMS, "2"], Questions(["a good film"]))
     assert shadows[0]["probabilities"] == pytest.approx(outputs.softmax(-1)[0].tolist(), abs=1e-5)
     assert shadows[0]["request_id"] == response["request_id"]
+
+
+@pytest.mark.parametrize("wrong", [{"id": "\ud800"}, {"inputs": [{**TEXT, "data": ["\ud800"]}]}])
+def test_what_cannot_be_kept_is_not_answered(registry: Registry, wrong: dict[str, Any]) -> None:
+    registry.add(FILMS, Kind())
+    app = recording(registry)
+    right = {"id": "mine", "inputs": [TEXT]}
+    for body, status in (({**right, **wrong}, 400), (right, 200)):
+        response = app.client.post(f"/v2/models/{FILMS}/infer", content=json.dumps(body))
+        assert response.status_code == status
+        assert ("half a surrogate pair" in response.text) == (status == 400)
+    app.server.close()
+    assert [one["request_id"] for one in kept(registry)] == ["mine"]
 
 
 def test_a_share_of_the_requests_is_shadowed(registry: Registry) -> None:

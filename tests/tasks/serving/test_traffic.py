@@ -8,7 +8,18 @@ import pyarrow.compute as pc
 import pytest
 
 from beft.errors import BeftError, InputError
-from tasks.serving.traffic import ANSWERS, TrafficLog, find_answer, read_records, remove_oldest, write_records
+from tasks.serving import traffic
+from tasks.serving.traffic import (
+    ANSWERS,
+    FEATURES,
+    FeatureRecord,
+    TrafficLog,
+    find_answer,
+    read_records,
+    remove_oldest,
+    write_records,
+)
+from tests.support.waiting import wait_until
 from tests.tasks.serving.records import START, answer
 
 
@@ -39,10 +50,7 @@ def test_it_is_written_within_seconds_and_by_rows(tmp_path: Path) -> None:
 
 
 def _wait_for(folder: Path, records: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(read_records(folder, ANSWERS)) < records:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(read_records(folder, ANSWERS)) >= records)
 
 
 def test_a_time_is_read_alone(tmp_path: Path) -> None:
@@ -84,6 +92,36 @@ def test_a_disk_that_takes_nothing_is_told_and_stops_nobody(tmp_path: Path, capl
     log.close()
     assert log.dropped == 1
     assert "could not be kept" in caplog.text
+
+
+def test_a_record_that_cannot_be_written_is_told_and_ends_no_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = TrafficLog(tmp_path, flush_seconds=600, flush_rows=2)
+    features = FeatureRecord(START, "request-0", 0, "beft-films", b"\0\0")
+    log.add([answer(), answer(1, request_id="\ud800"), features])
+    wait_until(lambda: log.dropped == 2)
+    assert "2 answers could not be kept" in caplog.text and "UnicodeEncodeError" in caplog.text
+    log.add([answer(2), answer(3)])
+    _wait_for(tmp_path, 2)
+    log.close()
+    assert read_records(tmp_path, ANSWERS)["request_id"].to_pylist() == ["request-2", "request-3"]
+    assert len(read_records(tmp_path, FEATURES)) == 1
+    assert log.dropped == 2
+
+
+def test_old_files_that_stay_count_as_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(folder: Path, max_bytes: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(traffic, "remove_oldest", refuse)
+    log = TrafficLog(tmp_path)
+    log.add([answer()])
+    log.close()
+    assert log.dropped == 0 and len(read_records(tmp_path, ANSWERS)) == 1
+    assert "the oldest answers" in caplog.text and "Permission denied" in caplog.text
 
 
 def test_what_waits_is_capped(tmp_path: Path) -> None:
