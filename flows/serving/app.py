@@ -152,7 +152,7 @@ def error_response(error: BeftError, request_id: str = "") -> JSONResponse:
     elif isinstance(error, InputError):
         status = 400
     if request_id:
-        headers[REQUEST_ID] = request_id
+        headers[REQUEST_ID] = quoted(request_id)
     return JSONResponse({"error": str(error), "request_id": request_id}, status, headers)
 
 
@@ -164,7 +164,7 @@ async def _error(request: Request, error: Exception) -> Response:
 def _request_id(request: Request) -> str:
     """The client's id of a request, or one of ours; always the same for one request."""
     if not hasattr(request.state, "request_id"):
-        given = request.headers.get(REQUEST_ID, "")
+        given = request.headers.get(REQUEST_ID, "").strip()
         usable = 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable()
         request.state.request_id = given if usable else uuid.uuid4().hex
     found: str = request.state.request_id
@@ -375,5 +375,6 @@ def described(one: Served) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """A text as a header may hold it."""
-    return text if text.isascii() and text.isprintable() else uuid.uuid5(uuid.NAMESPACE_OID, text).hex
+    """A text as a header may hold it: itself, or an id that is made of it."""
+    usable = text.isascii() and text.isprintable() and text == text.strip()
+    return text if usable else uuid.uuid5(uuid.NAMESPACE_OID, text).hex

@@ -1,5 +1,6 @@
 """How much a server takes at once; past it a request is refused with what to do."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,8 +87,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         RefusedError: It is larger than it may be (413).
     """
     too_large = RefusedError(413, f"the body is larger than {limits.body:,} bytes; send fewer rows at once")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.body:
+    length = whole_number(request.headers.get("content-length", ""))
+    if length is not None and length > limits.body:
         raise too_large
     parts, size = [], 0
     async for part in request.stream():
@@ -96,6 +97,11 @@ async def read_body(request: Request, limits: Limits) -> bytes:
             raise too_large
         parts.append(part)
     return b"".join(parts)
+
+
+def whole_number(header: str) -> int | None:
+    """The number of bytes in a header; None: it is none that a body could have."""
+    return int(header) if re.fullmatch("[0-9]{1,18}", header) else None
 
 
 def check_rows(count: int, limits: Limits) -> None:

@@ -93,6 +93,8 @@ def _split(value: Any) -> list[dict[str, Any]]:
     data = value.get("data") if isinstance(value, dict) else None
     if not isinstance(columns, list) or not isinstance(data, list):
         raise InputError('dataframe_split must be {"columns": [...], "data": [[...], ...]}')
+    if wrong := [column for column in columns if not isinstance(column, str)]:
+        raise InputError(f"dataframe_split has the column {wrong[0]!r}; the names of columns are texts")
     for number, row in enumerate(data):
         if not isinstance(row, list) or len(row) != len(columns):
             raise RowError(number, f"does not have the {len(columns)} fields of the columns")

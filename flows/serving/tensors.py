@@ -12,6 +12,7 @@ import numpy as np
 from beft.errors import InputError
 from beft.files import is_unicode
 from beft.settings import NO_UNICODE
+from flows.serving.limits import whole_number
 
 BINARY_HEADER = "inference-header-content-length"
 """Where tensors are sent as bytes: the length of the JSON before them."""
@@ -47,9 +48,9 @@ def read_request(body: bytes, header_length: str | None) -> InferenceRequest:
     Raises:
         InputError: It is no such request.
     """
-    if header_length is not None and not (header_length.isdigit() and int(header_length) <= len(body)):
+    length = len(body) if header_length is None else whole_number(header_length)
+    if length is None or length > len(body):
         raise InputError(f"the header {BINARY_HEADER} is {header_length!r}, but the body has {len(body)} bytes")
-    length = len(body) if header_length is None else int(header_length)
     try:
         value = json.loads(body[:length])
     except (ValueError, RecursionError) as error:
@@ -60,18 +61,22 @@ def read_request(body: bytes, header_length: str | None) -> InferenceRequest:
     texts: dict[str, Sequence[str | list[str]]] = {}
     for tensor in value["inputs"]:
         name, shape, rest, size = _described(tensor, rest)
-        binary = size is not None
-        flat = _read_bytes(name, rest[: size or 0], prod(shape)) if binary else _read_data(name, tensor, prod(shape))
+        flat = _read_data(name, tensor) if size is None else _read_bytes(name, rest[:size])
+        if len(flat) != prod(shape):
+            raise InputError(f"input {name!r} has {len(flat)} texts, but the shape {shape}")
         rest = rest[size or 0 :]
         texts[name] = flat if len(shape) == 1 else [flat[at : at + shape[1]] for at in range(0, len(flat), shape[1])]
     if len(rest):
         raise InputError(f"{len(rest)} bytes follow the last tensor")
-    parameters = value.get("parameters") or {}
+    parameters = _parameters(value, "the request")
     outputs = value.get("outputs") or []
-    if not isinstance(parameters, dict) or not all(isinstance(one, dict) and "name" in one for one in outputs):
-        raise InputError("parameters must be an object, and outputs a list of objects with a name")
+    if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+        raise InputError("outputs must be a list of objects with a name")
     binary = bool(parameters.get("binary_data_output", False))
-    wanted = {str(one["name"]): bool((one.get("parameters") or {}).get("binary_data", binary)) for one in outputs}
+    wanted = {
+        str(one["name"]): bool(_parameters(one, f"the output {one['name']!r}").get("binary_data", binary))
+        for one in outputs
+    }
     request_id = str(value.get("id") or "")
     if not is_unicode(request_id):
         raise InputError(f"the request's id has {NO_UNICODE}")
@@ -126,27 +131,37 @@ def _described(tensor: Any, rest: memoryview) -> tuple[str, list[int], memoryvie
         not isinstance(shape, list)
         or len(shape) not in (1, 2)
         or not all(type(one) is int and one >= 0 for one in shape)
+        or shape[1:] == [0]
     ):
-        raise InputError(f"input {name!r} has the shape {shape!r}; it must be [rows], or [rows, columns]")
+        raise InputError(
+            f"input {name!r} has the shape {shape!r}; it must be [rows], or [rows, columns] with a column at least"
+        )
     if tensor.get("datatype") != "BYTES":
         raise InputError(f"input {name!r} has the datatype {tensor.get('datatype')!r}; texts are BYTES")
-    size = (tensor.get("parameters") or {}).get("binary_data_size")
+    size = _parameters(tensor, f"the input {name!r}").get("binary_data_size")
     if size is not None and not (type(size) is int and 0 <= size <= len(rest)):
         raise InputError(f"input {name!r} has a binary_data_size of {size!r}, but {len(rest)} bytes follow")
     return name, shape, rest, size
 
 
-def _read_data(name: str, tensor: Mapping[str, Any], count: int) -> list[str]:
+def _parameters(of: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    parameters = of.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InputError(f"{what} has the parameters {parameters!r}; they must be an object")
+    return parameters
+
+
+def _read_data(name: str, tensor: Mapping[str, Any]) -> list[str]:
     data = tensor.get("data")
     flat: list[Any] = []
     for one in data if isinstance(data, list) else []:
         flat += one if isinstance(one, list) else [one]
-    if len(flat) != count or not all(isinstance(one, str) for one in flat):
-        raise InputError(f"input {name!r} must have {count} texts as its data")
+    if not isinstance(data, list) or not all(isinstance(one, str) for one in flat):
+        raise InputError(f"input {name!r} must have a list of texts as its data")
     return flat
 
 
-def _read_bytes(name: str, part: memoryview, count: int) -> list[str]:
+def _read_bytes(name: str, part: memoryview) -> list[str]:
     found, at = [], 0
     try:
         while at < len(part):
@@ -158,8 +173,6 @@ def _read_bytes(name: str, part: memoryview, count: int) -> list[str]:
             at += length
     except (struct.error, UnicodeDecodeError) as error:
         raise InputError(f"input {name!r} is no list of texts in UTF-8: {error}") from None
-    if len(found) != count:
-        raise InputError(f"input {name!r} has {len(found)} texts, but its shape has {count}")
     return found
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beft.errors import InputError, RowError
+from beft.errors import BeftError, InputError, RowError
+from beft.files import is_unicode
+from beft.settings import NO_UNICODE
 from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, now, read_records, write_records
 
 _FIELDS = ("request_id", "row", "label", "source")
 _KEY = ["request_id", "row"]
 _COMPARED = (*_KEY, "time", "version", "text_key", "tokens", "value", "probabilities")
+_LAST_ROW = 2**31 - 1
+"""The largest number that a record has room for."""
 
 
 def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackRecord]:
@@ -41,13 +46,17 @@ def read_feedback(records: Sequence[Any], source: str = "") -> list[FeedbackReco
             label = json.dumps(label, ensure_ascii=False)
         if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
             raise RowError(number, "has no label: a text, a number, or a list of texts or of spans")
-        if isinstance(row, str) and row.isdigit():
+        if isinstance(row, str) and re.fullmatch("[0-9]{1,10}", row):
             row = int(row)
         if row in ("", None):
             row = 0
-        if type(row) is not int or row < 0:
-            raise RowError(number, f"has {row!r} for its row; rows of a request are numbered from 0")
-        found.append(FeedbackRecord(time, request_id, row, str(label), str(record.get("source") or source)))
+        if type(row) is not int or not 0 <= row <= _LAST_ROW:
+            raise RowError(number, f"has {row!r} for its row; rows of a request are numbered from 0 to {_LAST_ROW}")
+        told = FeedbackRecord(time, request_id, row, str(label), str(record.get("source") or source))
+        for name in ("request_id", "label", "source"):
+            if not is_unicode(getattr(told, name)):
+                raise RowError(number, f"has, in its {name}, {NO_UNICODE}")
+        found.append(told)
     return found
 
 
@@ -65,9 +74,12 @@ def read_feedback_file(path: Path, source: str = "") -> list[FeedbackRecord]:
     lines: list[int] = []  # where each row stands in the file
     if path.suffix == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        for row in reader:
-            rows.append(row)
-            lines.append(reader.line_num)
+        try:
+            for row in reader:
+                rows.append(row)
+                lines.append(reader.line_num)
+        except csv.Error as error:
+            raise InputError(f"{path}: line {reader.line_num + 1} is no CSV: {error}") from None
     else:
         # Not splitlines(): a text in JSON may hold what ends a line elsewhere, such as U+2028.
         for number, line in enumerate(text.split("\n"), 1):
@@ -75,7 +87,7 @@ def read_feedback_file(path: Path, source: str = "") -> list[FeedbackRecord]:
                 continue
             try:
                 rows.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InputError(f"{path}: line {number} is no JSON; a CSV file must be called .csv") from None
             lines.append(number)
     try:
@@ -85,9 +97,16 @@ def read_feedback_file(path: Path, source: str = "") -> list[FeedbackRecord]:
 
 
 def add_feedback(folder: Path, records: Sequence[FeedbackRecord]) -> int:
-    """Keep feedback; how many records there were."""
-    if records:
-        write_records(folder, FEEDBACK, records)
+    """Keep feedback; how many records there were.
+
+    Raises:
+        BeftError: The disk does not take it.
+    """
+    try:
+        if records:
+            write_records(folder, FEEDBACK, records)
+    except OSError as error:
+        raise BeftError(f"the feedback could not be kept in {folder}: {error.strerror or error}") from None
     return len(records)
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 import struct
+import uuid
 from typing import Any
 
 import numpy as np
@@ -97,20 +99,53 @@ def test_bytes_in_and_out(app: Running) -> None:
         ({}, "the body must be"),
         ({"inputs": [texts("a", name="txt")]}, "no input 'txt'"),
         ({"inputs": [{**texts("a"), "datatype": "FP32"}]}, "texts are BYTES"),
-        ({"inputs": [{**texts("a"), "shape": [2]}]}, "must have 2 texts"),
+        ({"inputs": [{**texts("a"), "shape": [2]}]}, "has 1 texts, but the shape [2]"),
         ({"inputs": [{**texts("a"), "shape": [1, 1, 1]}]}, "it must be [rows]"),
         ({"inputs": [{**texts("a"), "shape": [-1]}]}, "it must be [rows]"),
-        ({"inputs": [{**texts("a"), "data": [1]}]}, "must have 1 texts"),
+        ({"inputs": [{**texts("a"), "data": [1]}]}, "must have a list of texts"),
         ({"inputs": [texts("a"), texts("b", "c", name="text_pair")]}, "1 rows of text, but 2"),
         ({"inputs": [texts("a"), texts("b", name="choices")]}, "[rows, choices]"),
         ({"inputs": [texts("a")], "outputs": [{"name": "logits"}]}, "no output 'logits'"),
-        ({"inputs": [texts("a")], "outputs": ["label"]}, "outputs a list of objects"),
+        ({"inputs": [texts("a")], "outputs": ["label"]}, "outputs must be a list of objects"),
         ({"inputs": [{**texts("a"), "parameters": {"binary_data_size": 9}}]}, "but 0 bytes follow"),
     ],
 )
 def test_what_is_refused(app: Running, body: Any, says: str) -> None:
     response = app.client.post(f"/v2/models/{FILMS}/infer", json=body)
     assert response.status_code == 400 and says in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"inputs": [{**texts("a"), "shape": [10**4000, 10**4000]}]}, "has 1 texts, but the shape"),
+        ({"inputs": [{**texts("a"), "data": "a"}]}, "must have a list of texts"),
+        ({"inputs": [texts("a"), {**texts(name="choices"), "shape": [1, 0]}]}, "the shape [1, 0]"),
+        ({"inputs": [texts("a"), {**texts(name="choices"), "shape": [10**12, 0]}]}, "with a column at least"),
+        ({"inputs": [texts("a")], "outputs": 5}, "outputs must be a list of objects"),
+        ({"inputs": [texts("a")], "outputs": [{"name": "label", "parameters": [1]}]}, "the output 'label' has"),
+        ({"inputs": [{**texts("a"), "parameters": [1]}]}, "the input 'text' has the parameters [1]"),
+        ({"inputs": [texts("a")], "parameters": "x"}, "the request has the parameters 'x'"),
+    ],
+)
+def test_what_is_no_request(body: Any, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        read_request(json.dumps(body).encode(), None)
+
+
+@pytest.mark.parametrize("length", ["²", "-1", "", "1_0", "9" * 5000, "300"])
+def test_a_length_that_is_none_is_refused(length: str) -> None:
+    with pytest.raises(InputError, match=BINARY_HEADER):
+        read_request(b'{"inputs": []}', length)
+
+
+def test_an_id_that_no_header_may_hold(app: Running) -> None:
+    for request_id in ("日本", "a\r\nSet-Cookie: b", " a", "a\x7f"):
+        for name, status, field in ((FILMS, 200, "id"), ("nothing", 404, "request_id")):
+            response = app.client.post(f"/v2/models/{name}/infer", json={"id": request_id, "inputs": [texts("a")]})
+            assert response.status_code == status
+            assert response.json()[field] == request_id
+            assert response.headers["X-Request-ID"] == uuid.uuid5(uuid.NAMESPACE_OID, request_id).hex
 
 
 def test_an_unknown_adapter_is_never_the_base(app: Running) -> None:

@@ -93,6 +93,7 @@ def test_a_text_that_was_cut_is_told(app: Running) -> None:
         (["a"], 400, "must be a JSON object"),
         ({"dataframe_split": {"columns": ["text"], "data": [["a", "b"]]}}, 400, "row 0 does not have the 1 fields"),
         ({"dataframe_split": ["a"]}, 400, "dataframe_split must be"),
+        ({"dataframe_split": {"columns": [["text"]], "data": [["a"]]}}, 400, "has the column ['text']"),
         ({"inputs": {"text": ["a", "b"], "adapter": [FILMS]}}, 400, "not of one length"),
         ({"inputs": [{"txt": "a", "adapter": FILMS}]}, 400, "the column 'txt'"),
         ({"inputs": ["a"], "params": {"adapter": CHOICE}}, 400, "chooses among the choices"),

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from beft.errors import InputError, RowError
+from beft.errors import BeftError, InputError, RowError
 from beft.files import write_json
 from beft.problems.multi_label import MultiLabel
 from tasks.registry.promote import Candidates
@@ -23,7 +23,7 @@ from tasks.serving.feedback import (
     read_feedback_file,
     unanswered,
 )
-from tasks.serving.traffic import ANSWERS, FeedbackRecord, write_records
+from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, read_records, write_records
 from tasks.serving.traffic_comparison import compare_on_traffic
 from tasks.settings import PipelineSettings
 from tests.beft.serving.adapters import Kind, draw_adapter, tiny_base
@@ -57,6 +57,13 @@ def test_files(name: str, text: str, tmp_path: Path) -> None:
         ({"request_id": "a", "label": True}, "has no label"),
         ({"request_id": "a", "label": "x", "row": -1}, "has -1 for its row"),
         ({"request_id": "a", "label": "x", "row": "1.5"}, "has '1.5' for its row"),
+        ({"request_id": "a", "label": "x", "row": "²"}, "has '²' for its row"),
+        ({"request_id": "a", "label": "x", "row": "9" * 5000}, "for its row; rows of a request are numbered from 0 to"),
+        ({"request_id": "a", "label": "x", "row": 2**31}, "has 2147483648 for its row"),
+        ({"request_id": "\ud800", "label": "x"}, "in its request_id, half a surrogate pair"),
+        ({"request_id": "a", "label": "\ud800"}, "in its label, half a surrogate pair"),
+        ({"request_id": "a", "label": [{"start": 0, "end": 1, "label": "\ud800"}]}, "in its label, half a"),
+        ({"request_id": "a", "label": "x", "source": "\ud800"}, "in its source, half a surrogate pair"),
         ({"request_id": "a", "label": "x", "text": "y"}, "must be an object with the fields"),
         ("a", "must be an object"),
     ],
@@ -66,11 +73,25 @@ def test_what_is_refused(record: Any, says: str) -> None:
         read_feedback([record])
 
 
-@pytest.mark.parametrize("text", ['{"request_id"', "[1]"])
+def test_the_largest_row_is_kept(tmp_path: Path) -> None:
+    add_feedback(tmp_path, read_feedback([{"request_id": "a", "label": "x", "row": 2**31 - 1}]))
+    assert read_records(tmp_path, FEEDBACK)["row"].to_pylist() == [2147483647]
+
+
+def test_a_disk_that_takes_no_feedback_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BeftError, match=r"could not be kept in .*file: Not a directory"):
+        add_feedback(tmp_path / "file", read_feedback([{"request_id": "a", "label": "x"}]))
+
+
+@pytest.mark.parametrize("text", ['{"request_id"', "[1]", "[" * 100_000])
 def test_a_file_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text(text)
     with pytest.raises(InputError, match=r"line 1 (is no JSON|must be)"):
         read_feedback_file(tmp_path / "labels.jsonl")
+    (tmp_path / "labels.csv").write_text(f"request_id,label\na,{'x' * 200_000}\n")
+    with pytest.raises(InputError, match="line 2 is no CSV: field larger than"):
+        read_feedback_file(tmp_path / "labels.csv")
     with pytest.raises(InputError, match="cannot be read"):
         read_feedback_file(tmp_path / "nothing.csv")
 
