@@ -191,7 +191,7 @@ def reproduce(
         "name": name,
         "models": listed(model),
         "datasets": listed(datasets),
-        "regimes": [int(one) if one.isdigit() else one for one in listed(regime)],
+        "regimes": [int(one) if one.isdecimal() else one for one in listed(regime)],
         "methods": listed(methods),
         "seeds": seeds,
         "protocol": protocol,

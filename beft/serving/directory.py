@@ -101,4 +101,4 @@ class Directory:
 
 
 def _number(version: str) -> tuple[int, str]:
-    return (int(version), "") if version.isdigit() else (0, version)
+    return (int(version), "") if version.isdecimal() else (0, version)

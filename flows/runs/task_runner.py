@@ -35,7 +35,7 @@ def task_runner() -> Any:
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
         raise InputError(f"{DASK} asks for a Dask cluster, which needs: {pip_install('beft[dask]')}") from None
-    if wanted.isdigit():
+    if wanted.isdecimal():
         workers = {"n_workers": int(wanted), "threads_per_worker": 1, "dashboard_address": None}
         return DaskTaskRunner(cluster_kwargs=workers)
     return DaskTaskRunner(address=wanted)

@@ -13,6 +13,7 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_text
+from flows.cli import status_of
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
 from tests.conftest import build_tiny
@@ -55,6 +56,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text(own / "yours.yaml", (own / "mine.yaml").read_text())
     write_text(own / "gone.yaml", (own / "mine.yaml").read_text().replace("mine.csv", "gone.csv"))
     return tmp_path
+
+
+def test_a_digit_that_is_no_number_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["reproduce", "table3", "--regime", "²"]) == 2
+    assert "unknown value '²'. Known: all, high" in capsys.readouterr().err
 
 
 def runs(root: Path) -> list[Any]:
