@@ -23,7 +23,7 @@ from beft.serving.batcher import ClosedError, QueueTimeoutError
 from beft.serving.directory import Served, UnknownAdapterError
 from beft.serving.service import Question, RowAnswer, Service
 from flows.serving import inference_v2, scoring
-from flows.serving.limits import Admission, Limits, RefusedError, check_rows, read_body
+from flows.serving.limits import CLIENT_LEFT, Admission, Limits, RefusedError, check_rows, read_body
 from flows.serving.metrics import Metrics
 from flows.serving.recorder import Recorder
 from flows.serving.tensors import BINARY_HEADER, read_request, write_response
@@ -37,8 +37,6 @@ PAGE = Path(__file__).with_name("page.html")
 REQUEST_ID = "X-Request-ID"
 _MAX_REQUEST_ID = 100
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_CANCELLED = 499
-"""The client went away: nobody reads this status, but it is counted."""
 
 
 class Server:
@@ -94,7 +92,7 @@ class Server:
         try:
             await asyncio.wait((computing, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not computing.done():
-                raise RefusedError(_CANCELLED, "the client went away")
+                raise RefusedError(CLIENT_LEFT, "the client went away")
             answers = self.service.answers(prepared, computing.result())
         finally:
             leaving.cancel()

@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from beft.errors import BeftError
+
+CLIENT_LEFT = 499
+"""The client went away: nobody reads this status, but it is counted."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,21 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """The body of a request.
 
     Raises:
-        RefusedError: It is larger than it may be (413).
+        RefusedError: It is larger than it may be (413), or the client went away before its end (499).
     """
     too_large = RefusedError(413, f"the body is larger than {limits.body:,} bytes; send fewer rows at once")
     length = whole_number(request.headers.get("content-length", ""))
     if length is not None and length > limits.body:
         raise too_large
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limits.body:
-            raise too_large
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limits.body:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect:
+        raise RefusedError(CLIENT_LEFT, "the client went away before the end of its request") from None
     return b"".join(parts)
 
 

@@ -1,5 +1,6 @@
 """Limits, tokens, health, metrics and the list of adapters."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -153,6 +154,24 @@ def test_a_client_that_goes_away_is_not_computed_for(app: Running) -> None:
     server.should_exit = True
     serving.join(20)
     assert computed == [1]
+
+
+def test_a_client_that_goes_away_within_its_body_is_no_fault(app: Running, caplog: pytest.LogCaptureFixture) -> None:
+    messages = [{"type": "http.request", "body": b'{"inputs"', "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        **{"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/invocations"},
+        **{"query_string": b"", "headers": [(b"host", b"127.0.0.1")], "server": ("127.0.0.1", 80)},
+    }
+    asyncio.run(create_app(app.server)(scope, receive, send))
+    assert value_of(app, "beft_requests_total", protocol="mlflow", status="499") == 1
+    assert "inside beft" not in caplog.text
 
 
 def test_metrics_count_and_hold_nothing_of_a_client(app: Running) -> None:
