@@ -75,7 +75,7 @@ class Server:
         """Whether it takes requests."""
         return not self.admission.draining and len(self.service.directory) > 0
 
-    async def answer(self, request: Request, protocol: str, questions: Sequence[Question]) -> list[RowAnswer]:
+    async def answer(self, request: Request, questions: Sequence[Question]) -> list[RowAnswer]:
         """Answer the rows of a request; a client that goes away is not answered.
 
         Raises:
@@ -237,7 +237,7 @@ def _add_scoring(app: FastAPI, server: Server) -> None:
             body = await read_body(request, server.limits)
             directory = server.service.directory
             questions = scoring.read_questions(body, request.headers.get("content-type", ""), directory)
-            answers = await server.answer(request, "mlflow", questions)
+            answers = await server.answer(request, questions)
             found = {"predictions": scoring.predictions(answers), "request_id": _request_id(request)}
             return JSONResponse(found, headers={REQUEST_ID: _request_id(request)})
 
@@ -274,7 +274,7 @@ def _add_inference(app: FastAPI, server: Server) -> None:
             if asked.id and len(asked.id) <= _MAX_REQUEST_ID:
                 request.state.request_id = asked.id
             served = find(name, version)
-            answers = await server.answer(request, "v2", inference_v2.questions_of(asked, served))
+            answers = await server.answer(request, inference_v2.questions_of(asked, served))
             response = {
                 "model_name": served.name,
                 "model_version": served.version,
