@@ -23,9 +23,9 @@ def read_journal(path: Path) -> list[dict[str, JSON]]:
     if not path.is_file():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_bytes().split(b"\n"):  # a line that was cut may end within a character
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
         except ValueError:
             continue
         if isinstance(entry, dict):

@@ -38,5 +38,15 @@ def test_a_cut_line_is_left_out_and_hurts_no_other(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1])["kind"] == "alias"
 
 
+def test_a_line_that_was_cut_within_a_character_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    append_entry(path, "alias", 1, reason="größer")
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: whole.index("ß".encode()) + 1])
+    assert [entry["reason"] for entry in read_journal(path)] == ["größer"]
+    append_entry(path, "alias", 2, reason="später")
+    assert [entry["reason"] for entry in read_journal(path)] == ["größer", "später"]
+
+
 def test_no_journal_has_no_entries(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none.jsonl") == []
