@@ -100,12 +100,12 @@ def choose_merges(
     if open_dataset is not None and (compared or SEARCHED in settings.methods):
         budget = settings.search_budget if SEARCHED in settings.methods else 0
         dev = DevRows(adapters, open_dataset, planned=len(compared) + budget, progress=progress)
-        scores = iter(dev.measure(compared))
+        scores = iter(dev.measure(compared) if compared else ())
         for method, merges in candidates.items():
             if len(merges) > 1:
                 choices[method] = _best([Tried(merged, next(scores)) for merged in merges])
         if budget:
-            choices[SEARCHED] = _search(settings, adapters, dev, seed)
+            choices[SEARCHED] = _search(settings, adapters, dev, given, seed)
     return {method: choices[method] for method in settings.methods}
 
 
@@ -115,7 +115,9 @@ def _grid(method: str, settings: MergeSettings, given: Mapping[str, Any]) -> lis
     return [{**given, **dict(zip(trials, values, strict=True))} for values in itertools.product(*trials.values())]
 
 
-def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRows, seed: int) -> MergeSelection:
+def _search(
+    settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRows, given: Mapping[str, Any], seed: int
+) -> MergeSelection:
     # In an order of their contents, so that the order in which the adapters are given decides nothing.
     names = sorted(adapters, key=lambda name: (adapters[name].sha256, name))
     trials: list[Tried] = []
@@ -123,7 +125,10 @@ def _search(settings: MergeSettings, adapters: Mapping[str, Adapter], dev: DevRo
     def measure(several: Sequence[Weights]) -> list[Score]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            merges = [merge(SEARCHED, adapters, weights=dict(zip(names, weights, strict=True))) for weights in several]
+            merges = [
+                merge(SEARCHED, adapters, weights=dict(zip(names, weights, strict=True)), **given)
+                for weights in several
+            ]
         here = [Tried(merged, score) for merged, score in zip(merges, dev.measure(merges), strict=True)]
         trials.extend(here)
         return [Score(one.score.relative, one.score.loss) for one in here]

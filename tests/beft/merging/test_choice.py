@@ -60,6 +60,13 @@ def test_weights_are_not_searched_without_dev_rows() -> None:
         choose_merges(settings, {"one": adapter(1.0, 2.0, 3.0, 4.0)}, None)
 
 
+def test_an_option_that_the_search_does_not_have_is_refused_before_anything_is_opened() -> None:
+    adapters = {"one": adapter(1.0, 2.0, 3.0, 4.0), "two": adapter(-4.0, 0.0, 1.0, 0.0)}
+    settings = MergeSettings(methods=("searched_weights",))
+    with pytest.raises(InputError, match="unknown option of the merge method 'searched_weights' 'scale'"):
+        choose_merges(settings, adapters, lambda name: pytest.fail(name), given={"scale": 2.0})
+
+
 def test_different_bases_are_found_before_anything_is_opened() -> None:
     adapters = {"one": adapter(1.0, 2.0, 3.0, 4.0), "two": adapter(1.0, 2.0, 3.0, 4.0, base="b" * 64)}
     with pytest.raises(InputError, match="different bases"):
