@@ -1,5 +1,6 @@
 """Arguments and options that several commands take, and the settings that they make."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -88,15 +89,20 @@ def parse_changes(changes: Iterable[str], *, option: str = "--set", example: str
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to write where something is, or where nothing can be: before the work, not after it.
 
     Raises:
-        InputError: The path exists.
+        InputError: The path exists, or no folder can be made there.
     """
     from beft.errors import InputError
 
     if out.exists():
         raise InputError(f"{out} is there already; name a new folder, or remove it first")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{out} cannot be made: {above} is a file; name a path below a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be made: {above} cannot be written; name a path below a folder of yours")
 
 
 def listed(texts: Sequence[str] | None) -> list[str]:

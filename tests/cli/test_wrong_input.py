@@ -106,6 +106,25 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(
     assert everything(made) == before
 
 
+@pytest.mark.parametrize(
+    "command", ["train prepared --term value", "probe prepared", "export first/adapter --base base"]
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(
+    beft: Beft, made: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    before = everything(made)
+    answer = beft(*command.split(), "--out", "films.csv/new/out")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == f"beft: films.csv/new/out cannot be made: {made / 'films.csv'} is a file; " + (
+        "name a path below a folder\n"
+    )
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != made)
+    answer = beft(*command.split(), "--out", "new/out")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith(f"beft: new/out cannot be made: {made} cannot be written; ")
+    assert everything(made) == before
+
+
 def test_all_problems_of_the_settings_at_once(beft: Beft) -> None:
     changes = ("--set", "train.epoch=2", "--set", "base.precision=fp23", "--set", "probe.learning_rate=-1")
     answer = beft("run", *changes)
@@ -174,6 +193,6 @@ def test_no_permission(beft: Beft, tmp_path: Path) -> None:
     """Nobody, root included, may write below a file."""
     (tmp_path / "file").touch()
     answer = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "file" / "merged")
-    assert answer.status == 1
+    assert answer.status == 2
     assert "file" in answer.err and "Traceback" not in answer.err
     assert everything(tmp_path) == {"file"}
