@@ -44,9 +44,14 @@ def show_history(settings: PipelineSettings, root: Path, model: str | None, *, a
     if model is None:
         models = every(connection.client.search_registered_models)
         if not models:
-            typer.echo(f"no model is registered yet; this registers one for each dataset: {own_command('beft', 'run')}")
+            first = own_command("beft", "run")
+            typer.echo(f"no model is registered yet; this registers one for each dataset: {first}", err=as_json)
         for found in models:
-            _say_aliases(found.name, {alias: str(version) for alias, version in found.aliases.items()})
+            aliases = {alias: str(version) for alias, version in found.aliases.items()}
+            if as_json:
+                typer.echo(json.dumps({"model": found.name, "aliases": aliases}, sort_keys=True))
+            else:
+                _say_aliases(found.name, aliases)
         return
     entries = history(connection, root, model)
     if as_json:

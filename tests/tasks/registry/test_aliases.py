@@ -1,5 +1,6 @@
 """Aliases of a registered model: moved together, journaled before, finished after a crash, one decider at a time."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -255,5 +256,9 @@ def test_on_the_command_line(
     assert "it answers nonsense" in " ".join(shown.split())
     assert status_of(["history", MODEL, "--json"]) == 0
     assert capsys.readouterr().out.count('"alias moves"') == 3
+    assert status_of(["history", "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"model": MODEL, "aliases": {"champion": "1", "previous": "2"}}
+    ]
     assert status_of(["rollback", "beft-base-film"]) == 2
     assert "Did you mean" in capsys.readouterr().err
