@@ -81,8 +81,8 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path, root: Path) -> KnownBase | None:
-    weights = sorted(folder.glob("*.safetensors"))
-    quantised = sorted(folder.glob("*.gguf"))
+    # A link whose file is gone, as a cache leaves it, is no weights.
+    weights, quantised = (sorted(filter(Path.is_file, folder.glob(f"*.{kind}"))) for kind in ("safetensors", "gguf"))
     named = {"source": f"./{folder.relative_to(root).as_posix()}", "licence": "not stated"}
     if len(quantised) == 1 and not weights:
         return KnownBase(**named, title="GGUF", megabytes=_megabytes(quantised), needs="beft[decoders]")

@@ -61,6 +61,10 @@ def test_bases_in_folders_are_found_and_adapters_are_not(tmp_path: Path) -> None
     (tmp_path / "models" / "damaged").mkdir()
     (tmp_path / "models" / "damaged" / "config.json").write_text("{")
     (tmp_path / "models" / "damaged" / "model.safetensors").write_bytes(b"no")
+    for name in ("lost/model.safetensors", "lost/b.gguf"):  # links of a cache that was cleared
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / "cleared")
+    (tmp_path / "lost" / "config.json").write_text('{"model_type": "bert"}')
     found = bases_in_folders(tmp_path)
     assert [one.source for one in found] == ["./models/mine", "./models/small.d"]
     config = json.loads((tmp_path / "models" / "mine" / "config.json").read_text())
