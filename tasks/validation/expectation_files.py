@@ -142,17 +142,20 @@ def expectations_of(stage: Stage, subject: Subject, root: Path) -> list[Expectat
     Raises:
         DatasetError: Lines of the files are wrong; all of them at once.
     """
-    found: dict[tuple[str, str | None, str | None], Expectation] = {}
+    found: list[Expectation] = []
     problems: list[str] = []
     for path in expectation_files(stage, subject.dataset, root):
+        of_file: list[Expectation] = []
         for number, line in enumerate(_lines(path, stage), 1):
             try:
-                found |= {expectation.place: expectation for expectation in _written_out(line, subject)}
+                of_file += _written_out(line, subject)
             except InputError as error:
                 problems.append(f"{path}, expectation {number} of {stage}: {error}")
+        replaced = {expectation.place for expectation in of_file}
+        found = [expectation for expectation in found if expectation.place not in replaced] + of_file
     if problems:
         raise DatasetError(subject.dataset, problems)
-    return list(found.values())
+    return found
 
 
 def _lines(path: Path, stage: Stage) -> list[JSON]:

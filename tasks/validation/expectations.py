@@ -127,15 +127,16 @@ def _possible(subject: Subject, expectations: Sequence[Expectation]) -> list[Exp
     from great_expectations.exceptions.exceptions import ExpectationNotFoundError
     from great_expectations.expectations.registry import get_expectation_impl
 
-    possible: dict[tuple[str, str | None, str | None], Expectation] = {}
+    possible: list[Expectation] = []
     for expectation in expectations:
         if expectation.column not in (None, *subject.frame.columns) and expectation.name != "expect_column_to_exist":
             continue
         with suppress(ExpectationNotFoundError):  # named among all problems later
             if "row_condition" not in get_expectation_impl(expectation.name).__fields__:
                 expectation = replace(expectation, split=None)
-        possible[expectation.place] = expectation
-    return list(possible.values())
+        if expectation not in possible:  # the splits that it lost are no longer told apart
+            possible.append(expectation)
+    return possible
 
 
 def _domain_objects(subject: Subject, expectations: Sequence[Expectation]) -> list[Any]:

@@ -71,6 +71,13 @@ def test_a_dataset_s_own_file_adds_and_replaces(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_of_one_file_never_replace_each_other(tmp_path: Path) -> None:
+    lines = [{"expectation": "expect_x", "columns": ["text"], "value": value} for value in (1, 2)]
+    assert written(tmp_path, lines) == [("expect_x", "sentence", None, {"value": value}) for value in (1, 2)]
+    write(tmp_path, "own", {"raw": [line | {"value": line["value"] + 2} for line in lines]})
+    assert written(tmp_path, lines) == [("expect_x", "sentence", None, {"value": value}) for value in (3, 4)]
+
+
 def test_every_wrong_line_is_said_at_once(tmp_path: Path) -> None:
     write(tmp_path, "own", {"raw": ["expect_x"]})
     with pytest.raises(DatasetError) as raised:

@@ -153,6 +153,20 @@ def test_expectations_that_great_expectations_does_not_know(workspace: Path) -> 
     assert len(raised.value.problems) == 2
 
 
+def test_two_expectations_of_a_kind_about_a_column_are_both_checked(workspace: Path) -> None:
+    raw = fetched(workspace, texts(60))
+    own = workspace / "data" / "expectations" / "own.yaml"
+    own.parent.mkdir()
+    kind = "expect_column_values_to_not_match_regex"
+    lines = [{"expectation": kind, "columns": ["text"], "regex": regex} for regex in ("number 7 ", "nowhere")]
+    own.write_text(yaml.safe_dump({"raw": lines}))
+    with pytest.raises(ExpectationsFailed) as raised:
+        validate_raw(SETTINGS, {"fetch": raw}, workspace / "out", dataset="own")
+    (failure,) = raised.value.failures
+    assert (failure["arguments"], failure["unexpected"]) == ({"regex": "number 7 "}, 1)
+    assert [row["line"] for row in failure["rows"]] == [8]
+
+
 def test_good_prepared_data_passes(workspace: Path) -> None:
     folder = prepared(workspace, texts(200))
     summary = validate(SETTINGS, {"prepare": folder}, workspace / "out", dataset="own")
