@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from beft.datasets.description import DatasetError
+from beft.datasets.prepared import SPLITS
 from beft.errors import InputError
 from beft.files import is_unicode, sha256_file
 from beft.names import known_name
@@ -148,7 +149,7 @@ def expectations_of(stage: Stage, subject: Subject, root: Path) -> list[Expectat
         of_file: list[Expectation] = []
         for number, line in enumerate(_lines(path, stage), 1):
             try:
-                of_file += _written_out(line, subject)
+                of_file += _written_out(line, subject, own=path.stem != stage)
             except InputError as error:
                 problems.append(f"{path}, expectation {number} of {stage}: {error}")
         replaced = {expectation.place for expectation in of_file}
@@ -174,27 +175,61 @@ def _lines(path: Path, stage: Stage) -> list[JSON]:
     return content
 
 
-def _written_out(line: JSON, subject: Subject) -> list[Expectation]:
+def _written_out(line: JSON, subject: Subject, *, own: bool) -> list[Expectation]:
+    """The expectations that a line stands for.
+
+    Args:
+        own: Whether the line is about this dataset alone, whose columns it must know.
+
+    Raises:
+        InputError: The line is wrong.
+    """
     if not isinstance(line, dict) or not isinstance(line.get("expectation"), str):
         raise InputError("it must be a mapping with the name of an 'expectation'")
     arguments = dict(line)
     name = str(arguments.pop("expectation"))
-    splits = arguments.pop("splits", [None] if subject.together else subject.splits)
-    columns = arguments.pop("columns", [None])
-    for key, value in (("splits", splits), ("columns", columns)):
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{key!r} must be a list of names, not {value!r}")
-    there = [
-        column if column is None or column not in ROLES else subject.roles[column]
-        for column in columns
-        if column not in ROLES or column in subject.roles
-    ]
+    splits = _names("splits", arguments)
+    for split in splits or ():
+        known_name(split, SPLITS, "split")
+    columns = _names("columns", arguments)
+    if own and name != "expect_column_to_exist":
+        _require_columns(columns or [], subject)
+    there: Sequence[str | None] = [None]
+    if columns is not None:
+        there = [column for one in columns if (column := _column(one, subject, own=own)) is not None]
+    of_splits: Sequence[str | None] = [None] if subject.together else subject.splits
     return [
         Expectation(name, column, split, {key: _value(value, split, subject) for key, value in arguments.items()})
         for column in there
-        for split in splits
+        for split in (of_splits if splits is None else splits)
         if split is None or split in subject.splits
     ]
+
+
+def _names(key: str, arguments: dict[str, JSON]) -> list[str] | None:
+    """Take a list of names out of the arguments; None where there is none."""
+    value = arguments.pop(key, None)
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise InputError(f"{key!r} must be a list of names, not {value!r}")
+    return value
+
+
+def _require_columns(columns: Sequence[str], subject: Subject) -> None:
+    """Refuse a name that is neither a column of the data nor a part that one can play."""
+    there = [name for name in subject.frame.columns if not name.startswith("(")]  # the others are counted here
+    for name in columns:
+        if name not in (*ROLES, *subject.roles.values()):
+            known_name(name, [*there, *(role for role in subject.roles if role not in there)], "column")
+
+
+def _column(name: str, subject: Subject, *, own: bool) -> str | None:
+    """The column that a name stands for; None where it is a part that the dataset lacks.
+
+    A line about this dataset alone can mean a column that nothing plays and that is called as a part is.
+    """
+    if name in subject.roles or name not in ROLES:
+        return subject.roles.get(name, name)
+    return name if own and name in subject.frame.columns else None
 
 
 def _value(value: JSON, split: str | None, subject: Subject) -> JSON:

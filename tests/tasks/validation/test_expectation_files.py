@@ -71,6 +71,33 @@ def test_a_dataset_s_own_file_adds_and_replaces(tmp_path: Path) -> None:
     ]
 
 
+def test_a_dataset_s_own_file_names_columns_and_splits_that_there_are(tmp_path: Path) -> None:
+    lines = [
+        {"expectation": "expect_x", "columns": ["sentnce"]},
+        {"expectation": "expect_x", "columns": ["text"], "splits": ["tset"]},
+        {"expectation": "expect_x", "columns": [["text"]]},
+        {"expectation": "expect_column_to_exist", "columns": ["written_at"]},
+        {"expectation": "expect_x", "columns": ["mood", "text_pair"], "splits": ["gate"]},
+    ]
+    write(tmp_path, "own", {"raw": lines})
+    with pytest.raises(DatasetError) as raised:
+        written(tmp_path, [{"expectation": "expect_x", "columns": ["another"]}])
+    assert [problem.partition("own.yaml, ")[2] for problem in raised.value.problems] == [
+        "expectation 1 of raw: unknown column 'sentnce'. Did you mean 'sentence'? Known: label, sentence, text.",
+        "expectation 2 of raw: unknown split 'tset'. Did you mean 'test'? Known: dev, gate, test, train.",
+        "expectation 3 of raw: 'columns' must be a list of names, not [['text']]",
+    ]
+
+
+def test_a_dataset_s_own_file_can_name_a_column_that_is_called_as_a_part_is(tmp_path: Path) -> None:
+    data = subject()
+    data.frame["id"] = ["7"]
+    write(tmp_path, "raw", [{"expectation": "expect_x", "columns": ["id", "text"]}])
+    write(tmp_path, "own", {"raw": [{"expectation": "expect_y", "columns": ["id", "group"]}]})
+    found = expectations_of("raw", data, tmp_path)
+    assert [(one.name, one.column) for one in found] == [("expect_x", "sentence"), ("expect_y", "id")]
+
+
 def test_lines_of_one_file_never_replace_each_other(tmp_path: Path) -> None:
     lines = [{"expectation": "expect_x", "columns": ["text"], "value": value} for value in (1, 2)]
     assert written(tmp_path, lines) == [("expect_x", "sentence", None, {"value": value}) for value in (1, 2)]
