@@ -82,7 +82,10 @@ def _sentences(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[tup
                 yield first, sentence
             sentence = []
             continue
-        fields = [part.strip() for part in line.strip().split("\t")] if "\t" in line.strip() else line.split()
+        bare = line.strip()
+        # Other blanks than these, such as those within large numbers, are part of a word.
+        parts = bare.split("\t") if "\t" in bare else filter(None, bare.split(" "))
+        fields = [part.strip() for part in parts]
         if fields[0] == _DOCUMENT:
             if sentence:
                 yield first, sentence
@@ -91,7 +94,7 @@ def _sentences(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[tup
         if len(fields) < 2 or not fields[0] or not _TAG.fullmatch(fields[-1]):
             if line.startswith("#") and "\t" not in line:
                 continue
-            what = f"its last column is {fields[-1]!r}" if len(fields) > 1 else f"it is {line.strip()!r} alone"
+            what = f"its last column is {fields[-1]!r}" if len(fields) > 1 else f"it is {bare!r} alone"
             raise InputError(
                 f"{path.name}, line {number}: a line must be a word and its tag, O, B-LABEL or I-LABEL (IOB2 or IOB1), "
                 f"but {what}; convert other schemes, or correct the line"

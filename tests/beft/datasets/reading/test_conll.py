@@ -37,6 +37,12 @@ def test_iob1_begins_with_i(tmp_path: Path) -> None:
     assert found.begun_inside == 3
 
 
+def test_blanks_within_words_are_part_of_them(tmp_path: Path) -> None:
+    found = read(tmp_path, "Prix NN O\n10\u00a0000 CD B-SUM\n\u20ac\u202f5  CD I-SUM \n")
+    assert found.columns["text"] == ["Prix 10\u00a0000 \u20ac\u202f5"]
+    assert named(found) == [[("10\u00a0000 \u20ac\u202f5", "SUM")]]
+
+
 def test_columns_between_documents_tabs_comments_and_a_mark(tmp_path: Path) -> None:
     text = (
         "\ufeff-DOCSTART- -X- -X- O\n\n# a comment\nOslo NNP B-NP B-LOC\nsings VBZ B-VP O\n\t\n"
