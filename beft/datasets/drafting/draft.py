@@ -155,7 +155,7 @@ def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
 def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
     """The column that holds labels: by its name, else the one with the fewest different values."""
     different = {
-        name: {canonical(value) for value in values if value not in (None, "")}
+        name: {canonical(value) for value in values if not _is_missing(value)}
         for name, values in columns.items()
         if name not in texts and not any(isinstance(value, list | dict) for value in values)
     }
@@ -173,6 +173,11 @@ def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
             f"--label; the columns are {', '.join(map(repr, columns))}"
         )
     return min(candidates, key=lambda name: (candidates[name], _words(columns[name])))
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell holds no label: nothing, NaN, or blanks alone."""
+    return value is None or value != value or canonical(value) == ""
 
 
 def _text_columns(
@@ -210,7 +215,7 @@ def _characters(values: Sequence[Any]) -> float:
 
 def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[str, int], list[str]]:
     """Labels, shares and metric of a classification, or the range of a regression; the rows of each label; notes."""
-    counts = Counter(canonical(value) for value in values if value not in (None, ""))
+    counts = Counter(canonical(value) for value in values if not _is_missing(value))
     numbers = [number_of(name) for name in counts]
     scale = [number for number in numbers if number is not None]
     whole = all(number.is_integer() for number in scale)

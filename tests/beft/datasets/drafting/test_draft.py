@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,19 @@ def test_pairs_numbers_and_large_data(tmp_path: Path) -> None:
     assert (found.test_rows, found.gate_rows) == (None, None)
     assert drafted.notes == ["columns that are not used: id"]
     assert Description.from_mapping({**_yaml(drafted.to_yaml([])), "name": "scored"}, "x") == found
+
+
+@pytest.mark.parametrize("missing", [None, "", "  ", math.nan])
+def test_a_cell_without_a_label_makes_none(missing: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"text number {n} of many", "label": missing if n % 9 == 0 else n % 2} for n in range(90)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert draft_description(tmp_path / "a.jsonl", tmp_path).labels == {"0": 40, "1": 40}
+    scored = [row | {"label": missing if n == 7 else n / 8} for n, row in enumerate(rows)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    found = draft_description(tmp_path / "a.jsonl", tmp_path).description
+    assert (found.shape, found.label_range) == ("regression", (0, 12))
+    with pytest.raises(DatasetError, match="no number in line 8"):
+        prepared(tmp_path, found)
 
 
 def test_a_column_called_label_holds_the_labels(tmp_path: Path) -> None:
