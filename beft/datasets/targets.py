@@ -165,10 +165,15 @@ def _choices(file: RawFile, description: Description, problems: list[str]) -> li
     else:
         texts = zip(*(file.columns[name] for name in columns.choice_columns), strict=True)
         rows = [tuple(row) if all(isinstance(text, str) for text in row) else None for row in texts]
+        where = f"{file.name}, columns {', '.join(columns.choice_columns)}"
         foreign = [number for number, row in zip(file.numbers, rows, strict=True) if row is None]
+        blank = [number for number, row in zip(file.numbers, rows, strict=True) if any(map(is_blank, row or ()))]
         if foreign:
+            problems.append(f"{where}: no text in {file.listed(foreign)}")
+        if blank:
             problems.append(
-                f"{file.name}, columns {', '.join(columns.choice_columns)}: no text in {file.listed(foreign)}"
+                f"{where}: a blank choice in {file.listed(blank)}; where rows have different numbers of choices, put "
+                "them into one column of lists"
             )
     few = [number for number, row in zip(file.numbers, rows, strict=True) if row is not None and len(row) < 2]
     if few:

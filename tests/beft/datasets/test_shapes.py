@@ -185,8 +185,8 @@ def test_rows_come_back_as_they_were_saved(rows: Rows, tmp_path: Path) -> None:
          ["column 'score': no number in line 201", "column 'score': outside of 0 to 5 in line 202"]),
         ([row | {"score": 1} for row in scored(200)], REGRESSION, ["every row of its train data has the label 1"]),
         ([*requested(200), *({"sentence": "a", "first": "x", "second": second, "right": right}
-                         for second, right in ((None, 0), ("y", 2), ("y", "one")))], CHOICE,
-         ["columns first, second: no text in line 201",
+                         for second, right in ((None, 0), ("y", 2), ("y", "one"), ("", 0), (" \u200b", 0)))], CHOICE,
+         ["columns first, second: no text in line 201", "columns first, second: a blank choice in 2 lines: 204, 205; ",
           "column 'right' is no number of a choice in 2 lines: 202, 203"]),
         ([{"sentence": "a", "entities": ["x", "y"], "right": ["z"]}, {"sentence": "b", "entities": "x", "right": ["x"]},
           {"sentence": "c", "entities": ["x"], "right": ["x"]}], RECORD,
