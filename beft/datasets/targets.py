@@ -119,7 +119,8 @@ def _say_undeclared(
     file: RawFile, description: Description, column: str, outside: dict[str, list[int]], problems: list[str]
 ) -> None:
     """Say which values of the column are none of the declared labels, and where they stand."""
-    declared = ", ".join(f"{value} ({name})" for name, group in description.labels.items() for value in group)
+    labels = description.labels.items()
+    declared = ", ".join(f"{canonical(value)} ({name})" for name, group in labels for value in group)
     for text, where in list(outside.items())[:_SHOWN]:
         problems.append(
             f"{file.name}, column {column!r}: {text} is none of the labels {declared}; "

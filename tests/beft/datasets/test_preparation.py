@@ -144,6 +144,8 @@ def test_label_values_are_mapped_and_marks_replaced(tmp_path: Path) -> None:
         ([row | {"mood": "good"} for row in texts(200)], {}, ["every row of its train data has the label 'good'"]),
         ([*texts(200), *({"sentence": f"s{mood}", "mood": mood} for mood in ("god", None, "god"))], {},
          ["'god' is none of the labels bad (bad), good (good); it stands in 2 lines: 201, 203", "nothing is none of"]),
+        ([row | {"mood": str(row["mood"] == "good")} for row in texts(200)], {"labels": {"bad": False, "good": True}},
+         ["'True' is none of the labels false (bad), true (good)"]),  # as pandas writes them to CSV
         ([*texts(200), {"sentence": " <br />", "mood": "bad"}, {"sentence": 7, "mood": "x"}, {"mood": "bad"}],
          {}, ["blank in 2 lines: 201, 203", "no text in line 202", "'x' is none of the labels"]),
         (texts(200), {"labels": ["bad", "good", "none"]}, ["train (45 rows) has no row with the label 'none'"]),
