@@ -104,17 +104,23 @@ def promote(
 
     from beft.errors import InputError
     from beft.names import known_name
-    from flows.promote import promote_on_traffic, run_promote
+    from flows.promote import NotAllJudgedError, promote_on_traffic, run_promote
     from flows.terminal.registry import show_decisions
     from tasks.serving.feedback import as_of
 
-    if known_name(on, ("gate", "traffic"), "kind of rows") == "gate":
-        if since:
-            raise InputError("--since belongs to --on traffic: the gate's rows have no time")
-        show_decisions(run_promote(settings, challenger))
-        return
+    on_gate = known_name(on, ("gate", "traffic"), "kind of rows") == "gate"
+    if on_gate and since:
+        raise InputError("--since belongs to --on traffic: the gate's rows have no time")
     after = as_of(since) if since else None
-    show_decisions(promote_on_traffic(settings, Path.cwd(), traffic, challenger=challenger, since=after))
+    try:
+        if on_gate:
+            decisions = run_promote(settings, challenger)
+        else:
+            decisions = promote_on_traffic(settings, Path.cwd(), traffic, challenger=challenger, since=after)
+    except NotAllJudgedError as error:
+        show_decisions(error.decided)
+        raise
+    show_decisions(decisions)
 
 
 @app.command()

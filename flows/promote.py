@@ -1,9 +1,10 @@
 """The promotion as a Prefect flow: challenger and champion of each dataset on the gate rows, and what comes of it."""
 
 import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.environment import configure_environment
 
@@ -14,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.datasets.registry import find_dataset  # noqa: E402
+from beft.errors import BeftError, InputError  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.files import sha256_json  # noqa: E402
 from beft.models.reference import resolve_base  # noqa: E402
@@ -39,6 +41,24 @@ from tasks.tracking.connection import connect, translate_errors  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
+
+class NotAllJudgedError(BeftError):
+    """Some datasets could not be judged; what was decided on the others stands.
+
+    Args:
+        decided: The decisions on the others, as JSON.
+        failed: Dataset to why not.
+    """
+
+    def __init__(self, decided: Sequence[dict[str, Any]], failed: Mapping[str, Exception]) -> None:
+        self.decided = list(decided)
+        if all(isinstance(error, InputError) for error in failed.values()):
+            self.exit_status = InputError.exit_status
+        heading = f"{len(failed)} of {len(decided) + len(failed)} datasets could not be judged:"
+        super().__init__("\n".join((heading, *(f"  - {name}: {_said(error)}" for name, error in failed.items()))))
+
 
 @flow(name="promote", flow_run_name=flow_run_name)
 def promote(settings: PipelineSettings, challenger: str | None = None) -> list[dict[str, Any]]:
@@ -49,6 +69,9 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
 
     Returns:
         The decision on each dataset.
+
+    Raises:
+        NotAllJudgedError: Some datasets could not be judged; the others were.
     """
     set_up_log()
     workspace = Workspace(Path.cwd())
@@ -56,15 +79,14 @@ def promote(settings: PipelineSettings, challenger: str | None = None) -> list[d
     with workspace.locked(patience=lock_timeout()), stopping_commands():
         run = PrefectRun(settings, workspace)
         run.prepare(run.fetch())
-        run.raise_failure()
-        decisions = [_judge(run, dataset, challenger) for dataset in settings.datasets]
+        decisions, failed = _of_each(settings.datasets, lambda dataset: _judge(run, dataset, challenger))
     for decision in decisions:
         create_markdown_artifact(
             markdown=report_of(decision),
             key=artifact_key(f"promotion-{decision.candidates.model}"),
             description="The verdict",
         )
-    return [decision.to_json() for decision in decisions]
+    return _as_json(decisions, failed)
 
 
 def run_promote(settings: PipelineSettings, challenger: str | None = None) -> list[dict[str, Any]]:
@@ -73,16 +95,20 @@ def run_promote(settings: PipelineSettings, challenger: str | None = None) -> li
     Raises:
         InputError: Wrong settings, or no such model or version.
         BeftError: Another process is deciding, or a step failed.
+        NotAllJudgedError: That is so for some datasets; the others were judged.
     """
     check_settings(settings, Path.cwd())
-    for dataset in settings.datasets:
-        candidates(connect(settings, Path.cwd()), registered_name(settings, dataset), challenger)
+    connection = connect(settings, Path.cwd())
+    there, missing = _of_each(
+        settings.datasets, lambda dataset: candidates(connection, registered_name(settings, dataset), challenger)
+    )
+    if not there:
+        _as_json([], missing)
     with at_server():
         found: list[dict[str, Any]] = promote(settings, challenger)
     return found
 
 
-@translate_errors
 def promote_on_traffic(
     settings: PipelineSettings,
     root: Path,
@@ -104,20 +130,22 @@ def promote_on_traffic(
     Raises:
         InputError: No such model or version, or too few labelled rows that both answered.
         RegistryBusyError: Another process is deciding.
+        NotAllJudgedError: That is so for some datasets; the others were judged.
     """
     connection = connect(settings, root)
-    decisions = []
-    for dataset in settings.datasets:
+
+    @translate_errors
+    def judge(dataset: str) -> Decision:
         found = candidates(connection, registered_name(settings, dataset), challenger)
         if found.settled:
-            decisions.append(_settled(found))
-            continue
+            return _settled(found)
         models = fetch_candidates(connection, found, root / "runs" / "registered")
         metric = find_dataset(dataset, root).metric
         compared = compare_on_traffic(settings, found, models, traffic, metric=metric, since=since)
         out = root / "runs" / "promotions" / f"{dataset}-traffic-{sha256_json(compared)[:16]}"
-        decisions.append(decide_on(settings, found, compared, rows_id=traffic_rows_id(found.model), out=out, root=root))
-    return [decision.to_json() for decision in decisions]
+        return decide_on(settings, found, compared, rows_id=traffic_rows_id(found.model), out=out, root=root)
+
+    return _as_json(*_of_each(settings.datasets, judge))
 
 
 def registered_name(settings: PipelineSettings, dataset: str) -> str:
@@ -125,8 +153,36 @@ def registered_name(settings: PipelineSettings, dataset: str) -> str:
     return model_name(settings.tracking.model_prefix, resolve_base(settings.base.source).portable_id, dataset)
 
 
+def _of_each(datasets: Iterable[str], work: Callable[[str], Result]) -> tuple[list[Result], dict[str, Exception]]:
+    """The results of a work for each dataset, and the errors by dataset: one of them stops no other."""
+    results, failed = [], {}
+    for dataset in datasets:
+        try:
+            results.append(work(dataset))
+        except Exception as error:  # whatever is wrong with one
+            failed[dataset] = error
+    return results, failed
+
+
+def _as_json(decisions: Sequence[Decision], failed: Mapping[str, Exception]) -> list[dict[str, Any]]:
+    """The decisions, where there is one on every dataset; else what is wrong is raised: of an only one, as it is."""
+    decided = [decision.to_json() for decision in decisions]
+    if not decided and len(failed) == 1:
+        [error] = failed.values()
+        raise error
+    if failed:
+        raise NotAllJudgedError(decided, failed)
+    return decided
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"
+
+
 @translate_errors
 def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
+    if dataset in run.failures:
+        raise run.failures[dataset]  # its data could not be made
     settings, root = run.settings, run.root
     connection = connect(settings, root)
     found = candidates(connection, registered_name(settings, dataset), challenger)

@@ -36,7 +36,8 @@ class AdaptRun(TrackedRun):
         self.of_dvc = datasets_of_dvc(settings, self.root)
         self.live = LiveTracking(settings, self.root, self.post)
         self._finished: list[Done] = []
-        self._failures: list[Exception] = []
+        self.failures: dict[str, Exception] = {}
+        """Dataset to the error that ended its chain, in the order of their time."""
 
     @abstractmethod
     def run(self, call: StepRun, after: Sequence[Done]) -> Done:
@@ -171,15 +172,15 @@ class AdaptRun(TrackedRun):
         """
         chains = {dataset: partial(chain, dataset) for dataset in datasets}
         results, failures = self.run_chains(chains, width(self.settings.base))
-        self._failures += failures
+        self.failures |= failures
         if not results:
             self.raise_failure()
         return results
 
     def raise_failure(self) -> None:
         """Raise the first error of a chain, if there was one."""
-        if self._failures:
-            raise self._failures[0]
+        for error in self.failures.values():
+            raise error
 
     def step(self, name: str, *reads: Done, after: Sequence[Done] = (), dataset: str | None = None) -> Done:
         """Run one step, or reuse it, and wait for it.

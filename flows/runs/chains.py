@@ -35,20 +35,21 @@ def width(base: BaseSettings) -> int:
 
 def run_chains(
     chains: Mapping[str, Callable[[], Result]], at_once: int, inbox: Inbox
-) -> tuple[dict[str, Result], list[Exception]]:
+) -> tuple[dict[str, Result], dict[str, Exception]]:
     """Run every chain in a thread, and meanwhile do what they leave in the inbox.
 
     An error ends its own chain alone.
 
     Returns:
-        The result of each chain that has one, in the order of the chains, and the errors in the order of their time.
+        The result of each chain that has one, in the order of the chains, and the errors of the others in the order of
+        their time.
     """
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="chain")
     futures: dict[str, Future[Result]] = {}
-    failures: list[Exception] = []
+    failures: dict[str, Exception] = {}
     try:
         for name, chain in chains.items():
-            futures[name] = pool.submit(copy_context().run, _run_chain, chain, failures)
+            futures[name] = pool.submit(copy_context().run, _run_chain, name, chain, failures)
             futures[name].add_done_callback(lambda _: inbox.put(None))
         running = len(futures)
         while running:
@@ -65,10 +66,10 @@ def run_chains(
     return {name: future.result() for name, future in futures.items() if future.exception() is None}, failures
 
 
-def _run_chain(chain: Callable[[], Result], failures: list[Exception]) -> Result:
+def _run_chain(name: str, chain: Callable[[], Result], failures: dict[str, Exception]) -> Result:
     try:
         return chain()
     except Exception as error:
         logger.error("%s", error)  # only the first is raised
-        failures.append(error)
+        failures[name] = error
         raise

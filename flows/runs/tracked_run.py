@@ -130,7 +130,7 @@ class TrackedRun(ABC):
 
     def run_chains(
         self, chains: Mapping[str, Callable[[], Result]], at_once: int
-    ) -> tuple[dict[str, Result], list[Exception]]:
+    ) -> tuple[dict[str, Result], dict[str, Exception]]:
         """Run each chain in a thread, so many at once: the results of those that have one, and the errors."""
         return run_chains(chains, at_once, self._inbox)
 

@@ -1,15 +1,19 @@
 """The promotion on what two real runs registered, through the flow and the command line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from beft.files import read_json
 from flows.cli import status_of
+from flows.promote import registered_name
 from tasks.registry.aliases import CHAMPION, aliases_of
 from tasks.tracking.connection import connect
 from tests.flows.test_adapt import root as root
 from tests.flows.test_adapt import settings_of
+from tests.support.small_data import DESCRIPTION
 
 
 @pytest.mark.server
@@ -54,3 +58,66 @@ def test_the_challenger_of_a_second_run_is_judged_against_the_champion(
 
     assert status_of(["history"]) == 0
     assert first["name"] in capsys.readouterr().out
+
+
+def registry_of(root: Path, *datasets: str) -> dict[str, str]:
+    """Dataset to a registered model with one version, champion and challenger, of which there are no files."""
+    settings = settings_of(root)
+    client = connect(settings, root).client
+    names = {dataset: registered_name(settings, dataset) for dataset in datasets}
+    for name in names.values():
+        client.create_registered_model(name)
+        client.create_model_version(name, source=(root / "nothing").as_uri())
+        for alias in ("challenger", CHAMPION):
+            client.set_registered_model_alias(name, alias, "1")
+    return names
+
+
+def with_datasets(root: Path, **changes: dict[str, Any]) -> None:
+    """Add datasets before the workspace's own in the settings, each described as that one but for some changes."""
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    for name, changed in changes.items():
+        (root / "data" / "datasets" / f"{name}.yaml").write_text(yaml.safe_dump(DESCRIPTION | changed))
+    values["datasets"] = dict.fromkeys([*changes, *values["datasets"]], values["datasets"]["mine"])
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_a_dataset_that_cannot_be_judged_stops_no_other(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_datasets(root, broken={"labels": ["bad", "better"]}, unknown={}, lost={})
+    names = registry_of(root, "broken", "lost", "mine")
+    connect(settings_of(root), root).client.delete_registered_model_alias(names["lost"], CHAMPION)
+    assert status_of(["promote"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith(f"HOLD  {names['mine']}: version 1, against version 1\n")
+    assert "version 1 is champion already" in said.out
+    _, *lines = said.err[said.err.index("beft: 3 of 4 datasets could not be judged:") :].splitlines()[:4]
+    assert [line.split(":")[0] for line in lines] == ["  - broken", "  - unknown", "  - lost"]
+    assert "better" in lines[0] and "registered model" in lines[1] and "was not registered by" in lines[2]
+
+
+def test_nor_does_one_on_traffic(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_datasets(root, unknown={}, odd={})
+    names = registry_of(root, "odd", "mine")
+    connect(settings_of(root), root).client.delete_registered_model_alias(names["odd"], CHAMPION)
+
+    def fetched(*_: Any) -> Any:
+        raise ValueError("something else")
+
+    monkeypatch.setattr("flows.promote.fetch_candidates", fetched)
+    assert status_of(["promote", "--on", "traffic"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"HOLD  {names['mine']}: version 1, against version 1\n")
+    assert said.err.startswith("beft: 2 of 3 datasets could not be judged:\n  - unknown: ")
+    assert said.err.endswith("\n  - odd: ValueError: something else\n")
+
+
+def test_where_none_is_registered_each_is_named_at_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_datasets(root, other={})
+    assert status_of(["promote"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("beft: 2 of 2 datasets could not be judged:\n  - other: ")
+    assert len(said.splitlines()) == 3

@@ -118,7 +118,7 @@ def test_no_chain_waits_for_another_and_an_error_ends_its_own_alone() -> None:
 
     results, failures = run_chains({name: partial(chain, name) for name in "abcd"}, 2, inbox)
     assert results == {"a": "A", "c": "C", "d": "D"}
-    assert [str(error) for error in failures] == ["b is wrong"]
+    assert {name: str(error) for name, error in failures.items()} == {"b": "b is wrong"}
     assert sorted(posted) == [(name, get_ident()) for name in "abcd"]
 
 
