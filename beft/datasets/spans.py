@@ -39,7 +39,7 @@ def spans_in(value: Any) -> list[tuple[int, int, Any]] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else []
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, list | tuple):
         return None

@@ -145,7 +145,7 @@ def told_labels(label: str) -> list[str]:
     """The labels that were told of a row that can have several: those of a JSON list (or of its spans), or the one."""
     try:
         found = json.loads(label)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [label]
     if not isinstance(found, list):
         return [label]

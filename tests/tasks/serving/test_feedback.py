@@ -21,6 +21,7 @@ from tasks.serving.feedback import (
     labelled_answers,
     read_feedback,
     read_feedback_file,
+    told_labels,
     unanswered,
 )
 from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, read_records, write_records
@@ -170,6 +171,11 @@ def test_nothing_was_told(tmp_path: Path) -> None:
     assert unanswered(tmp_path, []) == []
     found = labelled_answers(tmp_path, "beft-films")
     assert len(found) == 0 and {"label", "feedback_source", "probabilities", "tokens"} <= set(found.columns)
+
+
+def test_a_label_that_only_looks_like_json_is_itself() -> None:
+    deep = "[" * 100_000
+    assert told_labels(deep) == [deep]
 
 
 def test_times() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from beft.datasets.drafting.draft import Draft, draft_description
+from beft.datasets.spans import spans_in
 
 CONLL = "".join(f"He\tO\nsaw\tO\nAda\tB-person\n{number}\tO\nin\tO\nOslo\tB-place\n\t\n" for number in range(60))
 
@@ -65,3 +66,7 @@ def test_iob1_is_told(tmp_path: Path) -> None:
 def test_lists_of_labels_are_no_spans(tmp_path: Path) -> None:
     text = "".join(json.dumps({"text": f"text {n} of many", "labels": ["a", "b"][: n % 3]}) + "\n" for n in range(60))
     assert drafted(tmp_path, "a.jsonl", text).description.shape == "multi_label"
+
+
+def test_a_text_of_many_brackets_is_no_spans() -> None:
+    assert spans_in("[" * 100_000) is None
