@@ -1,6 +1,6 @@
 """The exceptions of beft: one base, and the exit status that each kind gives the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def writable(text: str) -> str:
@@ -34,6 +34,28 @@ class RowError(InputError):
     def __init__(self, row: int, said: str) -> None:
         self.row, self.said = row, said
         super().__init__(f"row {row} {said}")
+
+
+class SomeFailedError(BeftError):
+    """Some of several things could not be done; each is named with what is wrong, and the others were done.
+
+    The exit status is that of wrong input where nothing else is wrong with any of them.
+
+    Args:
+        failed: The name of each that failed, and its error.
+        count: How many there were in all.
+        what: What they are and could not be, as in ``versions could not be rebuilt``.
+    """
+
+    def __init__(self, failed: Mapping[str, Exception], count: int, what: str) -> None:
+        if all(isinstance(error, InputError) for error in failed.values()):
+            self.exit_status = InputError.exit_status
+        said = {
+            name: str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"
+            for name, error in failed.items()
+        }
+        heading = f"{len(failed)} of {count} {what}:"
+        super().__init__("\n".join((heading, *(f"  - {name}: {why}" for name, why in said.items()))))
 
 
 class TrainingError(BeftError):

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.events import emit_event  # noqa: E402
 
 from beft.adapters.adapter import Adapter  # noqa: E402
-from beft.errors import BeftError  # noqa: E402
+from beft.errors import SomeFailedError  # noqa: E402
 from beft.files import write_json, write_text  # noqa: E402
 from beft.serving.reference import DriftReference  # noqa: E402
 from flows.runs.artifacts import artifact_key  # noqa: E402
@@ -55,22 +55,22 @@ def monitor(
         What was found for each model.
 
     Raises:
-        BeftError: Some champions could not be looked at; the message names each, and the others were.
+        SomeFailedError: Some champions could not be looked at; the others were.
     """
     set_up_log()
     root = Path.cwd()
     require_registry(settings, root)
     rules = MonitorRules(false_alarms, looks, min_rows)
     source = RegistrySource(connect(settings, root), (f"{settings.tracking.model_prefix}-*",), (CHAMPION,))
-    keys, found, failed = list(source.poll()), [], []
+    keys, found = list(source.poll()), []
+    failed: dict[str, Exception] = {}
     for key in keys:
         try:
             found.append(_look(settings, source, key, Path(traffic), rules))
         except Exception as error:  # whatever is wrong with one model, the others are looked at
-            said = str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"
-            failed.append(f"  - {key.name} version {key.version}: {said}")
+            failed[f"{key.name} version {key.version}"] = error
     if failed:
-        raise BeftError("\n".join((f"{len(failed)} of {len(keys)} champions could not be looked at:", *failed)))
+        raise SomeFailedError(failed, len(keys), "champions could not be looked at")
     return [one.to_json() for one in found if one is not None]
 
 

@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.datasets.registry import find_dataset  # noqa: E402
-from beft.errors import BeftError, InputError  # noqa: E402
+from beft.errors import SomeFailedError  # noqa: E402
 from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.files import sha256_json  # noqa: E402
 from beft.models.reference import resolve_base  # noqa: E402
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class NotAllJudgedError(BeftError):
+class NotAllJudgedError(SomeFailedError):
     """Some datasets could not be judged; what was decided on the others stands.
 
     Args:
@@ -54,10 +54,7 @@ class NotAllJudgedError(BeftError):
 
     def __init__(self, decided: Sequence[dict[str, Any]], failed: Mapping[str, Exception]) -> None:
         self.decided = list(decided)
-        if all(isinstance(error, InputError) for error in failed.values()):
-            self.exit_status = InputError.exit_status
-        heading = f"{len(failed)} of {len(decided) + len(failed)} datasets could not be judged:"
-        super().__init__("\n".join((heading, *(f"  - {name}: {_said(error)}" for name, error in failed.items()))))
+        super().__init__(failed, len(decided) + len(failed), "datasets could not be judged")
 
 
 @flow(name="promote", flow_run_name=flow_run_name)
@@ -173,10 +170,6 @@ def _as_json(decisions: Sequence[Decision], failed: Mapping[str, Exception]) -> 
     if failed:
         raise NotAllJudgedError(decided, failed)
     return decided
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"
 
 
 @translate_errors

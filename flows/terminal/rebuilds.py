@@ -5,28 +5,56 @@ from pathlib import Path
 
 import typer
 
-from beft.errors import InputError
+from beft.errors import BeftError, InputError, SomeFailedError
 from tasks.engine.worker import log_lines
+from tasks.registry.entry import versions_named
 from tasks.registry.rebuild import Rebuilt, rebuild
 from tasks.settings import PipelineSettings
+from tasks.tracking.connection import connect, require_registry
 
 
 def rebuild_and_show(
     name: str, settings: PipelineSettings, root: Path, *, base: str | None = None, yes: bool = False
 ) -> bool:
-    """Rebuild what a name stands for and say what came of it; whether everything is the same to the byte.
+    """Rebuild each version that a name stands for and say what came of it; whether all are the same to the byte.
 
     Args:
+        name: See ``tasks.registry.entry.versions_named``.
+        settings: Where the registry and DVC's remote are.
+        root: The workspace.
+        base: Where the base is, if not where the registered settings say.
         yes: Run the source that a version brings along without asking.
 
     Raises:
-        InputError: There is nobody to ask.
+        InputError: There is no such version, or nobody to ask, or ``tasks.registry.rebuild.rebuild`` refused the only
+            one.
+        BeftError: A step of the only one failed.
+        SomeFailedError: Some of several could not be rebuilt; the others were.
     """
     log_lines()
-    found = rebuild(name, settings, root, agree=(lambda _: True) if yes else _ask, base=base)
-    for one in found:
-        typer.echo("\n".join(told(one)))
-    return all(one.same for one in found)
+    require_registry(settings, root)
+    connection = connect(settings, root)
+    versions = versions_named(connection, name)
+    same: list[bool] = []
+    failed: dict[str, Exception] = {}
+    for version in versions:
+        try:
+            found = rebuild(connection, version, settings, root, agree=(lambda _: True) if yes else _ask, base=base)
+        except typer.Abort:  # Ctrl-C at the question is no failure of this version: it ends the command
+            raise
+        except Exception as error:  # whatever is wrong with one, the others are rebuilt
+            if len(versions) == 1:
+                raise
+            failed[str(version)] = error
+        else:
+            typer.echo("\n".join(told(found)))
+            same.append(found.same)
+    if failed:
+        ending = SomeFailedError(failed, len(versions), "versions could not be rebuilt")
+        if not all(same):
+            ending.exit_status = BeftError.exit_status  # not only the input is wrong
+        raise ending
+    return all(same)
 
 
 def _ask(known: str) -> bool:

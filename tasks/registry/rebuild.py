@@ -30,11 +30,11 @@ from tasks.engine.provenance import environment
 from tasks.environment import environment_of_strangers
 from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
-from tasks.registry.entry import RegistryEntry, Version, read_entry, versions_named
+from tasks.registry.entry import RegistryEntry, Version, read_entry
 from tasks.registry.rebuildable import has_commit
 from tasks.settings import PipelineSettings
 from tasks.source_archive import changed_files, source_of_commit, source_sha256_of, unpack_source
-from tasks.tracking.connection import Connection, connect, require_registry
+from tasks.tracking.connection import Connection
 from tasks.versioning.dvc import fetch_by_md5
 
 STEPS = ("probe", "score", "train")
@@ -73,36 +73,27 @@ class Rebuilt:
 
 
 def rebuild(
-    name: str, settings: PipelineSettings, root: Path, *, agree: Callable[[str], bool], base: str | None = None
-) -> list[Rebuilt]:
-    """Rebuild the versions that a name stands for.
-
-    Args:
-        name: See ``tasks.registry.entry.versions_named``.
-        settings: Where the registry and DVC's remote are; those of the training come from the registry.
-        root: The workspace, whose git repository, DVC and registry are asked.
-        agree: Asked before source that a version brings along is run; it gets what is known of that source.
-        base: Where the base is, if not where the registered settings say.
-
-    Raises:
-        InputError: There is no such version, something that it was made of is not available here, or its source may not
-            be run.
-        BeftError: A step failed.
-    """
-    require_registry(settings, root)
-    connection = connect(settings, root)
-    versions = versions_named(connection, name)
-    return [_rebuild(connection, version, settings, root, base, agree) for version in versions]
-
-
-def _rebuild(
     connection: Connection,
     version: Version,
     settings: PipelineSettings,
     root: Path,
-    base: str | None,
+    *,
     agree: Callable[[str], bool],
+    base: str | None = None,
 ) -> Rebuilt:
+    """Rebuild a version.
+
+    Args:
+        settings: Where DVC's remote is; those of the training come from the registry.
+        root: The workspace, whose git repository and DVC are asked.
+        agree: Asked before source that a version brings along is run; it gets what is known of that source.
+        base: Where the base is, if not where the registered settings say.
+
+    Raises:
+        InputError: Its files are not there, something that it was made of is not available here, or its source may not
+            be run.
+        BeftError: A step failed.
+    """
     with tempfile.TemporaryDirectory(prefix="beft-rebuild-") as kept:
         entry = read_entry(connection, version, Path(kept) / "registered")
         place = Path(kept) / "workspace"

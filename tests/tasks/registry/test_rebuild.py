@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from beft.adapters.adapter import Adapter
@@ -23,12 +24,14 @@ from beft.files import read_json, sha256_file, write_text
 from flows.cli import status_of
 from tasks.engine.fingerprint import contents_sha256
 from tasks.engine.provenance import code_version, environment
+from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
+from tasks.registry import rebuild as rebuilding
 from tasks.registry.entry import RegistryEntry, Version, versions_named
 from tasks.registry.rebuild import bring_data, differences_of, other_circumstances
 from tasks.registry.rebuildable import rebuildable
 from tasks.source_archive import archive_source, source_of_commit, source_sha256_of, unpack_source
-from tasks.tracking.connection import connect
+from tasks.tracking.connection import Connection, connect
 from tests.support.finished_run import FinishedRun
 from tests.support.registration import registered, with_evaluation
 
@@ -219,6 +222,92 @@ def test_source_of_a_version_runs_only_when_somebody_agrees_and_sees_no_password
     assert not [name for name, value in seen.items() if "s3cret" in value]
     assert seen["HF_HOME"] == str(project / "hub") and seen["BEFT_DATA_DIR"] == str(project / "data")
     assert {"PATH", "HOME", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "CUBLAS_WORKSPACE_CONFIG"} <= seen.keys()
+
+
+def of_one_run(run: FinishedRun, project: Path, *others: str) -> tuple[str, str]:
+    """The id of a run that registered the model and others, of which there are no files; and the model's name."""
+    place = project / "data" / "prepared" / "films"
+    shutil.copytree(run.inputs["prepare/films"], place, ignore=shutil.ignore_patterns("step.json"))
+    write_text(project / "params.yaml", yaml.safe_dump({"datasets": {"films": {}}}))
+    name = str(registered(with_data(run, prepared_sha256=contents_sha256(place)), project)["name"])
+    client = connect(run.settings, project).client
+    run_id = str(client.get_model_version(name, "1").run_id)
+    for other in others:
+        client.create_registered_model(other)
+        client.create_model_version(other, source=(project / "nothing").as_uri(), run_id=run_id)
+    return run_id, name
+
+
+def test_a_version_that_cannot_be_rebuilt_stops_no_other(
+    run: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps are replaced by what they made in the run, so that nothing is trained."""
+    lost, odd = "a-lost", "z-odd"  # one before the model, one after it
+    run_id, name = of_one_run(run, project, lost)
+    monkeypatch.chdir(project)
+    trained = run.inputs["train/films"]
+
+    def done(step: str, entry: RegistryEntry, place: Path) -> float:
+        if step == "train":
+            shutil.copytree(trained, place / dvc_folder(f"train/{entry.dataset}"))
+        return 1.0
+
+    monkeypatch.setattr(rebuilding, "_run", done)
+    capsys.readouterr()
+    assert status_of(["rebuild", run_id, "--yes"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith(f"SAME  {name} version 1\n")
+    heading, *lines = said.err[said.err.index("beft: ") :].splitlines()
+    assert heading == "beft: 1 of 2 versions could not be rebuilt:"
+    why = f"{lost} version 1 is no adapter that beft registered: there is nothing to rebuild it from"
+    assert lines == [f"  - {lost} version 1: {why}"]
+    assert status_of(["rebuild", f"{lost}/1", "--yes"]) == 2  # the only one: as it is
+    assert capsys.readouterr().err.endswith(f"beft: {why}\n")
+
+    # A difference is no wrong input.
+    with monkeypatch.context() as differing:
+        differing.setattr(rebuilding, "differences_of", lambda *_: ["best epoch: 1 there, 2 here"])
+        assert status_of(["rebuild", run_id, "--yes"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"DIFFERENT  {name} version 1\n") and "1 of 2 versions" in said.err
+
+    # Nor is whatever else goes wrong with one.
+    client = connect(run.settings, project).client
+    client.create_registered_model(odd)
+    client.create_model_version(odd, source=(project / "nothing").as_uri(), run_id=run_id)
+    read = rebuilding.read_entry
+
+    def refusing(connection: Connection, version: Version, folder: Path) -> RegistryEntry:
+        if version.model == odd:
+            raise ValueError("something else")
+        return read(connection, version, folder)
+
+    monkeypatch.setattr(rebuilding, "read_entry", refusing)
+    assert status_of(["rebuild", run_id, "--yes"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"SAME  {name} version 1\n")
+    assert "beft: 2 of 3 versions could not be rebuilt:\n" in said.err
+    assert said.err.endswith(f"\n  - {odd} version 1: ValueError: something else\n")
+
+
+def test_leaving_at_the_question_ends_the_command(
+    run: FinishedRun, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id, _ = of_one_run(run, project, "z-lost")
+    monkeypatch.chdir(project)
+
+    def left(*_: Any, **__: Any) -> bool:
+        raise typer.Abort
+
+    monkeypatch.setattr(typer, "confirm", left)
+    answers, terminal = pty.openpty()
+    with os.fdopen(terminal, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        capsys.readouterr()
+        assert status_of(["rebuild", run_id]) == 1
+    os.close(answers)
+    said = capsys.readouterr().err
+    assert "Aborted" in said and "could not be rebuilt" not in said
 
 
 @pytest.mark.parametrize(
