@@ -122,7 +122,8 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     An adapter of a language model, which has no head, is loaded with ``AutoModelForCausalLM``.
 
     The model keeps the classifier's precision; each bias is its own plus the delta, rounded once. The greatest
-    rounding error is returned, and written to ``beft_fold.json`` in the folder. The classifier stays as it was.
+    rounding error is returned, and written to ``beft_fold.json`` in the folder. That file also holds the adapter's
+    problem type (``shape``), since a configuration has no place for thresholds. The classifier stays as it was.
 
     Raises:
         InputError: The adapter does not fit or was trained over a quantised base, its head sees another pooling than
@@ -157,6 +158,7 @@ def fold_adapter(adapter: "Adapter", classifier: Classifier, folder: Path) -> Fo
     record = {
         "adapter_sha256": adapter.sha256,
         "base": {"id": adapter.base_id, "sha256": adapter.base_sha256},
+        "shape": adapter.problem_type.to_json(),
         "terms": list(adapter.terms),
         "max_length": adapter.max_length,
         "precision": str(model.dtype).removeprefix("torch."),

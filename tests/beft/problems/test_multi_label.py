@@ -147,6 +147,37 @@ def test_an_adapter_keeps_its_thresholds_and_peft_gives_its_logits(base, tmp_pat
         torch.testing.assert_close(folded(**batch).logits.double(), expected, rtol=0, atol=1e-5)
 
 
+def test_an_exported_model_keeps_the_thresholds(base, tmp_path):
+    """Its logits and the file beside it give the sets that the adapter gives, which 0.5 for all does not."""
+    texts = list(WORDS)
+    reference, compute = resolve_base(str(base)), Compute("cpu", "fp32", 1)
+    classifier = load_classifier(reference, TAGS, compute=compute, problem_type=MultiLabel(3))
+    adapter = make_adapter(classifier, ("value",))
+    rows = classifier.examples(Rows(texts, texts, None, []), 16)
+    with adapter.attached(classifier):
+        [logits] = sequence_outputs(classifier, rows.encoded)
+    found = 1 / (1 + np.exp(-logits.numpy()))
+    # Each threshold stands between two of the probabilities of its label, far from both.
+    ordered = np.sort(found, axis=0)
+    at = [int(np.diff(ordered[:, label]).argmax()) for label in range(3)]
+    thresholds = [float(ordered[row : row + 2, label].mean()) for label, row in enumerate(at)]
+    adapter = replace(adapter, problem_type=MultiLabel(3, thresholds))
+    adapter.save(tmp_path / "adapter")
+    Adapter.load(tmp_path / "adapter").fold(classifier, tmp_path / "plain")
+
+    kept = json.loads((tmp_path / "plain" / "beft_fold.json").read_text())["shape"]
+    assert kept == {"name": "multi_label", "labels": 3, "thresholds": thresholds}
+    folded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
+    with torch.no_grad():
+        probabilities = folded(**rows.batch(range(len(texts)))).logits.sigmoid().numpy()
+    given = [
+        [label for label, yes in zip(TAGS, row, strict=True) if yes] for row in probabilities >= kept["thresholds"]
+    ]
+    answers = Predictor(tmp_path / "adapter", base=base).predict(texts)
+    assert given == [answer["labels"] for answer in answers]
+    assert (probabilities >= kept["thresholds"]).sum() != (probabilities >= 0.5).sum()
+
+
 def test_an_attached_adapter_predicts_at_its_own_thresholds(base):
     classifier = load_classifier(
         resolve_base(str(base)), TAGS, compute=Compute("cpu", "fp32", 1), problem_type=MultiLabel(3)
