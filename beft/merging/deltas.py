@@ -51,7 +51,7 @@ def canonical_order(adapters: Sequence[Weighted]) -> list[Weighted]:
 def weighted_sum(adapters: Sequence[Weighted]) -> dict[str, Tensor]:
     """The sum of weight times change over the union of the sites; where an adapter has no site it changes nothing.
 
-    Summed in fp64 in an order of the contents, and returned in the widest type that the adapters have at the site, at
+    Summed in fp64 in an order of the contents, and returned in the widest type that the adapters have at any site, at
     least fp32, on the CPU.
 
     Raises:
@@ -69,14 +69,15 @@ def weighted_sum(adapters: Sequence[Weighted]) -> dict[str, Tensor]:
 
 
 def in_widest_dtype(name: str, values: Tensor, adapters: Sequence[Weighted]) -> Tensor:
-    """Values in the widest type that the adapters have at the site ``name``, at least fp32.
+    """Values of the site ``name`` in the widest type that the adapters have at any site, at least fp32.
 
     Raises:
         InputError: A value is too large for the type.
     """
-    dtype = torch.float32
-    for tensor, _ in _at(name, adapters):
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = torch.float32  # one type for all sites, as an adapter has
+    for deltas, _ in adapters:
+        for tensor in deltas.values():
+            dtype = torch.promote_types(dtype, tensor.dtype)
     cast = values.to(dtype)
     if not torch.isfinite(cast).all():
         raise InputError(f"the merged change at {name} is too large for {dtype}: use smaller weights")

@@ -151,11 +151,15 @@ def test_mean_is_task_arithmetic_with_one_over_their_number(changes: list[Deltas
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_result_is_as_wide_as_the_widest_and_at_least_fp32(method: Callable[..., Deltas]) -> None:
-    one = {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2)}
-    other = {"a": torch.ones(2, dtype=torch.float16), "b": torch.ones(2, dtype=torch.float64)}
-    merged = method([(one, 1.0), (other, 1.0)])
-    assert (merged["a"].dtype, merged["b"].dtype) == (torch.float32, torch.float64)
+def test_the_result_has_one_type_as_wide_as_the_widest_of_all_sites_and_at_least_fp32(
+    method: Callable[..., Deltas],
+) -> None:
+    narrow = {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.float16)}
+    wide = {"b": torch.ones(2, dtype=torch.float64), "c": torch.ones(2, dtype=torch.float64)}
+    assert {tensor.dtype for tensor in method([(narrow, 1.0)]).values()} == {torch.float32}
+    merged = method([(narrow, 1.0), (wide, 1.0)])
+    assert list(merged) == ["a", "b", "c"]
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float64}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,7 +2,10 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from beft.adapters.adapter import Adapter
 from beft.errors import InputError
+from beft.merging.adapters import merged_adapters
 from beft.merging.deltas import content_hash
 from beft.merging.merged import MergeWarning, merge
 from beft.merging.registry import known_methods
 from beft.settings import Quantization
 from beft.sites.site import BiasSite
+from tests.support.tiny_bases import load, make_adapter, save_base
 
 torch.set_num_threads(1)
 
@@ -65,6 +71,24 @@ def test_different_terms_merge_over_the_union_with_a_warning() -> None:
     assert merged.deltas[site("query")].tolist() == [2.0, 4.0]
     assert merged.deltas[site("value")].tolist() == [0.5, 1.0]
     assert len(merged.notes) == 1
+
+
+def test_an_fp64_and_an_fp32_adapter_of_different_terms_are_merged_and_saved(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    classifier = load(save_base(tmp_path / "base", tiny("bert")))
+    narrow, drawn = make_adapter(classifier, ("value",)), make_adapter(classifier, ("query",))
+    wide = replace(drawn, deltas={site: delta.double() / 3 for site, delta in drawn.deltas.items()})
+    adapters = {"narrow": narrow, "wide": wide}
+    with pytest.warns(MergeWarning, match="narrow: value; wide: query"):
+        merged = merge("mean", adapters)
+    for name, adapter in merged_adapters(adapters, merged).items():
+        adapter.save(tmp_path / name)
+        found = Adapter.load(tmp_path / name)
+        assert found.deltas.keys() == narrow.deltas.keys() | wide.deltas.keys()
+        for site, delta in found.deltas.items():
+            change = (narrow if site in narrow.deltas else wide).deltas[site].double()
+            assert delta.dtype == torch.float64 and torch.equal(delta, change / 2)
 
 
 def test_different_bases_are_an_error_that_names_both() -> None:
