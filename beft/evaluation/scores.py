@@ -98,7 +98,7 @@ def evaluate_methods(
     splits = {}
     for split, true in truth.items():
         of_rows = true if isinstance(true, Truth) else Truth(labels=true)
-        predicted, labels = _predicted(methods, split, of_rows.rows, kinds, required={target, *baselines})
+        predicted, labels = _predicted(methods, split, of_rows, kinds, required={target, *baselines})
         splits[split] = _evaluate_split(
             of_rows,
             predicted,
@@ -228,7 +228,7 @@ def _units(truth: Truth, kinds: Sequence[MetricKind], runs: list[Any], labels: i
 
 
 def _predicted(
-    methods: Mapping[str, Method], split: str, rows: int, kinds: Sequence[MetricKind], *, required: set[str]
+    methods: Mapping[str, Method], split: str, truth: Truth, kinds: Sequence[MetricKind], *, required: set[str]
 ) -> tuple[dict[str, list[Any]], int]:
     """What every method predicted on the split, run by run, as the metrics compare it; and the number of labels.
 
@@ -237,6 +237,7 @@ def _predicted(
     """
     predicted: dict[str, list[Any]] = {}
     widths: dict[str, int] = {}
+    rows = truth.rows
     for name, method in methods.items():
         if split not in method.predictions:
             if name not in required:
@@ -253,6 +254,8 @@ def _predicted(
             scores = _runs(given, rows, where, "scores", axes=3)
             if scores.min() < 0 or scores.max() > 1:
                 raise InputError(f"{where}: the score of each label must lie in 0 to 1")
+            if scores.shape[2] != (labels := kinds[0].of_truth(truth).shape[1]):
+                raise InputError(f"{where}: scores of {scores.shape[2]} labels for true sets of {labels}")
             predicted[name], widths[name] = list((scores >= SET_FROM).astype(np.int64)), scores.shape[2]
         else:
             probabilities = _runs(given, rows, where, "probabilities", axes=3)

@@ -177,7 +177,10 @@ def score_predictions(name: str, predictions: "Predictions", truth: Truth) -> fl
         predicted = checked_texts(predictions) if kind.takes == "texts" else checked_spans(predictions)
         shape: tuple[int, ...] = (len(predicted),)
     else:
-        predicted = np.asarray(predictions, dtype=np.float64)
+        try:
+            predicted = np.asarray(predictions, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: predictions must be numbers, the same number of them in every row") from None
         shape = predicted.shape
     if shape[:1] != (truth.rows,) or len(shape) != (2 if of_labels else 1) or 0 in shape:
         raise InputError(f"{name}: predictions of shape {list(shape)} for {truth.rows} rows")

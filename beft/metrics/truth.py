@@ -27,8 +27,8 @@ class Truth:
         spans: The labelled spans of each row [rows][any number]: start, end, and the number of the label.
 
     Raises:
-        InputError: Nothing, different numbers of rows, values that are not finite, label sets that are not of 0 and 1,
-            spans that are none, or a row without an answer.
+        InputError: Nothing, different numbers of rows, labels or values that are not one number a row, values that are
+            not finite, label sets that are not of 0 and 1, spans that are none, or a row without an answer.
     """
 
     labels: "ArrayLike | None" = None
@@ -46,10 +46,14 @@ class Truth:
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{count} {name}" for name, count in rows.items())
             raise InputError(f"a truth must have the same number of rows in all its parts, not {counts}")
-        if self.values is not None and not np.isfinite(np.asarray(self.values, dtype=np.float64)).all():
-            raise InputError("some true values are not finite")
+        for name in sorted(given.keys() & {"labels", "values"}):
+            numbers = _numbers(given[name], name)
+            if numbers.ndim != 1:
+                raise InputError(f"true {name} must be one number a row, not of shape {list(numbers.shape)}")
+            if name == "values" and not np.isfinite(numbers).all():
+                raise InputError("some true values are not finite")
         if self.label_sets is not None:
-            sets = np.asarray(self.label_sets)
+            sets = _numbers(self.label_sets, "label sets")
             if sets.ndim != 2 or not np.isin(sets, (0, 1)).all():
                 raise InputError(f"label sets must be 0 or 1 for each row and label, not of shape {list(sets.shape)}")
         if self.spans is not None:
@@ -68,3 +72,10 @@ class Truth:
         if self.groups is None:
             return None
         return np.unique(np.asarray(self.groups), return_inverse=True)[1].astype(np.int64)
+
+
+def _numbers(given: "ArrayLike", what: str) -> "NDArray[np.float64]":
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"true {what} must be numbers, the same number of them in every row") from None

@@ -280,6 +280,19 @@ def test_scores_of_label_sets_lie_in_0_to_1():
         )
 
 
+@pytest.mark.parametrize(("predicted", "true"), [(3, 2), (1, 2), (3, 1)])
+def test_label_sets_of_another_width_are_refused(predicted: int, true: int) -> None:
+    with pytest.raises(
+        InputError, match=f"method 'value', split 'gate': scores of {predicted} labels for true sets of {true}$"
+    ):
+        on_gate(
+            np.full((4, predicted), 0.6),
+            np.full((4, predicted), 0.6),
+            Truth(label_sets=np.ones((4, true))),
+            ["micro_f1", "subset_accuracy"],
+        )
+
+
 def test_spans_have_intervals_and_paired_gains_over_texts():
     truth = [[(0, 4, 0), (5, 9, row % 2)] if row % 3 else [] for row in range(60)]
     right = [[(*span, 0.9) for span in of_row] for of_row in truth]

@@ -188,6 +188,8 @@ def test_bad_input_is_named() -> None:
         ("pearsn", [0.0, 1.0], values, "Did you mean 'pearson'"),
         ("pearson", np.eye(2), values, "of shape \\[2, 2\\] for 2 rows"),
         ("pearson", [0.5], values, "for 2 rows"),
+        ("pearson", ["high", "low"], values, "pearson: predictions must be numbers"),
+        ("accuracy", [[0.5, 0.5], [1.0]], labels, "the same number of them in every row"),
         ("accuracy", [0.0, 1.0], labels, "of shape \\[2\\]"),
         ("accuracy", np.ones((2, 1)), labels, "true labels of 0 to 1 for predictions of 1 labels"),
         ("multirc_f1", np.ones((2, 3)), labels, "use macro_f1"),
@@ -205,3 +207,11 @@ def test_bad_input_is_named() -> None:
         Truth(groups=["a"])
     with pytest.raises(InputError, match="not finite"):
         Truth(values=[0.0, np.nan])
+    for wrong, message in (
+        ({"labels": np.eye(2)}, r"true labels must be one number a row, not of shape \[2, 2\]"),
+        ({"values": np.eye(2)}, r"true values must be one number a row, not of shape \[2, 2\]"),
+        ({"labels": ["good", "bad"]}, "true labels must be numbers"),
+        ({"label_sets": [[1], [1, 0]]}, "true label sets must be numbers, the same number of them in every row"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Truth(**wrong)
