@@ -224,10 +224,25 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> bool:
         raise InputError(
             f"{path}: dtype is {dtype!r}, which is no type of torch; write the weights' own, such as float32"
         )
+    return bool(stored_quantization_config(path, config))
+
+
+def stored_quantization_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a base's configuration says of how its weights are quantised; empty where they are not.
+
+    Args:
+        path: Of the file that the configuration was read from.
+
+    Raises:
+        InputError: It is no JSON object.
+    """
     for name in ("quantization_config", "compression_config"):
         if config.get(name) is not None and not isinstance(config[name], dict):
-            raise InputError(f"{path}: {name} must be an object that names quant_method, not {config[name]!r}")
-    return bool(config.get("quantization_config") or config.get("compression_config"))
+            raise InputError(
+                f"{path}: {name} must be an object that names quant_method, not {config[name]!r}; copy the base's own "
+                "config.json, or take it out where the weights are not quantised"
+            )
+    return config.get("quantization_config") or config.get("compression_config") or {}
 
 
 def _check_type(path: Path, name: str, dtype: str, *, quantized: bool) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from beft.commands import pip_install
 from beft.errors import InputError
-from beft.models.base_files import read_mapping
+from beft.models.base_files import read_mapping, stored_quantization_config
 from beft.models.classifier import HEADS
 from beft.models.frozen_linear import QuantizedLinear, become
 from beft.models.gguf import gguf_file
@@ -77,10 +77,11 @@ def stored_quantization(folder: Path) -> str | None:
     """How the weights in a base's files are quantised: ``int8``, ``int4``, or None.
 
     Raises:
-        InputError: By another library than bitsandbytes, or it is not said to how many bits.
+        InputError: By another library than bitsandbytes, it is not said to how many bits, or what is said of it is no
+            JSON object.
     """
-    config = read_mapping(folder / "config.json")
-    stored = config.get("quantization_config") or config.get("compression_config")
+    path = folder / "config.json"
+    stored = stored_quantization_config(path, read_mapping(path))
     if not stored:
         return None
     method = str(stored.get("quant_method", "unknown"))
@@ -91,7 +92,7 @@ def stored_quantization(folder: Path) -> str | None:
         )
     if not stored.get("load_in_4bit") and not stored.get("load_in_8bit"):
         raise InputError(
-            f"{folder / 'config.json'}: quantization_config names bitsandbytes, but neither load_in_4bit nor "
+            f"{path}: quantization_config names bitsandbytes, but neither load_in_4bit nor "
             "load_in_8bit; copy the base's own config.json, or use the base that is not quantised"
         )
     return "int4" if stored.get("load_in_4bit") else "int8"

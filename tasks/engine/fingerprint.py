@@ -82,7 +82,7 @@ def libraries_of(folder: Path, quantization: str = "none") -> tuple[str, ...]:
         quantization: ``base.quantization``.
 
     Raises:
-        InputError: Its files are quantised by a library that is not known.
+        InputError: Its files are quantised by a library that is not known, or do not say how.
     """
     from beft.models.gguf import gguf_file
     from beft.models.quantized import stored_quantization

@@ -228,6 +228,15 @@ def test_libraries_of_some_bases_count_for_those_alone(tmp_path: Path) -> None:
     assert {line.partition("==")[0] for line in requirements("x", gguf=True)} - set(MODEL_LIBRARIES) == {"gguf"}
 
 
+@pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize("stored", ["int4", 4, ["bitsandbytes"], []])
+def test_a_quantisation_that_is_no_object_is_named(tmp_path: Path, name: str, stored: object) -> None:
+    write_text(tmp_path / "config.json", json.dumps({name: stored}))
+    message = rf"config\.json: {name} must be an object that names quant_method, not .*; copy the base's own config"
+    with pytest.raises(InputError, match=message):
+        module.libraries_of(tmp_path)
+
+
 def source_now(step: Step) -> str:
     """As a new process would find it."""
     source_sha256.cache_clear()
