@@ -151,8 +151,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     Raises:
         NotADirectoryError: A file has this name.
+        OSError: The process works in this folder, or below it.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = path.resolve()  # the folder of a link, and a name for "." and ".."
+    with suppress(FileNotFoundError):  # of a current folder that was removed
+        if Path.cwd().is_relative_to(path):
+            reason = "the current folder, or one above it, cannot be replaced; name a new folder"
+            raise OSError(errno.EBUSY, reason, str(path))
     with suppress(FileNotFoundError):  # one look: another process may take the name away between two
         if not stat.S_ISDIR(path.stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))

@@ -96,7 +96,7 @@ def refuse_existing(out: Path) -> None:
     """
     from beft.errors import InputError
 
-    if out.exists():
+    if out.resolve().exists():  # NEW/.. is there too, though NEW is not
         raise InputError(f"{out} is there already; name a new folder, or remove it first")
     above = next(parent for parent in out.absolute().parents if parent.exists())
     if not above.is_dir():

@@ -99,6 +99,37 @@ def test_a_file_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "report").read_text() == "a file"
 
 
+@pytest.mark.parametrize("name", [".", "", "..", "new/..", "/"])
+def test_the_current_folder_and_those_above_it_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (Path(name), Path(name).resolve()):
+        with pytest.raises(OSError, match="the current folder, or one above it, cannot"), atomic_directory(path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["here"] and contents(tmp_path / "here") == {}
+
+
+def test_a_name_by_way_of_another_folder_is_the_folder_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "report" / "charts" / "a", "old")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with atomic_directory(tmp_path / "report" / "charts" / "..") as out:
+        write_text(out / "b", "new")
+    assert contents(tmp_path / "report") == {"b": "new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "report"]
+
+
+def test_a_folder_is_written_where_the_current_one_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with atomic_directory(tmp_path / "report") as out:
+        write_text(out / "a", "new")
+    assert contents(tmp_path / "report") == {"a": "new"}
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_text(tmp_path / "large-disk" / "a", "old")
     (tmp_path / "report").symlink_to("large-disk")

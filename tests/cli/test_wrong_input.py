@@ -107,6 +107,24 @@ def test_wrong_input_gets_one_message_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "train prepared --term value",
+        "probe prepared",
+        "export first/adapter --base base",
+        "merge first/adapter second/adapter",
+    ],
+)
+@pytest.mark.parametrize("out", [".", "new/.."])
+def test_the_current_folder_is_refused_before_the_work(beft: Beft, made: Path, command: str, out: str) -> None:
+    before = everything(made)
+    answer = beft(*command.split(), "--out", out)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == f"beft: {out} is there already; name a new folder, or remove it first\n"
+    assert everything(made) == before
+
+
+@pytest.mark.parametrize(
     "command", ["train prepared --term value", "probe prepared", "export first/adapter --base base"]
 )
 def test_a_folder_that_cannot_be_made_is_refused_before_the_work(

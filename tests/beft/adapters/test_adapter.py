@@ -176,6 +176,19 @@ def test_another_folder_is_never_replaced(bert: Classifier, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == ["adapter_model.safetensors", "beft.json"]
 
 
+def test_the_current_folder_is_never_replaced(
+    bert: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(bert)
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "", "new/..", tmp_path):
+        with pytest.raises(BeftError, match=r"cannot be written to .*: the current folder, .*; name a new folder"):
+            adapter.save(folder)
+    assert list(tmp_path.iterdir()) == []
+    adapter.save("new")
+    assert Adapter.load("new").sha256 == adapter.sha256
+
+
 def test_no_space_left_leaves_nothing(bert: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
