@@ -39,7 +39,7 @@ class RowError(InputError):
 class SomeFailedError(BeftError):
     """Some of several things could not be done; each is named with what is wrong, and the others were done.
 
-    The exit status is that of wrong input where nothing else is wrong with any of them.
+    The exit status is that of wrong input where all of them failed, for nothing else.
 
     Args:
         failed: The name of each that failed, and its error.
@@ -48,7 +48,7 @@ class SomeFailedError(BeftError):
     """
 
     def __init__(self, failed: Mapping[str, Exception], count: int, what: str) -> None:
-        if all(isinstance(error, InputError) for error in failed.values()):
+        if len(failed) == count and all(isinstance(error, InputError) for error in failed.values()):
             self.exit_status = InputError.exit_status
         said = {
             name: str(error) if isinstance(error, BeftError) else f"{type(error).__name__}: {error}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from beft.errors import BeftError, InputError, SomeFailedError
+from beft.errors import InputError, SomeFailedError
 from tasks.engine.worker import log_lines
 from tasks.registry.entry import versions_named
 from tasks.registry.rebuild import Rebuilt, rebuild
@@ -50,10 +50,7 @@ def rebuild_and_show(
             typer.echo("\n".join(told(found)))
             same.append(found.same)
     if failed:
-        ending = SomeFailedError(failed, len(versions), "versions could not be rebuilt")
-        if not all(same):
-            ending.exit_status = BeftError.exit_status  # not only the input is wrong
-        raise ending
+        raise SomeFailedError(failed, len(versions), "versions could not be rebuilt")
     return all(same)
 
 

@@ -254,7 +254,7 @@ def test_a_version_that_cannot_be_rebuilt_stops_no_other(
 
     monkeypatch.setattr(rebuilding, "_run", done)
     capsys.readouterr()
-    assert status_of(["rebuild", run_id, "--yes"]) == 2
+    assert status_of(["rebuild", run_id, "--yes"]) == 1
     said = capsys.readouterr()
     assert said.out.startswith(f"SAME  {name} version 1\n")
     heading, *lines = said.err[said.err.index("beft: ") :].splitlines()
@@ -264,7 +264,7 @@ def test_a_version_that_cannot_be_rebuilt_stops_no_other(
     assert status_of(["rebuild", f"{lost}/1", "--yes"]) == 2  # the only one: as it is
     assert capsys.readouterr().err.endswith(f"beft: {why}\n")
 
-    # A difference is no wrong input.
+    # So it does where one is different.
     with monkeypatch.context() as differing:
         differing.setattr(rebuilding, "differences_of", lambda *_: ["best epoch: 1 there, 2 here"])
         assert status_of(["rebuild", run_id, "--yes"]) == 1
