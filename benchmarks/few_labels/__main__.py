@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, help="at most so many of each cell")
     parser.add_argument("--methods", nargs="+", default=[*METHODS, *PEERS], choices=[*METHODS, *PEERS])
     parser.add_argument("--threads", type=int, default=BaseSettings().threads, help="CPU threads")
+    parser.add_argument("--busy", action="store_true", help="other work runs on this machine: keep no seconds")
     parser.add_argument("--tune", type=int, help="number of the first draw; nothing is written")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(arguments)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compute = resolve_compute(base)
     set_threads(compute)
     store = Store(None if tune else options.out, machine.describe(compute))
-    study = Study(tuple(options.methods), base, store, options.tune or 0, tune)
+    study = Study(tuple(options.methods), base, store, options.tune or 0, tune, timed=not options.busy)
     with threadpool_limits(options.threads), ExitStack() as stack:
         pools = {name: stack.enter_context(open_pool(name)) for name in {cell.dataset: None for cell in cells}}
         log.info("The peers take about %.0f minutes on one core.", estimated_minutes(study, cells, pools))

@@ -28,7 +28,7 @@ def with_default(cells: Mapping[str, Draws]) -> dict[str, Draws]:
 
 def values(draws: Draws, method: str, name: str = "accuracy") -> list[float]:
     """One figure of a method on each draw that has it."""
-    return [draw[method][name] for draw in draws.values() if method in draw]
+    return [draw[method][name] for draw in draws.values() if name in draw.get(method, {})]
 
 
 def gains(draws: Draws, method: str, other: str) -> list[float]:
@@ -64,8 +64,16 @@ def regret(draws: Draws, method: str, among: Sequence[str]) -> float | None:
 
 
 def share(cells: Mapping[str, Draws], method: str, other: str, name: str) -> float | None:
-    """The sum of a figure of a method as a share of another's, over all draws that have both; None where none has."""
-    both = [draw for draws in cells.values() for draw in draws.values() if method in draw and other in draw]
+    """The sum of a figure of a method as a share of another's, over all draws that have both; None where none has.
+
+    Seconds are not kept of all draws.
+    """
+    both = [
+        draw
+        for draws in cells.values()
+        for draw in draws.values()
+        if name in draw.get(method, {}) and name in draw.get(other, {})
+    ]
     part: float = sum(draw[method][name] for draw in both)
     whole: float = sum(draw[other][name] for draw in both)
     return part / whole if whole else None

@@ -41,6 +41,7 @@ class Study:
         methods: beft's own and peers.
         first: The number of the first draw.
         tune: Predict other rows of train in place of the test rows.
+        timed: Whether seconds are kept; False where other work runs on the machine.
     """
 
     methods: tuple[str, ...]
@@ -48,6 +49,7 @@ class Study:
     store: Store
     first: int = 0
     tune: bool = False
+    timed: bool = True
 
     def measure_cell(self, cell: Cell, pool: Pool) -> None:
         """Measure what is missing of a cell."""
@@ -76,10 +78,17 @@ class Study:
             self._record(cell, number, measured)
 
     def _record(self, cell: Cell, number: int, measured: Mapping[str, Any]) -> None:
+        if not self.timed:
+            measured = {name: without_seconds(one) for name, one in measured.items()}
         if measured:
             with self.store.cell(cell.name) as found:
                 found["draws"].setdefault(str(number), {}).update(measured)
             log.info("%s, draw %d: %s", cell.name, number, _brief(measured))
+
+
+def without_seconds(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of a training, without its times."""
+    return {name: figure for name, figure in measured.items() if not name.endswith("seconds")}
 
 
 def measure_peers(
@@ -155,4 +164,5 @@ def estimated_minutes(study: Study, cells: Sequence[Cell], pools: Mapping[str, P
 
 
 def _brief(draw: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {100 * one['accuracy']:.1f} ({one['seconds']:.0f} s)" for name, one in draw.items())
+    took = {name: f" ({one['seconds']:.0f} s)" if "seconds" in one else "" for name, one in draw.items()}
+    return ", ".join(f"{name} {100 * one['accuracy']:.1f}{took[name]}" for name, one in draw.items())

@@ -68,6 +68,8 @@ _PEERS = (
     "",
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
     "that this draw lacks: at least as many labels as any of beft's methods has to choose by.",
+    "",
+    "Most seconds were taken beside other work; those of draws that were trained beside much of it are left out.",
 )
 
 

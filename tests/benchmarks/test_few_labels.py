@@ -15,7 +15,7 @@ from beft.files import read_json
 from beft.models.device import Compute
 from benchmarks.few_labels import peers, study
 from benchmarks.few_labels.cells import CELLS, Cell, select_cells
-from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share, with_default
+from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share, values, with_default
 from benchmarks.few_labels.peers import (
     MAX_PAIRS,
     Training,
@@ -217,6 +217,10 @@ def test_shares_are_of_the_draws_that_both_have() -> None:
     assert share(cells, "auto", "setfit", "seconds") == pytest.approx(6 / 60)
     assert share(cells, "auto", "setfit", "trained") == pytest.approx(1 / 500)
     assert share(cells, "auto", "lora", "seconds") is None
+    untimed = {"0": {name: study.without_seconds(one) for name, one in FIRST["0"].items()}, "1": FIRST["1"]}
+    assert values(untimed, "setfit") == [0.65, 0.70] and values(untimed, "setfit", "seconds") == [40.0]
+    assert share({"sst2/8": untimed}, "auto", "setfit", "seconds") == pytest.approx(4 / 40)
+    assert share({"sst2/8": untimed}, "auto", "setfit", "trained") == pytest.approx(1 / 500)
 
 
 def test_the_summary_is_a_mean_over_data_sets_of_the_gains_on_shared_draws() -> None:
