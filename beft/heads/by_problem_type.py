@@ -89,7 +89,7 @@ def linear_head(
     cross_validate: bool = True,
     balanced: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A head in closed form: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
+    """A fitted head: weight [outputs, hidden] and bias [outputs] of the problem type's linear model, fp32.
 
     Args:
         metric: What chooses the penalty of a classification by cross-validation, where there is no dev.

@@ -1,4 +1,4 @@
-"""Heads in closed form on the features that a pass has trained so far, as contrastive learning ends."""
+"""Heads that are fitted on the features that a pass has trained so far, as contrastive learning ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

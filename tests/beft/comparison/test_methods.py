@@ -11,69 +11,23 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft.comparison.attempt import attempt
-from beft.comparison.baselines.by_folds import fit_by_folds
 from beft.comparison.baselines.lora import Lora
-from beft.comparison.common import Common
-from beft.comparison.from_features import fit_head, fit_linear
 from beft.comparison.measuring import measure, measure_many
-from beft.comparison.probe_scores import score_probes
 from beft.comparison.registry import METHODS, Kind, MethodOptions
 from beft.comparison.result import MethodResult, MethodRun, NotAvailable
 from beft.comparison.table import method_rows, methods_table
-from beft.datasets.prepared import PreparedData
 from beft.errors import InputError, TrainingError
-from beft.heads.logistic_regression import fit_logistic_regression
-from beft.inference.features import frozen_features, predict_probabilities
+from beft.inference.features import predict_probabilities
 from beft.models.classifier import Classifier
 from beft.models.memory import PeakMemory
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.engine.weights import attached_weights
-from beft.training.opening import open_session
 from beft.training.session import Session
 from beft.training.target import train_terms, train_weights
 from beft.training_settings import TrainingSettings
-from tests.conftest import HIDDEN, LAYERS, build_tiny
-from tests.support.films import prepare_films
-from tests.support.tiny_bases import save_base
-
-TRAINING = {"loss": "cross_entropy", "epochs": 2, "batch_size": 8, "learning_rate": 2e-2, "head_learning_rate": 1e-2}
-
-
-def quiet(_line: str) -> None:
-    """Progress that nobody reads."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bases and the prepared rows of one small dataset."""
-    root = tmp_path_factory.mktemp("methods")
-    save_base(root / "bert", build_tiny("bert"), pooling="mean")
-    save_base(root / "roberta", build_tiny("roberta"))
-    save_base(root / "llama", build_tiny("llama"))
-    prepare_films(root, root / "prepared")
-    return root
-
-
-def opened_at(folder: Path, base: str = "bert", **changes: object) -> Session:
-    """The base on the dataset, in fp64."""
-    settings = Settings.from_mapping(
-        {
-            "base": {"source": str(folder / base), "threads": 1, "precision": "fp64", "device": "cpu"},
-            "datasets": {"films": {"size": 80, "max_length": 16}},
-            "probe": TRAINING,
-            "train": TRAINING,
-            "evaluate": {"resamples": 200},
-            **changes,
-        }
-    )
-    return open_session(settings, PreparedData.from_folder(folder / "prepared"))
-
-
-@pytest.fixture(scope="module")
-def session(folder: Path) -> Session:
-    return opened_at(folder)
-
+from tests.beft.comparison.conftest import TRAINING, opened_at, quiet
+from tests.conftest import HIDDEN, LAYERS
 
 ASKED = [("value", 0), ("head_only", 0), ("value", 1), ("query", 0), ("all_biases", 1), ("key", 0), ("lora", 1)]
 
@@ -119,71 +73,6 @@ def test_a_seed_is_what_a_base_opened_with_it_gives(folder: Path, found: list, s
         np.testing.assert_allclose(found[-1].predictions["test"], predicted.numpy(), rtol=0, atol=1e-6)
 
 
-FEW = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-2}
-"""A training whose loss follows from the rows, which are few: it is contrastive."""
-
-
-@pytest.mark.parametrize(("base", "head"), [("bert", {}), ("roberta", {"train": "full"})])
-def test_the_scores_are_those_of_the_probe(folder: Path, base: str, head: dict[str, str]) -> None:
-    """By a seed that is not the session's, too, which draws another layer under RoBERTa's output layer."""
-    settings = {"probe": FEW, "train": FEW, "head": head}
-    own = opened_at(folder, base, **settings)
-    assert own.training(own.settings.probe).contrastive
-    results = measure_many(own, [("value", 0), ("all_biases", 0), ("all_biases", 1)], progress=quiet)
-    scored = score_probes(own, results, progress=quiet)
-    assert [one.probe.run.seed for one in scored] == [0, 1]
-    for one in scored:
-        expected = opened_at(folder, base, seed=one.probe.run.seed, **settings).probe(progress=quiet).scores()
-        for term in expected.inert:
-            assert one.scores.of_term(term) == pytest.approx(expected.of_term(term), rel=1e-9)
-            assert one.scores.is_inert(term) == expected.is_inert(term)
-        found, wanted = dict(one.scores.selection.ranking), dict(expected.selection.ranking)
-        assert list(found) == list(wanted)
-        assert found == pytest.approx(wanted)
-
-
-def test_the_head_starts_as_the_training_weighs_the_classes(session: Session) -> None:
-    """Which may be another way in probe than in train; of the best constant each label counts once more."""
-    common, train = Common(session, (), quiet), session.sample.train
-    rows = np.concatenate([np.flatnonzero(train.labels == 0)[:20], np.flatnonzero(train.labels == 1)[:5]])
-    vars(common)["sample"] = replace(session.sample, train=train.take(rows))
-    training = session.training(session.settings.train)
-    for weights, shares in (("none", [21 / 27, 6 / 27]), ("balanced", [0.5, 0.5])):
-        start = common.head_start(0, training.model_copy(update={"class_weights": weights}))
-        assert torch.softmax(start["classifier.bias"], 0).tolist() == pytest.approx(shares)
-
-
-@pytest.mark.parametrize(
-    ("loss", "head", "epochs"),
-    [
-        (
-            "auto",
-            "output",
-            {"value": 13, "key": 30},
-        ),  # 8 steps an epoch: contrastive 100, else 400, in 30 epochs at most
-        ("cross_entropy", "output", {"value": 30, "key": 30}),
-        ("auto", "full", {"value": 13, "key": 30, "head_only": 30}),
-    ],
-)
-def test_a_head_alone_is_trained_as_long_as_its_own_loss_takes(
-    folder: Path, loss: str, head: str, epochs: dict[str, int]
-) -> None:
-    own = opened_at(folder, train={"batch_size": 8, "loss": loss}, head={"pooling": "model", "train": head})
-    assert own.facts["rows"]["train"] == 64
-    for one in measure_many(own, [(method, 0) for method in epochs], progress=quiet):
-        of_method = epochs[one.run.method]
-        assert one.training.epochs == len(one.history) == of_method
-        assert one.history[-1]["step"] == 8 * of_method
-        assert one.training.loss == ("contrastive" if of_method == 13 else "cross_entropy")
-
-
-def test_a_length_that_a_run_names_is_that_of_a_head_alone(folder: Path) -> None:
-    own = opened_at(folder, train={"batch_size": 8})
-    named = own.training(own.settings.train).model_copy(update={"epochs": 3})
-    found = measure(own, "key", training=named, progress=quiet)
-    assert (found.training.epochs, found.training.loss) == (3, "cross_entropy")
-
-
 def test_costs_are_counted(session: Session, found: list) -> None:
     head = 2 * HIDDEN + 2
     model = sum(parameter.numel() for parameter in session.classifier.model.parameters())
@@ -210,54 +99,6 @@ def test_costs_are_counted(session: Session, found: list) -> None:
     inert = {one.run.method: one.inert for one in found}
     assert inert["key"] is True and inert["value"] is False
     assert not any(delta.any() for delta in found[5].deltas.values()) and len(found[5].deltas) == LAYERS
-
-
-def test_cheap_baselines_are_fitted_on_the_frozen_features(session: Session) -> None:
-    results = measure_many(session, [("logistic_regression", 0), ("head_only", 0)], progress=quiet)
-    sample, test = session.sample, session.rows("test")
-    assert sample.dev is not None
-    parts = {"train": sample.train, "dev": sample.dev, "test": test}
-    pooled = {name: frozen_features(session.classifier, rows.encoded).pooled for name, rows in parts.items()}
-    fitted = fit_logistic_regression(
-        pooled["train"], sample.train.labels, pooled["dev"], sample.dev.labels, classes=2, metric="accuracy"
-    )
-    np.testing.assert_allclose(results[0].predictions["test"], fitted.probabilities(pooled["test"]), atol=1e-12)
-    assert results[0].dev == fitted.details["dev"]
-    tried = {one["learning_rate"] for one in results[1].details["candidates"]}
-    assert {2e-2, 1e-2} < tried, "the target's own rates are among them"
-
-
-def test_cheap_baselines_have_the_class_weights_of_the_target(folder: Path) -> None:
-    session = opened_at(folder, train={**TRAINING, "class_weights": "balanced"})
-    train, dev = session.sample.train, session.sample.dev
-    assert dev is not None
-    train = train.take(np.flatnonzero((train.labels == 0) | (np.arange(len(train)) % 4 == 0)))
-    rows = {"train": train, "dev": dev}
-    features = {name: frozen_features(session.classifier, part.encoded).pooled for name, part in rows.items()}
-    linear = fit_linear(session, features, rows)
-    for balanced in (True, False):
-        expected = fit_logistic_regression(
-            features["train"], train.labels, features["dev"], dev.labels, classes=2, balanced=balanced
-        )
-        assert np.array_equal(linear.weight, expected.weight) == balanced
-    head = fit_head(session, features, rows, training=session.head_training(), seed=0)
-    assert {one["class_weights"] for one in head.details["candidates"]} == {"balanced"}
-
-
-@pytest.mark.parametrize(
-    ("method", "rare", "tried"), [("auto", 4, ["none", "balanced"]), ("auto", 30, ["none"]), ("fixed", 4, ["none"])]
-)
-def test_baselines_by_folds_try_the_class_weights_that_auto_compares(
-    folder: Path, method: str, rare: int, tried: list[str]
-) -> None:
-    session = opened_at(folder, train={**TRAINING, "method": method, "learn_from_dev": True, "epochs": 1})
-    labels = session.sample.train.labels
-    kept = np.concatenate([np.resize(np.flatnonzero(labels == 0), 90), np.flatnonzero(labels == 1)[:rare]])
-    rows = session.sample.train.take(kept)
-    features = frozen_features(session.classifier, rows.encoded).pooled
-    for name, found in fit_by_folds(session, features, features, rows).items():
-        weights = {one.get("class_weights", "none") for one in found.details["candidates"]}
-        assert weights == set(tried), name
 
 
 def test_the_paper_s_protocol_trains_the_whole_sample_to_the_last_epoch(folder: Path) -> None:

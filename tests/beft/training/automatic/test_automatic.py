@@ -1,7 +1,6 @@
-"""What ``train.method: auto`` divides, plans, compares and chooses, against plain computations of the same."""
+"""What ``train.method: auto`` divides, trains and compares, against plain computations of the same."""
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -10,29 +9,20 @@ import pytest
 import torch
 from hypothesis import example, given
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
 
 from beft.encoding.tokenization import Encoded
-from beft.errors import InputError, SettingsError, TrainingError
+from beft.errors import InputError, SettingsError
 from beft.heads.by_problem_type import path_operations
 from beft.inference.features import extract_features
 from beft.inference.predictions import sequence_outputs
 from beft.inference.runs import LabelledRows, Run
 from beft.problems.classification import Classification
-from beft.problems.regression import Regression
 from beft.settings import Settings
 from beft.sites.site import find_sites
 from beft.training.automatic.candidates import (
     FROZEN,
-    MAX_REPEATS,
-    NOMINAL_LINEAR_OPERATIONS,
-    NOMINAL_OPERATIONS,
     Candidate,
-    candidates,
-    has_rare_label,
-    plan_search,
 )
-from beft.training.automatic.choice import Scored, choose
 from beft.training.automatic.cross_validation import linear_out_of_fold, trained_out_of_fold
 from beft.training.automatic.folds import fold_count, repeated_folds
 from beft.training.automatic.search import search_and_train
@@ -89,60 +79,6 @@ def test_there_are_as_many_folds_as_the_second_label_has_rows(labels, folds):
 def test_rows_that_cannot_be_divided_are_refused(labels):
     with pytest.raises(InputError, match=r"two rows of two labels.*train\.method: fixed"):
         fold_count(labelled(labels))
-
-
-def test_the_plan_keeps_to_its_minutes():
-    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=10)}
-    both["contrastive"] = TrainingSettings(epochs=10, loss="contrastive")
-    ways = candidates(both, "value", ["query", "value"])
-    assert ways[0] == Candidate(FROZEN) and len(ways) == 7
-    tokens, operations = 1000, NOMINAL_OPERATIONS / 4000  # an epoch over all rows takes a quarter of a second
-    # Six trainings of 10 epochs over four fifths of the rows, five times: 6 x 10 x 4 x 0.25 s = a minute.
-    whole = plan_search(ways, tokens, operations, 2.5, folds=5)
-    assert (len(whole.candidates), whole.repeats, whole.seconds) == (7, 2, pytest.approx(120))
-    assert plan_search(ways, tokens, operations, 1000, folds=5).repeats == MAX_REPEATS
-    less = plan_search(ways, tokens, operations, 0.4, folds=5)
-    assert (len(less.candidates), less.repeats, less.seconds) == (3, 1, pytest.approx(20))
-    assert less.candidates == tuple(ways[:3])
-    assert less.folds == 5
-    # Both losses over three folds, 2 x 10 x 2 x 0.25 s, rather than one over five.
-    fewer_folds = plan_search(ways, tokens, operations, 10.1 / 60, folds=5)
-    assert (fewer_folds.candidates, fewer_folds.folds, fewer_folds.seconds) == (tuple(ways[:3]), 3, pytest.approx(10))
-    one_loss = plan_search(ways, tokens, operations, 9.9 / 60, folds=5)
-    assert (len(one_loss.candidates), one_loss.folds, one_loss.seconds) == (2, 4, pytest.approx(7.5))
-    least = plan_search(ways, tokens, operations, 0.01, folds=5)
-    assert [one.name for one in least.candidates] == [FROZEN, "value, contrastive, rate 0.01"]
-    assert (least.folds, least.repeats) == (3, 1)
-    assert plan_search(ways, tokens, operations, 0.01, folds=2).folds == 2
-
-
-def test_the_linear_models_count_in_the_minutes():
-    """With 77 labels they take longer than the trainings; the minutes did not see them."""
-    ways = [Candidate(FROZEN), Candidate("one", ("value",), TrainingSettings(epochs=10))]
-    tokens, operations = 1000, NOMINAL_OPERATIONS / 4000
-    without = plan_search(ways, tokens, operations, 1, folds=5)
-    assert (without.repeats, without.seconds) == (MAX_REPEATS, pytest.approx(40))
-    # Five fits on four fifths of the rows, 4 x 5 s, beside five trainings, 4 x 10 x 0.25 s.
-    many = plan_search(ways, tokens, operations, 1, folds=5, linear=5 * NOMINAL_LINEAR_OPERATIONS)
-    assert (many.repeats, many.seconds) == (2, pytest.approx(60))
-    operations = path_operations(Classification(), 77, 1232, 384)
-    assert 0.5 < operations / NOMINAL_LINEAR_OPERATIONS / 7.1 < 2  # seconds, measured
-    assert path_operations(Regression(), 0, 1000, 384) == 0
-
-
-def test_the_linear_models_that_heads_start_at_count_in_the_minutes():
-    """Once for all candidates that start alike: the two of cross-entropy, not the balanced one or the contrastive."""
-    training = TrainingSettings(epochs=10)
-    changes = ({}, {"learning_rate": 0.03}, {"class_weights": "balanced"}, {"loss": "contrastive"})
-    trained = [Candidate(str(at), ("value",), training.model_copy(update=change)) for at, change in enumerate(changes)]
-    ways = [Candidate(FROZEN), *trained]
-    tokens, operations = 1000, NOMINAL_OPERATIONS / 4000
-    start = 3 * NOMINAL_LINEAR_OPERATIONS
-    plan = plan_search(ways, tokens, operations, 2, folds=5, start=start)
-    # 4 x 10 x 4 x 0.25 s of trainings, and two starts on four fifths of the rows of five parts, 2 x 4 x 3 s.
-    assert (len(plan.candidates), plan.repeats, plan.seconds) == (5, 1, pytest.approx(64))
-    fewer = plan_search(ways[:3], tokens, operations, 0.6, folds=5, start=start)
-    assert (len(fewer.candidates), fewer.repeats, fewer.seconds) == (3, 1, pytest.approx(32))
 
 
 @pytest.mark.parametrize(
@@ -216,62 +152,6 @@ def test_candidates_that_start_alike_share_the_start_of_a_fold(monkeypatch):
         assert run.initial_head.keys() == expected.keys()
         assert expected or "contrastive" in name
         assert all(torch.equal(run.initial_head[at], expected[at]) for at in expected)
-
-
-def test_with_many_rows_cross_entropy_is_the_more_promising_loss():
-    """As it is the default then: it is compared however few the minutes are, and taken where others hardly win."""
-    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=10)}
-    both["contrastive"] = TrainingSettings(epochs=10, loss="contrastive")
-    ways = candidates(both, "value", ["query", "value"], few=False)
-    assert [one.training.loss for one in ways[1:5]] == ["cross_entropy", "contrastive"] * 2
-    least = plan_search(ways, 1000, NOMINAL_OPERATIONS, 0.01, folds=5)
-    assert [one.name for one in least.candidates] == [FROZEN, "value, cross-entropy, rate 0.01"]
-
-
-def test_rates_that_are_named_are_those_compared():
-    training = TrainingSettings(epochs=3, learning_rates=(0.2, 0.1))
-    ways = candidates({"cross_entropy": training}, "value", ["value"], prompted=training)
-    assert {one.training.learning_rate for one in ways[1:]} == {0.2, 0.1}
-    assert [one.training.learning_rate for one in ways if one.pooling == "mask"] == [0.2, 0.1]
-
-
-@pytest.mark.parametrize(
-    ("few", "first"),
-    [(True, ["contrastive", "mask", "cross_entropy"]), (False, ["cross_entropy", "contrastive", "mask"])],
-)
-def test_with_few_rows_words_for_the_labels_come_before_a_head_that_knows_none(few, first):
-    """So that a search that compares only one training of each loss has them."""
-    both: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
-    both["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")
-    ways = candidates(both, "value", ["value"], few=few, prompted=both["cross_entropy"])
-    assert [one.pooling or one.training.loss for one in ways[1:4]] == first
-    assert sum(one.pooling == "mask" for one in ways) == 2 and len(ways) == len(set(ways))
-
-
-def test_balanced_weights_are_compared_where_a_label_is_rare():
-    plain: dict[Loss, TrainingSettings] = {"cross_entropy": TrainingSettings(epochs=3)}
-    plain["contrastive"] = TrainingSettings(epochs=3, loss="contrastive")
-    names = [one.name for one in candidates(plain, "value", ["value"], rare=True)]
-    trained = [f"value, {how}, rate 0.01" for how in ("contrastive", "cross-entropy")]
-    assert names[:5] == [FROZEN, *trained, f"{FROZEN}, balanced", BALANCED]
-    frozen, balanced = candidates(plain, "value", ["value"], rare=True)[3:5]
-    assert balanced.training == TrainingSettings(epochs=3, loss="contrastive", class_weights="balanced")
-    assert balanced.to_json()["class_weights"] == frozen.to_json()["class_weights"] == "balanced"
-    many = [one.name for one in candidates(plain, "value", ["value"], rare=True, few=False)]
-    assert "value, cross-entropy, balanced, rate 0.01" in many and BALANCED not in many
-    assert BALANCED not in [one.name for one in candidates(plain, "value", ["value"])]
-    weighed = {loss: one.model_copy(update={"class_weights": "balanced"}) for loss, one in plain.items()}
-    found = candidates(weighed, "value", ["value"], rare=True)
-    assert BALANCED not in [one.name for one in found], "all are so"
-    assert {one.to_json()["class_weights"] for one in found} == {"balanced"}
-
-
-@pytest.mark.parametrize(
-    ("counts", "rare"),
-    [([50, 50], False), ([97, 3], True), ([8] * 77, False), ([8] * 76 + [4], True), ([10, 6], False)],
-)
-def test_a_label_is_rare_beside_others(counts, rare):
-    assert has_rare_label(np.repeat(np.arange(len(counts)), counts)) == rare
 
 
 @pytest.mark.parametrize(("rare_rows", "compared"), [(3, True), (20, False)])
@@ -364,60 +244,6 @@ def test_trained_out_of_fold_is_what_separate_trainings_give():
                     named[name].copy_(value)
             [alone] = sequence_outputs(classifier.with_model(model), rows.encoded).numpy()
             np.testing.assert_allclose(outputs.outputs[0, held_out], alone[held_out], atol=1e-5)
-
-
-def made(name, right, *, failed=None):
-    """A candidate that predicts the rows of ``right`` rightly, of 20 rows of two labels."""
-    if failed:
-        return Scored(Candidate(name), failed=failed)
-    labels = np.arange(20) % 2
-    predicted = np.where(np.isin(np.arange(20), right), labels, 1 - labels)
-    outputs = np.zeros((1, 20, 2))
-    outputs[0, np.arange(20), predicted] = 3.0
-    return Scored(Candidate(name), accuracy_score(labels, predicted), 0.0, outputs)
-
-
-def trained(name, right):
-    """A candidate with biases."""
-    found = made(name, right)
-    return replace(found, candidate=Candidate(name, ("value",)))
-
-
-def chosen_of(*compared):
-    return choose(
-        compared, Classification(), labelled((np.arange(20) % 2).tolist()), "accuracy", folds=5, repeats=1, seed=0
-    )
-
-
-def test_the_best_is_chosen_and_of_equals_the_cheapest():
-    first = chosen_of(made("frozen", range(12)), made("value", range(15)), made("all", range(3, 18)))
-    assert first.chosen.candidate.name == "value"
-    listed = first.to_json()["candidates"]
-    assert listed[0]["behind"]["difference"] == pytest.approx(3 / 20)
-    assert listed[0]["behind"]["low"] <= 3 / 20 <= listed[0]["behind"]["high"]
-    assert "behind" not in listed[1] and listed[2]["behind"]["difference"] == 0
-    assert listed[2]["behind"]["low"] < 0 < listed[2]["behind"]["high"]
-    assert chosen_of(made("frozen", range(15)), made("value", range(5, 20))).chosen.candidate.name == "frozen"
-
-
-def test_the_most_promising_way_is_left_only_for_one_that_is_better_by_a_standard_error():
-    """Of 20 rows the best has k more right than the first, and as many errors of its own as that one has."""
-    promising = trained("value", range(12))
-    # One row better, and on eight they differ: the standard error is sqrt(9 / 20 - 1 / 400) / sqrt(20), 0.15.
-    hardly = trained("all", [*range(8), *range(12, 17)])
-    assert chosen_of(made("frozen", range(3)), promising, hardly).chosen.candidate.name == "value"
-    # Five rows better and none worse: 0.25 with a standard error of 0.1.
-    assert chosen_of(made("frozen", range(17)), promising, hardly).chosen.candidate.name == "frozen"
-    equal = chosen_of(made("frozen", range(4, 16)), promising, trained("all", range(3)))
-    assert equal.chosen.candidate.name == "frozen", "of equals the cheapest"
-
-
-def test_what_failed_is_not_chosen():
-    found = chosen_of(made("frozen", range(3)), made("value", (), failed="the loss is NaN"))
-    assert found.chosen.candidate.name == "frozen"
-    assert found.to_json()["candidates"][1]["failed"] == "the loss is NaN"
-    with pytest.raises(TrainingError, match="value: the loss is NaN"):
-        chosen_of(made("value", (), failed="the loss is NaN"))
 
 
 def sample_of(kind, classifier):
