@@ -4,9 +4,27 @@ from typing import Any
 
 import yaml
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
-    """Makes the values of a list or mapping at once, so that one that holds itself is an error."""
+    """Makes the values of a list or mapping at once, so that one that holds itself is an error.
+
+    A key that is given twice is an error, too.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            named = (key.tag, key.value)
+            if named in lines:
+                what = f"the key {key.value!r} is already given in line {lines[named]}: remove one of the two"
+                raise yaml.composer.ComposerError(None, None, what, key.start_mark)
+            lines[named] = key.start_mark.line + 1
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = True) -> Any:
         try:

@@ -80,7 +80,7 @@ def compare_answers(rows: AnsweredRows, metric: str, rules: PromotionRules, sett
     elif rows.labels:
         names = [rows.labels[int(one)] for one in rows.truth]
     slices, left_out = (
-        sliced_gains(rows.predictions, rows.truth, names, rows.lengths, rules, settings, columns={})
+        sliced_gains(rows.predictions, rows.truth, names, rows.lengths, rules, settings, groups=None, columns={})
         if rows.labels
         else ([], 0)
     )

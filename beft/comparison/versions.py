@@ -266,6 +266,7 @@ def _slice_gains(
         rows.lengths,
         rules,
         session.settings,
+        groups=gate.groups,
         columns={**({"group": gate.groups} if gate.groups else {}), **gate.kept},
     )
 
@@ -278,6 +279,7 @@ def sliced_gains(
     rules: PromotionRules,
     settings: Settings,
     *,
+    groups: Sequence[str] | None,
     columns: Mapping[str, Sequence[object]],
 ) -> tuple[list[SliceGain], int]:
     """The challenger's gain in right answers on every slice; values and texts are not sliced.
@@ -287,6 +289,7 @@ def sliced_gains(
         truth: The number of each row's true label; or where a row can have several, 1 or 0 for each [rows, labels].
         names: Its name; or the names of its labels.
         lengths: Tokens of each row.
+        groups: What each row belongs to, where rows are resampled together.
         columns: Further columns to slice by.
 
     Returns:
@@ -314,6 +317,7 @@ def sliced_gains(
             name,
             right[CHALLENGER][rows],
             right[CHAMPION][rows],
+            groups=None if groups is None else np.asarray(groups)[rows].tolist(),
             confidence=rules.confidence,
             resamples=settings.evaluate.resamples,
             generator=np.random.default_rng([settings.seed, *name.encode()]),

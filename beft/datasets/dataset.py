@@ -162,12 +162,21 @@ def _split(test_rows: int | str, gate_rows: int | str, draw: int) -> SplitSettin
 
 
 def _plain(labels: Sequence[Any]) -> list[Any]:
-    """The labels as Python's own values, where they are numbers of NumPy or torch; several of a row as a list."""
+    """The labels as Python's own values, where they are numbers of NumPy or torch; several of a row as a list.
+
+    Raises:
+        InputError: A label is of another type.
+    """
 
     def plain(label: Any) -> Any:
+        if isinstance(label, Mapping):
+            return {name: plain(value) for name, value in label.items()}
         if isinstance(label, list | tuple | set | frozenset) or getattr(label, "ndim", False):
             return [plain(one) for one in (sorted(label) if isinstance(label, set | frozenset) else label)]
-        return label.item() if hasattr(label, "item") else label
+        value = label.item() if hasattr(label, "item") else label
+        if value is not None and not isinstance(value, str | int | float):
+            raise InputError(f"the label {value!r} is of the type {type(value).__name__}; give texts or numbers")
+        return value
 
     return [plain(label) for label in labels]
 

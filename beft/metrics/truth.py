@@ -27,8 +27,9 @@ class Truth:
         spans: The labelled spans of each row [rows][any number]: start, end, and the number of the label.
 
     Raises:
-        InputError: Nothing, different numbers of rows, labels or values that are not one number a row, values that are
-            not finite, label sets that are not of 0 and 1, spans that are none, or a row without an answer.
+        InputError: Nothing, different numbers of rows, labels or values that are not one number a row, labels that are
+            not whole, values that are not finite, label sets that are not of 0 and 1, spans that are none, or a row
+            without an answer.
     """
 
     labels: "ArrayLike | None" = None
@@ -52,6 +53,8 @@ class Truth:
                 raise InputError(f"true {name} must be one number a row, not of shape {list(numbers.shape)}")
             if name == "values" and not np.isfinite(numbers).all():
                 raise InputError("some true values are not finite")
+            if name == "labels" and not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all():
+                raise InputError("true labels must be whole numbers; numbers to be predicted are values")
         if self.label_sets is not None:
             sets = _numbers(self.label_sets, "label sets")
             if sets.ndim != 2 or not np.isin(sets, (0, 1)).all():

@@ -1,18 +1,19 @@
 """One run of the main job: its data, its steps, its record, its MLflow run."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from beft.commands import own_command
-from beft.errors import BeftError
+from beft.errors import BeftError, InputError
 from beft.files import copy_file
 from flows.runs.chains import Result, width
 from flows.runs.live_tracking import LiveTracking
 from flows.runs.tracked_run import Done, TrackedRun
 from tasks.engine.declaration import step_key
-from tasks.engine.store import StepRun
+from tasks.engine.store import StepRecord, StepRun
 from tasks.engine.workspace import Workspace
 from tasks.pipeline import dvc_folder, find_step, input_keys
 from tasks.registry.gate import GateDecisions
@@ -22,6 +23,11 @@ from tasks.tracking import runs as tracking
 from tasks.versioning import dvc as versioning
 from tasks.versioning.data import changed_sources, datasets_of_dvc
 from tasks.versioning.dvc import DataVersion
+
+DataStep = Literal["fetch", "prepare"]
+"""A step that DVC does, where it holds the data."""
+
+logger = logging.getLogger(__name__)
 
 
 class AdaptRun(TrackedRun):
@@ -56,7 +62,7 @@ class AdaptRun(TrackedRun):
         """Run one step likewise, in the thread that goes through the run: Ctrl-C reaches it, whatever it waits for."""
 
     @abstractmethod
-    def make_by_dvc(self, step: Literal["fetch", "prepare"], datasets: Sequence[str], *, force: bool = False) -> None:
+    def make_by_dvc(self, step: DataStep, datasets: Sequence[str], *, force: bool = False) -> None:
         """Have DVC bring the data of datasets up to date.
 
         Args:
@@ -106,9 +112,6 @@ class AdaptRun(TrackedRun):
 
     def fetch(self) -> dict[str, Done]:
         """Get the raw data of every dataset: through DVC where ``params.yaml`` asks for the same, else as a step."""
-        changed = changed_sources(self.root, self.of_dvc)
-        if changed:
-            self.make_by_dvc("fetch", changed, force=True)
         return self._data("fetch", list(self.settings.datasets), {})
 
     def prepare(self, raw: Mapping[str, Done], after: Mapping[str, Done] | None = None) -> dict[str, Done]:
@@ -119,7 +122,7 @@ class AdaptRun(TrackedRun):
         """
         datasets = [name for name in raw if after is None or name in after]
         prepared = self._data("prepare", datasets, raw)
-        of_dvc = [name for name in datasets if name in self.of_dvc]
+        of_dvc = [name for name in prepared if name in self.of_dvc]
         if of_dvc and self.settings.versioning.push:
             self.push([*data_stages(of_dvc), *versioning.reproduced_stages(self.root)])
         if self.parent is not None:
@@ -129,28 +132,42 @@ class AdaptRun(TrackedRun):
             self.write()
         return prepared
 
-    def _data(
-        self, name: Literal["fetch", "prepare"], datasets: Iterable[str], raw: Mapping[str, Done]
-    ) -> dict[str, Done]:
-        datasets = list(datasets)
+    def _data(self, name: DataStep, datasets: Sequence[str], raw: Mapping[str, Done]) -> dict[str, Done]:
         of_dvc = [dataset for dataset in datasets if dataset in self.of_dvc]
         before = {dataset: versioning.stage_record(self.root, name, dataset) for dataset in of_dvc}
+        made = False
         if of_dvc:
-            self.make_by_dvc(name, of_dvc)
-        made = {dataset: self._made_by_dvc(name, dataset, before[dataset]) for dataset in of_dvc}
-        others = [dataset for dataset in datasets if dataset not in made]
-        if others:
-            made |= self.each(others, lambda dataset: self.step(name, *raw_of(raw, dataset), dataset=dataset))
-        return {dataset: made[dataset] for dataset in datasets if dataset in made}
+            try:
+                self._bring_up_to_date(name, of_dvc)
+                made = True
+            except InputError as error:
+                if len(datasets) == 1:
+                    raise
+                logger.warning("%s; now each dataset is made by itself", error)
 
-    def _made_by_dvc(self, name: str, dataset: str, before: Any) -> Done:
+        def make(dataset: str) -> Done:
+            if dataset not in before:
+                return self.step(name, *raw_of(raw, dataset), dataset=dataset)
+            if not made:
+                self._bring_up_to_date(name, [dataset])
+            return self._made_by_dvc(name, dataset, before[dataset])
+
+        return self.each(datasets, make)
+
+    def _bring_up_to_date(self, name: DataStep, datasets: Sequence[str]) -> None:
+        changed = changed_sources(self.root, datasets) if name == "fetch" else []
+        if changed:
+            self.make_by_dvc("fetch", changed, force=True)
+        self.make_by_dvc(name, datasets)
+
+    def _made_by_dvc(self, name: str, dataset: str, before: StepRecord | None) -> Done:
         folder = self.root / dvc_folder(step_key(name, dataset))
         record = versioning.stage_record(self.root, name, dataset)
         if record is None:
             why = own_command("dvc", "repro", f"{name}@{dataset}")
             raise BeftError(f"DVC made nothing at {folder}; this says why: {why}")
         done = Done(record, folder, None, reused=record == before)
-        self._keep(done)
+        self.post(partial(self._keep, done))
         return done
 
     def _data_versions(self, prepared: Mapping[str, Done]) -> dict[str, DataVersion]:

@@ -1,14 +1,14 @@
 """A run of the main job inside a flow run of Prefect, which runs every step as a task."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from flows.runs.adapt_run import AdaptRun
+from flows.runs.adapt_run import AdaptRun, DataStep
 from flows.runs.flow_run_name import flow_run_id
-from flows.runs.prefect_task import EVENTS_OF_RUN, dvc_task
-from flows.runs.steps import run_in_this_thread, run_through_prefect
+from flows.runs.prefect_task import EVENTS_OF_RUN
+from flows.runs.steps import run_dvc_through_prefect, run_in_this_thread, run_through_prefect
 from flows.runs.tracked_run import Done
 from tasks.engine.store import StepRun
 from tasks.engine.workspace import Workspace
@@ -37,17 +37,17 @@ class PrefectRun(AdaptRun):
         """Run one step where the flow itself runs."""
         return run_in_this_thread(call, _futures(after))
 
-    def make_by_dvc(self, step: Literal["fetch", "prepare"], datasets: Sequence[str], *, force: bool = False) -> None:
+    def make_by_dvc(self, step: DataStep, datasets: Sequence[str], *, force: bool = False) -> None:
         """Bring the data up to date in a task of its own."""
         if force:
-            dvc_task(step, versioning.force_fetch).submit(self.root, datasets).result()
+            run_dvc_through_prefect(step, versioning.force_fetch, self.root, datasets)
         else:
             stages = [f"{step}@{dataset}" for dataset in datasets]
-            dvc_task(step, versioning.reproduce).submit(self.root, stages).result()
+            run_dvc_through_prefect(step, versioning.reproduce, self.root, stages)
 
     def push(self, stages: Sequence[str]) -> None:
         """Copy the outputs in a task of its own."""
-        dvc_task("version", versioning.push).submit(self.root, stages, self.settings.versioning.remote).result()
+        run_dvc_through_prefect("version", versioning.push, self.root, stages, self.settings.versioning.remote)
 
 
 def _futures(after: Sequence[Done]) -> list[PrefectFuture[Any]]:

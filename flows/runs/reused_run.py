@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
-from flows.runs.adapt_run import AdaptRun, data_stages
+from flows.runs.adapt_run import AdaptRun, DataStep, data_stages
 from flows.runs.chains import Result
 from flows.runs.run_status import UnfinishedStepError
 from flows.runs.tracked_run import Done
@@ -50,7 +49,7 @@ class ReusedRun(AdaptRun):
         """Go through the chain of every dataset, one after the other: nothing is waited for."""
         return {dataset: chain(dataset) for dataset in datasets}
 
-    def make_by_dvc(self, step: Literal["fetch", "prepare"], datasets: Sequence[str], *, force: bool = False) -> None:
+    def make_by_dvc(self, step: DataStep, datasets: Sequence[str], *, force: bool = False) -> None:
         """Leave it as it is: DVC has found it up to date when the run was opened."""
         if force:
             raise UnfinishedStepError(f"{step} of {', '.join(datasets)}")

@@ -1,6 +1,6 @@
 """One step through Prefect: submitted, awaited, and read from the folder that it left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from beft.errors import BeftError
-from flows.runs.prefect_task import REUSED, prefect_task
+from flows.runs.prefect_task import REUSED, dvc_task, prefect_task
 from flows.runs.tracked_run import Done
 from tasks.engine.declaration import Step
 from tasks.engine.store import StepRecord, StepRun
@@ -61,6 +61,18 @@ def run_in_this_thread(call: StepRun, after: Sequence[PrefectFuture[Any]] = ()) 
     """
     state = prefect_task(call.step)(**_parameters(call), wait_for=list(after), return_state=True)
     return _done(call, state.result(), state.name)
+
+
+def run_dvc_through_prefect(name: str, function: Callable[..., None], *arguments: object) -> None:
+    """Have the task runner call a function that has DVC do its work, and wait for it.
+
+    Raises:
+        InputError: The user's input is wrong.
+        BeftError: DVC failed.
+    """
+    with _submitting:
+        future = dvc_task(name, function).submit(*arguments)
+    future.result()
 
 
 def _parameters(call: StepRun) -> dict[str, Any]:

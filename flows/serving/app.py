@@ -274,6 +274,7 @@ def _add_inference(app: FastAPI, server: Server) -> None:
             if asked.id and len(asked.id) <= _MAX_REQUEST_ID:
                 request.state.request_id = asked.id
             served = find(name, version)
+            inference_v2.check_outputs(asked, served)
             answers = await server.answer(request, inference_v2.questions_of(asked, served))
             response = {
                 "model_name": served.name,

@@ -82,14 +82,48 @@ def tensors_of(answers: Sequence[RowAnswer]) -> dict[str, np.ndarray]:
     return tensors
 
 
+def check_outputs(request: InferenceRequest, served: Served) -> None:
+    """Make sure that the adapter has the outputs that a request names.
+
+    Raises:
+        InputError: There is no such output.
+    """
+    known = [str(output["name"]) for output in _outputs(served)]
+    if unknown := set(request.outputs) - set(known):
+        raise InputError(f"there is no output {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+
+
 def metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:
     """What the protocol tells of a model."""
-    adapter = served.adapter
     inputs = [_tensor("text", "BYTES", -1)]
-    if adapter.pairs:
+    if served.adapter.pairs:
         inputs.append(_tensor("text_pair", "BYTES", -1))
-    if adapter.takes_choices:
+    if served.adapter.takes_choices:
         inputs.append(_tensor("choices", "BYTES", -1, -1))
+    return {
+        "name": served.name,
+        "versions": list(versions),
+        "platform": "beft",
+        "inputs": inputs,
+        "outputs": _outputs(served),
+        "parameters": facts(served),
+    }
+
+
+def facts(served: Served) -> dict[str, Any]:
+    """What an answer says of the adapter that gave it."""
+    return {
+        "adapter": served.name,
+        "version": served.version,
+        "sha256": served.adapter.sha256,
+        "aliases": ", ".join(served.aliases),
+        "labels": ", ".join(served.adapter.labels),
+    }
+
+
+def _outputs(served: Served) -> list[Mapping[str, Any]]:
+    adapter = served.adapter
+    if adapter.takes_choices:
         outputs = [
             _tensor("choice", "BYTES", -1),
             _tensor("index", "INT64", -1),
@@ -107,25 +141,7 @@ def metadata(served: Served, versions: Sequence[str]) -> dict[str, Any]:
         outputs = [_tensor("label", "BYTES", -1), _tensor("probabilities", "FP32", -1, len(adapter.labels))]
     else:
         outputs = [_tensor("value", "FP64", -1)]
-    return {
-        "name": served.name,
-        "versions": list(versions),
-        "platform": "beft",
-        "inputs": inputs,
-        "outputs": [*outputs, _tensor("truncated", "BOOL", -1)],
-        "parameters": facts(served),
-    }
-
-
-def facts(served: Served) -> dict[str, Any]:
-    """What an answer says of the adapter that gave it."""
-    return {
-        "adapter": served.name,
-        "version": served.version,
-        "sha256": served.adapter.sha256,
-        "aliases": ", ".join(served.aliases),
-        "labels": ", ".join(served.adapter.labels),
-    }
+    return [*outputs, _tensor("truncated", "BOOL", -1)]
 
 
 def _tensor(name: str, datatype: str, *shape: int) -> Mapping[str, Any]:

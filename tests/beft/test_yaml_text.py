@@ -21,6 +21,7 @@ WRONG = [
     "[" * 5000,
     "[",
     "!!python/x y",
+    "{a: 1, b: 2, a: 3}",
 ]
 
 
@@ -41,6 +42,14 @@ def test_a_wrong_value_is_told_with_its_line() -> None:
         parse_yaml("version: 1\ntitle: 2020-13-45")
 
 
-@pytest.mark.parametrize("text", ["", "a", "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: [2, 2020-01-01]}"])
+def test_a_key_given_twice_is_told_with_both_lines() -> None:
+    with pytest.raises(ValueError, match=r"the key 'seed' is already given in line 1: .*\n.* line 3, column 1"):
+        parse_yaml("seed: 1\nbase: {}\nseed: 2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a: &x {b: 1}\nc: *x\nd: {<<: *x, b: 3, e: [2, 2020-01-01]}", "'1': b\n1: c\nd: {1: e}"],
+)
 def test_what_is_valid_is_read_as_ever(text: str) -> None:
     assert parse_yaml(text) == yaml.safe_load(text)

@@ -38,7 +38,9 @@ def _passage(passage: Any, where: str) -> list[Row]:
     found = []
     for asked in member(passage, "qa_pairs", list, where):
         question = member(asked, "question", str, f"{where}, question")
-        given = [member(asked, "answer", dict, f"{where}, question"), *asked.get("validated_answers", [])]
+        given = [member(asked, "answer", dict, f"{where}, question")]
+        if asked.get("validated_answers") is not None:
+            given += member(asked, "validated_answers", list, f"{where}, question")
         answers = [answer for one in given if (answer := answer_text(one, f"{where}, answer"))]
         if answers:
             found.append({"passage": text, "question": question, "answers": list(dict.fromkeys(answers))})

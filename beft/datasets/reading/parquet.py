@@ -42,6 +42,8 @@ def column_values(table: pa.Table, at: int, where: str, *, needed: bool) -> list
     """
     column = table.column(at)
     try:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             column = column.cast(pa.large_string())
         column.validate(full=True)

@@ -119,22 +119,28 @@ def slice_gain(
     challenger: NDArray[np.bool_],
     champion: NDArray[np.bool_],
     *,
+    groups: Sequence[str] | None = None,
     confidence: float,
     resamples: int,
     generator: np.random.Generator,
 ) -> SliceGain:
-    """Compare right answers on the rows of a slice, by a bootstrap over rows.
+    """Compare right answers on the rows of a slice, by a bootstrap over rows, or over groups of rows.
 
     Args:
         challenger: Whether it was right, [rows of the slice].
         champion: The same of the champion.
+        groups: What each row belongs to [rows of the slice]; rows of one group are drawn together. None: every row
+            stands for itself.
     """
     rows = len(challenger)
-    better, worse = (int(found.sum()) for found in (challenger & ~champion, champion & ~challenger))
-    # Only rows on which the two differ move the difference: a resample draws how many of them there are.
-    drawn = generator.multinomial(rows, [better / rows, worse / rows, 1 - (better + worse) / rows], size=resamples)
-    low, high = percentile_interval((drawn[:, 0] - drawn[:, 1]) / rows, confidence)
-    return SliceGain(name, rows, (better - worse) / rows, low, high)
+    better = challenger.astype(np.int64) - champion
+    unit = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    of_units = np.stack([np.bincount(unit, better), np.bincount(unit)]).astype(np.int64)
+    # Units that gain equally much on equally many rows are alike: a resample draws how many of each kind there are.
+    (gained, size), counts = np.unique(of_units, axis=1, return_counts=True)
+    drawn = generator.multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+    low, high = percentile_interval((drawn @ gained) / (drawn @ size), confidence)
+    return SliceGain(name, rows, int(better.sum()) / rows, low, high)
 
 
 def _floor(evidence: GateEvidence) -> Check:

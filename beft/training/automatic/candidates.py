@@ -105,7 +105,8 @@ def candidates(
     ways: list[tuple[float, Loss, tuple[str, ...], float]] = [
         (rate, loss, (target,), 1.0) for rate in rates for loss in losses
     ]
-    ways += [(rates[0], loss, tuple(every_term), _ALL_BIASES_SHARE) for loss in losses]
+    if list(every_term) != [target]:
+        ways += [(rates[0], loss, tuple(every_term), _ALL_BIASES_SHARE) for loss in losses]
     found = [Candidate(FROZEN, class_weights=plain.class_weights)]
     for rate, loss, terms, share in ways:
         what = target if len(terms) == 1 else "all biases"

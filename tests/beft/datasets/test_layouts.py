@@ -158,6 +158,13 @@ def test_drop_as_it_was_published() -> None:
     ]
 
 
+def test_drop_where_a_question_has_no_answers_of_the_validation() -> None:
+    asked = {"question": "Who ran?", "answer": {"number": "3"}}
+    for more in ({}, {"validated_answers": None}, {"validated_answers": []}):
+        document = {"p": {"passage": "a", "qa_pairs": [{**asked, **more}]}}
+        assert flattened("drop", document) == [{"passage": "a", "question": "Who ran?", "answers": ["3"]}]
+
+
 def test_drop_of_the_hub_and_with_answers_as_text() -> None:
     spans = {"passage": "p", "question": "q", "answers_spans": {"spans": ["Ann", "Bob"], "types": ["span", "span"]}}
     plain = {"passage": "p", "question": "q", "answers": ["Ann and Bob", "Bob"]}
@@ -190,6 +197,8 @@ def test_a_number_counts_before_spans_and_date() -> None:
          "expected an object under 'answers', found a list"),
         ("drop", {"p": {"passage": "a"}}, "passage 'p': expected 'qa_pairs', found only 'passage'"),
         ("drop", [{"passage": "a", "question": "b"}], "row 1: expected 'answers', found only 'passage', 'question'"),
+        ("drop", {"p": {"passage": "a", "qa_pairs": [{"question": "b", "answer": {}, "validated_answers": 1}]}},
+         "passage 'p', question: expected a list under 'validated_answers', found a number"),
         ("drop", {"p": {"passage": "a", "qa_pairs": [{"question": "b", "answer": {"spans": [1]}}]}},
          "expected texts, found a number"),
     ],

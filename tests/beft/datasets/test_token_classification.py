@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from beft.datasets.dataset import Dataset
@@ -178,6 +179,8 @@ def test_rows_in_memory() -> None:
     assert data.labels == ("city", "person") and data.metric == "entity_f1"
     triples = [[(one["start"], one["end"], one["label"]) for one in of_row] for of_row in spans]
     assert Dataset.from_rows(texts, triples, test_rows=20, gate_rows=0).rows("train") == data.rows("train")
+    of_numpy = [[{**one, "start": np.int64(one["start"]), "end": np.int64(one["end"])} for one in of] for of in spans]
+    assert Dataset.from_rows(texts, of_numpy, test_rows=20, gate_rows=0).rows("train") == data.rows("train")
     with pytest.raises(DatasetError, match="lies outside"):
         Dataset.from_rows(texts, [[[0, 99, "city"]], *spans[1:]], test_rows=20, gate_rows=0)
 

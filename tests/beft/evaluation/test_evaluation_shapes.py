@@ -199,6 +199,13 @@ def test_bad_input_of_values_and_texts_is_named() -> None:
             evaluated(predictions, predictions, truth, metrics)
 
 
+@pytest.mark.parametrize("labels", [[0.0, 0.5], [0.0, np.nan], [0.0, np.inf]])
+def test_true_labels_that_are_not_whole_are_refused(labels: list[float]) -> None:
+    with pytest.raises(InputError, match="true labels must be whole numbers"):
+        Truth(labels=labels)
+    assert Truth(labels=[0.0, 1.0]).rows == 2
+
+
 def test_coverage_of_correlations() -> None:
     """Intervals of 95 % hold the population's value in 95 % of simulated data sets, within four standard errors."""
     generator = np.random.default_rng(5)

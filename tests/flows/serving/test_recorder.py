@@ -82,15 +82,22 @@ def test_the_challenger_answers_the_same_rows_unseen(registry: Registry) -> None
     assert shadows[0]["request_id"] == response["request_id"]
 
 
-@pytest.mark.parametrize("wrong", [{"id": "\ud800"}, {"inputs": [{**TEXT, "data": ["\ud800"]}]}])
-def test_what_cannot_be_kept_is_not_answered(registry: Registry, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"id": "\ud800"}, "half a surrogate pair"),
+        ({"inputs": [{**TEXT, "data": ["\ud800"]}]}, "half a surrogate pair"),
+        ({"outputs": [{"name": "logits"}]}, "no output 'logits'"),
+    ],
+)
+def test_a_request_that_is_refused_is_not_kept(registry: Registry, wrong: dict[str, Any], says: str) -> None:
     registry.add(FILMS, Kind())
     app = recording(registry)
     right = {"id": "mine", "inputs": [TEXT]}
     for body, status in (({**right, **wrong}, 400), (right, 200)):
         response = app.client.post(f"/v2/models/{FILMS}/infer", content=json.dumps(body))
         assert response.status_code == status
-        assert ("half a surrogate pair" in response.text) == (status == 400)
+        assert (says in response.text) == (status == 400)
     app.server.close()
     assert [one["request_id"] for one in kept(registry)] == ["mine"]
 

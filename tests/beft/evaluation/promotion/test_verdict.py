@@ -146,6 +146,25 @@ def test_the_interval_of_a_slice_is_that_of_resampled_rows() -> None:
     assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.011)
 
 
+def test_rows_of_one_group_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 9, size=40)
+    groups = np.repeat(np.arange(40), size)
+    new = np.repeat(rng.random(40) < 0.6, size)  # the answers of a group are right or wrong together
+    old = np.repeat(rng.random(40) < 0.5, size)
+    names = [f"q{group}" for group in groups]
+    settled = {"confidence": 0.95, "resamples": 20_000}
+    found = slice_gain("all", new, old, groups=names, **settled, generator=np.random.default_rng(1))
+    picked = rng.integers(0, 40, size=(20_000, 40))
+    of_group = np.array([(new[groups == one].astype(int) - old[groups == one]).sum() for one in range(40)])
+    drawn = of_group[picked].sum(1) / size[picked].sum(1)
+    assert found.difference == pytest.approx(new.mean() - old.mean())
+    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.011)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.011)
+    by_rows = slice_gain("all", new, old, **settled, generator=np.random.default_rng(1))
+    assert by_rows.high - by_rows.low < 0.6 * (found.high - found.low)
+
+
 def test_rejecting_a_slice_agrees_with_a_sign_test() -> None:
     new = np.array([False] * 30 + [True] * 70)
     old = np.array([True] * 28 + [False] * 2 + [True] * 70)

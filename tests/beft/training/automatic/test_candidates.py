@@ -90,6 +90,7 @@ def test_rates_that_are_named_are_those_compared():
     ways = candidates({"cross_entropy": training}, "value", ["value"], prompted=training)
     assert {one.training.learning_rate for one in ways[1:]} == {0.2, 0.1}
     assert [one.training.learning_rate for one in ways if one.pooling == "mask"] == [0.2, 0.1]
+    assert len({one.name for one in ways}) == len(ways) == 5, "half of 0.2, with all biases, would be 0.1 once more"
 
 
 @pytest.mark.parametrize(
