@@ -35,13 +35,15 @@ from benchmarks.serving.client import Load
 from benchmarks.serving.in_process import against_peft, largest_difference, memory
 from benchmarks.serving.processes import ask, counters, free_port, get, server, start_clients
 from benchmarks.serving.random_adapters import random_adapters
-from benchmarks.serving.table import table
+from benchmarks.serving.table import COUNTED, table
 from tasks.registry.package import save_model
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
 
 HERE = Path(__file__).parent
 MIXES = ("identical", "distinct", "uniform", "skewed")
+ANSWERS = "answers that came in the measured time, whenever their requests were sent"
+PARTS = ("difference", "memory", "peft", "mixes", "mlflow", "registry", "soak")
 log = logging.getLogger("beft.bench")
 
 
@@ -78,6 +80,7 @@ def mixes(options: argparse.Namespace, texts: str) -> dict[str, Any]:
     return {
         "adapters": options.adapters,
         "connections": options.connections,
+        COUNTED: ANSWERS,
         "rates": found,
         "clients_share": median(processors),
         "rows_a_batch": after["beft_batch_rows_sum"] / after["beft_batch_rows_count"],
@@ -92,8 +95,8 @@ def mixes(options: argparse.Namespace, texts: str) -> dict[str, Any]:
 
 
 def against_mlflow(options: argparse.Namespace, texts: str) -> dict[str, Any]:
-    """Answers a second of MLflow's server with one model, and of beft's with that adapter among others, in turns."""
-    found: dict[str, list[float]] = {"beft": [], "mlflow": []}
+    """Answers a second of MLflow's server with one model, and of beft's with many adapters, in turns."""
+    found: dict[str, Any] = {"beft": [], "mlflow": [], COUNTED: ANSWERS}
     with tempfile.TemporaryDirectory(prefix="beft-bench-") as name:
         folder, base = Path(name), resolve_base(SOURCE)
         [adapter] = random_adapters(base, 1)
@@ -129,7 +132,7 @@ def against_mlflow(options: argparse.Namespace, texts: str) -> dict[str, Any]:
 
 
 def start_and_alias(options: argparse.Namespace, texts: str) -> dict[str, Any]:
-    """Seconds from the command to readiness with many registered adapters, and from a moved alias to its answer."""
+    """Seconds to readiness with many registered adapters, and from a moved alias until the server names its version."""
     with tempfile.TemporaryDirectory(prefix="beft-bench-") as name:
         folder, base = Path(name), resolve_base(SOURCE)
         connection = connect(PipelineSettings(), folder)
@@ -207,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--soak", type=float, default=180.0)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     compute = resolve_compute(BaseSettings(source=SOURCE, precision="fp32"))
@@ -229,12 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         path = options.out / "results.json"
         results = read_json(path) if path.is_file() else {}
-        for name, part in parts.items():
-            if options.only is not None and name not in options.only:
-                continue
+        for name in options.only:
             log.info("=== %s", name)
             about = {**machine.describe(compute), "load": load_average() or 0.0}
-            results[name] = {"about": about, "found": part()}
+            results[name] = {"about": about, "found": parts[name]()}
             write_json(path, results)
             write_text(options.out / "README.md", table(results))
 

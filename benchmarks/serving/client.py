@@ -3,7 +3,8 @@
     python -m benchmarks.serving.client '{"port": 8000, "mix": "distinct", ...}'
 
 With a rate, requests come at random moments instead (Poisson), whether or not others were answered. Prints JSON: the
-answers, those that failed, each latency in milliseconds, and the processor time of this process.
+answers that came in the measured time, those that failed, the latency of each request that was sent in it in
+milliseconds, and the processor time of this process.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,9 @@ class Clients:
             await asyncio.gather(*(self._again_and_again(end) for _ in range(self.load.connections)))
         else:
             await self._at_random(end)
-        counted = [seconds for began, seconds in self.latencies if began >= start + 1 and began + seconds <= end]
+        answers, counted = measured(self.latencies, start + 1, end)
         return {
-            "answers": len(counted),
+            "answers": answers,
             "seconds": self.load.seconds,
             "failures": len(self.failures),
             "first_failure": next(iter(self.failures), None),
@@ -136,6 +137,20 @@ class Clients:
             asked.append(asyncio.ensure_future(self.ask(due)))  # the latency counts from when it was due
             due += draw.expovariate(rate)
         await asyncio.gather(*asked)
+
+
+def measured(latencies: Sequence[tuple[float, float]], start: float, end: float) -> tuple[int, list[float]]:
+    """The number of answers that came between two moments, and the latencies of the requests that were sent then.
+
+    An answer counts whenever its request was sent: else each connection would lose one at the start, and a slow server
+    would lose a larger share of its answers than a fast one. A latency counts however late its answer came: else the
+    longest would be left out.
+
+    Args:
+        latencies: The moment at which each request was sent, and the seconds to its answer.
+    """
+    answers = sum(start <= began + seconds <= end for began, seconds in latencies)
+    return answers, [seconds for began, seconds in latencies if start <= began < end]
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ def against_peft(
 ) -> dict[str, Any]:
     """Rows a second: beft's mixed batches; PEFT's BEFT, the active adapter set for each row; PEFT's mixed LoRA batch.
 
-    PEFT has no mixed batch for BEFT, and LoRA on query and value of rank 8 has the quality of value biases here at
-    best (benchmarks/paper/table3). All three get the same rows, tokenized before, and one batch of all rows of like
-    length where they can mix. The base without any adapter is timed in both ways as well: it bounds every ratio.
+    PEFT has no mixed batch for BEFT, so its LoRA of the usual rank, 8 on query and value, stands for mixed batches. All
+    three get the same rows, tokenized before, and one batch of all rows of like length where they can mix. The base
+    without any adapter is timed in both ways as well: it bounds every ratio.
     """
     engine = Engine(base, compute)
     made = list(random_adapters(base, adapters, terms=(("value",),), labels=(2,)))
