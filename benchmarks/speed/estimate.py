@@ -122,8 +122,9 @@ def table(about: dict[str, Any], found: Sequence[tuple[Case, dict[str, Any]]]) -
         "",
         f"`make bench`, {about['date']}; {about.get('gpu', about['cpu'])}, {about['threads']} threads, "
         f"{about['precision']}; torch {about['torch']}. Base {about['base']}, texts cut to {MAX_LENGTH} tokens, "
-        f"default settings. Estimate and training in turns, {about['repetitions']} repetitions; medians, with the "
-        "smallest and the largest ratio of a pair. The trainings are cut to the epochs shown. "
+        f"default settings. Estimate and training in turns, {about['repetitions']} repetitions: the medians of each, "
+        "and the median, the smallest and the largest of the ratios of a pair, which is why told / took is not the "
+        "ratio of the two medians before it. The trainings are cut to the epochs shown. "
         + (
             "All times are processor time of one thread: others used the machine."
             if about["processor_time"]
@@ -143,6 +144,12 @@ def table(about: dict[str, Any], found: Sequence[tuple[Case, dict[str, Any]]]) -
         "between estimate and training changes the ratio as much.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def record(about: dict[str, Any], found: Sequence[tuple[Case, dict[str, Any]]]) -> dict[str, Any]:
+    """What was measured, as JSON: ``case`` is the training's title, ``training`` the seconds that it took."""
+    rows = [{"dataset": case.dataset, "case": case.title, "epochs": case.epochs, **one} for case, one in found]
+    return {"about": about, "found": rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,8 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with prepared_case(case) as prepared:
             train, dev = (classifier.examples(load_split(prepared, split), MAX_LENGTH) for split in ("train", "dev"))
         found.append((case, measure(classifier, case, train, dev, options.repetitions)))
-    rows = [{"dataset": case.dataset, "training": case.title, "epochs": case.epochs, **one} for case, one in found]
-    write_json(options.out / "estimate.json", {"about": about, "found": rows})
+    write_json(options.out / "estimate.json", record(about, found))
     write_text(options.out / "estimate.md", table(about, found))
 
 
