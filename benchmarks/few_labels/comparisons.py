@@ -46,6 +46,12 @@ def mean_gains(cells: Mapping[str, Draws], method: str, other: str) -> dict[str,
     return {name: mean(of_cell) for name, of_cell in found.items() if of_cell}
 
 
+def shared_draws(draws: Draws, among: Sequence[str]) -> list[str]:
+    """The numbers of the draws that all of the methods have which have one at all."""
+    measured = [name for name in among if values(draws, name)]
+    return [number for number, draw in draws.items() if measured and all(name in draw for name in measured)]
+
+
 def regret(draws: Draws, method: str, among: Sequence[str]) -> float | None:
     """How much the best mean of a cell is above a method's mean: what choosing better would have gained.
 
@@ -53,13 +59,13 @@ def regret(draws: Draws, method: str, among: Sequence[str]) -> float | None:
         among: The methods that might have been chosen, ``method`` itself as well; those without a draw are left out.
 
     Returns:
-        At least 0, over the draws that all of them have; None where there is no such draw.
+        At least 0, over ``shared_draws``; None where there is no such draw.
     """
     measured = [name for name in among if values(draws, name)]
-    common = [draw for draw in draws.values() if all(name in draw for name in measured)]
-    if method not in measured or not common:
+    shared = [draws[number] for number in shared_draws(draws, among)]
+    if method not in measured or not shared:
         return None
-    means: dict[str, float] = {name: mean(draw[name]["accuracy"] for draw in common) for name in measured}
+    means: dict[str, float] = {name: mean(draw[name]["accuracy"] for draw in shared) for name in measured}
     return max(means.values()) - means[method]
 
 

@@ -63,6 +63,7 @@ class Study:
                 found["searched"][peer] = result
             log.info("%s, %s: %s", cell.name, peer, result["settings"])
         for number in range(self.first, self.first + cell.draws):
+            found = self.store.read()["cells"][cell.name]  # another process may have measured this draw
             known: Mapping[str, Any] = found["draws"].get(str(number), {})
             drawn = pool.draw(cell.rows, number)
             test = pool.without(drawn, SPARE_ROWS) if self.tune else pool.test
@@ -82,7 +83,8 @@ class Study:
             measured = {name: without_seconds(one) for name, one in measured.items()}
         if measured:
             with self.store.cell(cell.name) as found:
-                found["draws"].setdefault(str(number), {}).update(measured)
+                draw = found["draws"].setdefault(str(number), {})
+                draw.update({name: one for name, one in measured.items() if name not in draw})
             log.info("%s, draw %d: %s", cell.name, number, _brief(measured))
 
 

@@ -8,7 +8,17 @@ from typing import Any
 from beft.training_settings import FEW_ROWS_A_LABEL
 from benchmarks.common.intervals import Interval
 from benchmarks.few_labels.cells import CELLS
-from benchmarks.few_labels.comparisons import DEFAULT, Draws, gains, mean_gains, regret, share, values, with_default
+from benchmarks.few_labels.comparisons import (
+    DEFAULT,
+    Draws,
+    gains,
+    mean_gains,
+    regret,
+    share,
+    shared_draws,
+    values,
+    with_default,
+)
 from benchmarks.few_labels.methods import METHODS
 from benchmarks.few_labels.peers import MAX_PAIRS, PEERS, SEARCH_DRAW
 from benchmarks.few_labels.summary import BASELINE, summary
@@ -69,7 +79,8 @@ _PEERS = (
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
     "that this draw lacks: at least as many labels as any of beft's methods has to choose by.",
     "",
-    "Most seconds were taken beside other work; those of draws that were trained beside much of it are left out.",
+    "Most seconds were taken beside other work; those of draws that were trained beside much of it are left out. Where "
+    "two processors are named, which of them trained a draw was not kept.",
 )
 
 
@@ -82,7 +93,7 @@ def _by_rows(cells: Mapping[str, Draws]) -> list[str]:
         "## By rows a label",
         "",
         "Accuracy on test of logistic regression, in percent, and the points of the others above it, paired by draw; "
-        "means over the data sets. Seconds and numbers over all draws that have both.",
+        "means over the data sets. Seconds and numbers are sums over all draws that have both, divided by beft's sum.",
         "",
         *found,
     ]
@@ -174,19 +185,31 @@ def _regrets(cells: Mapping[str, Draws], own: Sequence[str]) -> list[str]:
         "",
         "## Regret of auto",
         "",
-        "Points by which the best mean of a cell among beft's own methods is above that of `auto`. What it compares "
-        "first from 100 rows a label on was changed after draw 0 of the cells with 500 had been read (it had compared "
-        "the contrastive loss alone with frozen features, and reached 77.8 and 73.7 there); draws 1 and 2 were not.",
+        "Points by which the best mean of a cell among beft's own methods is above that of `auto`, over the draws that "
+        "all of them have. What `auto` compares first from 100 rows a label on was changed after draw 0 of the cells "
+        "with 500 had been read (it had compared the contrastive loss alone with frozen features, and reached 77.8 and "
+        "73.7 there); draws 1 and 2 were not.",
         "",
-        *_header(["regret", "chosen"]),
-        *(_row(name, [f"{100 * one:.1f}", _chosen(cells[name])]) for name, one in known.items()),
-        _row("mean of the cells", [f"{100 * mean(known.values()):.1f}", ""]),
+        *_header(["regret", "over draws", "chosen in all draws"]),
+        *(
+            _row(name, [f"{100 * one:.1f}", _numbers(shared_draws(cells[name], own)), _chosen(cells[name])])
+            for name, one in known.items()
+        ),
+        _row("mean of the cells", [f"{100 * mean(known.values()):.1f}", "", ""]),
     ]
+
+
+def _numbers(draws: Sequence[str]) -> str:
+    """The numbers of draws: ``0 to 9`` where none between is missing, else each."""
+    numbers = sorted(map(int, draws))
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def _chosen(draws: Draws) -> str:
     chosen = [str(draw["auto"]["chosen"]) for draw in draws.values() if draw.get("auto", {}).get("chosen")]
-    return ", ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
+    return "; ".join(f"{name} ({chosen.count(name)})" for name in dict.fromkeys(chosen))
 
 
 def _costs(cells: Mapping[str, Draws], methods: Sequence[str]) -> list[str]:

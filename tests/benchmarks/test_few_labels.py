@@ -13,9 +13,10 @@ from beft.datasets.reading.local import VARIABLE
 from beft.errors import InputError
 from beft.files import read_json
 from beft.models.device import Compute
+from beft.settings import BaseSettings
 from benchmarks.few_labels import peers, study
 from benchmarks.few_labels.cells import CELLS, Cell, select_cells
-from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share, values, with_default
+from benchmarks.few_labels.comparisons import gains, mean_gains, regret, share, shared_draws, values, with_default
 from benchmarks.few_labels.peers import (
     MAX_PAIRS,
     Training,
@@ -108,7 +109,7 @@ def test_setfit_has_its_defaults_where_they_are_affordable() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_what_is_searched_holds_the_defaults_and_differs_in_one_thing_alone(cell: Cell) -> None:
+def test_what_is_searched_begins_with_the_defaults_and_holds_nothing_twice(cell: Cell) -> None:
     labels = LABELS[cell.dataset]
     tuned = grid("setfit_tuned", cell, labels)
     assert grid("setfit", cell, labels)[0].settings == tuned[0].settings
@@ -202,6 +203,8 @@ def test_regret_is_to_the_best_mean_in_hindsight() -> None:
     assert regret(FIRST, "logistic_regression", own) == pytest.approx(0.04)
     assert regret(SECOND, "auto", own) == pytest.approx(0.01)  # on the one draw that both have
     assert regret(SECOND, "contrastive", own) is None
+    assert shared_draws(FIRST, own) == ["0", "1"] and shared_draws(SECOND, own) == ["0"]
+    assert shared_draws(SECOND, ["contrastive"]) == []
 
 
 def test_the_default_is_the_loss_for_so_many_rows() -> None:
@@ -273,6 +276,8 @@ def test_the_table_has_each_figure(tmp_path: Path) -> None:
     assert points == [f"-2.5 [{low:.1f}, {high:+.1f}]"]
     assert row("## Points above logistic regression", "mean of the cells") == ["+4.0", "+1.5", "+4.0", "+6.5"]
     assert row("## Points above logistic regression", "lowest cell") == ["+4.0", "-1.0", "+4.0", "+6.5"]
+    assert row("## Regret of auto", "sst2, 8")[:2] == ["0.0", "0 to 1"]
+    assert row("## Regret of auto", "trec, 8")[:2] == ["1.0", "0"]  # draw 1 has no auto there
     assert row("## Regret of auto", "mean of the cells")[0] == "0.5"
     assert row("## Seconds of training, mean of the draws, with 1 thread", "sst2, 8") == ["3.0", "3.0", "3.0", "30.0"]
     assert row("## Against each peer, all draws together", "auto against SetFit") == ["-2.5", "0.10", "500"]
@@ -291,6 +296,29 @@ def test_the_default_is_compared_with_the_first_version_where_labels_are_fewest(
     about = {"date": "2026-01-01", "cpu": "a processor", "precision": "bf16", "torch": "2.13.0"}
     cells = {name: {**cell, "searched": {}, "test_rows": 872} for name, cell in cells.items()}
     assert "at 8 and 16 rows | +3 | +15.0 (lowest cell +10.0) |" in table({"about": about, "cells": cells})
+
+
+def test_a_draw_that_another_process_measured_meanwhile_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"date": "2026-01-01", "cpu": "a processor", "precision": "bf16", "torch": "2.13.0"}
+    other, measured = Store(tmp_path, about), []
+
+    def measure(pool: Pool, drawn: Rows, test: Rows, number: int, methods: list[str], base: BaseSettings) -> Any:
+        if methods:
+            measured.append((number, methods))
+        if number == 0:  # the other process has both draws by the time the first is measured here
+            with other.cell("sst2/8") as cell:
+                cell["draws"] = {str(at): of_draw({"auto": 0.9}) for at in range(2)}
+        return of_draw(dict.fromkeys(methods, 0.1))
+
+    monkeypatch.setattr(study, "measure_own", measure)
+    rows = Rows([str(at) for at in range(16)], ["text"] * 16, None, [0, 1] * 8)
+    found = study.Study(("auto",), BaseSettings(threads=1), Store(tmp_path, about), timed=False)
+    found.measure_cell(Cell("sst2", 8, 2), Pool("sst2", rows, rows, ("negative", "positive")))
+    assert measured == [(0, ["auto"])]
+    draws = other.read()["cells"]["sst2/8"]["draws"]
+    assert [draw["auto"] for draw in draws.values()] == [of_draw({"auto": 0.9})["auto"]] * 2
 
 
 def test_a_study_that_only_tunes_writes_nothing() -> None:
