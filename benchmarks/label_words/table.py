@@ -5,12 +5,14 @@ from typing import Any
 
 from benchmarks.common.intervals import Interval
 from benchmarks.label_words.mask_base import BATCH, STEPS, TOKENS
-from benchmarks.label_words.study import DRAWS, LABEL_WORDS, METHODS, TRAINED
+from benchmarks.label_words.study import DRAWS, LABEL_WORDS, METHODS, ROWS, TRAINED
 
 
 def table(results: Mapping[str, Any]) -> str:
     """How the base was made, accuracy of each method, and the gain of label words over each other one."""
-    about, base, cells = results["about"], results["base"], results["cells"]
+    about, base = results["about"], results["base"]
+    order = [f"{dataset}/{rows}" for dataset in LABEL_WORDS for rows in ROWS]
+    cells = {cell: results["cells"][cell] for cell in order if cell in results["cells"]}
     words = "; ".join(f"{name}: {', '.join(by_label.values())}" for name, by_label in LABEL_WORDS.items())
     others = [name for name in METHODS if name != TRAINED]
     lines = [

@@ -23,6 +23,7 @@ from benchmarks.operations.fault_matrix import MATRIX, Case
 HERE = Path(__file__).parent
 _FOLDER = re.compile(r"/\S*/pytest-of-[^/]+/pytest-\d+/[^/\s]+")
 _SHOWN = 200  # characters of a message
+_WORST_FIRST = ("failure", "error", "not run", "skipped", "passed")
 
 
 def run(tests: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -64,13 +65,12 @@ def result(case: Case, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     """What came of a case: the worst verdict of its tests, and the words of the case or of its test."""
     its = [one for name, one in found.items() if name == case.test or name.startswith(f"{case.test}[")]
     verdicts = [str(one["verdict"]) for one in its] or ["not run"]
-    bad = [verdict for verdict in verdicts if verdict != "passed"]
     told = {key: value for one in its for key, value in one.items()}
     return {
         "case": case.where,
         "test": case.test,
         "tests": len(its),
-        "verdict": bad[0] if bad else "passed",
+        "verdict": min(verdicts, key=_WORST_FIRST.index),
         "seconds": round(sum(float(one["seconds"]) for one in its), 1),
         **{key: getattr(case, key) or told.get(key, "") for key in ("message", "kept", "then")},
     }

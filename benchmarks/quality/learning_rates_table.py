@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from beft.training.rate_share import FURTHEST
-from benchmarks.common.intervals import Interval
+from benchmarks.common.intervals import CONFIDENCE, Interval
 
 _USUAL = "0.01"
 
@@ -28,6 +28,11 @@ def table(results: Mapping[str, Any]) -> str:
             "(`beft/training/rate_share.py`). *Step*: how far one of 0.01 moves them.",
             "",
             *_accuracies(draws),
+            "",
+            "The default rate against 0.01 and against logistic regression: means over all trainings of a base, paired "
+            f"by draw, with {100 * CONFIDENCE:g} % t intervals that take the trainings as independent, those of one "
+            "cell (data set and rows a label) as well. The regret of a cell: how much the best of the four rates, by "
+            "its mean over the draws, is above the default rate. A failed training counts as 0.",
             "",
             *_gains(draws),
             "",

@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="run the whole program on tiny shapes, to test it")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="the folder to write into; benchmarks/, or with --tiny none")
+    parser.add_argument("--out", type=Path, help="the folder to write into; benchmarks/speed, or with --tiny none")
     asked = parser.parse_args(arguments)
     if why := refusal(asked.device, asked.tiny):
         sys.stderr.write(f"{why}\n")
@@ -233,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device, scale = asked.device, TINY if asked.tiny else Scale()
     models = {name: tiny(model) if asked.tiny else model for name, model in MODELS.items()}
     described = machine.describe(Compute(device, "bf16", torch.get_num_threads()))
-    result: dict[str, Any] = {"command": "make gpu", "machine": described, "scale": asdict(scale), "models": {}}
+    given = " ".join(sys.argv[1:] if arguments is None else arguments)
+    command = f'make gpu ARGS="{given}"' if given else "make gpu"
+    result: dict[str, Any] = {"command": command, "machine": described, "scale": asdict(scale), "models": {}}
     out = asked.out or (None if asked.tiny else HERE)
 
     def keep() -> None:

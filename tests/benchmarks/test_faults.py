@@ -24,13 +24,13 @@ def test_verdicts_and_words_are_those_of_the_tests(tmp_path: Path) -> None:
     cases.write_text(
         "import pytest\n"
         "def test_told(record_property):\n    record_property('message', 'full')\n"
-        "@pytest.mark.parametrize('one', [0, 1])\n"
-        "def test_half(one):\n    assert one\n"
+        "@pytest.mark.parametrize('one', ['skipped', 'wrong', 'right'])\n"
+        "def test_half(one):\n    if one == 'skipped':\n        pytest.skip('no root')\n    assert one == 'right'\n"
         "def test_left_out():\n    pytest.skip('no root')\n"
     )
     found = {name.rpartition("/")[2]: one for name, one in run([str(cases)]).items()}
     ids = [f"cases_of_its_own.py::{name}" for name in ("test_told", "test_half", "test_left_out", "test_none")]
     told, half, skipped, none = (result(Case("once", test, kept="all"), found) for test in ids)
     assert (told["verdict"], told["message"], told["kept"]) == ("passed", "full", "all")
-    assert (half["verdict"], half["tests"]) == ("failure", 2)
+    assert (half["verdict"], half["tests"]) == ("failure", 3)
     assert (skipped["verdict"], none["verdict"]) == ("skipped", "not run")

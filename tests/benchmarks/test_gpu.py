@@ -27,6 +27,7 @@ def test_all_of_it_on_tiny_shapes(tmp_path: Path) -> None:
     options = ["--device", "cpu", "--tiny", "--models", "BERT-base", "--repetitions", "1"]
     assert gpu.main([*options, "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written["command"].startswith('make gpu ARGS="--device cpu --tiny --models BERT-base ')
     found = written["models"]["BERT-base"]
     assert found["published"]["ratio"] > 0 and found["together"]["ratio"] > 0 and not found["split"]
     assert written["little_memory"]["rows"] == gpu.TINY.large_rows

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from beft.datasets.prepared import Rows
-from beft.files import read_json
+from beft.files import read_json, write_json
 from beft.settings import BaseSettings
 from benchmarks.few_labels.pools import Pool
 from benchmarks.label_words import __main__ as program
@@ -81,3 +81,19 @@ def test_the_table_has_the_differences_of_the_same_draws() -> None:
     assert "61.0 [58.5, 63.5]" in accuracies
     assert differences == "| sst2, 16 | +20.0 [+20.0, +20.0] | +9.0 [+6.5, +11.5] | +30.0 [+30.0, +30.0] |"
     assert UNTRAINED in text and study.TRAINED in text
+
+
+def test_draws_of_another_base_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their accuracies would else stand under the loss of the new base."""
+    accuracy = 0.5
+    monkeypatch.setattr(program, "measure_draw", lambda *of_draw: dict.fromkeys(METHODS, accuracy))
+    monkeypatch.setattr(program, "LABEL_WORDS", {"rotten_tomatoes": {}})
+    for name in ("first", "second"):
+        folder = save_masked(tmp_path / name, "bert")
+        write_json(folder / "made.json", {"texts": 60, "loss": accuracy})
+        program.main(["--base", str(folder), "--out", str(tmp_path), "--threads", "1"])
+        results = read_json(tmp_path / "results.json")
+        assert results["base"]["loss"] == accuracy
+        found = [of_draw for draws in results["cells"].values() for of_draw in draws.values()]
+        assert found == [dict.fromkeys(METHODS, accuracy)] * len(study.ROWS) * study.DRAWS
+        accuracy = 0.75
