@@ -38,7 +38,7 @@ def write_table(result: Mapping[str, Any], out: Path | None) -> None:
         "",
         _little_memory(result["little_memory"]),
         "",
-        f"## {ASKED_MODEL}, one run, all batches of one shape",
+        f"## {ASKED_MODEL}, one run without dropout, all batches of one shape",
         "",
         "| step | seconds | against as it is | first step, seconds |",
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Prediction by batches of tokens, against the matrix products alone and against transformers: part of `make bench`.
+"""Prediction by batches of tokens, by batches of rows, and the matrix products alone: part of `make bench`.
 
 All ways take turns in one process, each on the same rows; what is written is the median rate of each with its smallest
 and largest, and the share: the time of the products of all linear layers alone, with the real weights and the tokens
@@ -47,7 +47,7 @@ def ways(classifier: Classifier, encoded: Encoded) -> dict[str, Callable[[], Any
     def by_rows(rows: int) -> Callable[[], Any]:
         return lambda: predict(classifier, encoded, list(sorted_batches(encoded.lengths, rows)))
 
-    def by_transformers() -> None:
+    def as_they_come() -> None:
         order = np.arange(len(encoded))
         predict(classifier, encoded, [order[start : start + 64] for start in range(0, len(order), 64)])
 
@@ -62,7 +62,7 @@ def ways(classifier: Classifier, encoded: Encoded) -> dict[str, Callable[[], Any
         },
         "batches of 16 rows, sorted": by_rows(16),
         "batches of 64 rows, sorted": by_rows(64),
-        "transformers alone, batches of 64 rows as they come": by_transformers,
+        "batches of 64 rows as they come": as_they_come,
         PRODUCTS: lambda: compute_products(classifier, padded),
     }
 
@@ -106,9 +106,9 @@ def table(
         "",
         f"`make bench`, {about['date']}; {about['cpu']}, {about['threads']} threads, {about['precision']}; torch "
         f"{about['torch']}. Base {about['base']}. All ways in turns in one process, {about['repetitions']} repetitions "
-        "after one that does not count; medians, with the smallest and the largest. The share is the time of the "
-        "matrix products of all linear layers alone, for the batches that are the default, over the time of the "
-        "prediction.",
+        "after one that does not count; medians, with the smallest and the largest. All have the same model, beft's "
+        "attention included. The share is the time of the matrix products of all linear layers alone, for the batches "
+        f"that are the default ({about['batch_tokens']} tokens), over the time of the prediction.",
     ]
     for dataset, ways_of in found.items():
         lines += [
@@ -139,7 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compute = resolve_compute(BaseSettings(source=SOURCE))
     set_threads(compute)
     classifier = load_classifier(resolve_base(SOURCE), ["negative", "positive"], compute=compute, pooling="model")
-    about = {**machine.describe(compute), "base": SOURCE, "repetitions": options.repetitions, "rows": {}, "tokens": {}}
+    about = {
+        **machine.describe(compute),
+        "base": SOURCE,
+        "repetitions": options.repetitions,
+        "batch_tokens": tokens_at_once(classifier, None),
+        "rows": {},
+        "tokens": {},
+    }
     found, profiles = {}, {}
     for dataset, max_length in MAX_LENGTH.items():
         with prepared_data(dataset, 200, SplitSettings()) as prepared:

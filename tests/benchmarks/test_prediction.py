@@ -12,6 +12,7 @@ def test_every_way_is_measured_and_stands_in_the_table() -> None:
         **dict.fromkeys(("date", "cpu", "threads", "precision", "torch", "base", "repetitions"), "x"),
         "rows": {"random": 20},
         "tokens": {"random": 9.0},
+        "batch_tokens": 2048,
     }
     text = table(about, {"random": found}, {"random": {"matrix products": 0.7, "GELU": 0.3}})
     assert "matrix products 70 %, GELU 30 %" in text
