@@ -1,8 +1,8 @@
 """False alarms of `beft monitor` on unchanged data, and how often it sees three made shifts: `make drift`.
 
 Rows of Rotten Tomatoes that are in no split stand for traffic; the adapter is that of the default recipe. Each look
-draws other rows. The shifts: labels (nine tenths of the rows are positive), topic (half of the rows are of SST-2's
-neighbour, imdb), typing errors (a tenth of the letters is replaced). Writes benchmarks/operations/drift.json and .md.
+draws other rows. The shifts: labels (nine tenths of the rows are positive), topic (half of the rows are reviews
+of IMDB), typing errors (a tenth of the letters is replaced). Writes benchmarks/operations/drift.json and .md.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from beft.datasets.prepared import PreparedData, Rows, load_split
 from beft.files import write_json, write_text
@@ -85,15 +86,16 @@ def rates(
 
 def table(about: dict[str, Any], found: dict[str, Any]) -> str:
     """What was measured, as Markdown."""
+    few, many = 100 * np.array(binom.interval(0.95, about["looks"], about["one_look_alpha"])) / about["looks"]
     names = ["any", *(name for name in next(iter(found.values())) if name != "any")]
     lines = [
         "# Drift: false alarms and power",
         "",
         f"`make drift`, {about['date']}; {about['cpu']}. Rotten Tomatoes, the default recipe; traffic is drawn from "
         f"rows that are in no split. {about['looks']} looks a line without a shift, a fifth with one. A look at alpha "
-        f"may raise a false alarm with that probability: {about['daily_alpha']} tests the rate, {about['alpha']:.1e} "
-        "is what `beft monitor` "
-        "uses (5 % over 720 looks).",
+        f"may raise a false alarm with that probability: {about['one_look_alpha']} tests the rate (in so many looks "
+        f"such a rate is measured as {few:.0f} to {many:.0f} % with a probability of 95 %), {about['alpha']:.1e} is what "
+        "`beft monitor` uses (5 % over 720 looks).",
         "",
         f"| traffic, alpha, rows a look | {' | '.join('alarm' if name == 'any' else name for name in names)} |",
         f"|---|{'---|' * len(names)}",
@@ -151,14 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def typing(draw: np.random.Generator, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
         return taken(misspelt, draw.choice(len(misspelt[0]), rows, replace=False))
 
-    hourly, strict = MonitorRules(), MonitorRules(false_alarms=0.05, looks=1)
+    of_a_month, of_one_look = MonitorRules(), MonitorRules(false_alarms=0.05, looks=1)
     found = {}
     for name, draw, rules in (
-        ("unchanged", unchanged, strict),
-        ("unchanged", unchanged, hourly),
-        ("labels", labels, hourly),
-        ("topic", topic, hourly),
-        ("typing errors", typing, hourly),
+        ("unchanged", unchanged, of_one_look),
+        ("unchanged", unchanged, of_a_month),
+        ("labels", labels, of_a_month),
+        ("topic", topic, of_a_month),
+        ("typing errors", typing, of_a_month),
     ):
         for rows in ROWS:
             case = f"{name}, {rules.alpha:.1e}, {rows}"
@@ -168,8 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = {
         **machine.describe(predictor.compute),
         "looks": options.looks,
-        "alpha": hourly.alpha,
-        "daily_alpha": strict.alpha,
+        "alpha": of_a_month.alpha,
+        "one_look_alpha": of_one_look.alpha,
         "spare": len(others),
     }
     write_json(options.out / "drift.json", {"about": about, "found": found})

@@ -19,7 +19,7 @@ from torch import Tensor
 from beft.bank.bank import Bank
 from beft.datasets.prepared import load_split, load_summary
 from beft.datasets.reading.local import VARIABLE
-from beft.files import read_json, sha256_json, sha256_tree, write_json, write_text
+from beft.files import read_json, sha256_file, sha256_json, sha256_tree, write_json, write_text
 from beft.inference.features import predict_probabilities
 from beft.inference.runs import LabelledRows, Run, finished
 from beft.models.base import load_classifier
@@ -37,6 +37,7 @@ from benchmarks.common.plain_loop import train_plainly
 from benchmarks.common.prepared import ROOT, prepared_data, settings_on_disk
 
 HERE = Path(__file__).parent
+PLAIN_LOOP = ROOT / "benchmarks" / "common" / "plain_loop.py"
 DATASETS = {"rotten_tomatoes": None, "sst2": None, "rte": 10}
 """The datasets, and the epochs of those that are not trained for as long as params.yaml says."""
 
@@ -191,11 +192,17 @@ def _each(values: Sequence[float]) -> str:
     return ", ".join(f"{100 * value:.1f}" for value in values)
 
 
-def _finished(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """What was measured before of the same settings, source and data, or is measured now."""
+def identity(settings: Settings, dataset: str, seeds: Sequence[int]) -> str:
+    """A hash of what a measurement depends on: settings, precision, data, and the source of both sides."""
     files = glue_identity(dataset) if dataset in GLUE else {}
-    asked = [settings.model_dump(mode="json"), list(seeds), files, sha256_tree(ROOT / "beft", ".py")]
-    path = ROOT / "runs" / "agreement" / sha256_json(asked)[:16] / f"{dataset}.json"
+    compute = resolve_compute(settings.base).to_json()
+    source = [sha256_tree(ROOT / "beft", ".py"), sha256_file(PLAIN_LOOP)]
+    return sha256_json([settings.model_dump(mode="json"), compute, list(seeds), files, source])[:16]
+
+
+def _finished(settings: Settings, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What was measured before of the same identity, or is measured now."""
+    path = ROOT / "runs" / "agreement" / identity(settings, dataset, seeds) / f"{dataset}.json"
     if not path.exists():
         write_json(path, measure(settings, dataset, seeds))
     found: dict[str, Any] = read_json(path)

@@ -113,3 +113,19 @@ def test_both_sides_are_measured_and_written(folder: Path, base: Path) -> None:
     assert [len(of_side) for of_side in written["datasets"][0]["accuracy"].values()] == [2, 2]
     table = (folder / "agreement.md").read_text()
     assert "| rte | 40, 30 | 1 |" in table and "agree" in table and "sst2 was skipped" in table
+
+
+def test_a_measurement_is_not_used_again_where_either_side_or_the_data_changed(
+    folder: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_mapping(
+        {"base": {"source": str(base), "threads": 1, "precision": "fp32"}, "datasets": {"rte": {"size": 40}}}
+    )
+    before = agreement.identity(settings, "rte", range(2))
+    assert agreement.identity(settings, "rte", range(2)) == before
+    (folder / "data" / "RTE" / "dev.tsv").write_text("index\tsentence1\tsentence2\tlabel\n")
+    other_data = agreement.identity(settings, "rte", range(2))
+    other_loop = tmp_path / "plain_loop.py"
+    other_loop.write_text(agreement.PLAIN_LOOP.read_text() + "# changed")
+    monkeypatch.setattr(agreement, "PLAIN_LOOP", other_loop)
+    assert len({before, other_data, agreement.identity(settings, "rte", range(2))}) == 3
