@@ -94,8 +94,8 @@ def table(about: dict[str, Any], found: dict[str, Any]) -> str:
         f"`make drift`, {about['date']}; {about['cpu']}. Rotten Tomatoes, the default recipe; traffic is drawn from "
         f"rows that are in no split. {about['looks']} looks a line without a shift, a fifth with one. A look at alpha "
         f"may raise a false alarm with that probability: {about['one_look_alpha']} tests the rate (in so many looks "
-        f"such a rate is measured as {few:.0f} to {many:.0f} % with a probability of 95 %), {about['alpha']:.1e} is what "
-        "`beft monitor` uses (5 % over 720 looks).",
+        f"such a rate is measured as {few:.0f} to {many:.0f} % with a probability of 95 %), {about['alpha']:.1e} "
+        "is what `beft monitor` uses (5 % over 720 looks).",
         "",
         f"| traffic, alpha, rows a look | {' | '.join('alarm' if name == 'any' else name for name in names)} |",
         f"|---|{'---|' * len(names)}",
