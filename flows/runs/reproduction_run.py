@@ -17,9 +17,9 @@ from tasks.engine.fingerprint import compute_environment
 from tasks.engine.store import RECORD, StepRecord, StepRun
 from tasks.engine.workspace import Workspace
 from tasks.environment import stay_offline
-from tasks.reproduction import tracking as tracking
+from tasks.reproduction import tracking
 from tasks.reproduction.catalogue import ReproductionRequest
-from tasks.reproduction.cells import ReportPlan
+from tasks.reproduction.cells import ReportPlan, merge_key
 from tasks.reproduction.forecast import forecast_step
 from tasks.reproduction.measured import Measurement, as_trained
 from tasks.reproduction.plan import Plan, PlannedMeasurement, Unavailable, make_plan, reasons
@@ -259,7 +259,7 @@ class ReproductionRun(TrackedRun):
             first = next(iter(of_seed.values())).settings
             datasets = {name: planned.settings.datasets[name] for name, planned in of_seed.items()}
             settings = first.model_copy(update={"datasets": datasets, "seed": seed})
-            key = f"merge/{base}/{regime}-seed{seed}"
+            key = merge_key(base, regime, seed)
             try:
                 inputs = self._merge_inputs(of_seed, term, seed, f"{base}-{regime}-{seed}")
                 done = run_through_prefect(merge_step, settings, inputs, self.root)

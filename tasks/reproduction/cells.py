@@ -4,7 +4,7 @@ A cell that was asked for and has no record has a reason instead.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,17 @@ class ReportPlan(BaseModel):
     merges: tuple[str, ...] = ()
     missing: tuple[Unavailable, ...]
     facts: dict[str, Any] = {}
+
+
+def merge_key(base: str, regime: str, seed: int) -> str:
+    """The key of the merge of one seed's adapters."""
+    return f"merge/{base}/{regime}-seed{seed}"
+
+
+def merge_place(key: str) -> tuple[str, str]:
+    """The base and the regime of a merge's key."""
+    _, base, rest = key.split("/")
+    return base, rest.rpartition("-seed")[0]
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,9 @@ class Cells:
     scored: dict[CellKey, list[Scored]] = field(default_factory=dict)
 
     def at(self, place: CellKey) -> Cell:
-        """A cell, or an empty one."""
-        return self.by_key.get(place, Cell())
+        """A cell, or an empty one; what could not be measured at all has its reason in every setting."""
+        without_setting = replace(place, learning_rate=None, epochs=None)
+        return self.by_key.get(place) or Cell(reason=self.by_key.get(without_setting, Cell()).reason)
 
     @property
     def settings(self) -> list[tuple[float | None, int | None]]:

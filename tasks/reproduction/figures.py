@@ -1,11 +1,11 @@
 """The figures of a reproduction, as PNG and SVG; the same numbers give the same bytes."""
 
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beft.files import write_bytes
 from beft.studies.published.table import Published
+from beft.studies.style import picture
 from tasks.reporting.formatting import title
 from tasks.reproduction.cells import CellKey, Cells
 
@@ -24,13 +24,10 @@ _COLOURS = (
     "#2c3e50",
     "#d35d8f",
 )
-_KINDS = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def draw_scores(cells: Cells, published: Published, folder: Path) -> None:
     """Every method on every dataset with its interval, a panel a base and regime; published ones are hollow."""
-    from matplotlib.figure import Figure
-
     outline = cells.outline
     panels = [
         (base, regime, setting)
@@ -40,7 +37,18 @@ def draw_scores(cells: Cells, published: Published, folder: Path) -> None:
         if any(place.base == base and place.regime == regime for place in cells.measured)
     ]
     height = 0.9 + sum(0.24 * len(outline.methods) + 0.2 for _ in outline.datasets)
-    figure = Figure(figsize=(5.2 * len(panels), max(2.4, height)), layout="constrained")
+    for kind in ("png", "svg"):
+        with picture(folder / f"figure.{kind}", 5.2 * len(panels), max(2.4, height)) as figure:
+            _draw_panels(figure, cells, published, panels)
+
+
+def _draw_panels(
+    figure: "Figure",
+    cells: Cells,
+    published: Published,
+    panels: Sequence[tuple[str, str, tuple[float | None, int | None]]],
+) -> None:
+    outline = cells.outline
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (base, regime, (rate, epochs)) in zip(grid, panels, strict=True):
         ticks: dict[float, str] = {}
@@ -63,18 +71,7 @@ def draw_scores(cells: Cells, published: Published, folder: Path) -> None:
         axes.set_xlabel("test metric, %  (hollow: published, of other models)", fontsize=8)
         axes.grid(axis="x", alpha=0.3)
     grid[0].invert_yaxis()
-    _save(figure, folder / "figure")
 
 
 def _setting(rate: float | None, epochs: int | None) -> list[str]:
-    return [] if rate is None and epochs is None else [f"lr {rate:g}" if rate else f"{epochs} epochs"]
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "beft"}):
-        for kind, metadata in _KINDS.items():
-            buffer = BytesIO()
-            figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-            write_bytes(path.with_suffix(f".{kind}"), buffer.getvalue())
+    return [*([] if rate is None else [f"lr {rate:g}"]), *([] if epochs is None else [f"{epochs} epochs"])]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from beft.studies.selection_analysis.cells import arrange, cell_of
 from beft.studies.selection_analysis.records import TermRecord
 from beft.studies.selection_analysis.reports import SelectionReport, extension, figure1, figure4
 from tasks.engine.declaration import JSON, Step
-from tasks.reproduction.cells import Cells, ReportPlan, gather, term_records
+from tasks.reproduction.cells import CellKey, Cells, ReportPlan, gather, merge_place, term_records
 from tasks.reproduction.figures import draw_scores
 from tasks.reproduction.measured import Measurement
 from tasks.reproduction.tables import cost_table, long_table, merge_table, merged_means, wide_table
@@ -41,7 +42,9 @@ def reproduce_report(
     found = {key: Measurement.load(folder) for key, folder in inputs.items() if key in outline.measurements}
     published_scores = published(outline.name)
     cells = gather(outline, found, published_scores)
-    merges = [read_json(folder / "merge.json") for key, folder in inputs.items() if key in outline.merges]
+    merges: dict[tuple[str, str], list[Any]] = {}
+    for key in outline.merges:
+        merges.setdefault(merge_place(key), []).append(read_json(inputs[key] / "merge.json"))
     tables = [wide_table(cells, published_scores), cost_table(cells, published_scores)]
     if outline.merges:
         tables[0] = merge_table(cells, merges, published_scores)
@@ -53,7 +56,7 @@ def reproduce_report(
     if analysis is not None:
         analysis.write(out / "analysis")
     _draw(outline, cells, published_scores, analysis, out)
-    headline = _headline(cells) | merged_means(merges)
+    headline = _headline(cells) | merged_means(cells, merges)
     write_json(
         out / "report.json",
         {
@@ -63,7 +66,7 @@ def reproduce_report(
             "analysis_not_possible": dict(analysis.left_out) if analysis else {},
             "choices": _choices(cells, published_scores),
             "headline": headline,
-            "merges": merges,
+            "merges": [one for of_seeds in merges.values() for one in of_seeds],
             "term_records": [record.to_json() for record in records],
         },
     )
@@ -88,9 +91,10 @@ def _analysis(records: list[TermRecord], outline: ReportPlan) -> SelectionReport
         return None
     exclude_inert = outline.protocol != "paper"
     try:
-        if outline.name == "extension":
-            return extension(records, exclude_inert=exclude_inert)
         scored = _comparable([record for record in records if record.importance], exclude_inert)
+        if outline.name == "extension":
+            unscored = [record for record in records if not record.importance]
+            return extension([*scored, *unscored], exclude_inert=exclude_inert)
         cells = {(record.base, record.dataset, record.regime) for record in scored}
         if len(cells) == 1 and outline.name != "figure4":
             return figure1(scored, exclude_inert=exclude_inert)
@@ -117,26 +121,32 @@ def _comparable(records: list[TermRecord], exclude_inert: bool) -> list[TermReco
 
 
 def _choices(cells: Cells, published_scores: Published) -> list[dict[str, Any]]:
-    """What each importance method ranked first in each cell here, seed by seed, and what was published of it."""
+    """What each importance method ranked first in each cell here, seed by seed, and what was published of it.
+
+    An inert term is never first, except under the paper's protocol, which knows of none.
+    """
     told = {(one.dataset, one.regime, one.by): one.selected for one in published_scores.choices}
-    first: dict[tuple[str, str, str, str], dict[int, tuple[float, str]]] = {}
+    first: dict[tuple[CellKey, str], dict[int, tuple[float, str]]] = {}
     for place, cell in cells.measured.items():
         for record in cell.records:
+            if record.inert and cells.outline.protocol != "paper":
+                continue
             for by, score in (record.importance or {}).items():
-                key = (place.base, place.dataset, place.regime, by)
-                seen = first.setdefault(key, {})
+                seen = first.setdefault((replace(place, method=""), by), {})
                 if score is not None and score > seen.get(record.seed, (float("-inf"), ""))[0]:
                     seen[record.seed] = (score, record.method)
     return [
         {
-            "base": base,
-            "dataset": dataset,
-            "regime": regime,
+            "base": place.base,
+            "dataset": place.dataset,
+            "regime": place.regime,
+            "learning_rate": place.learning_rate,
+            "epochs": place.epochs,
             "by": by,
             "first": [seen[seed][1] for seed in sorted(seen)],
-            "published_first": told.get((dataset, regime, by)),
+            "published_first": told.get((place.dataset, place.regime, by)),
         }
-        for (base, dataset, regime, by), seen in sorted(first.items())
+        for (place, by), seen in first.items()
     ]
 
 

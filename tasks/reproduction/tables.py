@@ -3,7 +3,7 @@
 A wide one as papers print it, with a reason where a cell is empty, and a long one with a line a number, for machines.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beft.comparison.registry import METHODS, Kind
@@ -15,6 +15,9 @@ from tasks.reproduction.cells import Cell, CellKey, Cells, mean_of
 
 DAGGER = "\N{DAGGER}"
 _METRIC_TITLES = {"matthews": "Matthews", "f1": "F1", "macro_f1": "macro F1"}
+
+SeedMerges = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+"""Base and regime -> ``merge.json`` of each seed."""
 
 
 def wide_table(cells: Cells, published: Published) -> Table:
@@ -57,60 +60,90 @@ def wide_table(cells: Cells, published: Published) -> Table:
     )
 
 
-def merge_table(cells: Cells, merges: Sequence[Mapping[str, Any]], published: Published) -> Table:
-    """A row a set of biases (none, each dataset's, each merged one), a column a dataset under its own head.
+def merge_table(cells: Cells, merges: SeedMerges, published: Published) -> Table:
+    """A row a base, regime and set of biases (none, each dataset's, each merged one), a column a dataset.
 
     Args:
-        merges: ``merge.json`` of each seed.
+        merges: ``merge.json`` of each seed, by base and regime; one may lack a dataset whose training failed.
     """
-    datasets = list(cells.outline.datasets)
+    outline = cells.outline
+    datasets = list(outline.datasets)
     reasons = _Reasons()
     rows: list[list[TableCell]] = []
-    cosines = []
-    for merged in merges:
-        cosines += [pair["cosine"] for pair in merged["comparisons"] if pair["cosine"] is not None]
-    for name in merges[0]["rows"] if merges else ():
-        values = [
-            _percent(mean_of([_merged_value(one, name, dataset) for one in merges]))
-            if dataset in merges[0]["datasets"]
-            else reasons.mark("its adapter could not be trained")
-            for dataset in datasets
-        ]
-        rows.append(["measured", ", ".join(cells.outline.bases), name.replace("_", " "), *values])
+    for (base, regime), of_seeds in merges.items():
+        for name in _merged_rows(of_seeds):
+            found = [_merged_values(of_seeds, name, dataset) for dataset in datasets]
+            texts = [
+                _percent(mean_of(values)) if values else reasons.mark("its adapter could not be trained")
+                for values in found
+            ]
+            rows.append(["measured", base, regime, name.replace("_", " "), *texts])
     for place, cell in cells.in_order:
-        if not merges and cell.reason is not None:
-            rows.append(["measured", place.base, place.dataset, *(reasons.mark(cell.reason) for _ in datasets)])
-    by_method: dict[tuple[str, str], dict[str, PublishedScore]] = {}
+        if (place.base, place.regime) not in merges and cell.reason is not None:
+            texts = [reasons.mark(cell.reason) for _ in datasets]
+            rows.append(["measured", place.base, place.regime, place.dataset, *texts])
+    by_method: dict[tuple[str, str, str], dict[str, PublishedScore]] = {}
     for score in published.scores:
-        by_method.setdefault((score.model, score.method), {})[score.dataset] = score
-    for (model, method), by_dataset in by_method.items():
-        texts = [_published_text(by_dataset.get(dataset)) for dataset in datasets]
-        rows.append(["published", model, method.replace("_", " "), *texts])
+        by_method.setdefault((score.model, score.regime, score.method), {})[score.dataset] = score
+    for (model, regime, method), by_dataset in by_method.items():
+        scores = [_published_text(by_dataset.get(dataset)) for dataset in datasets]
+        rows.append(["published", model, regime, method.replace("_", " "), *scores])
+    columns = ["from", "model", "regime", "biases", *(_head(dataset, cells) for dataset in datasets)]
+    keep = [at for at in range(len(columns)) if columns[at] != "regime" or len(outline.regimes) > 1]
+    return Table(
+        outline.title,
+        [columns[at] for at in keep],
+        [[row[at] for at in keep] for row in rows],
+        notes=[*_notes_of_merges(cells, merges, published), *reasons.notes],
+    )
+
+
+def _notes_of_merges(cells: Cells, merges: SeedMerges, published: Published) -> list[str]:
+    counts = sorted({len(of_seeds) for of_seeds in merges.values()}) or [0]
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     notes = [
         "Rows: whose value biases the base has, none its own. Columns: test metric in percent under the head that was "
-        f"trained with the dataset's own biases (the paper's heads: not stated); mean over {len(merges)} seeds.",
-        f"Published: {published.source}; of another model.",
+        f"trained with the dataset's own biases (the paper's heads: not stated); mean over {seeds} seeds.",
     ]
-    if cosines:
-        of_paper = "" if published.cosine is None else f" Published: {published.cosine:g}."
-        found = mean_of(cosines)
-        shown = f"{found.value:.2f}" if found.low is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        notes.insert(1, f"Cosine of the two changes of the biases: {shown}.{of_paper}")
-    heads = [_head(dataset, cells) for dataset in datasets]
-    return Table(cells.outline.title, ["from", "model", "biases", *heads], rows, notes=[*notes, *reasons.notes])
+    of_paper = "" if published.cosine is None else f" Published: {published.cosine:g}."
+    for (base, regime), of_seeds in merges.items():
+        cosines = [pair["cosine"] for one in of_seeds for pair in one["comparisons"] if pair["cosine"] is not None]
+        if cosines:
+            found = mean_of(cosines)
+            ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+            where = f", {base} {regime}" if len(merges) > 1 else ""
+            notes.append(f"Cosine of the two changes of the biases{where}: {found.value:.2f}{ends}.{of_paper}")
+    return [*notes, f"Published: {published.source}; of another model."]
 
 
-def merged_means(merges: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``DATASET/biases ROW`` -> the mean over seeds of the metric on test."""
-    return {
-        f"{dataset}/biases {row}": mean_of([_merged_value(one, row, dataset) for one in merges]).value
-        for row in (merges[0]["rows"] if merges else ())
-        for dataset in merges[0]["datasets"]
-    }
+def merged_means(cells: Cells, merges: SeedMerges) -> dict[str, float]:
+    """``DATASET/biases ROW`` -> the mean over seeds of the metric on test; base and regime where there are several."""
+    outline = cells.outline
+    means = {}
+    for (base, regime), of_seeds in merges.items():
+        for row in _merged_rows(of_seeds):
+            for dataset in outline.datasets:
+                names = [*([base] if len(outline.bases) > 1 else []), dataset]
+                names += [regime] if len(outline.regimes) > 1 else []
+                if values := _merged_values(of_seeds, row, dataset):
+                    means["/".join([*names, f"biases {row}"])] = mean_of(values).value
+    return means
 
 
-def _merged_value(merged: Mapping[str, Any], row: str, dataset: str) -> float:
-    return float(merged["matrix"][dataset]["scores"][row][merged["metrics"][dataset]]["value"])
+def _merged_rows(of_seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The sets of biases of any seed, those without a dataset of their own last."""
+    rows = list(dict.fromkeys(row for one in of_seeds for row in one["rows"]))
+    recipes = {row for one in of_seeds for row in one["recipes"]}
+    return sorted(rows, key=lambda row: row in recipes)
+
+
+def _merged_values(of_seeds: Sequence[Mapping[str, Any]], row: str, dataset: str) -> list[float]:
+    """The metric of each seed that has the row and the dataset."""
+    return [
+        float(one["matrix"][dataset]["scores"][row][one["metrics"][dataset]]["value"])
+        for one in of_seeds
+        if row in one["rows"] and dataset in one["datasets"]
+    ]
 
 
 def cost_table(cells: Cells, published: Published) -> Table:
@@ -183,8 +216,8 @@ def long_table(cells: Cells, published: Published) -> Table:
                     "measured",
                     source,
                     *where,
-                    first.learning_rate,
-                    first.epochs,
+                    _of_all(record.learning_rate for record in cell.records),
+                    _of_all(record.epochs for record in cell.records),
                     metric,
                     cell.estimate(metric),
                     len(cell.records),
@@ -220,6 +253,12 @@ def long_table(cells: Cells, published: Published) -> Table:
             ]
         )
     return Table(cells.outline.title, columns, rows)
+
+
+def _of_all(numbers: Iterable[float | None]) -> TableCell:
+    """The number of every run; all of them as a text where dev chose another one in each seed."""
+    found = dict.fromkeys(numbers)
+    return next(iter(found)) if len(found) == 1 else "; ".join(f"{one:g}" for one in found if one is not None)
 
 
 class _Reasons:

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -11,11 +12,11 @@ from beft.studies.published.table import published
 from beft.studies.selection_analysis.records import TermRecord
 from tasks.engine.execution import run_step
 from tasks.engine.store import StepRun
-from tasks.reproduction.cells import CellKey, ReportPlan, gather, term_records
-from tasks.reproduction.measured import Failed, Measurement
+from tasks.reproduction.cells import CellKey, ReportPlan, gather, merge_key, merge_place, term_records
+from tasks.reproduction.measured import Failed, Measured, Measurement, Scored
 from tasks.reproduction.plan import Unavailable
 from tasks.reproduction.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
-from tasks.reproduction.tables import cost_table, long_table, wide_table
+from tasks.reproduction.tables import cost_table, long_table, merge_table, merged_means, wide_table
 from tasks.settings import PipelineSettings
 from tests.support.measured import measured
 
@@ -225,6 +226,141 @@ def test_learning_rates_that_are_compared_are_cells_of_their_own() -> None:
     cells = gather(asked, {"measure/0": Measurement(records=records)}, published("extension"))
     assert cells.settings == [(0.1, None), (0.2, None)]
     assert cells.at(CellKey("small", "mine", "low", "value", 0.2)).estimate("accuracy").value == pytest.approx(0.7)
+
+
+def test_what_cannot_be_measured_has_its_reason_in_every_compared_setting() -> None:
+    records = tuple(measured("value", 0, 0.5 + rate, dataset="sst2", learning_rate=rate) for rate in (0.1, 0.2))
+    asked = outline(name="extension", methods=("value",), measurements={"measure/0": ("small", "sst2", "low")})
+    table = wide_table(
+        gather(asked, {"measure/0": Measurement(records=records)}, published("extension")), published("extension")
+    )
+    assert [row[7] for row in table.rows[:2]] == ["not measured (1)"] * 2
+    assert "(1) there is no file RTE/train.tsv" in table.notes and "(2)" not in " ".join(table.notes)
+
+
+def test_a_learning_rate_that_dev_chose_in_each_seed_is_that_of_each_seed_in_the_long_table() -> None:
+    records = tuple(measured("value", seed, 0.8, dataset="sst2", learning_rate=0.1 * (seed + 1)) for seed in range(2))
+    cells = gather(outline(methods=("value",)), {"measure/0": Measurement(records=records)}, published("table1"))
+    table = long_table(cells, published("table1"))
+    [row] = [row for row in table.rows if row[0] == "measured" and row[8] == "accuracy"]
+    assert (row[6], row[7]) == ("0.1; 0.2", 8)
+
+
+def choices(tmp_path: Path, records: tuple[Measured, ...], **changes: object) -> list[dict[str, Any]]:
+    """What the report says of the methods' choices in one measurement."""
+    asked = outline(datasets=("sst2",), missing=(), measurements={"measure/0": ("small", "sst2", "low")}, **changes)
+    write_json(tmp_path / "plan" / PLAN, asked.model_dump(mode="json"))
+    Measurement(records=records).save(tmp_path / "measure")
+    out = tmp_path / "out"
+    out.mkdir()
+    reproduce_report(PipelineSettings(), {"plan": tmp_path / "plan", "measure/0": tmp_path / "measure"}, out)
+    found: list[dict[str, Any]] = read_json(out / "report.json")["choices"]
+    return found
+
+
+def test_choices_are_those_of_one_learning_rate(tmp_path: Path) -> None:
+    """A larger rate gives larger scores: a comparison over both would be one of rates."""
+    records = tuple(
+        measured(term, 0, 0.8, dataset="sst2", learning_rate=rate, importance={"magnitude": score}, inert=False)
+        for term, rate, score in (("value", 0.1, 0.3), ("query", 0.1, 0.2), ("value", 0.9, 0.8), ("query", 0.9, 0.9))
+    )
+    found = choices(tmp_path, records, name="extension")
+    assert {one["learning_rate"]: one["first"] for one in found} == {0.1: ["value"], 0.9: ["query"]}
+
+
+@pytest.mark.parametrize(("protocol", "first"), [("beft", "value"), ("paper", "key")])
+def test_an_inert_term_is_first_under_the_papers_protocol_alone(tmp_path: Path, protocol: str, first: str) -> None:
+    """Rounding noise moves an inert bias, in half precision more than anything else."""
+    records = (
+        measured("value", 0, 0.8, dataset="sst2", importance=SCORES, inert=False),
+        measured("key", 0, 0.6, dataset="sst2", importance={"projection_ratio": 0.99, "magnitude": 0.03}, inert=True),
+    )
+    found = choices(tmp_path, records, protocol=protocol)
+    assert {one["by"]: one["first"] for one in found} == {"projection_ratio": [first], "magnitude": [first]}
+
+
+def test_a_setting_in_which_every_term_failed_costs_no_other_its_analysis(tmp_path: Path) -> None:
+    asked = outline(
+        name="extension", datasets=("sst2",), missing=(), measurements={"measure/0": ("small", "sst2", "low")}
+    )
+    importance = {term: dict(SCORES) for term in ("value", "query")}
+    records = [
+        measured(term, 0, 0.7 + rate + bonus, dataset="sst2", learning_rate=rate, importance=SCORES, inert=False)
+        for term, bonus in (("value", 0.1), ("query", 0.0))
+        for rate in (0.01, 0.1)
+    ]
+    records += [measured("all_biases", 0, 0.7, dataset="sst2", learning_rate=rate) for rate in (0.01, 0.1, 0.9)]
+    one = Measurement(
+        records=tuple(records),
+        scored=tuple(
+            Scored(seed=0, learning_rate=rate, epochs=8, importance=importance, inert=dict.fromkeys(importance, False))
+            for rate in (0.01, 0.1, 0.9)
+        ),
+        failed=tuple(
+            Failed(method=term, seed=0, learning_rate=0.9, epochs=8, reason="the loss is nan") for term in importance
+        ),
+    )
+    write_json(tmp_path / "plan" / PLAN, asked.model_dump(mode="json"))
+    one.save(tmp_path / "measure")
+    out = tmp_path / "out"
+    out.mkdir()
+    reproduce_report(PipelineSettings(), {"plan": tmp_path / "plan", "measure/0": tmp_path / "measure"}, out)
+    report = read_json(out / "report.json")
+    points = report["analysis"]["gaps"]["points"]
+    assert {point["cell"]["learning_rate"] for point in points} == {0.01, 0.1}
+    assert all("all_biases" in point["beside"] for point in points)
+
+
+def merged(accuracy: float, datasets: tuple[str, ...] = ("sst2", "rte")) -> dict[str, Any]:
+    """The ``merge.json`` of one seed in which every set of biases reaches the same."""
+    rows = ["none", *datasets, "mean"]
+    column = {"scores": {row: {"accuracy": {"value": accuracy}} for row in rows}}
+    return {
+        "datasets": list(datasets),
+        "rows": rows,
+        "recipes": {"mean": {}},
+        "matrix": dict.fromkeys(datasets, column),
+        "metrics": dict.fromkeys(datasets, "accuracy"),
+        "comparisons": [{"cosine": accuracy}],
+    }
+
+
+def test_merges_of_two_bases_and_regimes_are_rows_of_their_own() -> None:
+    asked = outline(
+        name="table3",
+        bases={"small": "pypi:some-model==1", "large": "pypi:other==1"},
+        regimes=("low", "60"),
+        methods=("value",),
+        measurements={
+            f"measure/{base}/{regime}": (base, "sst2", regime)
+            for base in ("small", "large")
+            for regime in ("low", "60")
+        },
+        missing=(),
+    )
+    one = Measurement(records=(measured("value", 0, 0.8, dataset="sst2"),))
+    cells = gather(asked, dict.fromkeys(asked.measurements, one), published("table3"))
+    merges = {
+        merge_place(merge_key(base, regime, 0)): [merged(accuracy)]
+        for base, regime, accuracy in (("small", "low", 0.5), ("small", "60", 0.6), ("large", "low", 0.7))
+    }
+    table = merge_table(cells, merges, published("table3"))
+    means = {(row[1], row[2]): row[4] for row in table.rows if row[0] == "measured" and row[3] == "mean"}
+    assert means == {("small", "low"): "50.0", ("small", "60"): "60.0", ("large", "low"): "70.0"}
+    assert "Cosine of the two changes of the biases, small 60: 0.60. Published: 0.18." in table.notes
+    assert merged_means(cells, merges)["large/rte/low/biases mean"] == 0.7
+
+
+def test_a_seed_whose_merge_lacks_a_dataset_counts_for_the_others() -> None:
+    asked = outline(name="table3", datasets=("sst2", "rte", "mine"), methods=("value",), missing=())
+    cells = gather(asked, {"measure/0": measurements()["measure/0"]}, published("table3"))
+    whole = ("sst2", "rte", "mine")
+    merges = {("small", "low"): [merged(0.5, ("sst2", "rte")), merged(0.7, whole), merged(0.8, whole)]}
+    table = merge_table(cells, merges, published("table3"))
+    rows = {row[2]: row[3:] for row in table.rows if row[0] == "measured"}
+    assert list(rows) == ["none", "sst2", "rte", "mine", "mean"]
+    assert str(rows["mean"][0]).startswith("66.7 [") and str(rows["mean"][2]).startswith("75.0 [")
+    assert merged_means(cells, merges)["mine/biases mean"] == pytest.approx(0.75)
 
 
 def test_the_step_writes_the_report(tmp_path: Path) -> None:
