@@ -90,7 +90,8 @@ def choose_target(
 
     Raises:
         InputError: A method or candidate is unknown, there are no candidates, or all of them are inert.
-        BeftError: The probe moved none of them, or they have no direction and no other method was computed.
+        BeftError: The probe moved none of them, the method scores none, or they have no direction and no other method
+            was computed.
     """
     by_name = {table.method: table for table in (tables.values() if isinstance(tables, Mapping) else tables)}
     if method in known_methods() and method not in by_name:
@@ -111,6 +112,10 @@ def choose_target(
     chooser, why = _chooser(by_name, open_terms, added, method)
     rankings = {name: _ranked(other, open_terms) for name, other in by_name.items()}
     ranking = rankings[chooser]
+    if not ranking:
+        raise BeftError(
+            f"{chooser} scores none of the candidates ({', '.join(open_terms)}); name another method in score.select_by"
+        )
     if ranking[0][1] == 0:
         raise BeftError(
             f"every candidate scores 0 by {chooser} ({', '.join(open_terms)}): the probe did not move them; "

@@ -242,6 +242,8 @@ def _trend(
         for numbers, into in ((table.importance[method], importance), (table.values, values)):
             into.append(numbers[rows, one] - numbers[rows, other] if gap else numbers[rows, one])
     by_seed, values_by_seed = np.array(importance).T, np.array(values).T  # [seeds, cells]
+    # Fisher information may be as small as the digits that a mean over seeds leaves out.
+    by_seed = by_seed / (float(np.abs(by_seed).max()) or 1.0)
 
     def tau(kept: Kept) -> float:
         return float(kendall_tau(mean_over_seeds(by_seed[kept]), mean_over_seeds(values_by_seed[kept])))

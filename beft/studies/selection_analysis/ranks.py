@@ -25,7 +25,8 @@ class TermRank:
         importance: Mean score over the seeds.
         metric: Name of the metric of ``value``.
         value: Metric of the term trained alone, mean over its seeds with its interval; None where it was not trained.
-        values: The metric in each of these seeds.
+        values: The metric in each of these seeds, ascending.
+        points: The metric and the rank of each seed that has both.
         chosen: Share of the seeds in which the method chooses the term among the candidates.
         inert: Whether the term is inert.
     """
@@ -39,6 +40,7 @@ class TermRank:
     metric: str
     value: ScoreInterval | None
     values: tuple[float, ...]
+    points: tuple[tuple[float, float], ...]
     chosen: float
     inert: bool
 
@@ -121,8 +123,10 @@ def _ranks(table: CellTable, method: str, records: Sequence[TermRecord], candida
     found = []
     for term in (*table.terms, *table.inert):
         inert = term in table.inert
-        values = tuple(record.value for record in records if record.term == term and record.value is not None)
+        by_seed = {record.seed: record.value for record in records if record.term == term and record.value is not None}
+        values = tuple(by_seed[seed] for seed in sorted(by_seed))
         at = None if inert else table.terms.index(term)
+        ranks_by_seed = {} if at is None else dict(zip(table.seeds, map(float, of_seed[:, at]), strict=True))
         known = [
             score for record in records if record.term == term and (score := record.importance.get(method)) is not None
         ]
@@ -131,12 +135,13 @@ def _ranks(table: CellTable, method: str, records: Sequence[TermRecord], candida
                 cell=table.cell,
                 method=method,
                 term=term,
-                ranks=() if at is None else tuple(float(rank) for rank in of_seed[:, at]),
+                ranks=tuple(ranks_by_seed.values()),
                 terms=len(table.terms),
                 importance=float(np.mean(known)) if known else 0.0,
                 metric=table.metric,
                 value=mean_estimate(np.array(values)) if values else None,
                 values=values,
+                points=tuple((by_seed[seed], rank) for seed, rank in ranks_by_seed.items() if seed in by_seed),
                 chosen=choices.count(at) / len(choices) if choices and at is not None else 0.0,
                 inert=inert,
             )

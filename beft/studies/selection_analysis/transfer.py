@@ -24,6 +24,9 @@ _BOUNDS = (0.0, math.inf)
 _PLACES = 3
 """From so many places on, averages over the matrix are computed without each place in turn."""
 
+_Place = dict[tuple[Any, ...], CellTable]
+"""The cells of a place, by what they have besides the place (regime and settings, say)."""
+
 
 @dataclass(frozen=True)
 class MethodTransfer:
@@ -32,15 +35,16 @@ class MethodTransfer:
     Attributes:
         matrix: Regret by source (outer) and target (inner), in the unit of the metric; on the diagonal the target's
             own probe selects. None where source and target share no term that can be chosen.
-        own: Mean regret with the target's own probe.
+        own: Mean regret with the target's own probe, on the cells that ``transferred`` is of. None, as the next two,
+            where no place's selection can be transferred to another.
         transferred: Mean regret with the probe of another place.
         cost: ``transferred`` minus ``own``: what saving the probe costs.
     """
 
     matrix: tuple[tuple[ScoreInterval | None, ...], ...]
-    own: ScoreInterval
-    transferred: ScoreInterval
-    cost: ScoreInterval
+    own: ScoreInterval | None
+    transferred: ScoreInterval | None
+    cost: ScoreInterval | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Transfer:
     def table(self) -> Table:
         """A row a method: regret in points with the own probe, with another's, and the difference."""
         rows: list[list[Any]] = [
-            [method, *(scaled(one) for one in (found.own, found.transferred, found.cost))]
+            [method, *(None if one is None else scaled(one) for one in (found.own, found.transferred, found.cost))]
             for method, found in self.methods.items()
         ]
         columns: list[str | Column] = [
@@ -117,7 +121,7 @@ def transfer(
     fields = tuple(known_name(field, FIELDS, "field of a cell") for field in across)
     tables = arrange(records, terms, exclude_inert=exclude_inert)
     kept_fields = tuple(field for field in FIELDS if field not in fields)
-    by_place: dict[tuple[Any, ...], dict[tuple[Any, ...], CellTable]] = {}
+    by_place: dict[tuple[Any, ...], _Place] = {}
     for table in tables:
         place = tuple(getattr(table.cell, field) for field in fields)
         by_place.setdefault(place, {})[tuple(getattr(table.cell, field) for field in kept_fields)] = table
@@ -141,29 +145,46 @@ def transfer(
     return Transfer(fields, names, methods, (*notes, *common_notes(tables)))
 
 
-def _method(method: str, places: Sequence[dict[tuple[Any, ...], CellTable]], confidence: float) -> MethodTransfer:
+def _method(method: str, places: Sequence[_Place], confidence: float) -> MethodTransfer:
     entries = [[_entry(method, source, target) for target in places] for source in places]
-    values = np.array([[np.nan if one is None else one.value for one in row] for row in entries])
+    matrix = tuple(tuple(None if one is None else one.estimate(confidence, _BOUNDS) for one in row) for row in entries)
+    # [source, target, transferred and own]: both on the same cells, or their difference would be one of cells as well.
+    values = np.array([[_transferred_and_own(method, source, target) for target in places] for source in places])
+    if np.isnan(values).all():
+        return MethodTransfer(matrix, None, None, None)
 
-    def own(kept: Kept) -> float:
-        return _mean(np.diagonal(values)[kept])
+    def mean(of: int) -> Jackknifed:
+        found = jackknife(lambda kept: _mean(values[np.ix_(kept, kept, [of])]), len(places), min_units=2)
+        # Without an interval where, without one of the places, nothing is left to average.
+        return Jackknifed(found.value) if any(np.isnan(without).any() for without in found.without) else found
 
-    def transferred(kept: Kept) -> float:
-        part = values[np.ix_(kept, kept)]
-        return _mean(part[~np.eye(len(kept), dtype=bool)])
-
-    own_regret, transferred_regret = (jackknife(figure, len(places), min_units=2) for figure in (own, transferred))
+    transferred, own = mean(0), mean(1)
     return MethodTransfer(
-        tuple(tuple(None if one is None else one.estimate(confidence, _BOUNDS) for one in row) for row in entries),
-        own_regret.estimate(confidence, _BOUNDS),
-        transferred_regret.estimate(confidence, _BOUNDS),
-        (transferred_regret - own_regret).estimate(confidence),
+        matrix,
+        own.estimate(confidence, _BOUNDS),
+        transferred.estimate(confidence, _BOUNDS),
+        (transferred - own).estimate(confidence),
     )
 
 
-def _entry(
-    method: str, source: dict[tuple[Any, ...], CellTable], target: dict[tuple[Any, ...], CellTable]
-) -> Jackknifed | None:
+def _transferred_and_own(method: str, source: _Place, target: _Place) -> tuple[float, float]:
+    """The regret on the target with the source's probe and with its own, on the cells in which both can choose.
+
+    NaN where there is none, or source and target are the same.
+    """
+    both = [
+        (_transferred(method, source[key], target[key]), _transferred(method, target[key], target[key]))
+        for key in target
+        if key in source and source is not target
+    ]
+    known = [(other.value, own.value) for other, own in both if other is not None and own is not None]
+    if not known:
+        return math.nan, math.nan
+    transferred, own = np.mean(known, axis=0)
+    return float(transferred), float(own)
+
+
+def _entry(method: str, source: _Place, target: _Place) -> Jackknifed | None:
     """The regret of one source on one target, averaged over the cells that both have."""
     found = [_transferred(method, source[key], target[key]) for key in target if key in source]
     known = [one for one in found if one is not None]
@@ -193,10 +214,11 @@ def _transferred(method: str, source: CellTable, target: CellTable) -> Jackknife
     return jackknife(regret, len(source.seeds), len(target.seeds))
 
 
-def _first(tables: dict[tuple[Any, ...], CellTable]) -> CellTable:
+def _first(tables: _Place) -> CellTable:
     return next(iter(tables.values()))
 
 
 def _mean(values: Any) -> float:
+    """The mean of those that are known; NaN where none is."""
     known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0
+    return float(known.mean()) if len(known) else math.nan

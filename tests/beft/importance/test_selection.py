@@ -144,3 +144,9 @@ def test_the_choice_never_depends_on_the_order_and_is_never_inert(
     assert chosen.term in allowed and allowed[chosen.term] == max(allowed.values())
     assert chosen == choose_target([table(**scores)], sorted(candidates), inert)
     assert Selection.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+
+
+def test_a_method_of_a_package_that_scores_none_of_them_is_named() -> None:
+    tables = [table(query=0.1, value=0.2), table("own", query=None, value=None)]
+    with pytest.raises(BeftError, match=r"own scores none of the candidates \(query, value\); name another"):
+        choose_target(tables, ("query", "value"), {}, False, "own")

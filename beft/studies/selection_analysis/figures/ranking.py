@@ -170,10 +170,10 @@ def _seeds_and_means(axes: "Axes", terms: Sequence[TermRank]) -> None:
         colour, mark = look(one.term, others)
         value = 100 * one.value.value
         height = _inert_row(terms) if one.rank is None else one.rank
-        if one.rank is not None and len(one.ranks) == len(one.values):
+        if one.points:
             axes.scatter(
-                [100 * each for each in one.values],
-                one.ranks,
+                [100 * each for each, _ in one.points],
+                [rank for _, rank in one.points],
                 s=14,
                 marker=mark,
                 color=colour,

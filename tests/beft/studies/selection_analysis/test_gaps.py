@@ -75,6 +75,20 @@ def test_by_hand() -> None:
         found.points_table("projection")
 
 
+def test_scores_in_a_small_unit_give_the_same_tau() -> None:
+    """Fisher information of a large model is far below one."""
+    records = swept()
+    small = [
+        one.model_copy(
+            update={"importance": {method: 1e-14 * (score or 0) for method, score in one.importance.items()}}
+        )
+        for one in records
+    ]
+    assert [(one.gap, one.level) for one in gaps(small).trends] == [
+        (one.gap, one.level) for one in gaps(records).trends
+    ]
+
+
 def test_along_regimes_other_fields_make_trends_of_their_own() -> None:
     found = gaps(drawn_records(regimes=("low", "medium", "all")), along=("regime",))
     assert {(one.cell.dataset, one.cell.regime, one.points) for one in found.trends} == {

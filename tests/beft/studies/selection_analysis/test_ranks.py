@@ -44,3 +44,12 @@ def test_an_inert_term_has_a_metric_but_no_rank() -> None:
     assert "inert" in ranks(marked).table().to_markdown()
     paper = {one.term: one for one in ranks(marked, exclude_inert=False).terms}
     assert (paper["key"].rank, paper["key"].chosen) == (1.0, 1.0)
+
+
+def test_a_point_is_the_metric_and_the_rank_of_one_seed() -> None:
+    """Whatever the order of the records, and although another term lacks one seed and this one's value another."""
+    scores, values = {"query": [1, 4, 1], "value": [2, 3, 2]}, {"query": [0.5, 0.6, 0.7], "value": [0.7, 0.8, None]}
+    records = [record for record in cell_records(scores, values) if (record.term, record.seed) != ("query", 0)]
+    by_term = {one.term: one for one in ranks(reversed(records)).terms}
+    assert by_term["query"].points == ((0.6, 1.0), (0.7, 2.0))
+    assert by_term["value"].points == ((0.8, 2.0),) and by_term["value"].values == (0.7, 0.8)

@@ -22,6 +22,7 @@ def test_by_hand() -> None:
     ours = found.methods["projection_ratio"]
     values = [[None if cell is None else cell.value for cell in row] for row in ours.matrix]
     assert values == [pytest.approx([0.0, 0.1]), pytest.approx([0.15, 0.05])]
+    assert ours.own is not None and ours.transferred is not None and ours.cost is not None
     assert ours.own.value == pytest.approx(0.025)
     assert ours.transferred.value == pytest.approx(0.125)
     assert ours.cost.value == pytest.approx(0.1)
@@ -48,6 +49,7 @@ def test_equals_a_plain_computation_and_the_diagonal_is_the_regret() -> None:
                         chosen = max(here, key=lambda one: one.importance[method] or 0)
                         losses.append(max(mean.values()) - mean[chosen.term])
                 assert cell is not None and cell.value == pytest.approx(np.mean(losses))
+        assert transferred.own is not None and transferred.transferred is not None and transferred.cost is not None
         assert transferred.own.value == pytest.approx(own.overall[method].regret.value)
         off = [cell.value for i, row in enumerate(transferred.matrix) for j, cell in enumerate(row) if cell and i != j]
         assert transferred.transferred.value == pytest.approx(np.mean(off))
@@ -77,10 +79,42 @@ def test_places_without_a_common_term_have_no_entry() -> None:
         *cell_records({"value": [1]}, {"value": [0.5]}, dataset="b"),
     ]
     found = transfer(records)
-    assert [[cell is None for cell in row] for row in found.methods["projection_ratio"].matrix] == [
-        [False, True],
-        [True, False],
+    ours = found.methods["projection_ratio"]
+    assert [[cell is None for cell in row] for row in ours.matrix] == [[False, True], [True, False]]
+    assert (ours.own, ours.transferred, ours.cost) == (None, None, None), "nothing was transferred, not even for free"
+    assert found.table().rows == (("projection_ratio", None, None, None),)
+
+
+def test_the_cost_is_that_of_the_cells_which_both_places_have() -> None:
+    """Only regime low is on both; the regret of b's own probe in regime high is no cost of a transfer."""
+    good, bad = {"query": [1], "value": [2]}, {"query": [2], "value": [1]}
+    values = {"query": [0.5], "value": [0.8]}
+    records = [
+        *cell_records(good, values, dataset="a"),
+        *cell_records(good, values, dataset="b"),
+        *cell_records(bad, values, dataset="b", regime="high"),
     ]
+    ours = transfer(records).methods["projection_ratio"]
+    assert ours.own is not None and ours.transferred is not None and ours.cost is not None
+    assert (ours.own.value, ours.transferred.value, ours.cost.value) == (0.0, 0.0, 0.0)
+    own = ours.matrix[1][1]
+    assert own is not None and own.value == pytest.approx(0.15)
+
+
+def test_there_is_no_interval_where_one_place_holds_all_that_can_be_transferred() -> None:
+    """Nothing can be transferred between a and c, so without b there is no mean."""
+    values = {"query": [0.5], "value": [0.8]}
+    records = [
+        *cell_records({"query": [1], "value": [2]}, values, dataset="a"),
+        *cell_records({"query": [1], "value": [2]}, values, dataset="b"),
+        *cell_records({"query": [2], "value": [1]}, values, dataset="b", regime="high"),
+        *cell_records({"query": [1], "value": [2]}, values, dataset="c", regime="high"),
+    ]
+    ours = transfer(records).methods["projection_ratio"]
+    assert ours.transferred is not None and ours.transferred.low is None
+    # a to b and b to a lose nothing; b to c loses 0.3, c to b nothing.
+    assert ours.transferred.value == pytest.approx(0.3 / 4)
+    assert ours.own is not None and ours.own.value == pytest.approx(0.3 / 4)
 
 
 def test_one_place_has_nowhere_to_carry_to() -> None:
