@@ -25,6 +25,7 @@ from tasks.tracking.runs import (
     NOTE,
     OUTPUTS,
     find_run,
+    last_times,
     milliseconds,
     outputs_mark,
     set_aside,
@@ -142,14 +143,14 @@ def finish_reproduction(
     """
     connection = connect(tracked_in(settings), root)
     client = connection.client
-    found: Metrics = [(name, value, 0) for name, value in (metrics or {}).items()]
-    # One time for all writings of the same value, so that a second one adds no point to a chart.
-    started = client.get_run(parent).info.start_time
+    run = client.get_run(parent)
+    # A second writing of the same value adds no point to a chart. Of several, MLflow shows that with the last time.
+    changed: Metrics = [(name, of, 0) for name, of in (metrics or {}).items() if run.data.metrics.get(name) != of]
     write_batch(
         connection,
         parent,
-        metrics=found,
-        time=started,
+        metrics=changed,
+        time=max([run.info.start_time, *(1 + time for time in last_times(client, parent, changed))]),
         tags={"error": None if error is None else as_mlflow_text(error, 500)},
     )
     if report is not None:

@@ -6,6 +6,7 @@ without any server. A server is named by ``tracking.uri`` or ``MLFLOW_TRACKING_U
 
 import logging
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,9 @@ _HURRY = {
 
 _answered: set[str] = set()
 _AGAIN = "start the run again, and it goes on with what is finished"
+
+_STATUS_401 = re.compile(r"(?<![\w:./-])401(?![\w:/-])")
+"""The status by itself, and no port or name that has these digits."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -269,9 +273,11 @@ def retry_broken_response(function: Callable[P, R]) -> Callable[P, R]:
 def _refused(uri: str, error: Exception) -> str:
     """What to say when MLflow refuses: most of all, who is not let in."""
     said = _said(error)
-    if "401" not in said:
+    if getattr(error, "error_code", "") != "UNAUTHENTICATED" and not _STATUS_401.search(said):
         return f"MLflow at {uri} refused: {said}"
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if user is None and os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return f"MLflow at {uri} does not let you in: the token in MLFLOW_TRACKING_TOKEN is wrong or has expired"
     if user is None:
         return f"MLflow at {uri} asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return (

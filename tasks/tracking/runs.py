@@ -137,7 +137,7 @@ def log_step(parent: str, record: StepRecord, folder: Path, settings: PipelineSe
                 continue
             target = parent
             if before is not None:  # what is to be shown is the value with the last time
-                when = max([finished, *(1 + time for time in _last_times(client, parent, entry))])
+                when = max([finished, *(1 + time for time in last_times(client, parent, entry.metrics))])
         else:
             there = nested.get(entry.nested)
             shows = there.data.tags.get(OUTPUTS + record.step) if there else None
@@ -198,9 +198,9 @@ def set_aside(connection: Connection, run: Any) -> None:
     log.warning("%s was made again and is other than before: MLflow shows it as a new run", name)
 
 
-def _last_times(client: Any, run: str, entry: RunEntry) -> list[int]:
-    """When each metric of an entry was written last."""
-    histories = (client.get_metric_history(run, name) for name, _, _ in entry.metrics)
+def last_times(client: Any, run: str, metrics: Metrics) -> list[int]:
+    """When each of these metrics was written last."""
+    histories = (client.get_metric_history(run, name) for name, _, _ in metrics)
     return [max(point.timestamp for point in points) for points in histories if points]
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from beft.errors import BeftError, InputError
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of, silence
-from tasks.tracking.connection import as_default, connect, tracking_uri
+from tasks.tracking.connection import _refused, as_default, connect, tracking_uri
 from tests.support.servers.mlflow_server import mlflow_server
 from tests.support.servers.postgresql import PASSWORD, USER, free_port, postgresql
 
@@ -163,3 +164,22 @@ def test_a_default_within_another_one_leaves_none(project: Path) -> None:
         assert mlflow.get_tracking_uri() == connection.uri
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert mlflow.get_tracking_uri() != connection.uri
+
+
+@pytest.mark.parametrize(
+    ("variables", "said", "expected"),
+    [
+        ({}, "failed with error code 401 != 200", "asks who you are: set MLFLOW_TRACKING_USERNAME"),
+        ({"MLFLOW_TRACKING_USERNAME": "ann"}, "failed with error code 401 != 200", "does not let 'ann' in"),
+        ({"MLFLOW_TRACKING_TOKEN": "t"}, "failed with error code 401 != 200", "the token in MLFLOW_TRACKING_TOKEN"),
+        ({}, "Permission denied for experiment study-401 at host:4010", "refused: Permission denied for experiment"),
+    ],
+)
+def test_who_is_not_let_in_is_told_by_the_status_alone(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str, expected: str
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert expected in _refused("http://mlflow:5000", MlflowException(said))
