@@ -141,10 +141,15 @@ def adopt(variables: Mapping[str, str]) -> None:
 
 
 _AS_URI = "?uri=true"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def configure_environment(root: Path | None = None) -> None:
-    """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder)."""
+    """Set what is not set yet: no telemetry, and Prefect's home in ``root`` (default: the current folder).
+
+    Where a proxy is named, this machine's own servers are asked without it: Prefect's temporary one is one of them.
+    """
+    _reach_own_servers_directly()
     for name, value in (QUIET | TOOLS).items():
         os.environ.setdefault(name, value)
     if WAIT_POLICY not in os.environ:  # which the number would override
@@ -157,6 +162,18 @@ def configure_environment(root: Path | None = None) -> None:
     database = sqlite_uri(Path(home) / "prefect.db", driver="sqlite+aiosqlite")
     if database.endswith(_AS_URI) and "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
         os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", database)
+
+
+def _reach_own_servers_directly() -> None:
+    """Add this machine to the hosts that need no proxy; libraries differ in which spelling they read first."""
+    if not any(name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in os.environ):
+        return
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in named.split(",") if host.strip()]
+    if "*" in hosts:
+        return
+    hosts += [host for host in _LOOPBACK if host not in hosts]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
 def sqlite_uri(path: Path, *, driver: str = "sqlite") -> str:

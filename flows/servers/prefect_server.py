@@ -74,7 +74,11 @@ def _start_temporary(check: Callable[[], None]) -> None:
     except BaseException:
         server.stop()
         raise
-    server.start()
+    try:
+        server.start()
+    except RuntimeError as error:  # it waited in vain
+        server.stop()
+        raise BeftError(f"Prefect's temporary server did not start: {error}") from error
 
 
 def named_server() -> str:

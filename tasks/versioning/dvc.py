@@ -7,6 +7,7 @@ a process; when another process holds DVC's own lock, it is tried again for a wh
 import logging
 import re
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -191,12 +192,28 @@ def lock_sha256(root: Path) -> str | None:
 def configure_no_scm(root: Path) -> None:
     """Tell DVC, in its local configuration, when the workspace is not under git: it would refuse to work."""
     path = root / ".dvc" / "config.local"
-    wanted = not (root / ".git").exists()
+    wanted = not _is_under_git(root)
     stated = path.is_file() and bool(re.search(r"^\s*no_scm\s*=\s*true", path.read_text(encoding="utf-8"), re.M))
     if wanted and not stated:
         _dvc(root, ["config", "--local", "core.no_scm", "true"])
     elif stated and not wanted:
         _dvc(root, ["config", "--local", "--unset", "core.no_scm"])
+
+
+def _is_under_git(root: Path) -> bool:
+    """Whether DVC can work with git in the workspace: its own repository, or one above that does not ignore it."""
+    if (root / ".git").exists():
+        return True
+    try:
+        inside = subprocess.run(
+            ["git", "rev-parse", "--is-inside-work-tree"], cwd=root, capture_output=True, text=True, check=False
+        )
+        ignored = subprocess.run(
+            ["git", "check-ignore", "--quiet", "dvc.yaml"], cwd=root, capture_output=True, check=False
+        )
+    except OSError:
+        return False  # no git on this machine
+    return inside.stdout.strip() == "true" and ignored.returncode != 0
 
 
 def _md5(stages: dict[str, dict[str, list[dict[str, str]]]], step: str, dataset: str) -> str | None:

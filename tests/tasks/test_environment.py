@@ -68,3 +68,27 @@ def test_torch_is_loaded_after_the_environment_is_set(module: str) -> None:
         "sys.exit(loaded[0] if loaded else 'torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", command], check=True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "localhost,127.0.0.1,::1"),
+        (
+            {"http_proxy": "http://proxy:3128", "NO_PROXY": "example.org, 127.0.0.1"},
+            "example.org,127.0.0.1,localhost,::1",
+        ),
+        ({"HTTP_PROXY": "http://proxy:3128", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_servers_of_this_machine_are_asked_without_a_proxy(
+    variables: dict[str, str], found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy knows nothing of the temporary Prefect server: a run would wait for minutes and fail."""
+    others = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    monkeypatch.setattr(os, "environ", others | variables)
+    for _ in range(2):
+        configure_environment(tmp_path)
+    assert os.environ.get("no_proxy") == found
+    assert os.environ.get("NO_PROXY") == (None if found == "*" else found)

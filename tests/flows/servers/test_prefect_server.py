@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_A
 
 from beft.errors import BeftError
 from beft.files import write_text
-from flows.servers.prefect_server import server_address
+from flows.servers.prefect_server import at_server, server_address
 from tests.support.dvc_workspace import PROJECT
 
 ADDRESS = "http://127.0.0.1:9/api"
@@ -96,3 +96,18 @@ def test_prefect_is_imported_only_where_something_may_name_a_server(
         check=False,
     )
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_a_temporary_server_that_does_not_start_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = []
+
+    def start(self: object) -> None:
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr("flows.servers.temporary_server.TemporaryServer.launch", lambda self: None)
+    monkeypatch.setattr("flows.servers.temporary_server.TemporaryServer.start", start)
+    monkeypatch.setattr("flows.servers.temporary_server.TemporaryServer.stop", lambda self: stopped.append(self))
+    monkeypatch.setattr("flows.servers.prefect_server.named_server", lambda: "")
+    with pytest.raises(BeftError, match="temporary server did not start: Timed out"), at_server():
+        pass
+    assert stopped

@@ -94,6 +94,19 @@ def test_a_workspace_under_git_is_asked_again(root: Path) -> None:
     assert "no_scm" not in local.read_text()
 
 
+def test_a_workspace_in_a_folder_of_a_repository_is_under_git(root: Path, tmp_path: Path) -> None:
+    """DVC works with git there, and its commands for experiments need it; not where git ignores the folder."""
+    local = root / ".dvc" / "config.local"
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    versioning.configure_no_scm(root)
+    assert not local.exists()
+    reproduce(root, ["fetch@imdb"])
+    assert ran(root) == ["data/raw/imdb"]
+    write_text(tmp_path / ".gitignore", "*\n")
+    versioning.configure_no_scm(root)
+    assert "no_scm = true" in local.read_text()
+
+
 def test_the_error_of_a_stage_is_the_callers(root: Path) -> None:
     stage = """
         from tasks.engine.commands import write_error_file
