@@ -32,6 +32,20 @@ PAPER_TRAINING: dict[str, Any] = {
 PAPER_FULL_RATE = 1e-5
 """Of full fine-tuning there."""
 
+_EACH = "{dataset}"
+"""In the name of a change: each dataset."""
+
+_OF_REQUEST = {
+    "protocol": "--protocol",
+    "datasets": "--datasets",
+    "seed": "--seeds",
+    "measure.seeds": "--seeds",
+    "measure.methods": "--methods",
+    "measure.compared_learning_rates": "--learning-rates",
+    "measure.compared_epochs": "--epochs",
+}
+"""Settings that a request has a field of its own for, and its option."""
+
 
 @dataclass(frozen=True)
 class PlannedMeasurement:
@@ -120,6 +134,7 @@ def make_plan(request: ReproductionRequest, settings: PipelineSettings, root: Pa
     bases = _short_names(request.models or (str(changed or settings.base.source),))
     datasets = tuple(dict.fromkeys(request.datasets or reproduction.datasets))
     regimes = tuple(dict.fromkeys(request.regimes or reproduction.regimes))
+    _check_changes(request, datasets)
     planned: list[PlannedMeasurement] = []
     missing: list[Unavailable] = []
     for base, source in bases.items():
@@ -174,7 +189,8 @@ def _measurements(
         if request.protocol == "beft":
             values["split"]["draw"] = seeds[0]
         for name, value in request.changes.items():
-            _set(values, name.replace("{dataset}", dataset), value)
+            if not name.startswith("datasets.") or name.split(".")[1] in (dataset, _EACH):
+                _set(values, name.replace(_EACH, dataset), value)
         if request.protocol == "paper" and values["measure"]["weight_learning_rate"] is None:
             rates = {"full": PAPER_FULL_RATE, "rand_uniform": values["train"]["learning_rate"]}
             values["measure"]["weight_learning_rate"] = rates.get(group[0])
@@ -297,10 +313,26 @@ def _short_names(sources: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def _check_changes(request: ReproductionRequest, datasets: Sequence[str]) -> None:
+    """Make sure that the changes are no part of the request, and name none but its datasets.
+
+    Raises:
+        InputError: Something else is changed.
+    """
+    for name in request.changes:
+        if name in _OF_REQUEST:
+            raise InputError(f"{name} is a part of the request itself: name it with {_OF_REQUEST[name]}")
+        if name.startswith("datasets."):
+            known_name(name.split(".")[1], (*datasets, _EACH), "dataset of this reproduction")
+
+
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set one value; a mapping is made where there is none, and reading the settings says what is wrong with it."""
     *parents, last = dotted.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if not isinstance(values.get(parent), dict):
+            values[parent] = {}
+        values = values[parent]
     values[last] = value
 
 

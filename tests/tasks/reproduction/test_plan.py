@@ -95,6 +95,34 @@ def test_settings_of_the_request_win(plan: Make) -> None:
         plan("table1", changes={"train.epoch": 3})
 
 
+def test_a_change_of_one_dataset_is_that_ones_alone(plan: Make, tmp_path: Path) -> None:
+    own = tmp_path / "data" / "datasets"
+    write_text(own / "yours.yaml", (own / "mine.yaml").read_text())
+    changes = {"datasets.mine.max_length": 9, "datasets.{dataset}.epochs": 3}
+    found = plan("table1", datasets=["mine", "yours"], seeds=1, changes=changes)
+    of_each = {one.dataset: one.settings.datasets for one in found.measurements}
+    assert {name: list(own) for name, own in of_each.items()} == {"mine": ["mine"], "yours": ["yours"]}
+    assert (of_each["mine"]["mine"].max_length, of_each["mine"]["mine"].epochs) == (9, 3)
+    assert (of_each["yours"]["yours"].max_length, of_each["yours"]["yours"].epochs) == (128, 3)
+    with pytest.raises(InputError, match="Did you mean 'mine'"):
+        plan("table1", changes={"datasets.mien.max_length": 9})
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("protocol", "with --protocol"),
+        ("seed", "with --seeds"),
+        ("datasets", "with --datasets"),
+        ("measure.methods", "with --methods"),
+        ("train.epochs.more", "train.epochs"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_named(plan: Make, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan("table1", seeds=1, changes={name: 1})
+
+
 def test_a_base_that_a_setting_names_is_called_by_its_name(plan: Make) -> None:
     changes = {"base.source": "models/bert"}
     found = plan("table1", seeds=1, changes=changes)
