@@ -96,11 +96,12 @@ class ProbeResult:
         vectors = {name: getattr(self, name) for name in _FILES}
         tables = tuple(score_by(method, **vectors) for method in wanted.methods)
         inert = inert_terms(self.inert)
+        left_out = {} if settings.protocol == "paper" else inert
         selection = choose_target(
             tables,
             wanted.candidates,
-            {} if settings.protocol == "paper" else inert,
-            any(site.added for site in self.inert if site.term in wanted.candidates),
+            left_out,
+            any(site.added for site in self.inert if site.term in wanted.candidates and not left_out.get(site.term)),
             wanted.select_by,
         )
         facts = {

@@ -1,7 +1,7 @@
 """The result of an importance method: a table of terms by layers, its means, and the ranking of the terms."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from beft.errors import BeftError, InputError
-from beft.names import known_name
 from beft.settings import TERMS
 from beft.sites.site import BiasSite
 
@@ -50,34 +49,13 @@ class Importance:
             means[term] = math.fsum(known) / len(known) if known else None
         return means
 
-    @property
-    def layer_numbers(self) -> tuple[int, ...]:
-        """The number of each layer as people count, from 1 on, in the encoder and in the decoder by itself."""
-        return numbers_of_layers(max(len(layers) for layers in self.scores.values()), self.stacks)
-
-    def ranking(self, exclude: Collection[str] = ()) -> list[str]:
-        """The terms with the highest mean score first; those in ``exclude`` and those without a score are left out.
+    def ranking(self) -> list[str]:
+        """The terms with the highest mean score first; those without a score are left out.
 
         Equal scores keep the order of the terms in the settings, so that the ranking is always the same.
         """
-        means = {term: mean for term, mean in self.mean.items() if mean is not None and term not in exclude}
+        means = {term: mean for term, mean in self.mean.items() if mean is not None}
         return sorted(means, key=lambda term: -means[term])
-
-    def select(self, candidates: Iterable[str], inert: Mapping[str, bool] | None = None) -> str:
-        """The best of ``candidates`` that is not inert and has a score.
-
-        Raises:
-            InputError: A candidate is unknown to this table, or none of them can be chosen.
-        """
-        wanted = [known_name(term, self.scores, "bias term of this importance table") for term in candidates]
-        inert = inert or {}
-        for term in self.ranking():
-            if term in wanted and not inert.get(term, False):
-                return term
-        raise InputError(
-            f"{self.method} can choose none of {', '.join(wanted) or 'no candidates'}: "
-            "each is inert, or was zero before training and so has no direction"
-        )
 
     def to_json(self) -> dict[str, Any]:
         """The table as JSON values, the means and the ranking beside it."""

@@ -85,7 +85,7 @@ def choose_target(
         tables: The importance tables that were computed.
         candidates: The terms among which to choose.
         inert: Whether each term is inert; terms not named are not. The paper's protocol passes an empty mapping.
-        added: Whether the sites of any candidate were added to the base.
+        added: Whether the sites of any candidate that is not inert were added to the base.
         method: The method asked for.
 
     Raises:

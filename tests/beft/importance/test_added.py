@@ -19,7 +19,7 @@ from beft.importance.methods.projection_ratio import projection_ratio_of
 from beft.importance.probe_result import ProbeResult
 from beft.importance.registry import score
 from beft.settings import Settings
-from beft.sites.site import find_sites, read_bias
+from beft.sites.site import BiasSite, find_sites, read_bias
 from beft.studies.heatmap import draw_heatmap
 from tests.beft.importance.methods.test_fisher import Plain
 
@@ -97,6 +97,20 @@ def test_added_and_existing_terms_are_never_compared_by_projection_ratio(probe: 
     alone = evidence.scores(settings(("query", "value"))).selection
     assert alone.method == "projection_ratio", "terms that the base has are compared by direction, as everywhere"
     assert "added" not in alone.reason
+
+
+def test_an_added_term_that_is_inert_stops_no_comparison_by_direction() -> None:
+    """A base whose key projection alone has no bias: what is left to choose from has a direction."""
+    width = 2
+    sites = {term: BiasSite(term, 0, term, "bias", 0, width, added=term == "key") for term in ("query", "key", "value")}
+    before = {site: torch.zeros(width) if site.added else torch.ones(width) for site in sites.values()}
+    after = {site: before[site] + {"query": 0.1, "key": 0.5, "value": 0.4}[site.term] for site in sites.values()}
+    inert = {site: torch.full((width,), site.added) for site in sites.values()}
+    evidence = ProbeResult(before, after, after, inert)
+    chosen = evidence.scores(settings(tuple(sites))).selection
+    assert (chosen.term, chosen.method, chosen.inert) == ("value", "projection_ratio", ("key",))
+    of_paper = Settings.from_mapping({"protocol": "paper", "score": {"candidates": list(sites)}})
+    assert evidence.scores(of_paper).selection.method == "fisher"
 
 
 def test_without_fisher_and_magnitude_nothing_is_chosen_among_added_biases(probe: Probe) -> None:

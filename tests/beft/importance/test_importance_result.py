@@ -1,4 +1,4 @@
-"""The importance table: means, ranking, selection, and the way to JSON and back."""
+"""The importance table: means, ranking, and the way to JSON and back."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from beft.errors import InputError
 from beft.importance.registry import score
-from beft.importance.result import Importance
+from beft.importance.result import Importance, numbers_of_layers
 from beft.settings import TERMS
 from beft.sites.site import find_sites
 
@@ -37,30 +37,11 @@ def test_ranking_is_by_mean_and_leaves_out_what_has_none(table: Importance) -> N
     assert set(ranking) == {term for term, layers in table.scores.items() if any(s is not None for s in layers)}
     values = [means[term] for term in ranking]
     assert values == sorted(values, reverse=True)
-    assert table.ranking(exclude=ranking[:1]) == ranking[1:]
-
-
-@given(tables, st.data())
-def test_selection_is_the_best_that_may_be_chosen(table: Importance, data: st.DataObject) -> None:
-    candidates = data.draw(st.lists(st.sampled_from(list(table.scores)), min_size=1, unique=True))
-    inert = data.draw(st.fixed_dictionaries({}, optional={term: st.booleans() for term in table.scores}))
-    allowed = {term: table.mean[term] for term in candidates if not inert.get(term) and table.mean[term] is not None}
-    if not allowed:
-        with pytest.raises(InputError, match="can choose none"):
-            table.select(candidates, inert)
-    else:
-        assert allowed[table.select(candidates, inert)] == max(allowed.values())
 
 
 def test_equal_scores_keep_the_order_of_the_terms() -> None:
     table = Importance("magnitude", {"value": [1.0], "key": [1.0], "query": [1.0]})
     assert table.ranking() == ["query", "key", "value"]
-    assert table.select(["value", "key"]) == "key"
-
-
-def test_an_unknown_candidate_is_answered_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="Did you mean 'value'"):
-        Importance("magnitude", {"value": [1.0]}).select(["valeu"])
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
@@ -83,7 +64,7 @@ def test_an_encoder_and_a_decoder_are_told_apart(tiny: Callable[..., Any]) -> No
     assert table.stacks == {"encoder": 2, "decoder": 3}
     by_layer = (1.0, 2.0, 3.0, 4.0, 5.0)
     assert table.scores == {"query": by_layer, "output": by_layer, "embedding_norm": (1.0,)}
-    assert table.layer_numbers == (1, 2, 1, 2, 3)
+    assert numbers_of_layers(5, table.stacks) == (1, 2, 1, 2, 3)
     assert Importance.from_json(table.to_json()) == table
 
 
@@ -92,4 +73,4 @@ def test_one_list_of_layers_has_the_json_that_it_had(tiny: Callable[..., Any]) -
     vectors = {site: torch.ones(site.width) for site in sites}
     table = score("magnitude", before=vectors, after=vectors)
     assert "stacks" not in table.to_json()
-    assert table.layer_numbers == (1, 2)
+    assert numbers_of_layers(2, table.stacks) == (1, 2)
