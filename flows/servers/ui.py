@@ -134,6 +134,8 @@ def _running(servers: tuple[_Server, ...], root: Path, logs: Path) -> Iterator[l
                 )
         yield processes
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment; a second Ctrl-C must not cut it short
         for process in processes:
             if process.poll() is None:
                 process.terminate()

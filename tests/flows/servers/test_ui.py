@@ -19,6 +19,7 @@ from flows.servers.ui import serve
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
 from tests.support.servers.postgresql import PASSWORD, USER, postgresql
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -114,6 +115,44 @@ def test_both_pages_until_control_c(
     while time.monotonic() < deadline and (is_open(mlflow) or is_open(prefect)):
         time.sleep(0.2)
     assert not is_open(mlflow) and not is_open(prefect)
+
+
+SLOW = """
+import pathlib, signal, sys, time
+
+def end(number, frame):
+    time.sleep(3)
+    pathlib.Path(f"{sys.argv[1]}.ended").touch()
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(f"{sys.argv[1]}.up").touch()
+time.sleep(60)
+"""
+BOTH = """
+import pathlib, signal, time
+from flows.servers import ui
+
+servers = [ui._Server(name, "", "", 1, "", ("slow", name)) for name in ("MLflow", "Prefect")]
+signal.signal(signal.SIGINT, ui._interrupt)
+try:
+    with ui._running(servers, pathlib.Path.cwd(), pathlib.Path.cwd()):
+        time.sleep(60)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+def test_a_second_control_c_does_not_cut_the_end_of_the_servers_short(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with subprocess.Popen([sys.executable, "-c", BOTH], cwd=tmp_path, env=environment) as process:
+        wait_until(lambda: len(list(tmp_path.glob("*.up"))) == 2, 60, process=process)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.7)
+        assert process.wait(30) == 0
+    assert {path.name for path in tmp_path.glob("*.ended")} == {"MLflow.ended", "Prefect.ended"}
 
 
 def test_a_taken_port(tmp_path: Path) -> None:
