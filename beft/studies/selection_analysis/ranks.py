@@ -22,7 +22,7 @@ class TermRank:
         ranks: Rank in each seed among all scored terms that are not inert, 1 for the highest score, the mean of their
             ranks for equal scores; empty for an inert term.
         terms: How many terms are ranked.
-        importance: Mean score over the seeds.
+        importance: Mean score over the seeds; None where the method has none (an inert term without a direction).
         metric: Name of the metric of ``value``.
         value: Metric of the term trained alone, mean over its seeds with its interval; None where it was not trained.
         values: The metric in each of these seeds, ascending.
@@ -36,7 +36,7 @@ class TermRank:
     term: str
     ranks: tuple[float, ...]
     terms: int
-    importance: float
+    importance: float | None
     metric: str
     value: ScoreInterval | None
     values: tuple[float, ...]
@@ -137,7 +137,7 @@ def _ranks(table: CellTable, method: str, records: Sequence[TermRecord], candida
                 term=term,
                 ranks=tuple(ranks_by_seed.values()),
                 terms=len(table.terms),
-                importance=float(np.mean(known)) if known else 0.0,
+                importance=float(np.mean(known)) if known else None,
                 metric=table.metric,
                 value=mean_estimate(np.array(values)) if values else None,
                 values=values,

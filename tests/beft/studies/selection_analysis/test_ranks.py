@@ -42,6 +42,10 @@ def test_an_inert_term_has_a_metric_but_no_rank() -> None:
     assert (by_term["key"].rank, by_term["key"].inert, by_term["key"].terms) == (None, True, 2)
     assert by_term["key"].value is not None and by_term["value"].rank == 1.0
     assert "inert" in ranks(marked).table().to_markdown()
+    undirected = [
+        one.model_copy(update={"importance": {"projection_ratio": None}}) if one.inert else one for one in marked
+    ]
+    assert {one.term: one.importance for one in ranks(undirected).terms} == {"query": 1, "value": 2, "key": None}
     paper = {one.term: one for one in ranks(marked, exclude_inert=False).terms}
     assert (paper["key"].rank, paper["key"].chosen) == (1.0, 1.0)
 
