@@ -28,14 +28,14 @@ def work(root: Path, pools: Sequence[str] = (), *, limit: int = 1) -> None:
 
     Args:
         root: The folder of the project.
-        pools: Which pools; None: all.
+        pools: Which pools; empty: all.
         limit: Flow runs that each worker lets run at once; the others wait on the server.
 
     Raises:
         InputError: There is no such pool.
         BeftError: No server answers, or a worker stops as soon as it was started.
     """
-    names = [known_name(name, POOLS, "work pool") for name in pools or POOLS]
+    names = dict.fromkeys(known_name(name, POOLS, "work pool") for name in pools or POOLS)
     configure_environment(root)
     address = server_address()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,7 +26,7 @@ from tasks.engine.commands import run_command
 from tasks.engine.fingerprint import contents, contents_sha256
 from tasks.engine.store import StepRecord
 from tasks.engine.supervisor import STOPPING
-from tasks.environment import configure_environment
+from tasks.environment import configure_environment, environment_without_secrets
 from tasks.pipeline import dvc_folder
 from tasks.project_files import PROJECT
 from tasks.versioning.dvc_lock import forget_dead_holders, lock_holders
@@ -204,13 +205,10 @@ def _is_under_git(root: Path) -> bool:
     """Whether DVC can work with git in the workspace: its own repository, or one above that does not ignore it."""
     if (root / ".git").exists():
         return True
+    options: dict[str, Any] = {"cwd": root, "env": environment_without_secrets(), "capture_output": True, "text": True}
     try:
-        inside = subprocess.run(
-            ["git", "rev-parse", "--is-inside-work-tree"], cwd=root, capture_output=True, text=True, check=False
-        )
-        ignored = subprocess.run(
-            ["git", "check-ignore", "--quiet", "dvc.yaml"], cwd=root, capture_output=True, check=False
-        )
+        inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], check=False, **options)
+        ignored = subprocess.run(["git", "check-ignore", "--quiet", "dvc.yaml"], check=False, **options)
     except OSError:
         return False  # no git on this machine
     return inside.stdout.strip() == "true" and ignored.returncode != 0
