@@ -21,6 +21,10 @@ def problems(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
             yield f"{where}: {unknown_name(detail['input'], known, 'value')}{number}"
         elif detail["type"] == "missing":
             yield f"{where}: it is missing"
+        elif detail["type"] in ("list_type", "tuple_type"):
+            yield f"{where}: it must be a list, such as [{detail['input']}] (got {detail['input']!r})"
+        elif detail["type"] in ("dict_type", "model_type", "model_attributes_type"):
+            yield f"{where}: it must be a mapping of names to values (got {detail['input']!r})"
         elif detail["type"] == "value_error":
             message = str(detail["ctx"]["error"])
             yield f"{where}: {message}" if where else message

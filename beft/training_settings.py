@@ -165,7 +165,7 @@ class TargetSettings(ProbeSettings):
         description="without a head: candidates: classification over the candidate answers; language_model: the right "
         "answer's own loss; auto: candidates where there are some",
     )
-    loss: Loss | Literal["auto"] = Field(  # type: ignore[assignment]  # a training's own settings always name one
+    loss: Literal["auto", Loss] = Field(  # type: ignore[assignment]  # a training's own settings always name one
         "auto",
         description="cross_entropy: that of the head's outputs (of values the squared error); contrastive: rows with "
         "like targets get like features (Khosla et al. 2020), then the head is fitted on them; both: their sum; auto: "

@@ -52,6 +52,31 @@ def test_threads_are_a_number_or_auto() -> None:
         Settings.from_mapping({"base": {"threads": "many"}})
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "said"),
+    [
+        ("train", "loss", "hinge", "unknown value 'hinge'. Known: auto, both, contrastive, cross_entropy."),
+        ("train", "loss", "contrastiv", "Did you mean 'contrastive'?"),
+        ("train", "learning_rates", 0.1, "it must be a list, such as [0.1] (got 0.1)"),
+        ("score", "methods", "fisher", "it must be a list, such as [fisher] (got 'fisher')"),
+        ("head", "label_words", "good", "it must be a mapping of names to values (got 'good')"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_the_words_of_params_yaml(
+    section: str, name: str, value: object, said: str
+) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_mapping({section: {name: value}})
+    [problem] = raised.value.problems
+    assert problem.startswith(f"{section}.{name}: ") and said in problem
+    assert "number is possible" not in problem
+
+
+def test_a_section_that_is_no_mapping_is_said_to_be_one() -> None:
+    with pytest.raises(SettingsError, match=r"base: it must be a mapping of names to values \(got 3\)"):
+        Settings.from_mapping({"base": 3})
+
+
 def test_rows_of_a_batch_were_counted_before_tokens_were(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings.from_mapping({"evaluate": {"batch_size": 16, "resamples": 100}})
     assert (settings.evaluate.batch_tokens, settings.evaluate.resamples) == (None, 100)
