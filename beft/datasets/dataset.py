@@ -1,13 +1,13 @@
 """Datasets in memory: a known one that is loaded, or one made of a user's texts and labels."""
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from beft.datasets.description import NAME, Description
+from beft.datasets.given_rows import check_given_texts, check_names, given_labels, given_list
 from beft.datasets.preparation import prepare_source
 from beft.datasets.prepared import SPLITS, PreparedData, load_split, load_summary
 from beft.datasets.reading.loaders import fetch_source
@@ -55,13 +55,14 @@ class Dataset(PreparedData):
         test_rows: int | Literal["auto"] = "auto",
         gate_rows: int | Literal["auto"] = "auto",
         draw: int = 0,
+        dev_fraction: float = 0.2,
     ) -> Self:
         """Make a dataset of texts and their labels, and divide it.
 
         Copies of a text never stand in two splits, and every split has each label's share of the rows.
 
         Args:
-            texts: One text a row.
+            texts: One text a row: a list, or a column of pandas, NumPy or ``datasets``. So are labels and pairs.
             labels: One a row. Texts, whole numbers and truth values are classes; numbers with a fraction (``float``)
                 are values to be predicted. A list of texts or whole numbers for each row: it has all of these
                 labels, or none (multi-label classification). A list of spans for each row, each with ``start``, ``end``
@@ -74,27 +75,33 @@ class Dataset(PreparedData):
             test_rows: Rows of test; ``"auto"``: a fifth of all, 1,000 at most.
             gate_rows: Rows of gate, which only a promotion reads; 0: none.
             draw: Which random division is made.
+            dev_fraction: The share of dev in the rows that it shares with train.
 
         Raises:
-            InputError: The lengths differ, a text is blank, there is one label only, or there are too few rows.
+            InputError: The lengths differ, a text or a label is missing or blank, there is one label only, or there are
+                too few rows.
 
         Example:
             >>> data = Dataset.from_rows([f"film {n}" for n in range(100)], [n / 10 for n in range(100)], name="stars")
             >>> data.metric
             'pearson'
         """
-        plain = _plain(labels)
+        given = given_list(texts, "texts")
+        plain = given_labels(labels)
         several = any(isinstance(label, list) for label in plain)
         spans = several and any(isinstance(one, list | Mapping) for of_row in _lists(plain) for one in of_row)
         role = "spans" if spans else "labels" if several else "label"
-        columns: dict[str, Sequence[Any]] = {"text": texts, role: plain}
+        columns: dict[str, Sequence[Any]] = {"text": given, role: plain}
         if pairs is not None:
-            columns["text_pair"] = pairs
-        for what, values in columns.items():
-            if isinstance(values, str) or len(values) != len(texts):
-                raise InputError(f"there are {len(texts)} texts, but not as many values of {what}: give a list of each")
+            columns["text_pair"] = given_list(pairs, "pairs")
+        for what, argument in ((role, "labels"), ("text_pair", "pairs")):
+            if what in columns and len(columns[what]) != len(given):
+                count = len(columns[what])
+                raise InputError(f"there are {len(given):,} texts, but not as many {argument} ({count:,}): give one a text")
+        check_given_texts(given)
+        check_given_texts(columns.get("text_pair", ()), "second text")
         description = _description(name, columns, metric)
-        split = _split(test_rows, gate_rows, draw)
+        split = _split(test_rows, gate_rows, draw, dev_fraction)
         with tempfile.TemporaryDirectory() as folder:
             rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
             write_text(Path(folder, _FILE), "".join(f"{json.dumps(row)}\n" for row in rows))
@@ -127,6 +134,7 @@ def load_dataset(
     test_rows: int | Literal["auto"] = "auto",
     gate_rows: int | Literal["auto"] = "auto",
     draw: int = 0,
+    dev_fraction: float = 0.2,
     root: Path | str | None = None,
 ) -> Dataset:
     """Load a known dataset, and divide it into train, dev, gate and test.
@@ -139,6 +147,7 @@ def load_dataset(
         test_rows: Rows of test, for a dataset without a test split of its own.
         gate_rows: Rows of gate, which only a promotion reads; 0: none.
         draw: Which random division is made.
+        dev_fraction: The share of dev in the rows that it shares with train.
         root: The working folder; None: the current one.
 
     Raises:
@@ -152,33 +161,13 @@ def load_dataset(
         rotten_tomatoes: 80 train, 20 dev, 1,000 gate, 1,000 test; accuracy
     """
     folder = Path.cwd() if root is None else Path(root)
-    split = _split(test_rows, gate_rows, draw)
+    split = _split(test_rows, gate_rows, draw, dev_fraction)
     return Dataset.prepared_from(find_dataset(name, folder), folder, size, split)
 
 
-def _split(test_rows: int | str, gate_rows: int | str, draw: int) -> SplitSettings:
-    values = {"test_rows": test_rows, "gate_rows": gate_rows, "draw": draw}
+def _split(test_rows: int | str, gate_rows: int | str, draw: int, dev_fraction: float) -> SplitSettings:
+    values = {"test_rows": test_rows, "gate_rows": gate_rows, "draw": draw, "dev_fraction": dev_fraction}
     return Settings.from_mapping({"split": values}).split
-
-
-def _plain(labels: Sequence[Any]) -> list[Any]:
-    """The labels as Python's own values, where they are numbers of NumPy or torch; several of a row as a list.
-
-    Raises:
-        InputError: A label is of another type.
-    """
-
-    def plain(label: Any) -> Any:
-        if isinstance(label, Mapping):
-            return {name: plain(value) for name, value in label.items()}
-        if isinstance(label, list | tuple | set | frozenset) or getattr(label, "ndim", False):
-            return [plain(one) for one in (sorted(label) if isinstance(label, set | frozenset) else label)]
-        value = label.item() if hasattr(label, "item") else label
-        if value is not None and not isinstance(value, str | int | float):
-            raise InputError(f"the label {value!r} is of the type {type(value).__name__}; give texts or numbers")
-        return value
-
-    return [plain(label) for label in labels]
 
 
 def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | None) -> Description:
@@ -188,8 +177,6 @@ def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | 
     if "spans" in columns:
         columns = {**columns, "label": [span[-1] for of_row in columns["spans"] for span in spans_in(of_row) or ()]}
     labels = [one for of_row in _lists(columns["labels"]) for one in of_row] if several else columns["label"]
-    if any(isinstance(label, float) and not math.isfinite(label) for label in labels):
-        raise InputError("a label is NaN or infinite")
     values: dict[str, Any] = {
         "name": name,
         "title": "rows from memory",
@@ -206,6 +193,7 @@ def _description(name: str, columns: Mapping[str, Sequence[Any]], metric: str | 
     if not several and "spans" not in columns and any(isinstance(label, float) for label in labels):
         values["shape"] = "regression"
     else:
+        check_names(labels)
         values["labels"] = {str(label): [label] for label in sorted(set(labels), key=lambda one: (str(type(one)), one))}
     return Description.from_mapping(values | ({} if metric is None else {"metric": metric}), name)
 
