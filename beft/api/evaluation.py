@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 from beft.adapters.adapter import Adapter
+from beft.api.arguments import adapter_of, check_base_and_data, list_of
 from beft.api.base import Base
 from beft.api.learning import session_of
 from beft.comparison.baselines.cheap import cheap_baselines
@@ -12,7 +13,10 @@ from beft.comparison.baselines.named import named_baselines
 from beft.comparison.evaluation import AdapterEvaluation, cost_of, evaluate_adapters
 from beft.datasets.prepared import PreparedData
 from beft.errors import InputError
+from beft.names import known_name
 from beft.training.results import TrainingResult
+
+_SPLITS = ("test", "gate")
 
 
 def evaluate(
@@ -51,10 +55,13 @@ def evaluate(
         >>> found.gain("head_only").certain in (True, False)
         True
     """
+    check_base_and_data(base, data)
+    known_name(split, _SPLITS, "split to evaluate on")
     trained = result if isinstance(result, TrainingResult) else None
-    adapter = result.adapter if isinstance(result, TrainingResult) else result
+    adapter = adapter_of(result)
+    names = None if baselines is None else list_of(baselines, "baselines")
     target = "+".join(adapter.terms)
-    if target in (baselines or ()):
+    if target in (names or ()):
         raise InputError(f"{target!r} is what is evaluated, and cannot be its own baseline")
     if not data.facts["rows"][split]:
         raise InputError(f"{data.name} has no {split} rows")
@@ -67,6 +74,6 @@ def evaluate(
         {target: adapter},
         target=target,
         splits=(split,),
-        fit_baselines=cheap_baselines if baselines is None else partial(named_baselines, names=baselines),
+        fit_baselines=cheap_baselines if names is None else partial(named_baselines, names=names),
         costs=None if trained is None else {target: cost_of(trained.cost())},
     )

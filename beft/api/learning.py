@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from beft.api.arguments import check_base_and_data, dotted_settings, list_of
 from beft.api.base import Base
 from beft.datasets.prepared import PreparedData
+from beft.errors import InputError
 from beft.settings import Settings
 from beft.training.opening import open_session
 from beft.training.results import Probe, TrainingResult
@@ -93,11 +95,15 @@ def train(
         >>> len(result.history)
         2
     """
-    rates = {"train.learning_rates": list(learning_rates)} if len(learning_rates) > 1 else {}
-    own = {"train.epochs": epochs, "train.learning_rate": next(iter(learning_rates), None), **rates}
+    names = list_of(terms, "terms")
+    rates = list_of(learning_rates, "learning_rates")
+    several = {"train.learning_rates": rates} if len(rates) > 1 else {}
+    own = {"train.epochs": epochs, "train.learning_rate": next(iter(rates), None), **several}
     session = session_of(base, data, max_length, seed, own, settings)
+    if probe is not None and not isinstance(probe, Probe):
+        raise InputError(f"probe must be what beft.probe(...) gives, not {probe!r}")
     inert = None if probe is None else probe.evidence.inert
-    return session.train(terms, inert=inert, checkpoints=_folder(checkpoints))
+    return session.train(names, inert=inert, checkpoints=_folder(checkpoints))
 
 
 def session_of(
@@ -117,8 +123,10 @@ def session_of(
     Raises:
         InputError: A setting is wrong, or the base does not fit the data.
     """
+    check_base_and_data(base, data)
     named = {name: value for name, value in own.items() if value is not None}
-    changes = {"seed": seed, f"datasets.{data.name}.max_length": max_length, **named, **(settings or {})}
+    further = dotted_settings(settings)
+    changes = {"seed": seed, f"datasets.{data.name}.max_length": max_length, **named, **further}
     read = Settings.read(None, changes).model_copy(update={"base": base.settings})
     return open_session(read, data, load=base.load)
 

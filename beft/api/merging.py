@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beft.adapters.adapter import Adapter
+from beft.api.arguments import adapter_of, list_of
 from beft.errors import InputError
 from beft.merging.adapters import check_several, merged_adapters
 from beft.merging.merged import merge as merge_changes
@@ -22,8 +23,8 @@ def merge(
 
     Args:
         adapters: Two or more; they may have different bias terms, which are then merged over all of their sites.
-        method: ``mean``, ``task_arithmetic``, ``ties`` or ``dare``.
-        weights: One an adapter; None: 1 each.
+        method: ``mean``, ``task_arithmetic``, ``ties``, ``dare`` or ``searched_weights``.
+        weights: One an adapter; None: 1 each. ``searched_weights`` needs them.
         options: Of the method: ``scale``, ``density`` (of ties), ``drop_rate`` (of dare), and others.
 
     Returns:
@@ -37,8 +38,15 @@ def merge(
         >>> merged[0].labels == result.adapter.labels
         True
     """
-    given = [one.adapter if isinstance(one, TrainingResult) else one for one in adapters]
+    if isinstance(adapters, Adapter | TrainingResult):
+        raise InputError("a merge needs two adapters or more, in a list: beft.merge([a, b])")
+    given = [adapter_of(one) for one in list_of(adapters, "adapters")]
     check_several(given)
+    if weights is None and method == "searched_weights":
+        raise InputError(
+            "searched_weights needs weights, one an adapter: 'beft merge --method searched_weights --prepared ...' "
+            "searches them on dev rows"
+        )
     if weights is not None and len(weights) != len(given):
         raise InputError(f"there are {len(given)} adapters but {len(weights)} weights")
     datasets = Counter(one.dataset for one in given)

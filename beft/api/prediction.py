@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
+from beft.api.base import Base
+from beft.errors import InputError
 from beft.inference.predictor import Predictor
 
 
 def load_predictor(
     folder: Path | str,
     *,
-    base: Path | str | None = None,
+    base: Base | Path | str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "fp32",
     batch_tokens: int | None = None,
@@ -18,8 +20,8 @@ def load_predictor(
 
     Args:
         folder: The adapter's folder, as ``Adapter.save`` wrote it.
-        base: Where the base is, as in ``load_base``; None: it is found by the id that the adapter holds. A base that
-            was a local folder must be named. Its hash is checked either way.
+        base: A base, or where it is, as in ``load_base``; None: it is found by the id that the adapter holds. A base
+            that was a local folder must be named. Its hash is checked either way.
         device: ``"auto"``: the GPU where there is one.
         precision: ``"auto"``: as in training.
         batch_tokens: Tokens computed at once, padding counted; None: what suits the device.
@@ -37,4 +39,9 @@ def load_predictor(
         >>> sorted(answer)
         ['label', 'probabilities']
     """
-    return Predictor(folder, base=base, device=device, precision=precision, batch_tokens=batch_tokens)
+    if not isinstance(folder, str | Path):
+        raise InputError(
+            f"folder must be the path of a saved adapter, not {folder!r}: save it with adapter.save(FOLDER)"
+        )
+    place = base.reference.folder if isinstance(base, Base) else base
+    return Predictor(folder, base=place, device=device, precision=precision, batch_tokens=batch_tokens)

@@ -9,9 +9,10 @@ from beft.adapters.adapter import Adapter
 from beft.comparison.baselines.cheap import Baselines, cheap_baselines, predict_splits, predict_without_biases
 from beft.datasets.prepared import Split
 from beft.encoding.examples import LabelledRows, Predictions
-from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore
+from beft.evaluation.records import Cost, Evaluation, Gain, MetricScore, SplitEvaluation
 from beft.evaluation.scores import Method, evaluate_methods
 from beft.metrics.registry import known_metric
+from beft.names import known_name
 from beft.tables import Column, ScoreInterval, Table
 from beft.training.session import Session
 
@@ -21,7 +22,7 @@ FitBaselines = Callable[[Session, Mapping[str, LabelledRows]], Baselines]
 """From a session and its encoded rows by split to fitted baselines."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AdapterEvaluation:
     """Adapters and baselines, evaluated on the same rows.
 
@@ -42,14 +43,30 @@ class AdapterEvaluation:
     fewer_rows: tuple[str, ...] = ()
 
     def score(self, method: str | None = None, *, split: str = "test", metric: str | None = None) -> MetricScore:
-        """A score with its interval; by default the target's headline metric on test."""
-        found = self.evaluation
-        return found.splits[split].scores[method or found.target][metric or found.metrics[0]]
+        """A score with its interval; by default the target's headline metric on test.
+
+        Raises:
+            InputError: The method, the split or the metric was not evaluated.
+        """
+        of_split = self._split(split)
+        name = known_name(method or self.evaluation.target, of_split.scores, "evaluated method")
+        return of_split.scores[name][self._metric(metric)]
 
     def gain(self, baseline: str, *, split: str = "test", metric: str | None = None) -> Gain:
-        """The gain of the target over a baseline, with its interval; by default by the headline metric on test."""
-        found = self.evaluation
-        return found.splits[split].gains[baseline][metric or found.metrics[0]]
+        """The gain of the target over a baseline, with its interval; by default by the headline metric on test.
+
+        Raises:
+            InputError: The baseline, the split or the metric was not evaluated.
+        """
+        of_split = self._split(split)
+        return of_split.gains[known_name(baseline, of_split.gains, "evaluated baseline")][self._metric(metric)]
+
+    def _split(self, split: str) -> SplitEvaluation:
+        return self.evaluation.splits[known_name(split, self.evaluation.splits, "evaluated split")]
+
+    def _metric(self, metric: str | None) -> str:
+        metrics = self.evaluation.metrics
+        return metrics[0] if metric is None else known_name(metric, metrics, "metric of this dataset")
 
     def table(self, split: str = "test") -> Table:
         """A row a method: its metrics, and by how much the target is better by the headline metric."""
@@ -82,7 +99,7 @@ class AdapterEvaluation:
             f"epoch or settings: {', '.join(self.fewer_rows)}. Part of the gain over these may come from more rows."
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(str(self.table(split)) for split in self.evaluation.splits)
 
 

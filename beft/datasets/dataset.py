@@ -97,7 +97,9 @@ class Dataset(PreparedData):
         for what, argument in ((role, "labels"), ("text_pair", "pairs")):
             if what in columns and len(columns[what]) != len(given):
                 count = len(columns[what])
-                raise InputError(f"there are {len(given):,} texts, but not as many {argument} ({count:,}): give one a text")
+                raise InputError(
+                    f"there are {len(given):,} texts, but not as many {argument} ({count:,}): give one a text"
+                )
         check_given_texts(given)
         check_given_texts(columns.get("text_pair", ()), "second text")
         description = _description(name, columns, metric)

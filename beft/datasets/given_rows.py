@@ -22,7 +22,9 @@ def given_list(values: Iterable[Any], what: str) -> list[Any]:
     if isinstance(values, str | bytes):
         raise InputError(f"{what} must be a list, not one text: put it into a list")
     if isinstance(values, Mapping) or hasattr(values, "columns") or hasattr(values, "column_names"):
-        raise InputError(f"{what} must be a list, not a {type(values).__name__}: give one column of it, such as data[NAME]")
+        raise InputError(
+            f"{what} must be a list, not a {type(values).__name__}: give one column of it, such as data[NAME]"
+        )
     try:
         return list(values)
     except TypeError:

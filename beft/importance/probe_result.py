@@ -52,7 +52,7 @@ class Scores:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeResult:
     """What the importance methods need, each by bias site, [width] a site.
 
@@ -65,6 +65,10 @@ class ProbeResult:
     after: Mapping[BiasSite, Tensor]
     information: Mapping[BiasSite, Tensor]
     inert: Mapping[BiasSite, Tensor]
+
+    def __repr__(self) -> str:
+        terms = dict.fromkeys(site.term for site in self.before)
+        return f"what {len(self.before)} bias sites are scored by: {', '.join(terms)}"
 
     def save(self, folder: Path) -> None:
         """Write the four files into a folder."""

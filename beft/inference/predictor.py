@@ -224,7 +224,7 @@ class Predictor:
         first_row: int,
     ) -> Answer:
         question = check_questions(self.adapter, texts, pairs, choices)
-        if not len(texts):
+        if not question.texts:
             empty = np.empty((0, len(self.labels)) if self.labels else 0)
             problem_type = self.adapter.problem_type
             nothing: Predictions = [] if problem_type.generates or problem_type.reads_words else empty

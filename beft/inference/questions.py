@@ -1,10 +1,11 @@
 """Texts that are asked about: checked before anything is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beft.adapters.checks import Answering, check_inputs
+from beft.datasets.given_rows import given_list
 from beft.errors import InputError, RowError
 from beft.settings import NO_UNICODE
 
@@ -38,21 +39,22 @@ def check_questions(
         InputError: Something among the texts is no text, or the pairs or choices are not as many, or are missing,
             or the adapter does not take them.
     """
-    _check_texts(texts, "text")
+    texts = _checked_texts(texts, "text")
+    pairs = None if pairs is None else _checked_texts(pairs, "second text")
+    choices = None if choices is None else given_list(choices, "choices")
     for what, others in (("second texts", pairs), ("lists of choices", choices)):
         if others is not None and len(others) != len(texts):
             raise InputError(f"there are {len(texts)} texts but {len(others)} {what}")
-    if pairs is not None:
-        _check_texts(pairs, "second text")
-    for row, of_row in enumerate(choices or ()):
-        _check_texts(of_row, "choice", row)
+    if choices is not None:
+        choices = [_checked_texts(of_row, "choice", row) for row, of_row in enumerate(choices)]
     check_inputs(adapter, pairs=pairs is not None, choices=choices is not None)
     return Questions(texts, pairs, choices)
 
 
-def _check_texts(texts: Sequence[str], what: str, of_row: int | None = None) -> None:
-    if isinstance(texts, str):
+def _checked_texts(given: Iterable[str], what: str, of_row: int | None = None) -> list[str]:
+    if isinstance(given, str):
         raise InputError(f"predict takes a list of texts; got one {what}: put it into a list")
+    texts = given_list(given, f"{what}s")
     for at, text in enumerate(texts):
         row = at if of_row is None else of_row
         if not isinstance(text, str):
@@ -61,3 +63,4 @@ def _check_texts(texts: Sequence[str], what: str, of_row: int | None = None) -> 
             text.encode()
         except UnicodeEncodeError as error:
             raise RowError(row, f"has, at character {error.start} of its {what}, {NO_UNICODE}") from None
+    return texts

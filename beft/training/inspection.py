@@ -50,7 +50,7 @@ class TermFacts:
     inert: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """The bias terms of a base, in the order of the settings.
 
@@ -72,7 +72,7 @@ class Inspection:
     pooling: str | None
     terms: tuple[TermFacts, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         of_stacks = ", ".join(f"{length} {stack}" for stack, length in self.stacks.items())
         layers = f"{self.layers} layers" + (f" ({of_stacks})" if of_stacks else "")
         pooling = "" if self.pooling is None else f", pooling {self.pooling}"

@@ -86,7 +86,7 @@ class TrainingResult:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Probe:
     """A finished probe: what the bias terms are scored by.
 
@@ -132,3 +132,10 @@ class Probe:
             score["candidates"] = list(candidates)
         checked = Settings.from_mapping({"score": score}).score
         return self.evidence.scores(settings.model_copy(update={"score": checked})).selection
+
+    def __repr__(self) -> str:
+        frozen = f", {len(self.frozen)} inert ones of them frozen" if self.frozen else ""
+        return (
+            f"probe of {len(self.evidence.before)} bias sites on {self.training.adapter.dataset}{frozen}, best epoch "
+            f"{self.training.best_epoch}"
+        )

@@ -235,7 +235,7 @@ class Session:
             InputError: A term is unknown, or the base has no bias for it and none are to be added.
             TrainingError: The training failed at every learning rate: NaN, infinite, or out of memory.
         """
-        terms = tuple(known_name(term, TERMS, "bias term") for term in terms)
+        terms = tuple(dict.fromkeys(known_name(term, TERMS, "bias term") for term in terms))
         if self.settings.train.method == "auto":
             return self._search(terms, inert, checkpoints, progress)
         sample, training = self.sample, self.training(self.settings.train)

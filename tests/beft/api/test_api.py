@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -261,6 +263,28 @@ def test_regression_and_pairs_from_rows(base: Base) -> None:
         (lambda of: beft.merge([of["result"]] * 2, method="tie"), "ties"),
         (lambda of: beft.merge([of["result"]] * 2, method="ties", densty=0.2), "density"),
         (lambda of: of["probe"].select(by="fischer"), "fisher"),
+        (lambda of: beft.train(of["base"], of["data"], "value"), r"terms must be a list, such as \['value'\]"),
+        (lambda of: beft.train(of["base"], of["data"], ["value"], learning_rates=0.01), r"such as \[0.01\]"),
+        (lambda of: beft.train(of["base"], of["data"], ["value"], probe="p"), "probe must be what beft.probe"),
+        (lambda of: beft.train("model", of["data"], ["value"]), "base must be what beft.load_base"),
+        (lambda of: beft.probe(of["base"], rows()), "make one with beft.Dataset.from_rows"),
+        (lambda of: beft.train(of["base"], of["data"], ["value"], settings=["a"]), "settings must be a mapping"),
+        (
+            lambda of: beft.train(of["base"], of["data"], ["value"], settings={"train": {"batch_size": 8}}),
+            "write 'train.batch_size' in place of 'train'",
+        ),
+        (
+            lambda of: beft.train(of["base"], of["data"], ["value"], settings={"base.precision": "bf16"}),
+            "give it to beft.load_base",
+        ),
+        (lambda of: beft.inspect(3), "base must be what beft.load_base"),
+        (lambda of: beft.evaluate(of["base"], of["data"], "adapters/a"), r"beft.Adapter.load\(FOLDER\)"),
+        (lambda of: beft.evaluate(of["base"], of["data"], of["result"], split="dev"), "Known: gate, test"),
+        (lambda of: beft.evaluate(of["base"], of["data"], of["result"], baselines="lora"), r"such as \['lora'\]"),
+        (lambda of: beft.merge([of["result"]] * 2, method="searched_weights"), "needs weights, one an adapter"),
+        (lambda of: beft.merge(of["result"]), r"in a list: beft.merge\(\[a, b\]\)"),
+        (lambda of: beft.merge(["adapters/a", "adapters/b"]), r"beft.Adapter.load\(FOLDER\)"),
+        (lambda of: beft.load_predictor(of["result"].adapter), "save it with adapter.save"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -279,3 +303,43 @@ def test_the_type_checker_sees_the_real_names() -> None:
     for name, module in vars(importlib.import_module("beft"))["_MODULES"].items():
         assert getattr(importlib.import_module(module), name) is getattr(beft, name)
     assert beft.Adapter is Adapter
+
+
+def test_an_evaluation_names_what_it_has(base: Base, data: beft.Dataset, result: TrainingResult) -> None:
+    found = beft.evaluate(base, data, result, baselines=["head_only"], settings=QUICK)
+    for call in (
+        lambda: found.gain("head_onli"),
+        lambda: found.score("head_onli"),
+        lambda: found.score(split="gate"),
+        lambda: found.score(metric="acuracy"),
+    ):
+        with pytest.raises(InputError, match=r"unknown .*Known: .*(head_only|test|accuracy)"):
+            call()
+
+
+def test_results_are_shown_in_a_few_lines(base: Base, data: beft.Dataset, probe: Probe, result: TrainingResult) -> None:
+    merged = beft.merge([result, result])
+    evaluation = beft.evaluate(base, data, result, baselines=["head_only"], settings=QUICK)
+    for found in (probe, probe.evidence, probe.training, result, result.adapter, *merged):
+        assert len(repr(found)) < 500 and "\n" not in repr(found), repr(found)[:3000]
+    for shown in (evaluation, beft.inspect(base)):
+        assert repr(shown) == str(shown) and len(repr(shown)) < 3000
+    assert repr(result.adapter).startswith("value on films: ")
+
+
+def test_columns_of_pandas_are_predicted_and_a_loaded_base_is_taken(
+    base: Base, result: TrainingResult, tmp_path: Path
+) -> None:
+    result.adapter.save(tmp_path / "a d\u00e9")
+    predictor = beft.load_predictor(tmp_path / "a d\u00e9", base=base)
+    texts = ["fine a", "dull a"]
+    expected = predictor.predict(texts)
+    for column in (pandas.Series(texts, index=[4, 7]), np.array(texts), iter(texts)):
+        assert predictor.predict(column) == expected  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="texts must be a list, not a DataFrame: give one column"):
+        predictor.predict(pandas.DataFrame({"text": texts}))  # type: ignore[arg-type]
+
+
+def test_a_term_that_is_named_twice_is_trained_once(base: Base, data: beft.Dataset) -> None:
+    twice = beft.train(base, data, ["value", "value"], settings=QUICK)
+    assert twice.adapter.terms == ("value",)

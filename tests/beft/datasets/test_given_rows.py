@@ -54,7 +54,10 @@ def test_numbers_of_torch_are_classes() -> None:
         ({"labels": pd.array([pd.NA, *([1, 2] * 30)[1:]], dtype="Int64")}, "row 0 has <NA> for its label"),
         ({"labels": [*LABELS[:4], " ", *LABELS[5:]]}, "row 4 has a blank label"),
         ({"labels": [0.5, float("inf")] * 30}, "row 1 has inf for its label: leave out rows whose label is NaN or inf"),
-        ({"labels": [pd.Timestamp("2026-01-01"), "x"] * 30}, "row 0 has .* a label is a text, a number or a truth value"),
+        (
+            {"labels": [pd.Timestamp("2026-01-01"), "x"] * 30},
+            "row 0 has .* a label is a text, a number or a truth value",
+        ),
         ({"labels": [decimal.Decimal(1), decimal.Decimal(2)] * 30}, "row 0 has .* a label is a text, a number"),
         ({"labels": [{"a": 1}, {"a": 2}] * 30}, "row 0 has .* a label is a text, a number"),
         ({"labels": [1, "1"] * 30}, "the labels 1 and '1' cannot be told apart: give all labels one type"),
