@@ -114,6 +114,22 @@ def check_fits(adapter: "Adapter", classifier: Classifier) -> None:
         check_tokenizer(adapter, tokenizer_facts(classifier.tokenizer, adapter.max_length))
 
 
+def check_labels(adapter: "Adapter", labels: Sequence[str], data: str) -> None:
+    """Check that rows have the labels that an adapter was trained on, where both have some.
+
+    Args:
+        data: What the rows are called in the message.
+
+    Raises:
+        InputError: The labels are others, or in another order.
+    """
+    if adapter.labels and labels and tuple(labels) != adapter.labels:
+        raise InputError(
+            f"{data} is not what this adapter was trained for: its labels are {', '.join(labels)}; those of the "
+            f"adapter, from {adapter.dataset}, are {', '.join(adapter.labels)}"
+        )
+
+
 def check_base(adapter: "Adapter", classifier: Classifier) -> None:
     """Check that an adapter was trained over the base of a classifier, quantised in the same way.
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 from beft.adapters.adapter import Adapter
+from beft.adapters.checks import check_labels
 from beft.api.arguments import adapter_of, check_base_and_data, list_of
 from beft.api.base import Base
 from beft.api.learning import session_of
@@ -59,6 +60,7 @@ def evaluate(
     known_name(split, _SPLITS, "split to evaluate on")
     trained = result if isinstance(result, TrainingResult) else None
     adapter = adapter_of(result)
+    check_labels(adapter, data.labels, f"data {data.name!r}")
     names = None if baselines is None else list_of(baselines, "baselines")
     target = "+".join(adapter.terms)
     if target in (names or ()):

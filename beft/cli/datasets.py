@@ -83,9 +83,13 @@ def check(
     from beft.cli.dataset_facts import show_facts
     from beft.datasets.description import Description
     from beft.datasets.registry import find_dataset
+    from beft.errors import InputError
 
     settings = read_settings(context, params, changes)
     is_file = dataset.endswith((".yaml", ".yml"))
+    if not is_file and Path(dataset).suffix and Path(dataset).is_file():
+        drafted = own_command("beft", "datasets", "draft", dataset)
+        raise InputError(f"{dataset} is a file of data, no description; this writes one: {drafted}")
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
     facts = _prepared(context, settings, description, size)
     if as_json:

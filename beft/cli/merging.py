@@ -166,9 +166,10 @@ def _opener(
     """Opens each adapter's dataset over the base, computed as the settings say and with what the adapter needs.
 
     Raises:
-        InputError: The rows of a dataset are of another kind than those that its adapter was trained on.
+        InputError: The rows of a dataset are of another kind, or have other labels, than those that its adapter was
+            trained on.
     """
-    from beft.adapters.checks import check_inputs
+    from beft.adapters.checks import check_inputs, check_labels
     from beft.datasets.prepared import PreparedData
     from beft.inference.predictor import find_base
     from beft.settings import DatasetSettings
@@ -178,6 +179,7 @@ def _opener(
     data_of = {name: PreparedData.from_folder(folder) for name, folder in prepared.items()}
     for name, data in data_of.items():
         check_inputs(adapters[name], pairs=bool(data.facts.get("text_pairs")), choices="choices" in data.facts)
+        check_labels(adapters[name], data.labels, f"--prepared {prepared[name]}")
 
     def open_dataset(name: str) -> "Session":
         adapter, data = adapters[name], data_of[name]

@@ -153,6 +153,8 @@ def read_sites(path: Path) -> dict[BiasSite, Tensor]:
     Raises:
         InputError: The file is missing or is not what was written.
     """
+    if not path.exists():
+        raise InputError(f"{path.parent} holds no probe: it has no {path.name}. Name the folder that 'probe' wrote")
     try:
         entries = read_json(path)
         masks = [torch.tensor(entry.pop("inert"), dtype=torch.bool) for entry in entries]

@@ -82,6 +82,14 @@ def test_merge_chooses_on_dev(beft: Beft, tmp_path: Path) -> None:
     assert sum(row["probabilities"].values()) == pytest.approx(1)
 
 
+def test_prepared_data_with_other_labels_are_refused(beft: Beft, tmp_path: Path) -> None:
+    prepared = ("--prepared", "prepared", "--prepared", "prepared", "--base", "base")
+    refused = beft("merge", "first/adapter", "second/adapter", "--out", tmp_path / "out", *prepared)
+    assert refused.status == 2 and not (tmp_path / "out").exists()
+    expected = "--prepared prepared is not what this adapter was trained for: its labels are down, up; those of the"
+    assert expected in refused.err
+
+
 def test_export_is_a_plain_model_with_the_same_answers(beft: Beft, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -1,12 +1,12 @@
 """Find out how a file of rows is read: its encoding, its dialect, and whether its first line names the columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beft.datasets.description import canonical
 from beft.datasets.reading.conll import is_conll, read_conll
-from beft.datasets.reading.raw_data import Values, read_columns
+from beft.datasets.reading.raw_data import Values, read_all_columns
 from beft.datasets.reading.separated import SEPARATORS, declared_dialect, suggested_dialect
 from beft.datasets.reading.text_files import ZeroBytesError, require_format, text_lines
 from beft.datasets.sources import Reading
@@ -20,11 +20,13 @@ class FoundReading(NamedTuple):
 
     Attributes:
         notes: What somebody should look at, one sentence each.
+        repeated: Names that several columns have; none of these columns is among ``columns``.
     """
 
     reading: Reading
     columns: Values
     notes: list[str]
+    repeated: Sequence[str] = ()
 
 
 def find_reading(path: Path) -> FoundReading:
@@ -39,7 +41,8 @@ def find_reading(path: Path) -> FoundReading:
         raise InputError(str(error)) from None
     require_format(path, form)
     if form == "parquet":
-        return FoundReading(Reading(), read_columns(path, Reading()), [])
+        columns, repeated = read_all_columns(path, Reading())
+        return FoundReading(Reading(), columns, [], repeated)
     encoding = _encoding(path)
     guessed = f"encoding: no UTF-8; taken for {encoding}: look at accented letters"
     notes = [] if encoding.startswith("utf") else [guessed]
@@ -51,21 +54,21 @@ def find_reading(path: Path) -> FoundReading:
     for values in _ways(path, form, encoding):
         reading = Reading.model_validate(values if encoding == "utf-8" else {"encoding": encoding, **values})
         try:
-            columns = read_columns(path, reading)
+            columns, repeated = read_all_columns(path, reading)
         except InputError as error:
             first = first or error
             continue
         if form in ("csv", "tsv") and _is_data(columns):
             names = tuple(f"column_{number}" for number in range(1, len(columns) + 1))
             reading = reading.model_copy(update={"header": names})
-            columns = read_columns(path, reading)
+            columns, repeated = read_all_columns(path, reading)
             notes.append("header: the first line of the file is data already, so the columns are numbered")
         elif form in ("csv", "tsv") and (again := _headers(columns)):
             rows = ", ".join(map(str, again[:5]))
             raise InputError(f"{path.name}: the header stands again in row {rows} below it: remove what is no data")
         if reading.ragged:
             notes.append("ragged: some lines have fewer or more fields than the header; 'check' counts them")
-        return FoundReading(reading, {name: of for name, of in columns.items() if name.strip()}, notes)
+        return FoundReading(reading, {name: of for name, of in columns.items() if name.strip()}, notes, repeated)
     assert first is not None
     raise first
 

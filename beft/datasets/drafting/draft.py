@@ -33,6 +33,8 @@ _RARE = 2
 _LOPSIDED = 0.8
 _TEXT_NAMES = "text sentence review message content body question premise tweet comment document title"
 
+_CHOICE_NAME = re.compile(r"(option|choice|answer|ending|alternative|candidate|distractor)s?[ _.-]?[a-h0-9]?|[a-h]")
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -107,19 +109,18 @@ def draft_description(
     if rows < _LEAST_ROWS:
         found_rows = f"{file.name} has no rows" if rows == 0 else f"{file.name}: {_rows(rows)} are too few"
         raise InputError(f"{found_rows}: bring {_LEAST_ROWS} or more")
-    for given in (text, text_pair, label):
-        if given is not None:
-            known_name(given, columns, "column")
+    _check_given(columns, found.repeated, {"--text": text, "--text-pair": text_pair, "--label": label})
+    apart = f"; of {_listed(found.repeated)} there are several, so none was looked at" if found.repeated else ""
     texts = [given for given in (text, text_pair) if given]
     candidates = [label] if label else [name for name in columns if name not in texts]
     spans = find_spans(columns, candidates)
     sets = None if spans else find_label_sets(columns, candidates, chosen=label is not None)
     found_column = spans or sets
-    label = (label or found_column.column) if found_column else label or _label_column(columns, texts, rows)
+    label = (label or found_column.column) if found_column else label or _label_column(columns, texts, rows, apart)
     if spans and text is None and spans.texts:
         named = [name for name in spans.texts if name.strip().lower() in _TEXT_NAMES.split()]
         text = max(named or spans.texts, key=lambda name: _characters(columns[name]))
-    text, text_pair, further = _text_columns(columns, label, text, text_pair)
+    text, text_pair, further = _text_columns(columns, label, text, text_pair, apart)
     values: dict[str, Any] = {
         "name": name,
         "title": f"drafted from {file.name}",
@@ -140,10 +141,50 @@ def draft_description(
     notes = [*found.notes, *of_label]
     if further:
         notes.append(f"columns that are not used: {', '.join(further)}")
+    if choices := _choice_columns(columns, further):
+        notes.append(
+            f"{', '.join(choices)}: where they hold a row's choices and {label!r} the right one, say 'shape: "
+            "multiple_choice' and name them in columns.choices (data/README.md)"
+        )
+    if found.repeated:
+        notes.append(f"columns that are left out, for several have this name: {', '.join(found.repeated)}")
     rare = [name for name, count in labels.items() if count <= _RARE]
     if rare:
         notes.append(f"labels with very few rows, a slip of the pen perhaps: {', '.join(rare)}")
     return Draft(Description.from_mapping(values | target, file.name), labels, notes, found_column is not None)
+
+
+def _check_given(columns: Values, repeated: Sequence[str], given: Mapping[str, str | None]) -> None:
+    """Refuse columns that a call names and that are not there, are there several times, or are named for two things.
+
+    Raises:
+        InputError: There is such a column.
+    """
+    options: dict[str, str] = {}
+    for option, name in given.items():
+        if name is None:
+            continue
+        if name in repeated:
+            raise InputError(f"the column {name!r} is there more than once: rename or remove all but one")
+        known_name(name, columns, "column")
+        if name in options:
+            raise InputError(f"{options[name]} and {option} both name the column {name!r}")
+        options[name] = option
+
+
+def _choice_columns(columns: Values, unused: Sequence[str]) -> list[str]:
+    """Unused columns that may hold the choices of multiple choice: one of lists of texts, or several by their names."""
+    for name in unused:
+        if all(
+            isinstance(of, list) and len(of) > 1 and all(isinstance(one, str) for one in of) for of in columns[name]
+        ):
+            return [name]
+    named = [name for name in unused if _CHOICE_NAME.fullmatch(name.strip().lower())]
+    return named if len(named) > 1 else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
@@ -152,8 +193,12 @@ def _source(file: Path, root: Path, reading: Reading) -> dict[str, Any]:
     return {"kind": "files", "train": known.as_posix(), **reading.model_dump(mode="json", exclude_defaults=True)}
 
 
-def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
-    """The column that holds labels: by its name, else the one with the fewest different values."""
+def _label_column(columns: Values, texts: Sequence[str], rows: int, apart: str) -> str:
+    """The column that holds labels: by its name, else the one with the fewest different values.
+
+    Args:
+        apart: What a message says of columns that are not among these.
+    """
     different = {
         name: {canonical(value) for value in values if not _is_missing(value)}
         for name, values in columns.items()
@@ -170,7 +215,7 @@ def _label_column(columns: Values, texts: Sequence[str], rows: int) -> str:
     if not candidates:
         raise InputError(
             f"no column has between 2 and {most} different values, as labels do: name the one that holds them with "
-            f"--label; the columns are {', '.join(map(repr, columns))}"
+            f"--label; the columns are {_listed(list(columns))}{apart}"
         )
     return min(candidates, key=lambda name: (candidates[name], _words(columns[name])))
 
@@ -181,14 +226,17 @@ def _is_missing(value: Any) -> bool:
 
 
 def _text_columns(
-    columns: Values, label: str, text: str | None, text_pair: str | None
+    columns: Values, label: str, text: str | None, text_pair: str | None, apart: str
 ) -> tuple[str, str | None, list[str]]:
     """The text, the second text, and the columns that are neither."""
     others = [name for name in columns if name not in (label, text, text_pair)]
     holding = [name for name in others if _words(columns[name]) > 0]
     if text is None:
         if not holding:
-            raise InputError("no column beside the label holds text: name the one that does with --text")
+            raise InputError(
+                "no column beside the label holds text in every row: name the one that does with --text; the columns "
+                f"are {_listed(list(columns))}{apart}"
+            )
         sentences = [name for name in holding if _words(columns[name]) >= 3]
         if text_pair is None and len(sentences) == 2:
             text, text_pair = sentences
@@ -228,10 +276,10 @@ def _target(column: str, values: Sequence[Any]) -> tuple[dict[str, Any], dict[st
         return {"shape": "regression", "label_range": [least, most]}, {}, [note] if whole else []
     if len(counts) < 2:
         raise InputError(f"the column {column!r} has but one value: there is nothing to tell apart")
-    if len(counts) > MOST_LABELS:
+    if len(counts) > MOST_LABELS or max(counts.values()) == 1:
         raise InputError(
-            f"the column {column!r} has {len(counts):,} different values, which are no labels: name another with "
-            "--label, or describe the dataset by hand"
+            f"the column {column!r} has {len(counts):,} different values in {_rows(counts.total())}, which are no "
+            "labels: name another with --label, or describe the dataset by hand"
         )
     order = sorted(counts, key=float) if len(scale) == len(numbers) else sorted(counts)
     labels = {name: counts[name] for name in order}

@@ -36,3 +36,8 @@ def column_positions(names: Sequence[str], wanted: Iterable[str], where: str) ->
 def plain_name(name: str) -> str:
     """A column's name without blanks around it, in one Unicode form."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that stand there more than once."""
+    return [name for name, count in Counter(names).items() if count > 1 and name.strip()]

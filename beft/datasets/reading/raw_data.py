@@ -12,7 +12,7 @@ from beft.datasets.layouts.registry import LayoutError, flattened
 from beft.datasets.reading.conll import read_conll
 from beft.datasets.reading.loaders import RECORD
 from beft.datasets.reading.parquet import column_values, read_table
-from beft.datasets.reading.raw_columns import column_positions
+from beft.datasets.reading.raw_columns import column_positions, repeated_names
 from beft.datasets.reading.separated import read_separated
 from beft.datasets.reading.text_files import require_format, text_lines
 from beft.datasets.sources import Format, HubSource, Reading, Source
@@ -132,9 +132,19 @@ def read_columns(path: Path, reading: Reading) -> Values:
     Raises:
         InputError: The file cannot be read as what its name or ``reading`` says.
     """
+    return read_all_columns(path, reading)[0]
+
+
+def read_all_columns(path: Path, reading: Reading) -> tuple[Values, Sequence[str]]:
+    """Every column of a file that has a name of its own, with its values; and the names that several columns have.
+
+    Raises:
+        InputError: The file cannot be read as what its name or ``reading`` says.
+    """
     form = reading.format_of(path.name)
     require_format(path, form)
-    return _READERS[form](path, reading, ()).columns
+    read = _READERS[form](path, reading, ())
+    return read.columns, read.repeated
 
 
 def _reading_of(entry: dict[str, Any], source: Source) -> tuple[Reading, dict[str, str]]:
@@ -158,13 +168,14 @@ def _require_unicode(file: RawFile, columns: Sequence[str]) -> None:
 
 
 class _Read(NamedTuple):
-    """What a file holds; the attributes are those of ``RawFile``."""
+    """What a file holds; the attributes are those of ``RawFile``, and the names that several of its columns have."""
 
     columns: Values
     numbers: list[int]
     unit: Unit = "row"
     short: Sequence[int] = ()
     cut: Sequence[int] = ()
+    repeated: Sequence[str] = ()
 
 
 def _read_csv(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
@@ -179,7 +190,7 @@ def _read_fields(path: Path, reading: Reading, form: str, wanted: Sequence[str])
     table = read_separated(path, reading, form, wanted)
     places = column_positions(table.header, wanted, path.name)
     columns = {name: [fields[at] for fields in table.rows] for name, at in places.items()}
-    return _Read(columns, table.lines, "line", table.short, table.cut)
+    return _Read(columns, table.lines, "line", table.short, table.cut, repeated_names(table.header))
 
 
 def _read_jsonl(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
@@ -271,7 +282,7 @@ def _read_parquet(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:
         for name, at in column_positions(table.column_names, wanted, path.name).items()
     }
     known = {name: values for name, values in columns.items() if values is not None}
-    return _Read(known, list(range(1, table.num_rows + 1)))
+    return _Read(known, list(range(1, table.num_rows + 1)), repeated=repeated_names(table.column_names))
 
 
 def _read_conll(path: Path, reading: Reading, wanted: Sequence[str]) -> _Read:

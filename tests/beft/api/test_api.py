@@ -37,6 +37,12 @@ def rows(count: int = 200) -> tuple[list[str], list[str]]:
     return texts, labels
 
 
+def other_data() -> beft.Dataset:
+    """The same texts with other labels."""
+    texts, labels = rows()
+    return beft.Dataset.from_rows(texts, [{"up": "right", "down": "left"}[one] for one in labels], test_rows=40)
+
+
 @pytest.fixture(scope="module")
 def base(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Base:
     return beft.load_base(str(save_base(tmp_path_factory.mktemp("base"), tiny("bert"))), precision="fp32", threads=1)
@@ -280,6 +286,7 @@ def test_regression_and_pairs_from_rows(base: Base) -> None:
         (lambda of: beft.inspect(3), "base must be what beft.load_base"),
         (lambda of: beft.evaluate(of["base"], of["data"], "adapters/a"), r"beft.Adapter.load\(FOLDER\)"),
         (lambda of: beft.evaluate(of["base"], of["data"], of["result"], split="dev"), "Known: gate, test"),
+        (lambda of: beft.evaluate(of["base"], other_data(), of["result"]), "its labels are left, right; those of the"),
         (lambda of: beft.evaluate(of["base"], of["data"], of["result"], baselines="lora"), r"such as \['lora'\]"),
         (lambda of: beft.merge([of["result"]] * 2, method="searched_weights"), "needs weights, one an adapter"),
         (lambda of: beft.merge(of["result"]), r"in a list: beft.merge\(\[a, b\]\)"),

@@ -288,6 +288,7 @@ def _yaml(text: str) -> dict[str, Any]:
     return values
 
 
+TWICE = separated(("text", "label", "text"), [(text, label, text) for text, label in sentences(40)]).encode()
 MANY = [(f"text {n}", f"topic {n % 210}", "ab"[n % 2]) for n in range(900)]
 
 
@@ -306,6 +307,11 @@ MANY = [(f"text {n}", f"topic {n % 210}", "ab"[n % 2]) for n in range(900)]
         ("a.csv", separated(NAMES, sentences(40)).encode(), {"label": "lable"}, "Did you mean 'label'"),
         ("a.csv", separated(NAMES, sentences(40, ("one",))).encode(), {"label": "label"}, "one value"),
         ("a.csv", separated(NAMES, [("7", label) for _, label in sentences(40)]).encode(), {}, "with --text"),
+        ("a.csv", TWICE, {}, "the columns are 'label'; of 'text' there are several, so none was looked at"),
+        ("a.csv", TWICE, {"text": "text"}, "the column 'text' is there more than once: rename or remove all but one"),
+        ("a.csv", separated(NAMES, sentences(40)).encode(), {"text": "text", "text_pair": "text"}, "--text-pair both"),
+        ("a.csv", separated(NAMES, sentences(40)).encode(), {"text": "label", "label": "label"}, "--label both name"),
+        ("a.csv", separated(NAMES, sentences(40)).encode(), {"label": "text"}, "40 different values in 40 rows, which"),
         ("a.csv", separated(NAMES, sentences(40)).encode(), {"name": "My Data"}, "lower-case letters"),
         ("a.json", b'{"rows": []}', {}, "list of JSON objects"),
     ],
@@ -314,6 +320,26 @@ def test_what_cannot_be_drafted(name: str, content: bytes, options: dict[str, st
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=told):
         draft_description(tmp_path / name, tmp_path, **options)
+
+
+def test_a_draft_names_what_it_leaves_out(tmp_path: Path) -> None:
+    rows = [(text, label, "x", "y") for text, label in sentences(40)]
+    (tmp_path / "a.csv").write_text(separated((*NAMES, "source", "source"), rows))
+    assert (
+        "columns that are left out, for several have this name: source"
+        in draft_description(tmp_path / "a.csv", tmp_path).notes
+    )
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_choices_of_a_row_are_pointed_out(listed: bool, tmp_path: Path) -> None:
+    rows = [{"question": text, "answer": number % 2} for number, (text, _) in enumerate(sentences(40))]
+    for row in rows:
+        row |= {"choices": ["a dog", "a cat"]} if listed else {"option_a": "a dog", "option_b": "a cat"}
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    names = "choices" if listed else "option_a, option_b"
+    [note] = [note for note in draft_description(tmp_path / "a.jsonl", tmp_path).notes if "multiple_choice" in note]
+    assert note.startswith(f"{names}: where they hold a row's choices and 'answer' the right one")
 
 
 @pytest.fixture
