@@ -33,6 +33,7 @@ _RARE = 2
 _LOPSIDED = 0.8
 _TEXT_NAMES = "text sentence review message content body question premise tweet comment document title"
 
+_VALUE_NAMES = "score similarity rating stars"
 _CHOICE_NAME = re.compile(r"(option|choice|answer|ending|alternative|candidate|distractor)s?[ _.-]?[a-h0-9]?|[a-h]")
 
 
@@ -204,7 +205,7 @@ def _label_column(columns: Values, texts: Sequence[str], rows: int, apart: str) 
         for name, values in columns.items()
         if name not in texts and not any(isinstance(value, list | dict) for value in values)
     }
-    known = LABEL_NAMES.split()
+    known = [*LABEL_NAMES.split(), *_VALUE_NAMES.split()]
     named = [name for name in different if name.strip().lower() in known]
     for name in sorted(named, key=lambda name: known.index(name.strip().lower())):
         numbers = all(number_of(value) is not None for value in different[name])

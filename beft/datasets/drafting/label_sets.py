@@ -40,7 +40,7 @@ def find_label_sets(columns: Values, candidates: Sequence[str], *, chosen: bool 
 
     A column of lists has them where no more than ``MOST_LABELS`` differ, and each stands in two rows on average. Texts
     are divided where that shows: two rows or more have several labels, there are fewer labels than different texts, and
-    each label stands in two rows or more on average.
+    each label stands in two rows or more on average. Rows without a value are passed over.
 
     Args:
         candidates: Names of columns.
@@ -67,6 +67,8 @@ def _counted(name: str, values: Sequence[Any], separator: str | None) -> LabelSe
     counts: Counter[str] = Counter()
     empty = 0
     for value in values:
+        if value is None:  # 'check' names the rows that lack it
+            continue
         labels = labels_in(value, separator)
         if labels is None or any(one is None or isinstance(one, float) for one in labels):
             return None
@@ -79,6 +81,6 @@ def _counted(name: str, values: Sequence[Any], separator: str | None) -> LabelSe
 
 def _is_divided(values: Sequence[Any], found: LabelSets) -> bool:
     """Whether texts are sets of labels, rather than a label or a sentence each that the separator happens to be in."""
-    several = sum(len(labels_in(value, found.separator) or ()) > 1 for value in values)
-    different = {canonical(value) for value in values if value.strip()}
+    several = sum(len(labels_in(value, found.separator) or ()) > 1 for value in values if value is not None)
+    different = {canonical(value) for value in values if value is not None and value.strip()}
     return several >= 2 and len(found.counts) < len(different) and max(map(len, found.counts)) <= _LONGEST

@@ -331,6 +331,21 @@ def test_a_draft_names_what_it_leaves_out(tmp_path: Path) -> None:
     )
 
 
+def test_rows_without_a_list_of_labels_hide_no_column(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": text, "intents": [label, "all"]} for text, label in sentences(40)]
+    del rows[7]["intents"]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = draft_description(tmp_path / "a.jsonl", tmp_path).description
+    assert (found.shape, found.columns.labels) == ("multi_label", "intents")
+
+
+def test_a_score_is_the_label_before_columns_with_few_values(tmp_path: Path) -> None:
+    rows = [(text, "en" if number % 2 else "de", f"{number % 9 / 2}") for number, (text, _) in enumerate(sentences(40))]
+    (tmp_path / "a.csv").write_text(separated(("text", "language", "score"), rows))
+    found = draft_description(tmp_path / "a.csv", tmp_path).description
+    assert (found.shape, found.columns.label) == ("regression", "score")
+
+
 @pytest.mark.parametrize("listed", [False, True])
 def test_choices_of_a_row_are_pointed_out(listed: bool, tmp_path: Path) -> None:
     rows = [{"question": text, "answer": number % 2} for number, (text, _) in enumerate(sentences(40))]
