@@ -259,7 +259,7 @@ def test_regression_and_pairs_from_rows(base: Base) -> None:
         (lambda _: beft.Dataset.from_rows(["a", "b"], ["x"]), "as many"),
         (lambda _: beft.Dataset.from_rows(["a film"] * 30, ["x"] * 30), "2"),
         (lambda _: beft.Dataset.from_rows(["a film"] * 30, [float("nan")] * 30), "NaN"),
-        (lambda _: beft.Dataset.from_rows(["a film"] * 30, [b"x"] * 30), "of the type bytes"),  # type: ignore[list-item]
+        (lambda _: beft.Dataset.from_rows(["a film"] * 30, [b"x"] * 30), "has b.x. for its label"),  # type: ignore[list-item]
         (lambda _: beft.Dataset.from_rows(["a film"] * 30, ["x"] * 30, name="Films of mine"), "called"),
         (lambda of: beft.train(of["base"], of["data"], ["valeu"]), "value"),
         (lambda of: beft.train(of["base"], of["data"], ["value"], settings={"train.epoch": 3}), "epochs"),
