@@ -16,7 +16,8 @@ from tasks.engine.declaration import JSON, Step
 from tasks.reproduction.cells import CellKey, Cells, ReportPlan, gather, merge_place, term_records
 from tasks.reproduction.figures import draw_scores
 from tasks.reproduction.measured import Measurement
-from tasks.reproduction.tables import cost_table, long_table, merge_table, merged_means, wide_table
+from tasks.reproduction.merge_tables import merge_table, merged_means
+from tasks.reproduction.tables import cost_table, long_table, wide_table
 from tasks.settings import PipelineSettings
 
 log = logging.getLogger("tasks")

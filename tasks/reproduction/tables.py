@@ -3,8 +3,7 @@
 A wide one as papers print it, with a reason where a cell is empty, and a long one with a line a number, for machines.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from beft.comparison.registry import METHODS, Kind
 from beft.studies.published.table import AVERAGE, Published, PublishedScore
@@ -16,16 +15,13 @@ from tasks.reproduction.cells import Cell, CellKey, Cells, mean_of
 DAGGER = "\N{DAGGER}"
 _METRIC_TITLES = {"matthews": "Matthews", "f1": "F1", "macro_f1": "macro F1"}
 
-SeedMerges = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
-"""Base and regime -> ``merge.json`` of each seed."""
-
 
 def wide_table(cells: Cells, published: Published) -> Table:
     """A row a base, regime, setting and method, a column a dataset, in percent; the published rows come last."""
     outline = cells.outline
     several = len(outline.datasets) > 1 or all(score.dataset == AVERAGE for score in published.scores)
     datasets = [*outline.datasets, *([AVERAGE] if several else [])]
-    reasons = _Reasons()
+    reasons = Reasons()
     rows: list[list[TableCell]] = []
     bold: set[tuple[int, int]] = set()
     for block in _blocks(cells):
@@ -41,13 +37,13 @@ def wide_table(cells: Cells, published: Published) -> Table:
                     values[at] = cell.estimate(cells.metrics[dataset]).value
             if several:
                 average = _average(of_row, [cells.metrics.get(dataset) for dataset in outline.datasets])
-                texts.append(None if average is None else _percent(average))
+                texts.append(None if average is None else percent(average))
             means.append(values)
             rows.append(["measured", block.base, block.regime, *_setting(block), title(method), _share(of_row), *texts])
         bold |= _best(means, first, 6)
     for score_row in _published_rows(published, outline.regimes, datasets):
         rows.append(score_row)
-    heads = [_head(dataset, cells) for dataset in datasets]
+    heads = [column_head(dataset, cells) for dataset in datasets]
     columns = ["from", "model", "regime", "setting", "method", "trained", *heads]
     keep = [at for at in range(len(columns)) if columns[at] != "setting" or any(row[at] for row in rows)]
     place_of = {old: new for new, old in enumerate(keep)}
@@ -60,96 +56,10 @@ def wide_table(cells: Cells, published: Published) -> Table:
     )
 
 
-def merge_table(cells: Cells, merges: SeedMerges, published: Published) -> Table:
-    """A row a base, regime and set of biases (none, each dataset's, each merged one), a column a dataset.
-
-    Args:
-        merges: ``merge.json`` of each seed, by base and regime; one may lack a dataset whose training failed.
-    """
-    outline = cells.outline
-    datasets = list(outline.datasets)
-    reasons = _Reasons()
-    rows: list[list[TableCell]] = []
-    for (base, regime), of_seeds in merges.items():
-        for name in _merged_rows(of_seeds):
-            found = [_merged_values(of_seeds, name, dataset) for dataset in datasets]
-            texts = [
-                _percent(mean_of(values)) if values else reasons.mark("its adapter could not be trained")
-                for values in found
-            ]
-            rows.append(["measured", base, regime, name.replace("_", " "), *texts])
-    for place, cell in cells.in_order:
-        if (place.base, place.regime) not in merges and cell.reason is not None:
-            texts = [reasons.mark(cell.reason) for _ in datasets]
-            rows.append(["measured", place.base, place.regime, place.dataset, *texts])
-    by_method: dict[tuple[str, str, str], dict[str, PublishedScore]] = {}
-    for score in published.scores:
-        by_method.setdefault((score.model, score.regime, score.method), {})[score.dataset] = score
-    for (model, regime, method), by_dataset in by_method.items():
-        scores = [_published_text(by_dataset.get(dataset)) for dataset in datasets]
-        rows.append(["published", model, regime, method.replace("_", " "), *scores])
-    columns = ["from", "model", "regime", "biases", *(_head(dataset, cells) for dataset in datasets)]
-    keep = [at for at in range(len(columns)) if columns[at] != "regime" or len(outline.regimes) > 1]
-    return Table(
-        outline.title,
-        [columns[at] for at in keep],
-        [[row[at] for at in keep] for row in rows],
-        notes=[*_notes_of_merges(cells, merges, published), *reasons.notes],
-    )
-
-
-def _notes_of_merges(cells: Cells, merges: SeedMerges, published: Published) -> list[str]:
-    counts = sorted({len(of_seeds) for of_seeds in merges.values()}) or [0]
-    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    notes = [
-        "Rows: whose value biases the base has, none its own. Columns: test metric in percent under the head that was "
-        f"trained with the dataset's own biases (the paper's heads: not stated); mean over {seeds} seeds.",
-    ]
-    of_paper = "" if published.cosine is None else f" Published: {published.cosine:g}."
-    for (base, regime), of_seeds in merges.items():
-        cosines = [pair["cosine"] for one in of_seeds for pair in one["comparisons"] if pair["cosine"] is not None]
-        if cosines:
-            found = mean_of(cosines)
-            ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-            where = f", {base} {regime}" if len(merges) > 1 else ""
-            notes.append(f"Cosine of the two changes of the biases{where}: {found.value:.2f}{ends}.{of_paper}")
-    return [*notes, f"Published: {published.source}; of another model."]
-
-
-def merged_means(cells: Cells, merges: SeedMerges) -> dict[str, float]:
-    """``DATASET/biases ROW`` -> the mean over seeds of the metric on test; base and regime where there are several."""
-    outline = cells.outline
-    means = {}
-    for (base, regime), of_seeds in merges.items():
-        for row in _merged_rows(of_seeds):
-            for dataset in outline.datasets:
-                names = [*([base] if len(outline.bases) > 1 else []), dataset]
-                names += [regime] if len(outline.regimes) > 1 else []
-                if values := _merged_values(of_seeds, row, dataset):
-                    means["/".join([*names, f"biases {row}"])] = mean_of(values).value
-    return means
-
-
-def _merged_rows(of_seeds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The sets of biases of any seed, those without a dataset of their own last."""
-    rows = list(dict.fromkeys(row for one in of_seeds for row in one["rows"]))
-    recipes = {row for one in of_seeds for row in one["recipes"]}
-    return sorted(rows, key=lambda row: row in recipes)
-
-
-def _merged_values(of_seeds: Sequence[Mapping[str, Any]], row: str, dataset: str) -> list[float]:
-    """The metric of each seed that has the row and the dataset."""
-    return [
-        float(one["matrix"][dataset]["scores"][row][one["metrics"][dataset]]["value"])
-        for one in of_seeds
-        if row in one["rows"] and dataset in one["datasets"]
-    ]
-
-
 def cost_table(cells: Cells, published: Published) -> Table:
     """A row a base and method: trained parameters, seconds and the metric, as Table 2 of the paper has them."""
     rows: list[list[TableCell]] = []
-    reasons = _Reasons()
+    reasons = Reasons()
     for place, cell in cells.in_order:
         where = [place.base, place.dataset, place.regime, *_setting(place), title(place.method)]
         if not cell.records:
@@ -167,7 +77,7 @@ def cost_table(cells: Cells, published: Published) -> Table:
                 f"{record.trained_parameters:,} ({_share([cell])})",
                 text,
                 f"{max(memory) / 1e6:,.0f} MB" if memory else None,
-                _percent(cell.estimate(metric)),
+                percent(cell.estimate(metric)),
             ]
         )
     for score in published.scores:
@@ -261,7 +171,7 @@ def _of_all(numbers: Iterable[float | None]) -> TableCell:
     return next(iter(found)) if len(found) == 1 else "; ".join(f"{one:g}" for one in found if one is not None)
 
 
-class _Reasons:
+class Reasons:
     """Numbers for the reasons of empty cells, and the notes that spell them out."""
 
     def __init__(self) -> None:
@@ -293,15 +203,16 @@ def _place(block: CellKey, dataset: str, method: str) -> CellKey:
     return CellKey(block.base, dataset, block.regime, method, block.learning_rate, block.epochs)
 
 
-def _text(cell: Cell, metric: str | None, reasons: _Reasons) -> str:
+def _text(cell: Cell, metric: str | None, reasons: Reasons) -> str:
     if not cell.records:
         return reasons.mark(cell.reason or "it was not asked for in this setting")
     mark = DAGGER if cell.selected is not None and cell.selected > 0.5 else ""
     lost = f" {reasons.number('; '.join(cell.failed))}" if cell.failed else ""
-    return _percent(cell.estimate(metric)) + mark + lost
+    return percent(cell.estimate(metric)) + mark + lost
 
 
-def _percent(estimate: ScoreInterval) -> str:
+def percent(estimate: ScoreInterval) -> str:
+    """A score in percent, with its interval where it has one."""
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
@@ -347,7 +258,8 @@ def _best(means: Sequence[dict[int, float]], first_row: int, first_column: int) 
     return found
 
 
-def _head(dataset: str, cells: Cells) -> str:
+def column_head(dataset: str, cells: Cells) -> str:
+    """The head of a dataset's column: its name, and its metric where that is known."""
     metric = cells.metrics.get(dataset)
     if metric is None:
         return dataset
@@ -362,12 +274,13 @@ def _published_rows(published: Published, regimes: Sequence[str], datasets: Sequ
         found.setdefault((score.model, score.regime, score.method), {})[score.dataset] = score
     for (model, regime, method), by_dataset in found.items():
         share = next((_as_share(score.share) for score in by_dataset.values() if score.share is not None), None)
-        texts = [_published_text(by_dataset.get(dataset)) for dataset in datasets]
+        texts = [published_text(by_dataset.get(dataset)) for dataset in datasets]
         if any(texts):
             yield ["published", model, regime, "", title(method), share, *texts]
 
 
-def _published_text(score: PublishedScore | None) -> str | None:
+def published_text(score: PublishedScore | None) -> str | None:
+    """A published score in percent, marked where it was selected; None where there is none."""
     return None if score is None else f"{100 * score.value:.1f}{DAGGER if score.selected else ''}"
 
 

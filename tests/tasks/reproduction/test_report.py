@@ -14,9 +14,10 @@ from tasks.engine.execution import run_step
 from tasks.engine.store import StepRun
 from tasks.reproduction.cells import CellKey, ReportPlan, gather, merge_key, merge_place, term_records
 from tasks.reproduction.measured import Failed, Measured, Measurement, Scored
+from tasks.reproduction.merge_tables import merge_table, merged_means
 from tasks.reproduction.plan import Unavailable
 from tasks.reproduction.reproduce_report import PLAN, _comparable, reproduce_report, reproduce_report_step
-from tasks.reproduction.tables import cost_table, long_table, merge_table, merged_means, wide_table
+from tasks.reproduction.tables import cost_table, long_table, wide_table
 from tasks.settings import PipelineSettings
 from tests.support.measured import measured
 
