@@ -65,10 +65,9 @@ def at_server(check: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def _start_temporary(check: Callable[[], None]) -> None:
-    from flows.servers.temporary_server import TemporaryServer
+    from flows.servers.temporary_server import launch_temporary_server
 
-    server = TemporaryServer()
-    server.launch()
+    server = launch_temporary_server()
     try:
         check()
     except BaseException:

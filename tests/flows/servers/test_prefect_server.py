@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from beft.errors import BeftError
@@ -108,6 +109,17 @@ def test_a_temporary_server_that_does_not_start_is_one_message(monkeypatch: pyte
     monkeypatch.setattr("flows.servers.temporary_server.TemporaryServer.start", start)
     monkeypatch.setattr("flows.servers.temporary_server.TemporaryServer.stop", lambda self: stopped.append(self))
     monkeypatch.setattr("flows.servers.prefect_server.named_server", lambda: "")
+    monkeypatch.setattr(SubprocessASGIServer, "_instances", {})
     with pytest.raises(BeftError, match="temporary server did not start: Timed out"), at_server():
         pass
     assert stopped
+
+
+def test_the_temporary_server_of_an_earlier_flow_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("flows.servers.prefect_server.named_server", lambda: "")
+    monkeypatch.setattr(SubprocessASGIServer, "_instances", {})
+    monkeypatch.setattr(SubprocessASGIServer, "start", lambda self: started.append(self))
+    of_prefect = SubprocessASGIServer()
+    with at_server():
+        assert started == [of_prefect]
