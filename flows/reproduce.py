@@ -15,6 +15,7 @@ configure_environment()  # Prefect reads its environment when it is imported
 
 from prefect import flow  # noqa: E402
 
+from beft.errors import BeftError  # noqa: E402
 from flows.deployments.deployed import lock_timeout  # noqa: E402
 from flows.runs.flow_run_name import flow_run_name  # noqa: E402
 from flows.runs.reproduction_run import ReproductionRun  # noqa: E402
@@ -71,7 +72,8 @@ def run_reproduce(
 
     Raises:
         InputError: A name or setting is wrong, or nothing of it can be measured here.
-        BeftError: Every measurement failed, or another run is going on here.
+        BeftError: A measurement failed; the report of the others is written and shown before. Or another run is going
+            on here.
     """
     workspace = Workspace(Path.cwd())
 
@@ -83,4 +85,8 @@ def run_reproduce(
     with at_server(check):
         record: dict[str, Any] = reproduce(request, settings, plan_only)
     show_reproduction(record, workspace.root)
+    if failed := record.get("failed"):
+        raise BeftError(
+            f"not everything was measured: {failed} failed, for the reasons above; the same command makes these again"
+        )
     return record

@@ -86,6 +86,7 @@ class DeploymentSettings(Section):
     webhook: str | None = Field(
         None,
         pattern=r"^https?://",
+        exclude=True,  # who has it can post; `beft deploy` alone needs it, and no run's parameters or files show it
         description="address that gets a JSON object with a text when a nightly run failed; None: no one is told",
     )
 
@@ -93,7 +94,7 @@ class DeploymentSettings(Section):
     @classmethod
     def _webhook_can_be_kept(cls, value: str | None) -> str | None:
         if value and holds_password(value):
-            raise ValueError(f"an address that is kept with every run must hold no password; {INSTEAD}")
+            raise ValueError("the address of a webhook must hold no password: params.yaml is kept in git")
         return value
 
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beft.cli.options import PARAMS, AsJson, Changes, Params, read_settings, settings_options, without_file
+from beft.cli.options import (
+    PARAMS,
+    AsJson,
+    Changes,
+    Params,
+    read_settings,
+    refuse_other_datasets,
+    settings_options,
+    without_file,
+)
 from beft.cli.output import print_json, print_table
 from beft.commands import own_command
 
@@ -91,6 +100,7 @@ def check(
         drafted = own_command("beft", "datasets", "draft", dataset)
         raise InputError(f"{dataset} is a file of data, no description; this writes one: {drafted}")
     description = Description.read(Path(dataset)) if is_file else find_dataset(dataset)
+    refuse_other_datasets(changes, description.name)
     facts = _prepared(context, settings, description, size)
     if as_json:
         print_json(facts)
@@ -130,6 +140,7 @@ def draft(
         raise InputError(f"there is a dataset {name!r} already ({there}): give another --name, or --replace it")
     if there is not None and there.suffix == ".yml":
         raise InputError(f"{there} describes the dataset {name!r}: rename it to {name}.yaml to have it replaced")
+    refuse_other_datasets(changes, name)
     facts = _prepared(context, settings, found.description, None)
     rare = [*rare_labels(facts), *spans_within_words(facts)]
     rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())

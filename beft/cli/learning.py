@@ -13,6 +13,7 @@ from beft.cli.options import (
     Prepared,
     read_settings,
     refuse_existing,
+    refuse_other_datasets,
     settings_options,
 )
 from beft.cli.output import print_json, print_table, progress
@@ -113,6 +114,7 @@ def prepared_session(
 
     settings = read_settings(context, params, changes)
     data = PreparedData.from_folder(prepared)
+    refuse_other_datasets(changes, data.name)
     if out is not None:
         refuse_existing(out)
     return open_session(settings, data)

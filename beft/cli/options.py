@@ -88,6 +88,20 @@ def parse_changes(changes: Iterable[str], *, option: str = "--set", example: str
     return values
 
 
+def refuse_other_datasets(changes: Iterable[str] | None, name: str) -> None:
+    """Refuse to change the settings of another dataset than the one at hand: the change would do nothing.
+
+    Raises:
+        InputError: A change is one of ``datasets.OTHER``.
+    """
+    from beft.errors import InputError
+
+    for change in parse_changes(changes or ()):
+        section, _, rest = change.partition(".")
+        if section == "datasets" and rest and rest.partition(".")[0] != name:
+            raise InputError(f"--set {change}: the dataset here is {name!r}; write datasets.{name}.SETTING=VALUE")
+
+
 def refuse_existing(out: Path) -> None:
     """Refuse to write where something is, or where nothing can be: before the work, not after it.
 

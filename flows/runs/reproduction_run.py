@@ -200,7 +200,8 @@ class ReproductionRun(TrackedRun):
         # Where times are compared, nothing else computes.
         at_once = 1 if self.plan.reproduction.alone else width(self._todo[0].settings.base)
         chains = {planned.key: partial(self._measure, planned, at_once) for planned in self._todo}
-        self.run_chains(chains, at_once)
+        _, errors = self.run_chains(chains, at_once)
+        self.record["failed"] = len(errors)
         if not self.folders:
             raise BeftError("every measurement failed:\n" + "\n".join(reasons(self.missing)))
 

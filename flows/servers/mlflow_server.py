@@ -135,7 +135,7 @@ def serve_mlflow(root: Path, *, team: bool, host: str, port: int, allowed_hosts:
     command = [sys.executable, "-m", *server.arguments]
     process = start(command, patience=_STOP_SECONDS, cwd=root, env=dict(server.environment))
     try:
-        typer.echo(f"MLflow at http://{host}:{port}; Ctrl-C stops it.")
+        typer.echo(f"MLflow at http://{network_location(host, port)}; Ctrl-C stops it.")
         sys.stdout.flush()
         status = process.wait()
         return status if status >= 0 else 128 - status  # as a shell names the signal that ended it
@@ -177,6 +177,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def network_location(host: str, port: int) -> str:
+    """Host and port as a URL has them, an IPv6 address in brackets.
+
+    Example:
+        >>> network_location("::1", 5000)
+        '[::1]:5000'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _without(environment: Mapping[str, str], names: set[str] | frozenset[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from beft.models.device import set_threads
 from beft.models.reference import resolve_base
 from beft.serving.engine import Engine
 from beft.serving.service import Service
-from flows.servers.mlflow_server import is_loopback, require_free
+from flows.servers.mlflow_server import is_loopback, network_location, require_free
 from flows.serving.app import LOOPBACK_HOSTS, Server, create_app
 from flows.serving.limits import Limits
 from flows.serving.metrics import Metrics
@@ -153,7 +153,7 @@ def run(server: Server, request: ServeRequest) -> None:
     )
     listener = _Listener(config, server)
     scheme = "http" if certificate is None else "https"
-    typer.echo(f"{scheme}://{request.host}:{request.port} answers; /docs describes it; Ctrl-C stops")
+    typer.echo(f"{scheme}://{network_location(request.host, request.port)} answers; /docs describes it; Ctrl-C stops")
     listener.run()
     typer.echo("stopped")
 

@@ -75,6 +75,12 @@ def damaged(made: Path, tmp_path: Path) -> Path:
         ("train prepared --out out", "--term"),
         ("train prepared --term value --out out --set train.epoch=2", "Did you mean 'epochs'"),
         ("train prepared --term value --out out --set train.epochs", "NAME=VALUE"),
+        (
+            "train prepared --term value --out out --set datasets.flims.max_length=8",
+            "write datasets.films.SETTING=VALUE",
+        ),
+        ("measure value prepared --set datasets.flims.max_length=8", "the dataset here is 'films'"),
+        ("datasets check films --set datasets.flims.max_length=8", "the dataset here is 'films'"),
         ("train prepared --term value --out out --set base.device=cuda", "cuda"),
         ("train prepared --term value --out out --params nowhere.yaml", "nowhere.yaml"),
         ("measure value,fll prepared", "Did you mean 'full'"),

@@ -14,8 +14,10 @@ import pytest
 from beft.errors import BeftError, InputError
 from beft.files import read_json, write_text
 from flows.cli import status_of
+from flows.runs.steps import run_through_prefect
 from tasks.reproduction.catalogue import ReproductionRequest
 from tasks.settings import PipelineSettings
+from tasks.steps.measure import measure_step
 from tests.conftest import build_tiny
 from tests.support.small_data import small_workspace
 from tests.support.tiny_bases import save_base
@@ -106,6 +108,27 @@ def test_one_of_which_nothing_can_be_measured_is_in_its_folder_and_in_mlflow_wit
     [run] = runs(root)
     assert run.info.run_id == record["mlflow_run"]
     assert run.info.status == "FAILED" and "nothing of this can be measured" in run.data.tags["error"]
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_a_measurement_that_failed_is_told_after_the_report_of_the_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = run_through_prefect
+
+    def lost(step: Any, *arguments: Any) -> Any:
+        if step is measure_step and arguments[-1] == "yours":
+            raise BeftError("the process that measured it was killed")
+        return measured(step, *arguments)
+
+    monkeypatch.setattr("flows.runs.reproduction_run.run_through_prefect", lost)
+    assert status_of([*COMMAND[:1], "table1", *COMMAND[2:]]) == 1
+    told = capsys.readouterr()
+    assert "not everything was measured: 2 failed, for the reasons above" in told.err
+    assert "yours 60 on base" in told.out and "the process that measured it was killed" in told.out
+    table = (root / "reports" / "table1" / "table.md").read_text()
+    assert "mine" in table and "the process that measured it was killed" in table
 
 
 @pytest.mark.server

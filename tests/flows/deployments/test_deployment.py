@@ -235,7 +235,9 @@ def test_runs_and_deployments_of_other_teams_are_left_alone(
             ours = ["adapt/nightly", "monitor/hourly", "promote/after-adapt", "reproduce/weekly", SEVEN]
             assert deploy(root) == ours
             assert client.read_global_concurrency_limit_by_name(LIMIT).limit == 7
-            ours = client.read_deployment_by_name("adapt/nightly").id
+            nightly = client.read_deployment_by_name("adapt/nightly")
+            ours = nightly.id
+            assert "deployment" in nightly.parameters["settings"] and hook not in str(nightly.parameters)
             runs = {
                 name: client.create_flow_run_from_deployment(of).id for name, of in (("etl", theirs), ("adapt", ours))
             }

@@ -7,7 +7,7 @@ import pytest
 
 from beft.errors import BeftError, InputError
 from flows.cli import status_of
-from flows.servers.mlflow_server import personal_server, team_server
+from flows.servers.mlflow_server import network_location, personal_server, team_server
 from tests.support.servers.postgresql import free_port
 
 SECRET = "never:shown@all"
@@ -67,3 +67,8 @@ def test_a_database_that_is_not_there_is_named_without_its_password(tmp_path: Pa
 def test_a_host_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(["mlflow-server", "--host", "no.such.host.invalid", "--port", str(free_port())]) == 2
     assert "--host no.such.host.invalid" in capsys.readouterr().err
+
+
+def test_an_ipv6_address_has_brackets_in_a_url() -> None:
+    assert network_location("::1", 5000) == "[::1]:5000"
+    assert network_location("127.0.0.1", 80) == "127.0.0.1:80"
