@@ -105,6 +105,7 @@ def _look(
         traffic,
         model=key.name,
         version=key.version,
+        sha256=adapter.sha256,
         labels=adapter.labels,
         since=since,
         rules=rules,

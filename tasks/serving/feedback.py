@@ -20,7 +20,7 @@ from tasks.serving.traffic import ANSWERS, FEEDBACK, FeedbackRecord, now, read_r
 
 _FIELDS = ("request_id", "row", "label", "source")
 _KEY = ["request_id", "row"]
-_COMPARED = (*_KEY, "time", "version", "text_key", "tokens", "value", "probabilities")
+_COMPARED = (*_KEY, "time", "version", "sha256", "text_key", "tokens", "value", "probabilities")
 _LAST_ROW = 2**31 - 1
 """The largest number that a record has room for."""
 
@@ -121,8 +121,8 @@ def unanswered(folder: Path, records: Sequence[FeedbackRecord]) -> list[Feedback
 def labelled_answers(folder: Path, name: str, *, since: datetime | None = None) -> pd.DataFrame:
     """The answers to a model's rows whose true label was told, with ``label`` and ``feedback_source``.
 
-    Each has request_id, row, time, version, text_key, tokens, value and probabilities, by which versions are compared.
-    Where a row was told several labels, the last one counts.
+    Each has request_id, row, time, version, sha256 of the adapter, text_key, tokens, value and probabilities, by which
+    versions are compared. Where a row was told several labels, the last one counts.
 
     Args:
         name: Of the registered model.

@@ -101,6 +101,7 @@ def look(
     *,
     model: str,
     version: str,
+    sha256: str,
     labels: Sequence[str],
     since: datetime | None,
     rules: MonitorRules,
@@ -111,6 +112,7 @@ def look(
 
     Args:
         traffic: The folder where a server keeps its answers.
+        sha256: Of the adapter; a registry that was started anew gave its version's number to another one before.
         labels: The adapter's, in the order of its outputs; none for values and choices.
         since: The time of the last row of the last look; None: there was none.
         choices: Whether the adapter chooses among choices that each row brings.
@@ -119,6 +121,7 @@ def look(
     if since is not None:
         fresh &= pc.field("time") > since
     wanted = fresh & (pc.field("role") == "answer") & (pc.field("version") == version)
+    wanted &= pc.field("sha256") == sha256
     answers = read_records(traffic, ANSWERS, since=since, columns=_COMPARED, filters=wanted).to_pandas()
     if len(answers) < rules.min_rows:
         return Look(model, version, None, None, len(answers), (), rules.alpha)

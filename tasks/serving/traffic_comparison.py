@@ -57,7 +57,10 @@ def compare_on_traffic(
     if adapters[CHAMPION].problem_type.reads_words:
         raise InputError("spans are not compared on labelled traffic: decide on the gate ('beft promote')")
     labelled = labelled_answers(traffic, found.model, since=since)
-    both = _answered_by_both(labelled, {CHALLENGER: found.challenger, CHAMPION: found.champion})
+    versions = {CHALLENGER: found.challenger, CHAMPION: found.champion}
+    # Of these adapters: a registry that was started anew gave their versions' numbers to others before.
+    own = {side: labelled[labelled["sha256"] == adapter.sha256] for side, adapter in adapters.items()}
+    both = _answered_by_both({side: own[side][own[side]["version"] == version] for side, version in versions.items()})
     seen = frozenset().union(*(_training_rows(folder) for folder in models.values()))
     fresh = both[~both["text_key"].isin(seen)]
     kept, truth = _truth(fresh, adapters[CHAMPION])
@@ -85,15 +88,17 @@ def compare_on_traffic(
     return {**compared, "kind": "labelled traffic", "notes": _notes(kept, len(both) - len(fresh), unknown)}
 
 
-def _answered_by_both(labelled: pd.DataFrame, versions: Mapping[str, str]) -> pd.DataFrame:
-    """A row a labelled row, with the answers of both sides beside each other."""
+def _answered_by_both(labelled: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a labelled row, with the answers of both sides beside each other.
+
+    Args:
+        labelled: The labelled answers of each side.
+    """
     key = ["request_id", "row"]
     shared = [*key, "time", "text_key", "tokens", "label", "feedback_source"]
-    sides = {}
-    for side, version in versions.items():
-        own = labelled[labelled["version"] == version].drop_duplicates(key)
-        sides[side] = own[[*key, "probabilities", "value"]]
-    champion = labelled[labelled["version"] == versions[CHAMPION]].drop_duplicates(key)[shared]
+    once = {side: answers.drop_duplicates(key) for side, answers in labelled.items()}
+    sides = {side: answers[[*key, "probabilities", "value"]] for side, answers in once.items()}
+    champion = once[CHAMPION][shared]
     joined = champion.merge(sides[CHAMPION], on=key).merge(
         sides[CHALLENGER], on=key, suffixes=(f"_{CHAMPION}", f"_{CHALLENGER}")
     )

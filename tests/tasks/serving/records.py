@@ -6,6 +6,7 @@ from typing import Any
 from tasks.serving.traffic import AnswerRecord
 
 START = datetime(2026, 11, 28, 12, tzinfo=UTC)
+SHA256 = "a" * 64
 
 
 def answer(number: int = 0, **values: Any) -> AnswerRecord:
@@ -17,7 +18,7 @@ def answer(number: int = 0, **values: Any) -> AnswerRecord:
         "role": "answer",
         "name": "beft-films",
         "version": "1",
-        "sha256": "a" * 64,
+        "sha256": SHA256,
         "predicted": "good",
         "value": None,
         "confidence": 0.75,

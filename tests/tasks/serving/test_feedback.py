@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
+from beft.adapters.adapter import Adapter
 from beft.errors import BeftError, InputError, RowError
 from beft.files import write_json
 from beft.problems.multi_label import MultiLabel
@@ -31,6 +32,7 @@ from tests.beft.serving.adapters import Kind, draw_adapter, tiny_base
 from tests.tasks.serving.records import START, answer
 
 FOUND = Candidates("beft-films", "2", "1")
+SIDES = {"champion": "1", "challenger": "2"}
 
 
 @pytest.mark.parametrize(
@@ -190,15 +192,15 @@ def traffic(folder: Path, rows: int, *, champion: float, challenger: float, seen
     truth = random.integers(0, 2, rows)
     base = tiny_base(folder / "base")
     records, models = [], {}
-    for side, version, share in (("champion", "1", champion), ("challenger", "2", challenger)):
+    for (side, version), share in zip(SIDES.items(), (champion, challenger), strict=True):
+        models[side] = folder / side
+        sha256 = draw_adapter(base, Kind(("bad", "good"))).save(models[side] / "artifacts" / "adapter")
         right = np.arange(rows) < share * rows
         for number in range(rows):
             at = truth[number] if right[number] else 1 - truth[number]
             probabilities = [0.9, 0.1] if at == 0 else [0.1, 0.9]
             role = "answer" if side == "champion" else "shadow"
-            records.append(answer(number, version=version, role=role, probabilities=probabilities))
-        models[side] = folder / side
-        draw_adapter(base, Kind(("bad", "good"))).save(models[side] / "artifacts" / "adapter")
+            records.append(answer(number, version=version, sha256=sha256, role=role, probabilities=probabilities))
         write_json(models[side] / "seen_rows.json", [f"{number:020x}" for number in range(seen)])
     write_records(folder / "traffic", ANSWERS, records)
     labels = [FeedbackRecord(START, f"request-{n}", 0, ("bad", "good")[truth[n]], "every row") for n in range(rows)]
@@ -227,15 +229,35 @@ def test_without_labels_nothing_is_decided(tmp_path: Path) -> None:
 
 def test_a_text_that_is_asked_often_counts_once(tmp_path: Path) -> None:
     models = traffic(tmp_path, 30, champion=0.5, challenger=1.0)
+    sha256 = {version: Adapter.load(models[side] / "artifacts" / "adapter").sha256 for side, version in SIDES.items()}
     copies = [
-        answer(number + 100, request_id=f"copy-{number}", version=version, text_key=f"{0:020x}")
+        answer(
+            number + 100,
+            request_id=f"copy-{number}",
+            version=version,
+            sha256=sha256[version],
+            text_key=f"{0:020x}",
+        )
         for number in range(50)
-        for version in ("1", "2")
+        for version in sha256
     ]
     write_records(tmp_path / "traffic", ANSWERS, copies)
     add_feedback(tmp_path / "traffic", [FeedbackRecord(START, f"copy-{number}", 0, "good") for number in range(50)])
     found = compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
     assert found["rows"] == 30
+
+
+def test_answers_of_a_registry_that_was_started_anew_do_not_count(tmp_path: Path) -> None:
+    models = traffic(tmp_path, 300, champion=0.7, challenger=0.9)
+    before = [
+        answer(number, request_id=f"before-{number}", version=version, text_key=f"{1000 + number:020x}")
+        for number in range(50)
+        for version in SIDES.values()
+    ]
+    write_records(tmp_path / "traffic", ANSWERS, before)
+    add_feedback(tmp_path / "traffic", [FeedbackRecord(START, f"before-{number}", 0, "good") for number in range(50)])
+    found = compare_on_traffic(PipelineSettings(), FOUND, models, tmp_path / "traffic", metric="accuracy")
+    assert found["rows"] == 299  # all but the one whose label nobody knows
 
 
 def test_an_older_version_cannot_be_judged(tmp_path: Path) -> None:
@@ -253,20 +275,21 @@ def test_several_labels_a_row_are_judged_at_each_versions_thresholds(tmp_path: P
     for side, version, threshold in (("champion", "1", 0.3), ("challenger", "2", 0.8)):
         probabilities = np.clip(truth * 0.4 + random.random((200, 3)) * 0.6, 0, 1).astype(np.float32)
         given[side] = probabilities >= threshold
+        models[side] = tmp_path / side
+        kind = Kind(labels, problem_type=MultiLabel(3, [threshold] * 3))
+        sha256 = draw_adapter(base, kind).save(models[side] / "artifacts" / "adapter")
+        write_json(models[side] / "seen_rows.json", [])
         records += [
             answer(
                 number,
                 version=version,
+                sha256=sha256,
                 role="answer" if version == "1" else "shadow",
                 predicted=json.dumps([label for label, one in zip(labels, given[side][number], strict=True) if one]),
                 probabilities=probabilities[number].tolist(),
             )
             for number in range(200)
         ]
-        models[side] = tmp_path / side
-        kind = Kind(labels, problem_type=MultiLabel(3, [threshold] * 3))
-        draw_adapter(base, kind).save(models[side] / "artifacts" / "adapter")
-        write_json(models[side] / "seen_rows.json", [])
     write_records(tmp_path / "traffic", ANSWERS, records)
     told = [
         {"request_id": f"request-{n}", "label": [label for label, one in zip(labels, truth[n], strict=True) if one]}

@@ -14,7 +14,7 @@ from beft.files import write_json
 from beft.serving.reference import DriftReference
 from tasks.serving.monitoring import Look, LookState, MonitorRules, look, report_of
 from tasks.serving.traffic import ANSWERS, FEATURES, FeatureRecord, write_records
-from tests.tasks.serving.records import START, answer
+from tests.tasks.serving.records import SHA256, START, answer
 
 RULES = MonitorRules(looks=20, min_rows=100)
 WIDTH = 8
@@ -52,9 +52,10 @@ def come_in(folder: Path, rows: int, *, seed: int = 1, start: int = 0, **change:
     write_records(folder, FEATURES, features)
 
 
-def at(folder: Path, **values: Any) -> Look:
-    how: dict[str, Any] = {"model": "beft-films", "version": "1", "labels": ("bad", "good"), "since": None}
-    return look(reference(), folder, rules=RULES, **{**how, **values})
+def at(folder: Path, own: DriftReference | None = None, **values: Any) -> Look:
+    adapter = {"model": "beft-films", "version": "1", "sha256": SHA256, "labels": ("bad", "good")}
+    how: dict[str, Any] = {**adapter, "since": None, **values}
+    return look(own or reference(), folder, rules=RULES, **how)
 
 
 def test_nothing_changed(tmp_path: Path) -> None:
@@ -113,7 +114,9 @@ def test_other_versions_and_shadows_are_left_out(tmp_path: Path) -> None:
     come_in(tmp_path, 200)
     others = [answer(number, version="2", predicted="good") for number in range(500)]
     shadows = [answer(number, role="shadow", predicted="good") for number in range(500)]
-    write_records(tmp_path, ANSWERS, [*others, *shadows])
+    # A registry that was started anew: its version 1 is another adapter.
+    before = [answer(number, sha256="b" * 64, predicted="good") for number in range(500)]
+    write_records(tmp_path, ANSWERS, [*others, *shadows, *before])
     assert at(tmp_path).rows == 200
 
 
@@ -146,7 +149,7 @@ def test_values_have_no_confidence(tmp_path: Path) -> None:
         random.normal(size=300).astype(np.float32),
         np.empty(0, np.float32),
     )
-    found = look(own, tmp_path, model="beft-films", version="1", labels=(), since=None, rules=RULES)
+    found = at(tmp_path, own, labels=())
     assert [test.name for test, _ in found.tests] == ["answers", "tokens of a row", "unknown tokens, share of a row"]
     assert not found.alarm
 
@@ -166,10 +169,10 @@ def test_the_number_of_a_choice_is_not_compared(longer: int, tmp_path: Path) -> 
 def test_choices_of_an_older_reference_have_their_confidence_compared_alone(tmp_path: Path) -> None:
     come_in(tmp_path, 400, longer=15, unknown=2, topic=0.5)
     old = replace(reference(), of_rows=False)
-    found = look(old, tmp_path, model="beft-films", version="1", labels=(), since=None, rules=RULES, choices=True)
+    found = at(tmp_path, old, labels=(), choices=True)
     assert [(test.name, raised) for test, raised in found.tests] == [("confidence", False)]
     assert "register it again" in report_of(found)
-    labelled = look(old, tmp_path, model="beft-films", version="1", labels=("bad", "good"), since=None, rules=RULES)
+    labelled = at(tmp_path, old, labels=("bad", "good"))
     assert len(labelled.tests) == 5  # each row is one sequence: nothing was other then
 
 
@@ -208,7 +211,7 @@ def test_each_label_of_several_is_compared(share: float, kind: str, tmp_path: Pa
     )
     own.write(tmp_path / "reference.safetensors")
     own = DriftReference.read(tmp_path / "reference.safetensors")
-    found = look(own, tmp_path, model="beft-films", version="1", labels=("a", "b"), since=None, rules=RULES)
+    found = at(tmp_path, own, labels=("a", "b"))
     raised = {test.name: alarm for test, alarm in found.tests}
     assert raised == {
         "answers: a": False,
