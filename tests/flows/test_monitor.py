@@ -44,7 +44,8 @@ def champion(registry: Registry, name: str) -> DriftReference:
 def drifted(registry: Registry, name: str) -> None:
     """Traffic that is not like what a champion was made for."""
     traffic = registry.root / "runs" / "traffic"
-    write_records(traffic, ANSWERS, [answer(200 + n, name=name, tokens=30, predicted="good") for n in range(150)])
+    own = {"name": name, "sha256": registry.adapters[name, "1"].sha256}
+    write_records(traffic, ANSWERS, [answer(200 + n, **own, tokens=30, predicted="good") for n in range(150)])
 
 
 def test_quiet_then_an_alarm(
@@ -66,6 +67,7 @@ def test_quiet_then_an_alarm(
         answer(
             number,
             name=FILMS,
+            sha256=registry.adapters[FILMS, "1"].sha256,
             predicted=told[int(reference.answers[number % 150])],
             confidence=float(reference.confidence[number % 150]),
             tokens=int(reference.lengths[number % 150]),
