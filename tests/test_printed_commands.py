@@ -122,7 +122,8 @@ def test_databases_are_inside_the_project_whatever_it_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # what is set below is then taken back, also where there was nothing
+        monkeypatch.delenv(name)
     root = tmp_path / ODD
     root.mkdir()
     settings = PipelineSettings()

@@ -24,8 +24,11 @@ STEPS = 11
 def beft_run(root: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """``beft run``, as the terminal starts it: no server is named, and Prefect's home is empty."""
     shutil.rmtree(root / "home", ignore_errors=True)
-    unset = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_PROFILE")
-    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "MLFLOW_TRACKING_URI" and not name.startswith("PREFECT_")
+    }
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", "run"],
         cwd=root,

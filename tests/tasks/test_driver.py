@@ -121,4 +121,5 @@ def test_the_projects_own_settings_are_valid() -> None:
     settings = PipelineSettings.read(PROJECT / "params.yaml")
     written = yaml.safe_load((PROJECT / "params.yaml").read_text())
     assert written["base"].pop("threads") == "auto"
+    assert written["deployment"].pop("webhook") is settings.deployment.webhook is None  # it is shown nowhere
     assert written == settings.model_dump(mode="json", exclude={"base": {"threads"}})
