@@ -1,4 +1,4 @@
-"""What is deployed on the Prefect server that is in use."""
+"""What is deployed on the Prefect server that is in use, and the places of its limit on tasks."""
 
 
 def remove_deployments() -> None:
@@ -10,3 +10,15 @@ def remove_deployments() -> None:
             client.delete_automation(automation.id)
         for deployment in client.read_deployments():
             client.delete_deployment(deployment.id)
+
+
+def give_back_places() -> None:
+    """Free the places of tasks that were killed: Prefect's server for tests runs no service that does it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    from flows.deployments.deployment import LIMIT
+
+    with get_client(sync_client=True) as client:
+        if LIMIT in [one.name for one in client.read_global_concurrency_limits()]:
+            client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
