@@ -77,7 +77,9 @@ _PEERS = (
     f"what gives {MAX_PAIRS:,} pairs, if that is less.",
     "",
     f"Searched settings are found once a cell, on draw {SEARCH_DRAW}, by the accuracy on 1,000 labelled rows of train "
-    "that this draw lacks: at least as many labels as any of beft's methods has to choose by.",
+    "that this draw lacks: at least as many labels as any of beft's methods has to choose by. SetFit's were searched "
+    "where an epoch has at most 10,000 pairs, and measured on three draws: with more, a cell's six trainings take a "
+    "processor core one to two hours.",
     "",
     "Most seconds were taken beside other work; those of draws that were trained beside much of it are left out. Where "
     "two processors are named, which of them trained a draw was not kept.",
