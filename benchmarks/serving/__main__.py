@@ -35,14 +35,13 @@ from benchmarks.serving.client import Load
 from benchmarks.serving.in_process import against_peft, largest_difference, memory
 from benchmarks.serving.processes import ask, counters, free_port, get, server, start_clients
 from benchmarks.serving.random_adapters import random_adapters
-from benchmarks.serving.table import COUNTED, table
+from benchmarks.serving.table import table
 from tasks.registry.package import save_model
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
 
 HERE = Path(__file__).parent
 MIXES = ("identical", "distinct", "uniform", "skewed")
-ANSWERS = "answers that came in the measured time, whenever their requests were sent"
 PARTS = ("difference", "memory", "peft", "mixes", "mlflow", "registry", "soak")
 log = logging.getLogger("beft.bench")
 
@@ -80,7 +79,6 @@ def mixes(options: argparse.Namespace, texts: str) -> dict[str, Any]:
     return {
         "adapters": options.adapters,
         "connections": options.connections,
-        COUNTED: ANSWERS,
         "rates": found,
         "clients_share": median(processors),
         "rows_a_batch": after["beft_batch_rows_sum"] / after["beft_batch_rows_count"],
@@ -96,7 +94,7 @@ def mixes(options: argparse.Namespace, texts: str) -> dict[str, Any]:
 
 def against_mlflow(options: argparse.Namespace, texts: str) -> dict[str, Any]:
     """Answers a second of MLflow's server with one model, and of beft's with many adapters, in turns."""
-    found: dict[str, Any] = {"beft": [], "mlflow": [], COUNTED: ANSWERS}
+    found: dict[str, Any] = {"beft": [], "mlflow": []}
     with tempfile.TemporaryDirectory(prefix="beft-bench-") as name:
         folder, base = Path(name), resolve_base(SOURCE)
         [adapter] = random_adapters(base, 1)

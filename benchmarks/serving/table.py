@@ -6,15 +6,6 @@ from typing import Any
 
 from benchmarks.serving.in_process import BASE_BY_ROWS, BASE_IN_BATCHES, PEFT_BEFT, PEFT_LORA
 
-COUNTED = "counted"
-"""In the results of a part: which answers its rates count."""
-
-_COUNTED_FEWER = (
-    "The answers a second over HTTP leave out those to requests sent before the measured time began: one on each of 64 "
-    "connections, so about 4 a second in 15 s. With them beft's server gives about 148 answers a second and MLflow's "
-    "40: 3.7 times as many. The clients count these answers now; the rates were not measured again."
-)
-
 
 def table(results: Mapping[str, Any]) -> str:
     """Every requirement with what was found, then the mixes."""
@@ -25,22 +16,19 @@ def table(results: Mapping[str, Any]) -> str:
         f"`make bench-serving`, {about['date']}; {about.get('gpu', about['cpu'])}, {about['threads']} threads, "
         f"{about['precision']}; torch {about['torch']}. Base all-MiniLM-L6-v2; rows of the default data, one a "
         "request; clients are another process on the same machine. The adapters have different terms and numbers of "
-        "labels and "
-        "independently random values. Each forward pass of the base is one batch, which is asserted.",
+        "labels and independently random values. Each forward pass of the base is one batch, which is asserted.",
         "",
         "| what | required | found |",
         "|---|---|---|",
         *(f"| {what} | {required} | {found} |" for what, required, found in _rows(results)),
     ]
-    if any(name in results and COUNTED not in results[name]["found"] for name in ("mixes", "mlflow")):
-        lines += ["", _COUNTED_FEWER]
     others = [
         f"{name} ({one['cpu']}, {one['threads']} threads, {one['date']}, load {one['load']:.1f} before it began)"
         for name, one in ((name, result["about"]) for name, result in results.items())
-        if one["cpu"] != about["cpu"]
+        if (one["cpu"], one["date"]) != (about["cpu"], about["date"])
     ]
     if others:
-        lines += ["", f"Parts measured on another machine: {'; '.join(others)}."]
+        lines += ["", f"Parts measured on another machine or day: {'; '.join(others)}."]
     if "mixes" in results:
         found = results["mixes"]["found"]
         lines += [
