@@ -65,9 +65,15 @@ def at_server(check: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def _start_temporary(check: Callable[[], None]) -> None:
-    from flows.servers.temporary_server import launch_temporary_server
+    from prefect.server.api.server import SubprocessASGIServer
 
-    server = launch_temporary_server()
+    from flows.servers.temporary_server import TemporaryServer
+
+    server: SubprocessASGIServer = TemporaryServer()
+    if not isinstance(server, TemporaryServer):  # Prefect started its own for an earlier flow of this process:
+        check()  # it gives that one to every flow, and it is not ours to stop
+        return
+    server.launch()
     try:
         check()
     except BaseException:

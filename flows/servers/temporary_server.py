@@ -53,17 +53,5 @@ def main(parent: int, port: int) -> None:
     uvicorn.run(application, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
-def launch_temporary_server() -> SubprocessASGIServer:
-    """Start the process of the temporary server; ``start`` of what is returned waits until it answers.
-
-    Prefect keeps one for a process. Where it has started its own, for an earlier flow of this process, that one is
-    returned: the next flow finds it, too.
-    """
-    server: SubprocessASGIServer = TemporaryServer()
-    if isinstance(server, TemporaryServer):
-        server.launch()
-    return server
-
-
 if __name__ == "__main__":
     main(*map(int, sys.argv[1:]))

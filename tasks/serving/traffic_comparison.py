@@ -58,9 +58,12 @@ def compare_on_traffic(
         raise InputError("spans are not compared on labelled traffic: decide on the gate ('beft promote')")
     labelled = labelled_answers(traffic, found.model, since=since)
     versions = {CHALLENGER: found.challenger, CHAMPION: found.champion}
-    # Of these adapters: a registry that was started anew gave their versions' numbers to others before.
-    own = {side: labelled[labelled["sha256"] == adapter.sha256] for side, adapter in adapters.items()}
-    both = _answered_by_both({side: own[side][own[side]["version"] == version] for side, version in versions.items()})
+    own = {
+        # Of this adapter: a registry that was started anew gave its version's number to another one before.
+        side: labelled[(labelled["version"] == versions[side]) & (labelled["sha256"] == adapter.sha256)]
+        for side, adapter in adapters.items()
+    }
+    both = _answered_by_both(own)
     seen = frozenset().union(*(_training_rows(folder) for folder in models.values()))
     fresh = both[~both["text_key"].isin(seen)]
     kept, truth = _truth(fresh, adapters[CHAMPION])

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.deployments import give_back_places, remove_deployments
+from tests.support.deployments import release_slots, remove_deployments
 
 
 @pytest.fixture(autouse=True, scope="module")
 def the_server_is_as_it_was() -> Iterator[None]:
-    """All modules share one server: the next one finds no deployment of another folder, and no place taken."""
+    """All modules share one server: the next one finds no deployment of another folder, and no slot taken."""
     yield
     if "prefect" not in sys.modules:
         return
@@ -18,4 +18,4 @@ def the_server_is_as_it_was() -> Iterator[None]:
 
     if PREFECT_API_URL.value():
         remove_deployments()
-        give_back_places()
+        release_slots()

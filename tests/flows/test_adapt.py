@@ -25,7 +25,7 @@ from tasks.pipeline import find_step
 from tasks.settings import PipelineSettings
 from tasks.tracking.connection import connect
 from tests.conftest import build_tiny
-from tests.support.deployments import give_back_places
+from tests.support.deployments import release_slots
 from tests.support.small_data import reviews, small_workspace, write_reviews
 from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until
@@ -277,7 +277,7 @@ def killed(root: Path, prefect_server: None) -> Iterator[Path]:
         for process in reversed([*psutil.Process(worker.pid).children(recursive=True), worker]):
             process.send_signal(signal.SIGKILL)
     assert state_of(run).is_running()  # nobody has told the server
-    give_back_places()
+    release_slots()
     yield root
 
 

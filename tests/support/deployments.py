@@ -1,4 +1,4 @@
-"""What is deployed on the Prefect server that is in use, and the places of its limit on tasks."""
+"""What is deployed on the Prefect server that is in use, and the slots of its limit on tasks."""
 
 
 def remove_deployments() -> None:
@@ -12,8 +12,8 @@ def remove_deployments() -> None:
             client.delete_deployment(deployment.id)
 
 
-def give_back_places() -> None:
-    """Free the places of tasks that were killed: Prefect's server for tests runs no service that does it."""
+def release_slots() -> None:
+    """Release the slots of tasks that were killed: Prefect's server for tests runs no service that does it."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 

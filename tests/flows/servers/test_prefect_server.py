@@ -115,11 +115,19 @@ def test_a_temporary_server_that_does_not_start_is_one_message(monkeypatch: pyte
     assert stopped
 
 
-def test_the_temporary_server_of_an_earlier_flow_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+def test_the_temporary_server_of_an_earlier_flow_is_used_and_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched = []
     monkeypatch.setattr("flows.servers.prefect_server.named_server", lambda: "")
     monkeypatch.setattr(SubprocessASGIServer, "_instances", {})
-    monkeypatch.setattr(SubprocessASGIServer, "start", lambda self: started.append(self))
+    for name in ("start", "stop"):
+        monkeypatch.setattr(SubprocessASGIServer, name, lambda self: touched.append(self))
     of_prefect = SubprocessASGIServer()
+
+    def refuse() -> None:
+        raise BeftError("the settings are wrong")
+
     with at_server():
-        assert started == [of_prefect]
+        pass
+    with pytest.raises(BeftError, match="the settings are wrong"), at_server(refuse):
+        pass
+    assert SubprocessASGIServer() is of_prefect and not touched
