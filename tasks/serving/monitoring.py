@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from beft.evaluation.drift import DriftTest, compare_features, compare_labels, compare_numbers, holm
@@ -22,7 +23,8 @@ from beft.serving.reference import DriftReference
 from tasks.serving.feedback import told_labels
 from tasks.serving.traffic import ANSWERS, FEATURES, read_records
 
-_COMPARED = ("time", "predicted", "value", "confidence", "tokens", "unknown_tokens")
+_ROW = ["request_id", "row"]
+_COMPARED = ("time", *_ROW, "predicted", "value", "confidence", "tokens", "unknown_tokens")
 _PERMUTATIONS_MARGIN = 2
 """Permutations beyond those that the least p-value of a look needs."""
 
@@ -126,8 +128,11 @@ def look(
     if len(answers) < rules.min_rows:
         return Look(model, version, None, None, len(answers), (), rules.alpha)
     first, last = answers["time"].min().to_pydatetime(), answers["time"].max().to_pydatetime()
-    features = read_records(traffic, FEATURES, since=since, columns=["features"], filters=fresh)
-    vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"].to_pylist()])
+    # A feature has no version: another one may have answered some of the requests since then.
+    fresh &= pc.field("request_id").isin(pa.array(answers["request_id"].unique(), pa.string()))
+    features = read_records(traffic, FEATURES, since=since, columns=[*_ROW, "features"], filters=fresh).to_pandas()
+    features = features.merge(answers[_ROW], on=_ROW)
+    vectors = np.array([np.frombuffer(one, dtype="<f2") for one in features["features"]])
     tests = compare_traffic(reference, answers, vectors, labels, rules, choices=choices, seed=seed)
     return Look(model, version, first, last, len(answers), tests, rules.alpha, _left_out(reference, choices))
 

@@ -44,6 +44,7 @@ def come_in(folder: Path, rows: int, *, seed: int = 1, start: int = 0, **change:
                 confidence=float(random.uniform(confident, 1)),
                 tokens=int(random.integers(5, 30)) + longer,
                 unknown_tokens=change.get("unknown", 0),
+                **{name: change[name] for name in ("version", "sha256") if name in change},
             )
         )
         vector = random.normal(change.get("topic", 0.0), size=WIDTH).astype("<f2").tobytes()
@@ -118,6 +119,14 @@ def test_other_versions_and_shadows_are_left_out(tmp_path: Path) -> None:
     before = [answer(number, sha256="b" * 64, predicted="good") for number in range(500)]
     write_records(tmp_path, ANSWERS, [*others, *shadows, *before])
     assert at(tmp_path).rows == 200
+
+
+def test_features_of_rows_that_another_version_answered_are_left_out(tmp_path: Path) -> None:
+    come_in(tmp_path, 1000, version="2", sha256="b" * 64, topic=2.0)
+    come_in(tmp_path, 400, start=1000)
+    found = at(tmp_path)
+    assert found.rows == 400 and not found.alarm
+    assert [test.rows[1] for test, _ in found.tests if test.name == "features of the base"] == [300]
 
 
 def test_other_models_are_left_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from beft.files import write_text
 from tasks.__main__ import run
 from tasks.settings import PipelineSettings
 from tasks.versioning.data import changed_sources, datasets_of_dvc
-from tests.support.small_data import SETTINGS, small_workspace
+from tests.support.small_data import DESCRIPTION, SETTINGS, reviews, small_workspace, write_reviews
 
 
 @pytest.fixture
@@ -59,4 +59,22 @@ def test_a_changed_source_is_noticed(root: Path) -> None:
     write_text(source, original)
     path = root / "data" / "datasets" / "mine.yaml"
     write_text(path, yaml.safe_dump(yaml.safe_load(path.read_text()) | {"version": 2}))
+    assert changed_sources(root, ["mine"]) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"train": "data/files/a.csv", "test": "data/files/b.csv"}, {"train": ["data/files/a.csv", "data/files/b.csv"]}],
+)
+def test_files_that_were_exchanged_are_noticed(root: Path, source: dict[str, Any]) -> None:
+    description = DESCRIPTION | {"source": {"kind": "files", **source}}
+    write_text(root / "data" / "datasets" / "mine.yaml", yaml.safe_dump(description))
+    mine, first, second = (root / "data" / "files" / f"{name}.csv" for name in ("mine", "a", "b"))
+    for path, part in ((first, reviews(240)[:40]), (second, reviews(240)[40:])):
+        write_reviews(root, part)
+        mine.rename(path)
+    run("fetch", "mine", root)
+    assert changed_sources(root, ["mine"]) == []
+    for path, text in ((first, second.read_text()), (second, first.read_text())):
+        write_text(path, text)
     assert changed_sources(root, ["mine"]) == ["mine"]
