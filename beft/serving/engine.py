@@ -27,7 +27,7 @@ from beft.models.reference import BaseReference
 from beft.models.tokenizer_loading import check_end_tokens, check_token_ids
 from beft.problems.classification import Classification
 from beft.process_state import cpu_threads
-from beft.serving.forwards import ServedBatch, ServedBias, ServedForward, ServedHeadForward
+from beft.serving.forwards import ServedBatch, ServedBias, ServedForward, ServedHeadForward, narrow_input
 from beft.serving.served_adapter import EncodedRow, HeadRows, ServedAdapter
 from beft.serving.vector_table import VectorTable
 from beft.serving.word_heads import word_head, word_outputs
@@ -58,6 +58,7 @@ class Engine:
     def __init__(self, reference: BaseReference, compute: Compute) -> None:
         self.reference, self.compute = reference, compute
         self.classifier: Classifier = load_classifier(reference, _PLACEHOLDER, compute=compute, pooling="model")
+        self._narrowing = self.classifier.output_layer.register_forward_pre_hook(narrow_input)
         self.forwards = 0
         wide = torch.promote_types(compute.dtype, torch.float32)
         self._dtype = wide
@@ -89,9 +90,12 @@ class Engine:
             for adapter in like:
                 if not adapter.problem_type.has_head:
                     continue
+                try:
+                    weight, bias = self._output_head(adapter)
+                except InputError:  # load says why it is refused
+                    continue
                 for site in adapter.deltas:
                     sites[site] = sites.get(site, 0) + 1
-                weight, bias = self._output_head(adapter)
                 heads[weight.shape] = heads.get(weight.shape, 0) + 1
                 if bias is not None:
                     heads[bias.shape] = heads.get(bias.shape, 0) + 1
@@ -213,6 +217,7 @@ class Engine:
             for module in self._served.values():
                 detach_forward(module)
             self._served = {}
+            self._narrowing.remove()
 
     def _forward(self, rows: Sequence[EncodedRow], *, own_head: bool) -> list[Tensor]:
         sequences = [(row.adapter, ids) for row in rows for ids in row.input_ids]

@@ -113,3 +113,8 @@ class ServedHeadForward:
         if isinstance(module, nn.LayerNorm):
             return F.layer_norm(input, module.normalized_shape, weight, bias, module.eps)
         return F.linear(input, weight.T if isinstance(module, Conv1D) else weight, bias)
+
+
+def narrow_input(module: nn.Linear, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A hook before the model's own output layer: an adapter's layers below it may compute in a wider type than it."""
+    return (args[0].to(module.weight.dtype),)

@@ -122,29 +122,30 @@ class Service:
         """Put adapters into their engines and replay their canaries, all of them in shared batches.
 
         Returns:
-            For each adapter where it is, or why it is refused: it does not fit, or answers its canary differently.
+            For each adapter where it is, or why it is refused: it does not fit, answers its canary differently, or an
+            unexpected error occurred.
         """
         found: list[LoadedAdapter | InputError] = []
         for adapter, canary in zip(adapters, canaries, strict=True):
             try:
                 found.append(self._load(adapter, canary))
-            except InputError as error:
-                found.append(error)
+            except Exception as error:  # of any kind: the other adapters are served
+                found.append(_refusal(error))
         # After the last one is loaded: while a batch runs, none can be.
         replays: dict[int, Future[list[Tensor]]] = {}
         for number, (adapter, loaded) in enumerate(zip(adapters, found, strict=True)):
             if isinstance(loaded, LoadedAdapter) and loaded.verified:
                 try:
                     replays[number] = self._replay(adapter, loaded)
-                except InputError as error:
-                    found[number] = error
+                except Exception as error:
+                    found[number] = _refusal(error)
         for number, future in replays.items():
             replayed, canary = found[number], canaries[number]
             assert isinstance(replayed, LoadedAdapter) and canary is not None
             try:
                 canary.check(future.result()[0], self.engines[replayed.engine].compute.precision)
-            except InputError as error:
-                found[number] = error
+            except Exception as error:
+                found[number] = _refusal(error)
         return found
 
     def reserve(self, adapters: Sequence[Adapter]) -> None:
@@ -244,6 +245,10 @@ class Service:
             batcher.close()
         for engine in self.engines:
             engine.close()
+
+
+def _refusal(error: Exception) -> InputError:
+    return error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}")
 
 
 def _engines_of(request: PreparedRequest) -> list[int]:

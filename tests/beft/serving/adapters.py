@@ -54,10 +54,10 @@ def draw_adapter(base: BaseReference, kind: Kind) -> Adapter:
     )
 
 
-def alone(base: BaseReference, adapter: Adapter, questions: Questions) -> list[Tensor]:
+def alone(base: BaseReference, adapter: Adapter, questions: Questions, *, compute: Compute = COMPUTE) -> list[Tensor]:
     """The outputs of each row of questions under one adapter, by a bank of its own."""
     classifier = load_classifier(
-        base, adapter.labels, compute=COMPUTE, pooling=adapter.pooling, problem_type=adapter.problem_type
+        base, adapter.labels, compute=compute, pooling=adapter.pooling, problem_type=adapter.problem_type
     )
     rows: LabelledRows = classifier.examples(questions, adapter.max_length)
     with adapter.attached(classifier):
@@ -70,9 +70,9 @@ def tiny_base(folder: Path, family: str = "bert") -> BaseReference:
     return resolve_base(str(save_base(folder, build_tiny(family))))
 
 
-def engine_with(base: BaseReference, adapters: Sequence[Adapter]) -> tuple[Engine, list]:  # type: ignore[type-arg]
+def engine_with(base: BaseReference, adapters: Sequence[Adapter], *, compute: Compute = COMPUTE) -> tuple[Engine, list]:  # type: ignore[type-arg]
     """An engine that has loaded adapters."""
-    engine = Engine(base, COMPUTE)
+    engine = Engine(base, compute)
     return engine, [engine.load(adapter) for adapter in adapters]
 
 

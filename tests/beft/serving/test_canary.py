@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,41 @@ def test_without_a_canary_it_is_served_unverified(tmp_path: Path) -> None:
     service = Service([engine_with(base, [])[0]])
     [loaded] = service.load([draw_adapter(base, Kind())], [None])
     assert isinstance(loaded, LoadedAdapter) and not loaded.verified
+    service.close()
+
+
+@pytest.mark.parametrize("fails", ["load", "encode", "outputs"])
+def test_an_unexpected_error_refuses_one_adapter(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary, _ = canary_of(tmp_path, Kind())
+    base = tiny_base(tmp_path / "again")
+    good, bad = draw_adapter(base, Kind()), draw_adapter(base, Kind(seed=1))
+    engine, _ = engine_with(base, [])
+    own = getattr(engine, fails)
+
+    def failing(first: Any, *args: Any, **options: Any) -> Any:
+        """Fails for the second adapter, or for a batch that has a row of it."""
+        if any(bad.sha256 == getattr(one, "adapter", one).sha256 for one in (first if fails == "outputs" else [first])):
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+        return own(first, *args, **options)
+
+    monkeypatch.setattr(engine, fails, failing)
+    service = Service([engine])
+    loaded, refused = service.load([good, bad], [canary, replace(canary, adapter_sha256=bad.sha256)])
+    service.close()
+    assert isinstance(loaded, LoadedAdapter) and loaded.verified
+    assert isinstance(refused, InputError) and str(refused) == "RuntimeError: mat1 and mat2 must have the same dtype"
+
+
+def test_room_is_made_for_those_that_fit(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path)
+    good = draw_adapter(base, Kind())
+    bad = replace(good, head={name: value[..., :1] for name, value in good.head.items()})
+    service = Service([engine_with(base, [])[0]])
+    service.reserve([bad, good])
+    reserved = service.table_bytes
+    loaded, refused = service.load([good, bad], [None, None])
+    assert isinstance(loaded, LoadedAdapter) and isinstance(refused, InputError)
+    assert service.table_bytes == reserved > 0
     service.close()
 
 

@@ -9,10 +9,11 @@ import torch
 
 from beft.errors import InputError
 from beft.inference.questions import Questions
+from beft.models.device import Compute
 from beft.models.reference import resolve_base
 from beft.serving.served_adapter import EncodedRow
 from tests.beft.models.test_base_files import entries
-from tests.beft.serving.adapters import CHOICES, REGRESSION, Kind, alone, draw_adapter, engine_with, tiny_base
+from tests.beft.serving.adapters import CHOICES, COMPUTE, REGRESSION, Kind, alone, draw_adapter, engine_with, tiny_base
 from tests.support.tiny_bases import TEXTS
 
 POOLED = (
@@ -24,24 +25,32 @@ POOLED = (
 )
 
 
-def assert_alike(folder: Path, family: str, kinds: tuple[Kind, ...], *, forwards: int = 1) -> None:
+def assert_alike(
+    folder: Path,
+    family: str,
+    kinds: tuple[Kind, ...],
+    *,
+    forwards: int = 1,
+    compute: Compute = COMPUTE,
+    atol: float = 1e-5,
+) -> None:
     """Every adapter answers every text, all in one batch."""
     base = tiny_base(folder, family)
     adapters = [draw_adapter(base, kind) for kind in kinds]
-    engine, served = engine_with(base, adapters)
+    engine, served = engine_with(base, adapters, compute=compute)
     rows: list[EncodedRow] = []
     expected = []
     for adapter, one in zip(adapters, served, strict=True):
         choices = [["good", "not good at all", "fine"], ["a", "b"], ["dull", "fine"], ["a", "film"], ["the", "was"]]
         questions = Questions(TEXTS, choices=choices if adapter.takes_choices else None)
         rows += engine.encode(one, questions.texts, choices=questions.choices)
-        expected += alone(base, adapter, questions)
+        expected += alone(base, adapter, questions, compute=compute)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
     before = engine.forwards
     outputs = engine.outputs([rows[at] for at in order])
     assert engine.forwards - before == forwards
     for at, found in zip(order, outputs, strict=True):
-        torch.testing.assert_close(found, expected[at], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found, expected[at], rtol=0, atol=atol)
     by_adapter = [expected[start].sum().item() for start in range(0, len(rows), len(TEXTS))]
     assert len(set(by_adapter)) == len(kinds)  # the adapters do differ
 
@@ -86,6 +95,13 @@ def test_the_own_head_of_a_model(family: str, tmp_path: Path) -> None:
         Kind(pooling="model", train="full", seed=2),
     )
     assert_alike(tmp_path, family, kinds)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "bart", "deberta-v2"])
+def test_the_own_head_of_a_model_in_bf16(family: str, tmp_path: Path) -> None:
+    """The parameters of the adapters' heads stay in fp32."""
+    kinds = (Kind(pooling="model"), Kind(("x", "y", "z"), pooling="model", train="full", seed=1))
+    assert_alike(tmp_path, family, kinds, compute=Compute("cpu", "bf16", 1), atol=0.05)
 
 
 def test_both_kinds_of_heads_take_two_forwards(tmp_path: Path) -> None:
