@@ -3,12 +3,13 @@
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from beft.commands import own_command
 from beft.errors import BeftError, InputError
+from beft.files import sha256_json
 from beft.yaml_text import parse_yaml
 from flows.deployments.automations import save_automations
 from flows.servers.prefect_server import server_address
@@ -39,13 +40,15 @@ _WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 def deploy(root: Path) -> list[str]:
     """Make the pools, the limit, deployments with their triggers, and the automations for dead and failed runs.
 
-    What is there already is brought up to date; pools stay as they are.
+    What is there already is brought up to date; pools stay as they are, and so does the switch of a schedule that is
+    otherwise as it was.
 
     Args:
         root: The folder with ``prefect.yaml`` and ``params.yaml``, in which the flows will run.
 
     Returns:
-        The names of the deployments of ``prefect.yaml``, as ``FLOW/DEPLOYMENT``, and the limit.
+        The names of the deployments of ``prefect.yaml``, as ``FLOW/DEPLOYMENT``, the limit, and where the server differs
+        from the file: switches that stayed, and deployments of this folder that the file does not have.
 
     Raises:
         InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
@@ -64,12 +67,17 @@ def deploy(root: Path) -> list[str]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: address}):
-        asyncio.run(_require_own(root, address))
+        before = asyncio.run(_own_deployments(root, address))
         asyncio.run(_make_pools(gpu_tasks))
-        _deploy_all(root, address)
+        try:
+            _deploy_all(root, address)
+        finally:  # where one was refused, others may have been replaced
+            kept = asyncio.run(_keep_switches(before))
         deployments = asyncio.run(_our_deployments(root))
         asyncio.run(save_automations(deployments, settings.deployment.webhook))
-    return [*deployments, f"{LIMIT}: {gpu_tasks} at once on all machines (deployment.gpu_tasks in params.yaml)"]
+        removed = asyncio.run(_not_in_the_file(set(deployments.values()), address))
+    limit = f"{LIMIT}: {gpu_tasks} at once on all machines (deployment.gpu_tasks in params.yaml)"
+    return [*deployments, limit, *kept, *removed]
 
 
 def deployed_settings() -> dict[str, Any]:
@@ -78,17 +86,19 @@ def deployed_settings() -> dict[str, Any]:
     return {"settings": settings.model_dump(mode="json"), "folder": str(Path.cwd())}
 
 
-async def _require_own(root: Path, address: str) -> None:
-    """Make sure that no deployment of another folder is replaced: Prefect tells them apart by flow and name alone.
+async def _own_deployments(root: Path, address: str) -> list[Any]:
+    """The deployments of ``prefect.yaml`` that the server has already. None of another folder is to be replaced.
+
+    Prefect tells deployments apart by flow and name alone.
 
     Raises:
         InputError: ``prefect.yaml`` is no YAML.
-        BeftError: One would be.
+        BeftError: One would be replaced.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    declared, others = _declared(root), {}
+    declared, found, others = _declared(root), [], {}
     async with get_client() as client:
         for one in declared.get("deployments") or ():
             if not {"entrypoint", "name"} <= set(one):
@@ -96,9 +106,10 @@ async def _require_own(root: Path, address: str) -> None:
             name = f"{re.split('[.:]', one['entrypoint'])[-1]}/{one['name']}"
             own = _folder(one.get("pull", declared.get("pull")))
             try:
-                there = _folder((await client.read_deployment_by_name(name)).pull_steps)
+                found.append(await client.read_deployment_by_name(name))
             except ObjectNotFound:
                 continue
+            there = _folder(found[-1].pull_steps)
             if own is not None and there != (str(root.resolve()) if "{{" in own else own):
                 others[name] = there or "another program"
     if others:
@@ -111,6 +122,7 @@ async def _require_own(root: Path, address: str) -> None:
             *(f"  env {at} {own_command('prefect', 'deployment', 'delete', name)}" for name in others),
         ]
         raise BeftError("\n".join(lines))
+    return found
 
 
 def _folder(steps: Sequence[Mapping[str, Any]] | None) -> str | None:
@@ -150,6 +162,60 @@ def _deploy_all(root: Path, address: str) -> None:
     if ended.status != 0:
         said = "\n".join(ended.lines)
         raise BeftError(f"prefect deploy --all ended with status {ended.status}:\n{said}")
+
+
+async def _keep_switches(before: Sequence[Any]) -> list[str]:
+    """Switch schedules on or off as they were before they were deployed again; a new or changed one is as in the file.
+
+    Args:
+        before: The deployments as they were.
+
+    Returns:
+        A line for each that is otherwise than in the file.
+    """
+    from prefect.client.orchestration import get_client
+
+    kept = []
+    async with get_client() as client:
+        for old in before:
+            switches = {_rule(schedule): schedule.active for schedule in old.schedules}
+            for schedule in (await client.read_deployment(old.id)).schedules:
+                active = switches.get(_rule(schedule), schedule.active)
+                if active == schedule.active:
+                    continue
+                await client.update_deployment_schedule(old.id, schedule.id, active=active)
+                name = f"{(await client.read_flow(old.flow_id)).name}/{old.name}"
+                on = "on" if active else "off"
+                kept.append(f"{name}: its schedule stays {on}, as it was on the server; Prefect's page switches it")
+    return kept
+
+
+def _rule(schedule: Any) -> str:
+    """All of a schedule but its switch, and its anchor: where the file names none, that is the time of the deploy."""
+    facts = schedule.model_dump(mode="json", include={"schedule", "parameters", "slug"})
+    facts["schedule"].pop("anchor_date", None)
+    return sha256_json(facts)
+
+
+async def _not_in_the_file(deployments: Set[str], address: str) -> list[str]:
+    """A line for each further deployment in the folder of these, whose schedule goes on: how it is deleted.
+
+    Args:
+        deployments: The ids of those in ``prefect.yaml``.
+    """
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        there = await _every(client.read_deployments)
+        folders = {_folder(one.pull_steps) for one in there if str(one.id) in deployments} - {None}
+        further = [one for one in there if str(one.id) not in deployments and _folder(one.pull_steps) in folders]
+        names = [f"{(await client.read_flow(one.flow_id)).name}/{one.name}" for one in further]
+    at = f"PREFECT_API_URL={address}"
+    return [
+        f"{name} is not in prefect.yaml, but still on the server; where it is not needed any more, delete it:\n"
+        f"  env {at} {own_command('prefect', 'deployment', 'delete', name)}"
+        for name in sorted(names)
+    ]
 
 
 async def _our_deployments(root: Path) -> dict[str, str]:

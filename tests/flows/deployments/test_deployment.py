@@ -182,6 +182,56 @@ def test_deployments_of_another_folder_are_not_replaced(root: Path, monkeypatch:
         deploy(root)
 
 
+@pytest.mark.server
+@pytest.mark.usefixtures("prefect_server")
+def test_what_was_switched_on_the_page_stays(root: Path) -> None:
+    """A schedule that the file changed is as in the file, and a deployment that the file lost is named."""
+    from prefect.client.orchestration import get_client
+
+    def switches() -> dict[str, bool]:
+        with get_client(sync_client=True) as client:
+            found = client.read_deployments()
+        return {one.name: schedule.active for one in found for schedule in one.schedules}
+
+    def switch(**wanted: bool) -> None:
+        with get_client(sync_client=True) as client:
+            for name, active in wanted.items():
+                [one] = [one for one in client.read_deployments() if one.name == name]
+                client.update_deployment_schedule(one.id, one.schedules[0].id, active=active)
+
+    remove_deployments()
+    text = (ROOT / "prefect.yaml").read_text().replace('cron: "0 5 * * 0"', "interval: 604800")  # its anchor is now
+    write_text(root / "prefect.yaml", text)
+    *names, _ = deploy(root)
+    assert switches() == {"nightly": True, "hourly": False, "weekly": True}
+    switched = {"nightly": False, "hourly": True, "weekly": False}
+    switch(**switched)
+    said = deploy(root)[len(names) + 1 :]
+    assert switches() == switched
+    assert [line.partition(", as it was")[0] for line in said] == [
+        "adapt/nightly: its schedule stays off",
+        "monitor/hourly: its schedule stays on",
+        "reproduce/weekly: its schedule stays off",
+    ]
+
+    changed = yaml.safe_load(text.replace('cron: "0 2 * * *"', 'cron: "0 3 * * *"'))
+    changed["deployments"] = [one for one in changed["deployments"] if one["name"] != "weekly"]
+    write_text(root / "prefect.yaml", yaml.safe_dump(changed))
+    lines = "\n".join(deploy(root)).splitlines()
+    assert switches() == {"nightly": True, "hourly": True, "weekly": False}
+    assert lines[-2].startswith("reproduce/weekly is not in prefect.yaml")
+    subprocess.run(shlex.split(lines[-1]), check=True, env=os.environ | {"PREFECT_API_URL": ""}, timeout=120)
+    assert set(switches()) == {"nightly", "hourly"}
+
+    # Prefect replaces some deployments and refuses the last.
+    switch(nightly=False)
+    changed["deployments"].append({**changed["deployments"][0], "name": "refused", "schedules": [{"cron": "never"}]})
+    write_text(root / "prefect.yaml", yaml.safe_dump(changed))
+    with pytest.raises(BeftError, match="prefect deploy --all ended with status 1"):
+        deploy(root)
+    assert switches() == {"nightly": False, "hourly": True}
+
+
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[Any]]]:
     """The address of a server that takes JSON objects, and those that it got."""
