@@ -130,7 +130,10 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "",
     params: Annotated[Path, typer.Option(help="The settings.")] = PARAMS,
 ) -> None:
-    """Make the champion before the last one champion again."""
+    """Make the champion before the last one champion again.
+
+    The version that it takes out of use is promoted again only where 'beft promote --challenger VERSION' names it.
+    """
     from flows.terminal.registry import roll_back
 
     roll_back(_read_settings(params, {}), Path.cwd(), model, to=to, reason=reason)

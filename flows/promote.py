@@ -16,7 +16,6 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from beft.datasets.registry import find_dataset  # noqa: E402
 from beft.errors import SomeFailedError  # noqa: E402
-from beft.evaluation.promotion.verdict import Check, Verdict  # noqa: E402
 from beft.files import sha256_json  # noqa: E402
 from beft.models.reference import resolve_base  # noqa: E402
 from flows.deployments.deployed import lock_timeout  # noqa: E402
@@ -30,7 +29,7 @@ from tasks.engine.supervisor import stopping_commands  # noqa: E402
 from tasks.engine.workspace import Workspace  # noqa: E402
 from tasks.model_name import model_name  # noqa: E402
 from tasks.registry.gate import GateDecisions  # noqa: E402
-from tasks.registry.promote import Candidates, Decision, candidates, fetch_candidates, report_of  # noqa: E402
+from tasks.registry.promote import Decision, candidates, decide_without_rows, fetch_candidates, report_of  # noqa: E402
 from tasks.registry.promote import decide as decide_on  # noqa: E402
 from tasks.registry.promote import promote as decide  # noqa: E402
 from tasks.run_metadata import check_settings  # noqa: E402
@@ -134,8 +133,8 @@ def promote_on_traffic(
     @translate_errors
     def judge(dataset: str) -> Decision:
         found = candidates(connection, registered_name(settings, dataset), challenger)
-        if found.settled:
-            return _settled(found)
+        if held := decide_without_rows(connection, found, on_traffic=True):
+            return held
         models = fetch_candidates(connection, found, root / "runs" / "registered")
         metric = find_dataset(dataset, root).metric
         compared = compare_on_traffic(settings, found, models, traffic, metric=metric, since=since)
@@ -179,8 +178,8 @@ def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
     settings, root = run.settings, run.root
     connection = connect(settings, root)
     found = candidates(connection, registered_name(settings, dataset), challenger)
-    if found.settled:
-        return _settled(found)
+    if held := decide_without_rows(connection, found):
+        return held
     GateDecisions(settings, root)  # what keeps it from taking a decision is known before the versions are compared
     inputs = {"prepare": run.folders[f"prepare/{dataset}"]}
     inputs |= fetch_candidates(connection, found, root / "runs" / "registered")
@@ -189,8 +188,3 @@ def _judge(run: PrefectRun, dataset: str, challenger: str | None) -> Decision:
     out = root / "runs" / "promotions" / f"{dataset}-{compared.name.rsplit('-', 1)[-1]}"
     decision: Decision = deciding(settings, found, compared=compared, prepared=inputs["prepare"], out=out, root=root)
     return decision
-
-
-def _settled(found: Candidates) -> Decision:
-    said = f"version {found.challenger} is champion already: there is nothing to decide"
-    return Decision(found, Verdict("HOLD", (Check("versions", "HOLD", said),)))

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,18 @@ from tasks.engine.declaration import JSON
 from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.registry.lease import Lease, RegistryBusyError, busy, process_label
 from tasks.tracking.connection import Connection, every, uri_of_project, versions_of
+from tasks.tracking.entries import as_mlflow_text
+from tasks.tracking.limits import REGISTRY_TEXT
 
 log = logging.getLogger(__name__)
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 MOVES, MOVED, GIVEN_UP = "alias moves", "alias moves done", "alias moves given up"
 """The kinds of journal entries: before aliases are moved, after that, or when they are not since others came first."""
+
+ROLLED_BACK = "rolled_back"
+"""The tag of a version that a rollback took out of use, with the time and the reason: it stays ``challenger``, and no
+promotion makes it champion again unless it is named."""
 
 _POSITION = "alias_moves"
 """The tag of a registered model that names the last set of moves: its sequence number and its journal entry."""
@@ -237,7 +244,8 @@ def _locked(connection: Connection, name: str, root: Path) -> Iterator[None]:
 def rollback(connection: Connection, root: Path, name: str, *, to: str | None = None, reason: str = "") -> str:
     """Make the champion before the last one champion again, or the version ``to``; the version that it is now.
 
-    The version that loses the alias becomes ``previous``, so that a second rollback undoes the first.
+    The version that loses the alias becomes ``previous`` and gets the tag ``ROLLED_BACK``, the other one loses it: a
+    second rollback undoes the first.
 
     Raises:
         InputError: There is no such model or version, or nothing to go back to.
@@ -252,6 +260,11 @@ def rollback(connection: Connection, root: Path, name: str, *, to: str | None = 
             raise InputError(unknown_name(target, versions, f"version of {name}"))
         if target == champion:
             raise InputError(f"version {target} of {name} is champion already")
+        # Before the aliases: of a rollback that is cut short, the next command finishes the moves alone.
+        if champion in versions:
+            said = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC" + (f": {reason}" if reason else "")
+            connection.client.set_model_version_tag(name, champion, ROLLED_BACK, as_mlflow_text(said, REGISTRY_TEXT))
+        connection.client.delete_model_version_tag(name, target, ROLLED_BACK)
         turn.move(
             {CHAMPION: target, PREVIOUS: champion},
             subject=["rollback", name, champion, target, str(uuid.uuid4())],

@@ -13,7 +13,7 @@ from beft.files import read_json, sha256_file, sha256_json, write_json, write_te
 from beft.names import unknown_name
 from beft.tables import Column, Table
 from tasks.engine.declaration import JSON
-from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, alias_lock, aliases_of
+from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK, alias_lock, aliases_of
 from tasks.registry.gate import GateDecisions, decision_id
 from tasks.registry.rebuildable import MISSING, NOTHING
 from tasks.registry.registered import fetch_model
@@ -31,11 +31,13 @@ class Candidates:
         model: The registered model.
         challenger: Its version.
         champion: The version in use; None where there is none.
+        named: Whether the caller asked for the challenger by the number of its version.
     """
 
     model: str
     challenger: str
     champion: str | None
+    named: bool = False
 
     @property
     def settled(self) -> bool:
@@ -81,7 +83,28 @@ def candidates(connection: Connection, model: str, challenger: str | None = None
     if found not in versions:
         raise InputError(unknown_name(asked, {*aliases, *versions}, f"version or alias of {model}"))
     champion = aliases.get(CHAMPION)
-    return Candidates(model, found, champion if champion in versions else None)
+    return Candidates(model, found, champion if champion in versions else None, named=asked == found)
+
+
+def decide_without_rows(connection: Connection, found: Candidates, *, on_traffic: bool = False) -> Decision | None:
+    """Hold where no rows are needed for it: such a decision is counted on none. None: the versions must be compared.
+
+    The challenger is champion already, or a rollback took it out of use and the caller did not name it.
+
+    Args:
+        on_traffic: Whether it would be decided on labelled traffic.
+    """
+    rolled_back = connection.client.get_model_version(found.model, found.challenger).tags.get(ROLLED_BACK)
+    if found.settled:
+        check = Check("versions", "HOLD", f"version {found.challenger} is champion already: there is nothing to decide")
+    elif rolled_back is not None and not found.named:
+        on = ["--on", "traffic"] if on_traffic else []
+        named = own_command("beft", "promote", *on, "--challenger", found.challenger)
+        said = f"version {found.challenger} was rolled back on {rolled_back}; name it to promote it anyway: {named}"
+        check = Check("rollback", "HOLD", said)
+    else:
+        return None
+    return Decision(found, Verdict("HOLD", (check,)))
 
 
 def fetch_candidates(connection: Connection, found: Candidates, folder: Path) -> dict[str, Path]:
@@ -171,6 +194,9 @@ def decide(
                 f"{found.model}: the champion is version {now} now, and was {found.champion} when the comparison was "
                 "made; ask again"
             )
+        held = decide_without_rows(connection, found, on_traffic=comparison.get("kind", "gate") != "gate")
+        if held is not None:
+            return held
         subject = ["promotion", found.model, found.challenger, found.champion, rows_id, comparison]
         before = taken.on(rows_id) - {decision_id(subject)}
         verdict = judge(evidence_of(comparison, settings, found, len(before)), settings.promotion)
@@ -193,6 +219,7 @@ def decide(
         if verdict.outcome == "PROMOTE":
             reason = f"promoted: {'; '.join(verdict.reasons)}"
             moves = {CHAMPION: found.challenger, PREVIOUS: found.champion}
+            connection.client.delete_model_version_tag(found.model, found.challenger, ROLLED_BACK)
             turn.move(moves, subject=[subject, "moves"], reason=reason)
     return decision
 
@@ -251,10 +278,12 @@ def report_of(decision: Decision, notes: Sequence[str] = ()) -> str:
     """
     found = decision.candidates
     against = f"against version {found.champion}" if found.champion else "without a champion to compare with"
+    # One that needed no rows is counted on none.
+    counted = [f"Decisions taken on these rows, this one included: {decision.decisions}."] if decision.report else []
     table = Table(
         f"{decision.verdict.outcome}: version {found.challenger} of {found.model}, {against}",
         [Column("checked"), Column("says"), Column("because")],
         [[check.name, check.outcome, check.reason] for check in decision.verdict.checks],
-        [f"Decisions taken on these rows, this one included: {decision.decisions}.", *notes],
+        [*counted, *notes],
     )
     return table.to_markdown()

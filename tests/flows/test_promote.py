@@ -56,6 +56,15 @@ def test_the_challenger_of_a_second_run_is_judged_against_the_champion(
     assert status_of(["promote", "--challenger", "chalenger"]) == 2
     assert "Did you mean 'challenger'" in capsys.readouterr().err
 
+    # What a rollback took out of use stays so, and is judged only by its name.
+    assert status_of(["rollback", first["name"], "--to", "1"]) == 0
+    capsys.readouterr()
+    assert status_of(["promote"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"HOLD  {first['name']}: version 2, against version 1\n") and "was rolled back on" in said
+    assert status_of(["promote", "--challenger", "2"]) == 0
+    assert "  gain: " in capsys.readouterr().out
+
     assert status_of(["history"]) == 0
     assert first["name"] in capsys.readouterr().out
 
@@ -113,6 +122,29 @@ def test_nor_does_one_on_traffic(
     assert said.out.startswith(f"HOLD  {names['mine']}: version 1, against version 1\n")
     assert said.err.startswith("beft: 2 of 3 datasets could not be judged:\n  - unknown: ")
     assert said.err.endswith("\n  - odd: ValueError: something else\n")
+
+
+def test_a_version_that_was_rolled_back_is_not_compared_on_traffic(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = registry_of(root, "mine")["mine"]
+    client = connect(settings_of(root), root).client
+    client.create_model_version(name, source=(root / "nothing").as_uri())
+    for alias in ("challenger", CHAMPION):
+        client.set_registered_model_alias(name, alias, "2")
+    assert status_of(["rollback", name, "--to", "1", "--reason", "it answers nonsense"]) == 0
+
+    def fetched(*_: Any) -> Any:
+        raise ValueError("compared")
+
+    monkeypatch.setattr("flows.promote.fetch_candidates", fetched)
+    capsys.readouterr()
+    assert status_of(["promote", "--on", "traffic"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"HOLD  {name}: version 2, against version 1\n")
+    assert "UTC: it answers nonsense; name it" in said and "beft promote --on traffic --challenger 2\n" in said
+    assert status_of(["promote", "--on", "traffic", "--challenger", "2"]) == 1
+    assert "compared" in capsys.readouterr().err
 
 
 def test_where_none_is_registered_each_is_named_at_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tasks.registry.aliases import (
     MOVED,
     MOVES,
     PREVIOUS,
+    ROLLED_BACK,
     RegistryBusyError,
     alias_lock,
     aliases_of,
@@ -96,6 +98,35 @@ def test_rollback_and_back_again(connection: Connection, project: Path) -> None:
     assert aliases_of(connection, MODEL) == {CHAMPION: "3", PREVIOUS: "2"}
     reasons = [entry["reason"] for entry in history(connection, project, MODEL)]
     assert reasons[2:] == ["it answers nonsense", "rolled back from version 1", "rolled back from version 2"]
+
+
+def test_the_version_that_a_rollback_took_out_of_use_says_so(
+    connection: Connection, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tagged() -> dict[str, str]:
+        found = {version: connection.client.get_model_version(MODEL, version).tags for version in ("1", "2", "3")}
+        return {version: tags[ROLLED_BACK] for version, tags in found.items() if ROLLED_BACK in tags}
+
+    rollback(connection, project, MODEL, to="1")  # there was no champion
+    assert tagged() == {}
+    move(connection, project, champion="2", previous="1")
+    rollback(connection, project, MODEL, reason="it answers nonsense")
+    [(version, said)] = tagged().items()
+    assert version == "2"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC: it answers nonsense", said)
+    rollback(connection, project, MODEL)  # undoes the first
+    assert tagged().keys() == {"1"}
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(connection.client), "set_registered_model_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(connection, project, MODEL)
+    with alias_lock(connection, MODEL, project) as turn:  # finishes the moves
+        assert turn.aliases == {CHAMPION: "1", PREVIOUS: "2"}
+    assert tagged().keys() == {"2"}
 
 
 def test_rollbacks_that_cannot_be(connection: Connection, project: Path) -> None:

@@ -22,11 +22,19 @@ from beft.inference.predictor import Predictor
 from beft.settings import SplitSettings
 from beft.training.opening import open_session
 from tasks.pipeline import find_step
-from tasks.registry.aliases import CHAMPION, PREVIOUS, aliases_of
+from tasks.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK, aliases_of, rollback
 from tasks.registry.gate import DECISION, GateDecisions
 from tasks.registry.journal import append_entry, journal_path, read_journal
 from tasks.registry.package import TRAINING_ROWS_FILE
-from tasks.registry.promote import Candidates, candidates, evidence_of, fetch_candidates, promote
+from tasks.registry.promote import (
+    Candidates,
+    Decision,
+    candidates,
+    evidence_of,
+    fetch_candidates,
+    promote,
+    report_of,
+)
 from tasks.settings import PipelineSettings
 from tasks.steps.compare import compare
 from tasks.tracking.connection import connect
@@ -123,6 +131,49 @@ def test_the_better_one_replaces_the_champion_and_the_worse_one_does_not(
     assert decision["outcome"] == "REJECT"
     assert aliases_of(connect(good.settings, project), found.model)[CHAMPION] == "2"
     assert client.get_model_version(found.model, "1").tags["promotion_verdict"] == "REJECT"
+
+
+def test_a_version_that_was_rolled_back_is_promoted_again_only_by_its_name(
+    good: FinishedRun, project: Path, tmp_path: Path
+) -> None:
+    registered(retrained(good, tmp_path / "worse", scale=-1.0), project, "01" * 32)
+    registered(good, project, "02" * 32)
+    found, first = judged(good, project, tmp_path / "first", flips={})
+    assert first["outcome"] == "PROMOTE", first["checks"]
+    settings = settings_with(good, flips={})
+    connection = connect(settings, project)
+    assert rollback(connection, project, found.model, reason="it answers nonsense") == "1"
+    comparison = read_json(tmp_path / "first" / "compared" / "comparison.json")
+
+    def decided(number: int, named: str | None = None, **changes: Any) -> Decision:
+        """The same versions, compared anew: each would count as a decision of its own."""
+        compared = tmp_path / f"compared-{number}"
+        write_json(compared / "comparison.json", comparison | {"asked_again": number} | changes)
+        return promote(
+            settings,
+            candidates(connection, found.model, named),
+            compared=compared,
+            prepared=good.inputs["prepare/films"],
+            out=tmp_path / f"out-{number}",
+            root=project,
+        )
+
+    for number, named in enumerate([None, CHALLENGER]):  # an alias is no name of a version
+        held = decided(number, named)
+        assert held.verdict.outcome == "HOLD"
+        [reason] = held.verdict.reasons
+        assert reason.startswith("version 2 was rolled back on 2") and "UTC: it answers nonsense; name it" in reason
+        assert reason.endswith("beft promote --challenger 2")
+        assert not report_of(held).count("Decisions taken on these rows")
+    [reason] = decided(2, kind="labelled traffic").verdict.reasons
+    assert reason.endswith("beft promote --on traffic --challenger 2")
+    assert aliases_of(connection, found.model) == {CHALLENGER: "2", CHAMPION: "1", PREVIOUS: "2"}
+
+    anyway = decided(3, "2")
+    assert anyway.verdict.outcome == "PROMOTE"
+    assert anyway.decisions == first["decisions_on_gate"] + 1  # those that were held are not counted
+    assert aliases_of(connection, found.model)[CHAMPION] == "2"
+    assert ROLLED_BACK not in connection.client.get_model_version(found.model, "2").tags
 
 
 def test_what_is_compared_is_what_the_versions_predict(good: FinishedRun, project: Path, tmp_path: Path) -> None:
