@@ -101,24 +101,44 @@ def _window(offsets: np.ndarray, special: np.ndarray) -> _Window:
 
 
 def _read_positions(words: Sequence[tuple[int, int]], windows: Sequence[_Window]) -> list[list[int]]:
-    """For each window of a text the positions of the tokens that are read there, in the order of the words."""
+    """For each window of a text the positions of the tokens that are read there, in the order of the words.
+
+    Each window looks at the words of its own stretch alone: time and memory are linear in the length of a text.
+    """
     if not words:
         return [[] for _ in windows]
     starts, ends = np.array(words, dtype=np.int64).T
-    tokens, contexts = [], []
-    for window in windows:
-        count = len(window.places)
-        token = np.searchsorted(window.ends, starts, side="right")
-        inside = np.minimum(token, max(count - 1, 0))
-        there = (token < count) & (window.starts[inside] < ends) if count else np.zeros(len(words), dtype=bool)
-        # Where a word has no token, the one before it; in a window that does not hold that either, it has no context.
-        before = np.clip(token - 1, 0, None)
-        held = there | ((token > 0) & (token < count)) if count else there
-        tokens.append(np.where(there, inside, before))
-        contexts.append(np.where(held, np.minimum(inside, count - 1 - inside), -1))
+    most, best = np.full(len(words), -1), np.zeros(len(words), dtype=np.int64)
+    for number, window in enumerate(windows):
+        if not len(window.places):
+            continue
+        first = np.searchsorted(ends, window.starts[0], side="right")
+        stop = np.searchsorted(starts, window.ends[-1], side="left")
+        _, contexts = _tokens(window, starts[first:stop], ends[first:stop])
+        better = first + np.flatnonzero(contexts > most[first:stop])
+        most[better], best[better] = contexts[better - first], number
     # A window holds the words of one stretch of the text, so those read in it are neighbours.
-    best = np.maximum.accumulate(np.argmax(contexts, axis=0))
-    return [
-        [int(window.places[at]) if len(window.places) else 0 for at in token[best == number]]
-        for number, (window, token) in enumerate(zip(windows, tokens, strict=True))
-    ]
+    best = np.maximum.accumulate(best)
+    bounds = np.searchsorted(best, np.arange(len(windows) + 1)).tolist()
+    found: list[list[int]] = []
+    for window, first, stop in zip(windows, bounds[:-1], bounds[1:], strict=True):
+        if not len(window.places):
+            found.append([0] * (stop - first))
+            continue
+        tokens, _ = _tokens(window, starts[first:stop], ends[first:stop])
+        found.append(window.places[tokens].tolist())
+    return found
+
+
+def _tokens(window: _Window, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For words the tokens in a window that they are read at, and how far each is from the nearer end of the window.
+
+    A word without a token has the one before it; where the window does not hold that either, it is -1 from the end.
+    """
+    count = len(window.places)
+    token = np.searchsorted(window.ends, starts, side="right")
+    inside = np.minimum(token, count - 1)
+    there = (token < count) & (window.starts[inside] < ends)
+    held = there | ((token > 0) & (token < count))
+    tokens = np.where(there, inside, np.maximum(token - 1, 0))
+    return tokens, np.where(held, np.minimum(inside, count - 1 - inside), -1)

@@ -1,12 +1,14 @@
 """Texts in windows: every word is read once, at its first token, in order, where it has most context."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.datasets.words import words_of
-from beft.encoding.windows import encode_words
+from beft.encoding.windows import _read_positions, _Window, encode_words
 from beft.errors import InputError
 from tests.support.tiny_bases import WORDS, tiny_tokenizer
 
@@ -44,6 +46,61 @@ def test_every_word_is_read_once_at_its_first_token(tokenizer, rows, max_length,
     for row, text in enumerate(rows):
         expected = [TOKENIZER(text[first:last], add_special_tokens=False)["input_ids"][0] for first, last in words[row]]
         assert read_tokens(found, sizes, row) == expected
+
+
+@st.composite
+def windows_and_words(draw):
+    """Tokens, gaps between them among it, in overlapping windows of which some hold none; and words anywhere."""
+
+    def spans(most):
+        steps = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=most))
+        at = np.cumsum([step for pair in steps for step in pair], dtype=np.int64).reshape(-1, 2)
+        return at[:, 0], at[:, 1]
+
+    starts, ends = spans(30)
+    room, found, first = draw(st.integers(1, 8)), [], 0
+    while first < len(starts) or not found:
+        stop = first + (0 if draw(st.integers(0, 5)) == 0 else room)
+        found.append(_Window(np.arange(1, len(starts[first:stop]) + 1), starts[first:stop], ends[first:stop]))
+        first = max(first, stop - draw(st.integers(0, room - 1)))
+    return found, list(zip(*(side.tolist() for side in spans(20)), strict=True))
+
+
+def one_by_one(words, windows):
+    """The same by the definition: every word is looked for in every window."""
+    found, number = [[] for _ in windows], 0
+    for first, last in words:
+        read, contexts = [], []
+        for _, starts, ends in windows:
+            token = next((at for at, end in enumerate(ends) if end > first), len(ends))
+            inside = token < len(ends) and starts[token] < last
+            read.append(token if inside else max(token - 1, 0))
+            held = inside or 0 < token < len(ends)
+            contexts.append(min(token, len(ends) - 1 - token) if held else -1)
+        number = max(number, contexts.index(max(contexts)))
+        places = windows[number].places
+        found[number].append(int(places[read[number]]) if len(places) else 0)
+    return found
+
+
+@settings(max_examples=300)
+@given(windows_and_words())
+def test_looking_at_the_stretch_of_a_window_is_looking_at_all_words(drawn):
+    windows, words = drawn
+    assert _read_positions(words, windows) == one_by_one(words, windows)
+
+
+def test_memory_is_linear_in_the_length_of_a_text():
+    def peak(words):
+        text = "film " * words
+        of_text = [words_of(text, "spaces")]
+        tracemalloc.start()
+        encode_words(TOKENIZER, [text], of_text, max_length=16)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(8000) < 6 * peak(2000)
 
 
 @both_sides
