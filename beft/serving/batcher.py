@@ -5,7 +5,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -125,7 +126,7 @@ class Batcher:
             self._queue.extend(_Waiting(job, number) for number in range(len(rows)))
             self._changed.notify()
         if not rows:
-            job.future.set_result([])
+            _settle(job.future, [])
         return job.future
 
     def close(self, *, timeout: float | None = None) -> None:
@@ -168,7 +169,7 @@ class Batcher:
                 self._queue.remove(one)
             elif now > one.job.deadline:
                 self._queue.remove(one)
-                one.job.future.set_exception(QueueTimeoutError("the request waited too long; the server is overloaded"))
+                _settle(one.job.future, QueueTimeoutError("the request waited too long; the server is overloaded"))
         if not self._queue:
             return []
         oldest = self._queue[0]
@@ -195,11 +196,20 @@ class Batcher:
                 half = len(batch) // 2
                 self._compute(batch[:half])
                 self._compute(batch[half:])
-            elif not batch[0].job.future.done():
-                batch[0].job.future.set_exception(error)
+            else:
+                _settle(batch[0].job.future, error)
             return
         for one, of_row in zip(batch, outputs, strict=True):
             job = one.job
             job.outputs[one.number] = of_row
-            if len(job.outputs) == len(job.rows) and not job.future.done():
-                job.future.set_result([job.outputs[number] for number in range(len(job.rows))])
+            if len(job.outputs) == len(job.rows):
+                _settle(job.future, [job.outputs[number] for number in range(len(job.rows))])
+
+
+def _settle(future: "Future[list[Tensor]]", found: list[Tensor] | Exception) -> None:
+    """Give a request its outputs or its error, unless it has one or was cancelled, perhaps just now."""
+    with suppress(InvalidStateError):
+        if isinstance(found, Exception):
+            future.set_exception(found)
+        else:
+            future.set_result(found)

@@ -2,8 +2,10 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -151,6 +153,29 @@ def test_a_request_that_waits_too_long_is_told(engine: Engine) -> None:
         late.result(10)
     batcher.close()
     assert len(engine.batches) == 1
+
+
+@pytest.mark.parametrize(("length", "timeout"), [(4, 10), (13, 10), (4, 0.01)], ids=["outputs", "error", "too late"])
+def test_a_request_may_be_cancelled_at_the_moment_of_its_answer(engine: Engine, length: int, timeout: float) -> None:
+    batcher = Batcher(engine)  # type: ignore[arg-type]
+    held(engine, batcher)
+    gone = batcher.submit([Row(0, length)], timeout=timeout)  # type: ignore[list-item]
+    if timeout < 1:
+        time.sleep(0.05)
+    for settles in ("set_result", "set_exception"):
+        setattr(gone, settles, partial(cancelled_first, gone, getattr(gone, settles)))
+    engine.free.set()
+    with pytest.raises(CancelledError):
+        gone.result(10)
+    later = batcher.submit([Row(1, 4)])  # type: ignore[list-item]
+    assert int(later.result(10)[0]) == 1
+    batcher.close()
+
+
+def cancelled_first(future: "Future[list[Tensor]]", settle: Callable[[Any], None], found: Any) -> None:
+    """Its client is faster."""
+    assert future.cancel()
+    settle(found)
 
 
 def test_closing_answers_what_was_accepted_and_takes_nothing_more(engine: Engine) -> None:
