@@ -4,6 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from beft.commands import own_command
@@ -16,10 +17,12 @@ from tasks.engine.declaration import step_key
 from tasks.engine.store import StepRecord, StepRun
 from tasks.engine.workspace import Workspace
 from tasks.pipeline import dvc_folder, find_step, input_keys
+from tasks.registry.aliases import CHAMPION, aliases_of
 from tasks.registry.gate import GateDecisions
 from tasks.run_metadata import check_settings, facts_of_training, run_facts, run_fingerprint
 from tasks.settings import PipelineSettings
 from tasks.tracking import runs as tracking
+from tasks.tracking.connection import connect, retry_broken_response, translate_errors
 from tasks.versioning import dvc as versioning
 from tasks.versioning.data import changed_sources, datasets_of_dvc
 from tasks.versioning.dvc import DataVersion
@@ -237,7 +240,7 @@ class AdaptRun(TrackedRun):
         inputs = self._inputs("register", reads, None)
         done = self.run_here(StepRun(find_step("register"), self.settings, inputs, self.root, extra=extra), reads)
         self._keep(done)
-        self.record["models"] = done.record.summary["models"]
+        self.record["models"] = _with_aliases(done.record.summary["models"], self.settings, self.root)
 
     def _keep(self, done: Done) -> None:
         self.live.end(done.record.key)
@@ -255,6 +258,19 @@ class AdaptRun(TrackedRun):
 def data_stages(datasets: Iterable[str]) -> list[str]:
     """DVC's stages that make the data of datasets."""
     return [f"{step}@{dataset}" for dataset in datasets for step in ("fetch", "prepare")]
+
+
+@translate_errors
+@retry_broken_response
+def _with_aliases(models: Sequence[Mapping[str, Any]], settings: PipelineSettings, root: Path) -> list[dict[str, Any]]:
+    """Registered versions with the aliases that they have now: a registration that is reused has those of its time."""
+    connection = connect(settings, root)
+    found = []
+    for model in models:
+        of_model = aliases_of(connection, model["name"])
+        aliases = sorted(alias for alias, version in of_model.items() if version == model["version"])
+        found.append({**model, "aliases": aliases, "champion": CHAMPION in aliases})
+    return found
 
 
 def raw_of(raw: Mapping[str, Done], dataset: str) -> tuple[Done, ...]:

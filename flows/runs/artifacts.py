@@ -149,7 +149,7 @@ def _registered(record: StepRecord, folder: Path) -> list[Artifact]:
         }
         for model in record.summary["models"]
     ]
-    return [Artifact("Registered versions", rows=rows)]
+    return [Artifact("Registered versions, with aliases and reasons as of their registration", rows=rows)]
 
 
 _SHOWS: dict[str, Callable[[StepRecord, Path], list[Artifact]]] = {

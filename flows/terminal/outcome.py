@@ -9,6 +9,7 @@ from beft.evaluation.records import Evaluation, MetricScore
 from beft.files import read_json
 from flows.runs.links import LOCAL_PREFECT, flow_run_page, mlflow_page
 from flows.terminal.commands import server_command
+from tasks.registry.aliases import CHAMPION
 from tasks.reporting.formatting import TITLES, percent
 from tasks.settings import PipelineSettings
 from tasks.tracking.address import pages_of
@@ -63,7 +64,9 @@ def show(record: Mapping[str, Any], settings: PipelineSettings, root: Path) -> N
         table.add_row(title, *(row.get(title, "") for row in found))
     console.print(table)
     for model in record["models"]:
-        console.print(f"{model['dataset']}: {model['reason']}", markup=False)
+        # Why it became no champion is no news of one that a promotion has made champion since.
+        if model["decision"] == CHAMPION or not model["champion"]:
+            console.print(f"{model['dataset']}: decided when it was registered: {model['reason']}", markup=False)
         if model["rebuild"]:
             console.print(f"{model['dataset']}: {model['rebuild']}", markup=False, soft_wrap=True)
     steps = record["steps"].values()

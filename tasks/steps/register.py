@@ -77,7 +77,7 @@ def register(
         )
         models.append(_register(connection, candidate, Path(root), out))
     write_json(out / "registration.json", {"models": models})
-    shortened = ("dataset", "name", "version", "aliases", "champion", "reason", "rebuild")
+    shortened = ("dataset", "name", "version", "aliases", "champion", "decision", "reason", "rebuild")
     return {"models": [{key: model[key] for key in shortened} for model in models]}
 
 

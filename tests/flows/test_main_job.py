@@ -142,6 +142,29 @@ def test_a_server_that_is_there_shows_it(
     assert parent.data.tags["prefect.flow_run"] == record["prefect_flow_run"]
 
 
+@pytest.mark.server
+@pytest.mark.slow
+def test_the_aliases_are_those_of_now(root: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root / 'mlflow' / 'mlflow.db'}")
+    [before] = read_json(root / "runs" / "latest" / "run.json")["models"]
+    assert before["aliases"] == ["challenger"] and not before["champion"]
+    for champion in (True, False):  # promoted, and rolled back
+        if champion:
+            client.set_registered_model_alias(before["name"], "champion", before["version"])
+        else:
+            client.delete_registered_model_alias(before["name"], "champion")
+        done = beft_run(root)
+        assert done.returncode == 0, done.stderr
+        assert not started_a_server(root)
+        [model] = read_json(root / "runs" / "latest" / "run.json")["models"]
+        aliases = ["challenger", "champion"] if champion else ["challenger"]
+        assert model == before | {"aliases": aliases, "champion": champion}
+        assert f"version {before['version']} ({', '.join(aliases)})" in done.stdout
+        assert ("mine: decided when it was registered: no champion" in done.stdout) != champion
+
+
 def test_what_it_imports_takes_no_seconds() -> None:
     """The declarations of all steps and what they compute with, but none of the tools."""
     slow = ("prefect", "mlflow", "transformers", "scipy", "sklearn", "pandas", "great_expectations", "matplotlib")

@@ -47,6 +47,8 @@ def record(tmp_path: Path) -> dict[str, Any]:
                 "name": "beft-x-imdb",
                 "version": "3",
                 "aliases": ["challenger"],
+                "champion": False,
+                "decision": "challenger",
                 "reason": "[b]why[/b]",
                 "rebuild": "a rebuild needs a folder",
             }
@@ -79,7 +81,7 @@ def test_the_last_lines_say_where_to_look_next(
     show(record, PipelineSettings(), tmp_path)
     said = capsys.readouterr().out
     assert "1 of 2 steps were finished already and reused." in said
-    assert "imdb: [b]why[/b]" in said
+    assert "imdb: decided when it was registered: [b]why[/b]" in said
     assert "imdb: a rebuild needs a folder" in said
     for line in (
         "Report     runs/0011/report.html",
@@ -94,6 +96,18 @@ def test_the_last_lines_say_where_to_look_next(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     show(record, PipelineSettings(), tmp_path)
     assert "https://mlflow.example/#/experiments/1/runs/abc" in capsys.readouterr().out
+
+
+def test_why_it_became_no_champion_is_not_said_of_a_champion(
+    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [model] = record["models"]
+    for decision, said in (("challenger", False), ("champion", True)):
+        record["models"] = [{**model, "aliases": ["champion"], "champion": True, "decision": decision}]
+        show(record, PipelineSettings(), tmp_path)
+        shown = capsys.readouterr().out
+        assert "version 3 (champion)" in shown
+        assert ("why" in shown) == said
 
 
 def test_names_and_commands_are_on_one_line_each_and_quoted(
