@@ -49,11 +49,18 @@ def merge(
         )
     if weights is not None and len(weights) != len(given):
         raise InputError(f"there are {len(given)} adapters but {len(weights)} weights")
-    datasets = Counter(one.dataset for one in given)
-    names = [
-        one.dataset if datasets[one.dataset] == 1 else f"{one.dataset}-{number}" for number, one in enumerate(given, 1)
-    ]
+    names = _names_of(given)
     named = dict(zip(names, given, strict=True))
     of_each = None if weights is None else dict(zip(names, weights, strict=True))
     merged = merge_changes(method, named, weights=of_each, **options)
     return list(merged_adapters(named, merged).values())
+
+
+def _names_of(adapters: Sequence[Adapter]) -> list[str]:
+    """A name for each adapter: its data set, with its number where several are of one."""
+    datasets = Counter(one.dataset for one in adapters)
+    numbered = list(enumerate(adapters, 1))
+    names = [one.dataset if datasets[one.dataset] == 1 else f"{one.dataset}-{number}" for number, one in numbered]
+    if len(set(names)) < len(names):  # another data set is called NAME-NUMBER
+        names = [f"{number}-{one.dataset}" for number, one in numbered]
+    return names

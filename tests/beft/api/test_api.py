@@ -5,6 +5,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,25 @@ def test_merged_adapters_keep_their_heads(result: TrainingResult, base: Base, da
     for one, own in zip(merged, (result.adapter, other.adapter), strict=True):
         assert all(torch.equal(one.head[name], own.head[name]) for name in own.head)
     assert merged[0].provenance["merge"]["weights"] == {"films-1": 0.5, "films-2": 1}
+
+
+def test_every_adapter_is_merged_whatever_its_data_set_is_called(result: TrainingResult) -> None:
+    own = result.adapter
+    factors = (1, 2, 6)
+    given = [own.with_deltas({site: delta * by for site, delta in own.deltas.items()}) for by in factors]
+
+    def merged(*names: str) -> list[Adapter]:
+        found = beft.merge([replace(one, dataset=name) for one, name in zip(given, names, strict=True)])
+        assert [one.dataset for one in found] == list(names)
+        return found
+
+    expected = merged("films", "news", "mails")
+    for site, delta in expected[0].deltas.items():
+        torch.testing.assert_close(delta, 3 * own.deltas[site])
+    for names in (("rows", "rows", "rows-1"), ("rows-2", "rows", "rows"), ("1-rows", "rows", "rows")):
+        for one, other in zip(merged(*names), expected, strict=True):
+            assert all(torch.equal(one.deltas[site], delta) for site, delta in other.deltas.items())
+            assert all(torch.equal(one.head[name], value) for name, value in other.head.items())
 
 
 def test_regression_and_pairs_from_rows(base: Base) -> None:
