@@ -4,6 +4,7 @@ import fnmatch
 import hashlib
 import importlib.util
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,9 +168,14 @@ def _entry(out: Path, split: str, name: str, /, **further: str) -> dict[str, Any
 def _copied(description: Description, files: list[SourceFile], out: Path) -> list[dict[str, Any]]:
     source = description.source
     entries = []
+    counts = Counter((file.split, file.path.name) for file in files)
+    kept = {key for key, count in counts.items() if count == 1}
     for number, file in enumerate(files):
-        same = [other for other in files if other.split == file.split and other.path.name == file.path.name]
-        name = file.path.name if len(same) == 1 else f"{number}-{file.path.name}"
+        name = file.path.name
+        if (file.split, name) not in kept:
+            name = f"{number}-{name}"
+            while (file.split, name) in kept:  # another file is called so
+                name = f"{number}-{name}"
         with _explained(description.name, file.path):
             copy_file(file.path, out / file.split / name)
         expected = source.sha256.get(file.name) if isinstance(source, PackageSource) else None

@@ -46,6 +46,26 @@ def test_files_keep_their_bytes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "copies"),
+    [
+        (["a/x.csv", "b/x.csv", "1-x.csv"], ["0-x.csv", "1-1-x.csv", "1-x.csv"]),
+        (["1-x.csv", "a/x.csv", "b/x.csv"], ["1-x.csv", "1-1-x.csv", "2-x.csv"]),
+        (["a/x.csv", "b/x.csv", "0-0-x.csv", "0-x.csv"], ["0-0-0-x.csv", "1-x.csv", "0-0-x.csv", "0-x.csv"]),
+        (["a/x.csv", "b/x.csv", "c/0-x.csv", "d/0-x.csv"], ["0-x.csv", "1-x.csv", "2-0-x.csv", "3-0-x.csv"]),
+    ],
+)
+def test_no_file_is_copied_over_another(names: list[str], copies: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"sentence,mood\nrow of {name},good\n")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    record = fetch_source(describe(tmp_path, source={"kind": "files", "train": names}), raw, tmp_path)
+    assert [file["path"] for file in record["files"]] == [f"train/{name}" for name in copies]
+    assert [file.columns["sentence"] for file in read_raw(raw).files] == [[f"row of {name}"] for name in names]
+
+
 def test_two_copies_are_the_same_bytes(tmp_path: Path) -> None:
     description = describe(tmp_path)
     write_jsonl(tmp_path / "rows.jsonl", texts(5))
