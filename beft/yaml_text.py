@@ -1,4 +1,4 @@
-"""YAML that a user wrote: whatever is wrong with it is one kind of error, which says where it is."""
+"""YAML that a user wrote, where whatever is wrong is one kind of error with its place; and YAML that beft writes."""
 
 from typing import Any
 
@@ -48,3 +48,24 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts a text with U+0085 in double quotes, where it is escaped: as it is, it would be read as a line break."""
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def format_yaml(values: Any, *, width: int = 80) -> str:
+    """Values as YAML that is read back as what they are, in their order.
+
+    Args:
+        width: Where lines are broken, about.
+    """
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
+    return text

@@ -64,12 +64,11 @@ def ls(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(dataset: Annotated[str, typer.Argument(help="Its name.")]) -> None:
     """Show a dataset's description as YAML."""
-    import yaml
-
     from beft.datasets.registry import find_dataset
+    from beft.yaml_text import format_yaml
 
     described = find_dataset(dataset).model_dump(mode="json", exclude_defaults=True)
-    typer.echo(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=110).rstrip())
+    typer.echo(format_yaml(described, width=110).rstrip())
 
 
 @app.command("check")

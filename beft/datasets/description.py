@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     Field,
     ModelWrapValidatorHandler,
@@ -28,7 +27,7 @@ from beft.files import is_unicode
 from beft.settings import NO_UNICODE
 from beft.settings_problems import problems
 from beft.training_settings import Section
-from beft.yaml_text import parse_yaml
+from beft.yaml_text import format_yaml, parse_yaml
 
 Regime = Literal["low", "medium", "high"]
 REGIMES: tuple[str, ...] = get_args(Regime)
@@ -301,8 +300,7 @@ class Description(Section):
             del values["test_rows"]
         if self.headline_by_rows:
             del values["metric"], values["metrics"]
-        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        return text
+        return format_yaml(values)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Self:

@@ -10,9 +10,8 @@ from queue import SimpleQueue
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from beft.files import write_text
+from beft.yaml_text import format_yaml
 from flows.runs.chains import Inbox, Result, run_chains
 from flows.runs.links import link_runs
 from flows.runs.run_status import closing, ending, now
@@ -98,7 +97,7 @@ class TrackedRun(ABC):
         facts = {"data": {}, **code_facts(), "run_folder": run_folder}
         self.record |= {"fingerprint": fingerprint, "run_folder": run_folder, "facts": facts}
         values = self.settings.model_dump(mode="json")
-        write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_text(folder / "params.yaml", format_yaml(values))
         self.write()
 
     def open(self) -> str:

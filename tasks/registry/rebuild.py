@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from beft.adapters.adapter import Adapter
 from beft.adapters.checks import check_contents
@@ -23,6 +22,7 @@ from beft.datasets.registry import OWN, known_datasets
 from beft.errors import BeftError, InputError
 from beft.files import atomic_directory, sha256_file, write_json, write_text
 from beft.models.reference import resolve_base
+from beft.yaml_text import format_yaml
 from tasks.engine.commands import run_command
 from tasks.engine.declaration import JSON
 from tasks.engine.fingerprint import BASE_LIBRARIES, LIBRARIES, contents_sha256
@@ -100,7 +100,7 @@ def rebuild(
         place.mkdir()
         source = _bring_source(entry, place, root, agree)
         values = _settings(entry, root, base)
-        write_text(place / "params.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_text(place / "params.yaml", format_yaml(values))
         data = bring_data(entry, place, settings, root)
         seconds = {step: _run(step, entry, place) for step in STEPS}
         trained = place / dvc_folder(f"train/{entry.dataset}") / "adapter"

@@ -1,15 +1,17 @@
-"""Whatever is wrong with YAML that a user wrote, the message says so and where."""
+"""Whatever is wrong with YAML that a user wrote, the message says so and where; what beft writes is read back."""
 
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from beft.cli.options import parse_changes
 from beft.datasets.description import DatasetError, Description
 from beft.errors import InputError
 from beft.settings import Settings
-from beft.yaml_text import parse_yaml
+from beft.yaml_text import format_yaml, parse_yaml
 
 WRONG = [
     "2020-13-45",
@@ -53,3 +55,23 @@ def test_a_key_given_twice_is_told_with_both_lines() -> None:
 )
 def test_what_is_valid_is_read_as_ever(text: str) -> None:
     assert parse_yaml(text) == yaml.safe_load(text)
+
+
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from("\x85\u2028\u2029\r\n\t :#-'\"\\"))
+
+
+@given(st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=8))
+@example({"\x85": ["a\x85b"]})
+def test_what_is_written_is_read_back(values: object) -> None:
+    for width in (80, 2**31):
+        assert parse_yaml(format_yaml(values, width=width)) == values
+
+
+def test_only_a_next_line_is_written_in_another_way_than_pyyaml_does() -> None:
+    values = {
+        "title": "caf\u00e9 \u2014 two\nlines",
+        "null": ["'", '"', " x", "1", True, 2.5, None],
+        "long": "word " * 40,
+    }
+    assert format_yaml(values) == yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    assert format_yaml({"a": "b\x85"}) == 'a: "b\\N"\n'

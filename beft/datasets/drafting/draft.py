@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from beft.datasets.description import NAME, Description, canonical
 from beft.datasets.drafting.detection import find_reading
 from beft.datasets.drafting.label_sets import LABEL_NAMES, MOST_LABELS, LabelSets, find_label_sets
@@ -22,7 +20,7 @@ from beft.datasets.splitting.shares import in_one_line, measured_shares
 from beft.datasets.targets import number_of
 from beft.errors import InputError
 from beft.names import known_name
-from beft.yaml_text import parse_yaml
+from beft.yaml_text import format_yaml, parse_yaml
 
 _LEAST_ROWS = 20
 """As ``data/expectations/raw.yaml`` has it."""
@@ -325,5 +323,4 @@ def _rows(count: int) -> str:
 
 
 def _block(values: Any) -> str:
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=2**31)
-    return text.rstrip()
+    return format_yaml(values, width=2**31).rstrip()

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import example, given, reject
+from hypothesis import strategies as st
 
 from beft.datasets.description import DatasetError, Description, canonical
 from beft.datasets.registry import dataset_problems, find_dataset, known_datasets
 from beft.datasets.sources import HubSource, PackageSource
 from beft.errors import InputError
 from beft.settings import Settings
+from beft.yaml_text import parse_yaml
 from tests.beft.datasets.small import describe
 
 GLUE = {"cola", "mnli", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb"}
@@ -55,6 +58,25 @@ def test_a_description_keeps_the_order_of_its_labels_when_it_is_written(tmp_path
     again = Description.read(path)
     assert again == description
     assert (list(again.labels), list(again.replace)) == (["no", "beta", "alpha"], ["b", "a"])
+
+
+TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from("\x85\u2028\u2029\n\t :#'"), min_size=1, max_size=12)
+
+
+@given(TEXT, TEXT, TEXT, st.lists(TEXT, min_size=2, max_size=4, unique=True), st.dictionaries(TEXT, TEXT, max_size=3))
+@example("a", "b", "c", ["d\x85", "e"], {"\x85": "..."})
+def test_all_texts_of_a_description_are_read_back(
+    title: str, text: str, label: str, labels: list[str], replace: dict[str, str]
+) -> None:
+    source = {"kind": "files", "train": "rows.csv", "where": {label: text}}
+    values = {"title": title, "version": 1, "source": source, "columns": {"text": text, "label": label}}
+    try:
+        description = Description.from_mapping(values | {"name": "own", "labels": labels, "replace": replace}, "own")
+    except DatasetError:
+        reject()
+    again = Description.from_mapping({**parse_yaml(description.to_yaml()), "name": "own"}, "own")
+    assert again.model_dump() == description.model_dump()
+    assert (list(again.labels), list(again.replace)) == (list(description.labels), list(description.replace))
 
 
 def test_an_own_description_wins_over_an_embedded_one(tmp_path: Path) -> None:
