@@ -1,7 +1,8 @@
 """What in ``runs/`` nothing needs any more: results of steps that no run's record names, and what can be made again.
 
 Kept are all that a ``run.json`` or a link in a run's folder names, raw and prepared data (a rebuild of a registered
-version may need it), checkpoints while a run has not come to its end, and everything that was written for the user:
+version may need it), comparisons of versions (one that is made again measures other times, so the decision on it would
+count as a further one), checkpoints while a run has not come to its end, and everything that was written for the user:
 run folders, decisions, rebuilds, rejected rows.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from beft.files import read_json
 from tasks.engine.workspace import Workspace
 
-_DATA = ("fetch-", "prepare-")
+_KEPT = ("fetch-", "prepare-", "compare-")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def find_garbage(workspace: Workspace) -> list[Garbage]:
     named, all_ended = _named_by_runs(workspace)
     found: list[tuple[Path, str]] = []
     for folder in _below(runs / "steps"):
-        if not folder.name.startswith(_DATA) and folder.resolve() not in named:
+        if not folder.name.startswith(_KEPT) and folder.resolve() not in named:
             found.append((folder, "a step that no run names"))
     if all_ended:
         found += [(folder, "a checkpoint; every run has finished") for folder in _below(runs / "checkpoints")]

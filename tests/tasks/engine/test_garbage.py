@@ -13,7 +13,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with one run, results of its steps and of others, a checkpoint, and a downloaded version."""
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / "runs"
-    for name in ("train-mine-1", "train-mine-2", "merge-3", "prepare-mine-4", "score-mine-5"):
+    for name in ("train-mine-1", "train-mine-2", "merge-3", "prepare-mine-4", "score-mine-5", "compare-mine-8"):
         write_text(runs / "steps" / name / "data.bin", "x" * 1000)
     write_text(runs / "checkpoints" / "train-mine-6" / "state", "x")
     write_text(runs / "registered" / "model-1" / "adapter", "x")
@@ -31,7 +31,7 @@ def left(root: Path) -> set[str]:
     return {path.name for path in (root / "runs").glob("*/*") if path.is_dir() and not path.is_symlink()}
 
 
-SOURCE_ARCHIVE = {"train-mine-1", "prepare-mine-4", "merge-3", "mine-7"}
+SOURCE_ARCHIVE = {"train-mine-1", "prepare-mine-4", "merge-3", "mine-7", "compare-mine-8"}
 UNNEEDED = {"train-mine-2", "score-mine-5", "train-mine-6", "model-1"}
 
 
