@@ -47,8 +47,8 @@ def deploy(root: Path) -> list[str]:
         root: The folder with ``prefect.yaml`` and ``params.yaml``, in which the flows will run.
 
     Returns:
-        The names of the deployments of ``prefect.yaml``, as ``FLOW/DEPLOYMENT``, the limit, and where the server differs
-        from the file: switches that stayed, and deployments of this folder that the file does not have.
+        The names of the deployments of ``prefect.yaml``, as ``FLOW/DEPLOYMENT``, the limit, and where the server
+        differs from the file: switches that stayed, and deployments of this folder that the file does not have.
 
     Raises:
         InputError: There is no ``prefect.yaml``, or ``params.yaml`` is wrong.
