@@ -19,9 +19,10 @@ from beft.files import atomic_directory, write_json  # noqa: E402
 from tasks.engine.commands import write_error_file  # noqa: E402
 from tasks.engine.declaration import step_key  # noqa: E402
 from tasks.engine.execution import call_function, translate_os_errors  # noqa: E402
+from tasks.engine.fingerprint import base_record  # noqa: E402
 from tasks.engine.worker import log_lines  # noqa: E402
 from tasks.pipeline import STEPS, dvc_folder, find_step, input_keys  # noqa: E402
-from tasks.project_files import SOURCE_RECORD, source_record  # noqa: E402
+from tasks.project_files import BASE_RECORD, SOURCE_RECORD, source_record  # noqa: E402
 from tasks.run_metadata import is_local  # noqa: E402
 from tasks.settings import PipelineSettings  # noqa: E402
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.step == SOURCE_RECORD.stem:  # no step: a stage of workspaces that have the source installed
             write_json(Path.cwd() / SOURCE_RECORD, source_record())
+        elif options.step == BASE_RECORD.stem:  # no step either: a stage before those that compute with the base
+            write_base_record(Path.cwd())
         else:
             run(options.step, options.dataset, Path.cwd())
     except BeftError as error:
@@ -45,6 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_error_file(error)
         return error.exit_status
     return 0
+
+
+def write_base_record(root: Path) -> None:
+    """Write the hashes of the base of a workspace's settings.
+
+    Raises:
+        InputError: The settings are wrong, or the base cannot be reached.
+    """
+    settings = PipelineSettings.read(root / "params.yaml")
+    if is_local(settings, root):
+        stay_offline()
+    write_json(root / BASE_RECORD, base_record(settings.base, root))
 
 
 def run(name: str, dataset: str | None, root: Path) -> None:

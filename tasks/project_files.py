@@ -22,6 +22,9 @@ INSTALLED = PROJECT / "tasks" / ".project"
 SOURCE_RECORD = Path("artifacts", "source.json")
 """What DVC's stages of a workspace depend on in place of the source, which lies outside of it."""
 
+BASE_RECORD = Path("artifacts", "base.json")
+"""What DVC's stages that compute with the base depend on in place of its files, which lie anywhere."""
+
 _COPIED = (
     ".dvc/.gitignore",
     ".dvc/config",

@@ -109,6 +109,18 @@ def located(base: BaseSettings, root: Path) -> BaseSettings:
     return base.model_copy(update={"source": str(folder)}) if is_relative else base
 
 
+def base_record(base: BaseSettings, root: Path) -> dict[str, str]:
+    """The hashes of a base as its files are now, those of ``compute_environment``.
+
+    Raises:
+        InputError: The base cannot be reached.
+    """
+    from beft.models.reference import resolve_base
+
+    found = resolve_base(located(base, root).source)
+    return {"sha256": found.sha256, "contents": found.contents}
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Relative path to sha256 of every file below a folder, without the record that the driver adds."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "step.json")

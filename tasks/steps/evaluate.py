@@ -9,6 +9,7 @@ from beft.files import read_json, write_json
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
 from tasks.steps.predictions import WITHOUT_BIASES, write_predictions
+from tasks.steps.same_base import require_base
 
 
 def evaluate(
@@ -17,7 +18,7 @@ def evaluate(
     """Write every method's predictions, its metrics with intervals, and the target's gain over each baseline.
 
     Raises:
-        InputError: An adapter does not fit the base.
+        InputError: An adapter does not fit the base, or was trained over another one.
     """
     from beft.adapters.adapter import Adapter
     from beft.comparison.evaluation import cost_of, evaluate_adapters
@@ -30,9 +31,13 @@ def evaluate(
     splits: list[Split] = ["test", "gate"] if session.facts["rows"]["gate"] else ["test"]
     target = str(read_json(inputs["train"] / "train.json")["target"])
     folders = {ALL_BIASES: inputs["probe"], target: inputs["train"]}
+    adapters = {name: Adapter.load(folder / "adapter") for name, folder in folders.items()}
+    for name, adapter in adapters.items():  # before the baselines are fitted
+        made_by = "train" if name == target else "probe"
+        require_base(adapter, session.classifier, made_by, "evaluate", dataset)
     compared = evaluate_adapters(
         session,
-        {name: Adapter.load(folder / "adapter") for name, folder in folders.items()},
+        adapters,
         target=target,
         # Promotion compares the target with the cheap baselines: the probe is not needed on gate.
         splits=splits,

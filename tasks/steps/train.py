@@ -8,6 +8,7 @@ from beft.datasets.prepared import PreparedData
 from beft.files import read_json, write_json
 from tasks.engine.declaration import CLASSIFIER_SECTIONS, JSON, Step
 from tasks.settings import PipelineSettings
+from tasks.steps.same_base import require_base
 
 if TYPE_CHECKING:
     from beft.training.results import TrainingResult
@@ -24,8 +25,9 @@ def train(
     """Write the target term's adapter, and its history: the learning curves that DVC, MLflow and the report draw.
 
     Raises:
-        InputError: The base cannot be reached.
+        InputError: The base cannot be reached, or is not that of the probe.
     """
+    from beft.adapters.adapter import Adapter
     from beft.importance.probe_result import ProbeResult
     from beft.settings import ALL_BIASES
     from beft.training.opening import open_session
@@ -33,6 +35,7 @@ def train(
     assert dataset is not None
     target = str(read_json(inputs["score"] / "importance.json")["selection"]["target"])
     session = open_session(settings, PreparedData.from_folder(inputs["prepare"]))
+    require_base(Adapter.load(inputs["probe"] / "adapter"), session.classifier, "probe", "train", dataset)
     inert = ProbeResult.load(inputs["probe"]).inert
     result = session.train([target], inert=inert, checkpoints=checkpoints)
     # Where all biases were chosen to be trained, it is no longer the target term's training.

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from beft.adapters.adapter import Adapter
 from beft.datasets.prepared import load_split, save_split
+from beft.errors import InputError
 from beft.files import read_json
 from beft.inference.predictor import Predictor
 from beft.merging.matrix import NONE
@@ -104,6 +105,23 @@ def test_gate_decides_on_rows_that_nothing_else_saw(chain):
     evaluation = read_json(folders["evaluate/mine"] / "evaluation.json")
     assert evaluation["decision"]["split"] == "gate"
     assert set(evaluation["splits"]["gate"]["gains"]) == {"head_only", "logistic_regression"}
+
+
+@pytest.mark.parametrize(("name", "made_by"), [("train", "probe"), ("evaluate", "probe"), ("evaluate", "train")])
+def test_what_was_made_with_another_base_is_refused(chain, tmp_path, name, made_by):
+    """The files of the base's folder were replaced after the probe, or after the training."""
+    folders, settings, _ = chain
+    other = save_base(tmp_path / "base", build_tiny("bert", seed=1), pooling="mean")
+    replaced = settings.model_copy(update={"base": settings.base.model_copy(update={"source": str(other)})})
+    step, current = find_step(name), settings if made_by == "train" else replaced
+    inputs = {given: folders[key] for given, key in input_keys(step, settings, "mine").items()}
+    if made_by == "train":  # all but the training is of the base of the settings
+        inputs["train"] = tmp_path / "train"
+        shutil.copytree(folders["train/mine"], inputs["train"])
+        replace(Adapter.load(inputs["train"] / "adapter"), base_sha256="0" * 64).save(inputs["train"] / "adapter")
+    message = rf"^{made_by} of mine was made with another base than {name} would use now.*dvc repro {name}@mine"
+    with pytest.raises(InputError, match=message):
+        step.function(current, inputs, tmp_path / "out", dataset="mine")
 
 
 def test_probe_records_that_the_key_is_inert_and_frozen(chain):

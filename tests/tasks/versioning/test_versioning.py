@@ -11,21 +11,26 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from beft.errors import BeftError, InputError
-from beft.files import write_json, write_text
+from beft.files import read_json, write_json, write_text
+from beft.models.reference import resolve_base
 from tasks.engine.import_closure import import_closure
 from tasks.pipeline import STEPS, find_step
+from tasks.project_files import BASE_RECORD
 from tasks.settings import PipelineSettings
 from tasks.versioning import dvc as versioning
 from tasks.versioning.dvc import data_versions, has_stages, is_up_to_date, push, reproduce, stage_record
 from tasks.versioning.dvc_lock import forget_dead_holders, lock_holders
 from tests.support.dvc_workspace import PROJECT, STAGE, dvc_workspace
+from tests.support.tiny_bases import save_base
 from tests.support.waiting import wait_until
 
 
@@ -253,11 +258,35 @@ def test_a_stage_watches_what_its_step_declares(name: str) -> None:
     below = {path for path in source if any(path.startswith(f"{each}/") for each in watched)}
     assert (source - below) | set(step.source) <= watched
     assert {"beft", "beft/datasets"} & watched
+    assert (str(BASE_RECORD) in watched) == step.computes
 
 
 def test_every_step_but_register_is_a_stage() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
-    assert set(stages) == set(STEPS) - {"register"}
+    assert set(stages) == {*STEPS, "base"} - {"register"}
+
+
+def test_a_stage_that_computes_runs_again_when_files_of_a_local_base_change(
+    tmp_path: Path, tiny: Callable[..., Any]
+) -> None:
+    """The stage of the base as it is, and one that depends on it as those that train do; not where nothing changed."""
+    root = dvc_workspace(tmp_path / "workspace")
+    weights = save_base(root / "base", tiny("bert")) / "model.safetensors"
+    write_text(root / "params.yaml", "base: {source: base}\n")
+    base = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["base"]
+    train = {"cmd": "python stage.py trained x", "deps": ["stage.py", str(BASE_RECORD)], "outs": ["trained"]}
+    write_text(root / "dvc.yaml", yaml.safe_dump({"stages": {"base": base, "train": train}}))
+    for _ in range(2):
+        reproduce(root, ["train"])
+        assert ran(root) == ["trained"]
+    contents = bytearray(weights.read_bytes())
+    contents[-1] ^= 1
+    weights.write_bytes(contents)
+    for _ in range(2):
+        reproduce(root, ["train"])
+        assert ran(root) == ["trained", "trained"]
+    reference = resolve_base(str(root / "base"))
+    assert read_json(root / BASE_RECORD) == {"sha256": reference.sha256, "contents": reference.contents}
 
 
 def test_the_lock_holds_the_data_alone_and_is_that_of_the_source() -> None:
