@@ -25,6 +25,9 @@ move the features away from what the base knows (benchmarks/few_labels)."""
 FEW_ROWS_A_LABEL = 100
 """Below so many train rows a label, on average, ``train.loss: auto`` is contrastive (benchmarks/few_labels)."""
 
+MIN_CONTRASTIVE_BATCH = 4
+"""Rows of the smallest batch that a contrastive loss learns from: two labels with two rows each."""
+
 Loss = Literal["cross_entropy", "contrastive", "both"]
 ClassWeights = Literal["none", "balanced"]
 

@@ -14,7 +14,6 @@ from beft.errors import InputError
 from beft.evaluation.records import Cost
 from beft.heads.feature_rows import FeatureRows, Features, Floats, feature_array
 from beft.metrics.registry import rank_on_dev
-from beft.problems.classification import Classification
 from beft.problems.problem_type import ProblemType
 
 Integers = NDArray[np.int64]
@@ -84,11 +83,6 @@ class Quality:
     metric: float
     negative_loss: float
     simplicity: float
-
-    @classmethod
-    def of(cls, metric: str, logits: Floats, labels: Integers, simplicity: float) -> "Quality":
-        """The quality of logits [rows, labels] by a metric's name."""
-        return cls.on(metric, logits, FeatureRows.of(Classification(), logits, labels, "dev"), simplicity)
 
     @classmethod
     def on(cls, metric: str, outputs: Floats, rows: FeatureRows, simplicity: float) -> "Quality":

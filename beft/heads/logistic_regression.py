@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from beft.errors import BeftError, InputError
-from beft.heads.feature_rows import Features, Floats
+from beft.heads.feature_rows import FeatureRows, Features, Floats
 from beft.heads.linear import Integers, LinearClassifier, Quality, checked, standardisation
 from beft.metrics.registry import known_metric
+from beft.problems.classification import Classification
 from beft.process_state import one_blas_thread
 from beft.progress import with_progress
 
@@ -53,7 +54,7 @@ def fit_logistic_regression(
         train_features: [rows, hidden]
         train_labels: Label indices [rows].
         dev_features: [rows, hidden]
-        dev_labels: Label indices [rows].
+        dev_labels: Label indices [rows], or the rows, of which a metric may read more (their groups).
         classes: How many labels the dataset declares; one that train lacks gets a weight of zero.
         metric: What is best on dev; equals are decided by cross-entropy, then by the smaller C.
         costs: The values of C.
@@ -67,13 +68,14 @@ def fit_logistic_regression(
     """
     known_metric(metric).check_labels(classes)
     features, labels = checked(train_features, train_labels, classes, "train")
-    dev, dev_truth = checked(dev_features, dev_labels, classes, "dev")
+    dev = FeatureRows.of(Classification(), dev_features, dev_labels, "dev")
+    checked(dev.features, dev.labels, classes, "dev")
     started = time.perf_counter()
     candidates = []
     for cost, weight, bias, iterations in logistic_path(
         features, labels, classes, sorted(costs), scaling, intercept=intercept, balanced=balanced
     ):
-        quality = Quality.of(metric, dev @ weight.T + bias, dev_truth, -cost)
+        quality = Quality.on(metric, dev.features @ weight.T + bias, dev, -cost)
         candidates.append((quality, cost, weight, bias, iterations))
 
     def best(candidate: tuple[Quality, float, Floats, Floats, int]) -> Quality | float:
@@ -122,7 +124,7 @@ def logistic_regression_head(
         classes: How many labels there are.
         seed: Of the folds, when there is no dev.
         dev_features: Rows that choose C by their cross-entropy [rows, hidden]; None: cross-validation on ``features``.
-        dev_labels: Their label indices [rows].
+        dev_labels: Their label indices [rows], or the rows, of which a metric may read more.
         metric: What chooses C when there is no dev.
         intercept: Whether the layer has a bias; without one the features are not centred either.
         cross_validate: Whether C is chosen so when there is no dev; else it is 1.
@@ -241,13 +243,14 @@ def _cross_validated_cost(
     folds = min(FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
     if folds < 2:
         return 1.0
+    metric = "accuracy" if known_metric(metric).grouped else metric  # folds cut through the groups
     qualities: dict[float, list[Quality]] = {cost: [] for cost in C_GRID}
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
+        rows = FeatureRows.of(Classification(), features[held_out], labels[held_out], "the held-out rows")
         for cost, weight, bias, _ in logistic_path(
             features[train], labels[train], classes, C_GRID, "one", intercept=intercept, balanced=balanced
         ):
-            logits = features[held_out] @ weight.T + bias
-            qualities[cost].append(Quality.of(metric, logits, labels[held_out], -cost))
+            qualities[cost].append(Quality.on(metric, rows.features @ weight.T + bias, rows, -cost))
 
     def mean_quality(cost: float) -> tuple[float, float, float]:
         found = qualities[cost]

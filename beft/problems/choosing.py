@@ -16,6 +16,7 @@ from beft.problems.prompt import Prompt
 from beft.problems.regression import Regression
 from beft.problems.token_classification import TokenClassification
 from beft.settings import Settings
+from beft.training_settings import MIN_CONTRASTIVE_BATCH, TrainingSettings
 
 _UNDER_A_HEAD: dict[str, type[ProblemType]] = {
     "classification": Classification,
@@ -94,16 +95,23 @@ def choose_problem_type(
     return LanguageModeling(read, candidates) if objective == "language_model" else Candidates(read, candidates)
 
 
-def check_loss(problem_type: ProblemType, loss: str) -> None:
-    """Check that a training's ``loss`` is one that the problem type has.
+def check_loss(problem_type: ProblemType, training: TrainingSettings) -> None:
+    """Check that a training's loss is one that the problem type has, and that its batches are large enough for it.
 
     Raises:
-        InputError: It is contrastive, and no two of its examples have like targets.
+        InputError: It is contrastive, and no two of the examples have like targets, or a batch has too few rows.
     """
-    if loss != "cross_entropy" and not problem_type.has_pairs:
+    if not training.contrastive:
+        return
+    if not problem_type.has_pairs:
         raise InputError(
-            f"train.loss is {loss}, which needs labels or values that rows share, and {problem_type.name} has none: "
-            "use cross_entropy"
+            f"train.loss is {training.loss}, which needs labels or values that rows share, and {problem_type.name} "
+            "has none: use cross_entropy"
+        )
+    if training.batch_size < MIN_CONTRASTIVE_BATCH:
+        raise InputError(
+            f"train.loss is {training.loss}, which compares the rows of a batch, and batch_size is "
+            f"{training.batch_size}: set it to {MIN_CONTRASTIVE_BATCH} or more, and micro_batch_size to save memory"
         )
 
 

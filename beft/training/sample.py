@@ -10,7 +10,7 @@ from beft.inference.predictions import score_rows
 from beft.metrics.label_sets import scores_at_best
 from beft.models.classifier import Classifier
 from beft.settings import Settings
-from beft.training_settings import FEW_ROWS_A_LABEL, ProbeSettings, TrainingSettings
+from beft.training_settings import FEW_ROWS_A_LABEL, MIN_CONTRASTIVE_BATCH, ProbeSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def settings_of(
         loss = settings.train.loss
         changes["temperature"] = settings.train.temperature
     if loss == "auto":
-        loss = "contrastive" if contrastive_by_default(settings, rows, classes) else "cross_entropy"
+        contrastive = contrastive_by_default(settings, rows, classes) and section.batch_size >= MIN_CONTRASTIVE_BATCH
+        loss = "contrastive" if contrastive else "cross_entropy"
     return section.model_copy(update={**changes, "loss": loss}).resolved(rows, rate_share)
 
 

@@ -35,7 +35,7 @@ from beft.training.rate_share import rate_share
 from beft.training.results import Probe, TrainingResult
 from beft.training.sample import Sample, learnt_rows, make_sample, settings_of
 from beft.training.target import Progress, train_terms
-from beft.training_settings import Loss, ProbeSettings, TrainingSettings
+from beft.training_settings import MIN_CONTRASTIVE_BATCH, Loss, ProbeSettings, TrainingSettings
 
 log = logging.getLogger("beft.training.session")
 
@@ -267,9 +267,8 @@ class Session:
             raise InputError(f"train.method: auto starts from one target term, not from {' and '.join(terms)}")
         sample = self.whole_sample
         section, rows = self.settings.train, len(sample.train)
-        losses: tuple[Loss, ...] = (
-            ("cross_entropy", "contrastive") if self.problem_type.has_pairs else ("cross_entropy",)
-        )
+        contrastive = self.problem_type.has_pairs and section.batch_size >= MIN_CONTRASTIVE_BATCH
+        losses: tuple[Loss, ...] = ("cross_entropy", "contrastive") if contrastive else ("cross_entropy",)
         by_loss = {loss: self.training(section.with_loss(loss), rows=rows) for loss in losses}
         own = self._with_label_words()
         result, trained, choice = search_and_train(
@@ -330,7 +329,8 @@ class Session:
             rows: How many are learnt from; None: those of train, under ``protocol: paper`` those of dev as well.
 
         Raises:
-            InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs.
+            InputError: It weighs classes or is contrastive, and the problem type has no classes or no pairs, or its
+                batches are too small.
         """
         check_class_weights(section.class_weights, self.problem_type)
         named = section.learning_rate or self.settings.datasets[self.dataset].learning_rate
@@ -342,7 +342,7 @@ class Session:
             classes=len(self.classifier.labels) if self.problem_type.name == "classification" else 0,
             rate_share=self.rate_share if named is None else 1.0,
         )
-        check_loss(self.problem_type, training.loss)
+        check_loss(self.problem_type, training)
         return training
 
     def head_training(self, *, rows: int | None = None) -> TrainingSettings:

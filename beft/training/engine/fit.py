@@ -194,7 +194,7 @@ def _check_runs(classifier: Classifier, runs: Sequence[Run], dev: LabelledRows |
             )
         if run.select == "best" and dev is None:
             raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
-        check_loss(classifier.problem_type, run.settings.loss)
+        check_loss(classifier.problem_type, run.settings)
 
 
 def _rows_computed_at_once(run: Run) -> int:

@@ -54,7 +54,8 @@ def balanced_batches(labels: np.ndarray, batch_size: int, *, seed: int, epoch: i
     rows = -(-len(labels) // count)
     decks = [_Deck(np.flatnonzero(labels == label), random) for label in np.unique(labels)]
     turns = _Deck(np.arange(len(decks)), random)
-    return [_batch(decks, turns.deal(max(1, rows // _MIN_PAIR)), rows) for _ in range(count)]
+    at_once = max(1, min(2, rows - 1), rows // _MIN_PAIR)  # three rows are of two labels: without another, none differ
+    return [_batch(decks, turns.deal(at_once), rows) for _ in range(count)]
 
 
 def _batch(decks: Sequence["_Deck"], turns: np.ndarray, rows: int) -> np.ndarray:

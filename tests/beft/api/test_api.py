@@ -17,7 +17,9 @@ import torch
 import beft
 from beft.adapters.adapter import Adapter
 from beft.api.base import Base
+from beft.datasets.description import Description
 from beft.errors import InputError
+from beft.settings import SplitSettings
 from beft.training.results import Probe, TrainingResult
 from tests.support.tiny_bases import WORDS, save_base
 
@@ -370,3 +372,28 @@ def test_columns_of_pandas_are_predicted_and_a_loaded_base_is_taken(
 def test_a_term_that_is_named_twice_is_trained_once(base: Base, data: beft.Dataset) -> None:
     twice = beft.train(base, data, ["value", "value"], settings=QUICK)
     assert twice.adapter.terms == ("value",)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train.loss": "cross_entropy"}, {"head.init": "logistic_regression"}])
+def test_a_headline_that_needs_groups_trains_and_is_evaluated(
+    base: Base, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    texts, labels = rows()
+    given = pandas.DataFrame({"text": texts, "label": labels, "question": [f"q{at // 4}" for at in range(len(texts))]})
+    given.to_csv(tmp_path / "questions.csv", index=False)
+    description = Description.from_mapping(
+        {
+            "name": "questions",
+            "title": "answers to questions",
+            "version": 1,
+            "source": {"kind": "files", "train": "questions.csv"},
+            "columns": {"text": "text", "label": "label", "group": "question"},
+            "labels": ["down", "up"],
+            "metric": "multirc_exact_match",
+        },
+        "questions",
+    )
+    data = beft.Dataset.prepared_from(description, tmp_path, "all", SplitSettings(test_rows=40, gate_rows=0))
+    result = beft.train(base, data, terms=["value"], settings={**QUICK, **settings})
+    found = beft.evaluate(base, data, result, baselines=["head_only", "logistic_regression"])
+    assert all(np.isfinite(found.gain(name).difference) for name in ("head_only", "logistic_regression"))

@@ -206,6 +206,13 @@ def test_the_loss_is_contrastive_by_default_below_a_hundred_rows_a_label(rows: i
     assert settings_of(named.train, named, "rotten_tomatoes", rows, classes=classes).loss == "both"
 
 
+@pytest.mark.parametrize(("batch_size", "loss"), [(3, "cross_entropy"), (4, "contrastive")])
+def test_the_loss_is_contrastive_by_default_where_a_batch_has_pairs_of_two_labels(batch_size: int, loss: str) -> None:
+    settings = Settings()
+    section = settings.train.model_copy(update={"batch_size": batch_size})
+    assert settings_of(section, settings, "rotten_tomatoes", 50, classes=2).loss == loss
+
+
 @pytest.mark.parametrize(("rows", "epochs"), [(16, 30), (48, 30), (128, 13), (384, 6), (5000, 6)])
 def test_a_contrastive_loss_takes_a_hundred_steps_and_six_epochs_at_least(rows: int, epochs: int) -> None:
     section = ProbeSettings(loss="contrastive")

@@ -246,6 +246,16 @@ def test_a_problem_without_pairs_is_refused():
         fit_one(classifier, random_rows(10), run_of(classifier))
 
 
+def test_a_batch_without_pairs_of_two_labels_is_refused():
+    classifier = tiny_classifier(pooling="mean")
+    with pytest.raises(InputError, match="batch_size is 3: set it to 4 or more, and micro_batch_size to save memory"):
+        fit_one(
+            classifier,
+            random_rows(10),
+            run_of(classifier, SETTINGS.model_copy(update={"loss": "both", "batch_size": 3})),
+        )
+
+
 def test_select_best_fits_a_head_at_each_epoch():
     classifier = tiny_classifier(pooling="mean")
     settings = SETTINGS.model_copy(update={"learning_rate": 0.3, "epochs": 5, "schedule": "constant"})
