@@ -121,6 +121,14 @@ class ProblemType(ABC):
         """
         return self
 
+    def target_scale(self, targets: np.ndarray) -> float:
+        """What targets are divided by while they are trained on; 1 where they are no values.
+
+        Args:
+            targets: Of every example, as in ``LabelledRows.labels``.
+        """
+        return 1.0
+
     def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
         """How much each two examples of a batch belong together, [examples, examples], 0 to 1; where ``has_pairs``.
 

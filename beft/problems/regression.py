@@ -1,5 +1,6 @@
 """Regression: a head with one output, squared error."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ class Regression(ProblemType):
     def best_constant(self, targets: np.ndarray, labels: int) -> Tensor:
         """The mean value."""
         return torch.tensor([np.mean(targets)])
+
+    def target_scale(self, targets: np.ndarray) -> float:
+        """The power of 4 that is nearest to the standard deviation, as factors go."""
+        spread = float(np.std(targets))
+        return float(4.0 ** round(math.log(spread, 4))) if spread > 0 else 1.0
 
     def pair_weights(self, targets: Tensor, train: np.ndarray) -> Tensor:
         """A Gaussian kernel of the distance of two values; its width is Scott's (1992) for the values of train."""

@@ -20,6 +20,7 @@ from beft.process_state import with_own_threads
 from beft.training.engine.optimizer import BETAS
 from beft.training.engine.parameters import TrainedValues
 from beft.training.engine.progress import Progress
+from beft.training.engine.target_scale import in_own_unit, scale_of, scaled_rows, scaled_run
 from beft.training.engine.trainer import TrainingPass
 from beft.training.engine.weight_method import TrainedWeights, WeightMethod, wide
 
@@ -60,6 +61,9 @@ def fit_weights(
         raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
     if run.settings.activation_checkpointing and not method.recomputable:
         raise InputError(f"{method.name} fills a cache once, so train.activation_checkpointing must be false for it")
+    asked, scale = run, scale_of(classifier, train, [run])
+    train, dev = scaled_rows(train, scale), dev if dev is None else scaled_rows(dev, scale)
+    run = scaled_run(classifier, run, scale)
     try:
         shortest = train.encoded.batch([int(train.encoded.lengths.argmin())], classifier.device)
         longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
@@ -70,7 +74,7 @@ def fit_weights(
             [result] = TrainingPass(
                 classifier, train, dev, [run], metric, parameters=parameters, progress=Progress(progress)
             ).results()
-            return result
+            return in_own_unit(classifier, result, asked, scale)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -78,7 +82,7 @@ def fit_weights(
     # The error, which held on to what was computed, is gone here.
     gc.collect()
     torch.cuda.empty_cache()
-    return FailedRun(run, f"{run.name}: {exhausted}")
+    return FailedRun(asked, f"{run.name}: {exhausted}")
 
 
 class WeightParameters:
