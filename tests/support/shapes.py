@@ -118,7 +118,7 @@ def _random_tokens(random: np.random.Generator, rows: int) -> Encoded:
 
 def _values(rows: int, seed: int) -> LabelledRows:
     encoded = _random_tokens(np.random.default_rng(seed), rows)
-    return LabelledRows(encoded, np.array([row[0] / VOCABULARY for row in encoded.input_ids]))
+    return LabelledRows(encoded, np.array([4 * row[0] / VOCABULARY for row in encoded.input_ids]))
 
 
 def _sets(rows: int, seed: int) -> LabelledRows:

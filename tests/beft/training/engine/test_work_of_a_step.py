@@ -11,6 +11,7 @@ from beft.encoding.tokenization import Encoded
 from beft.inference.runs import LabelledRows, Run, finished
 from beft.models.attention import use_batched_products
 from beft.models.classifier import Classifier
+from beft.models.machine import cpu_flags
 from beft.sites.site import find_sites
 from beft.training.engine.fit import fit
 from tests.conftest import HEADS, HIDDEN, INTERMEDIATE, LABELS, LAYERS, PAD, VOCABULARY
@@ -76,6 +77,7 @@ def test_nothing_is_multiplied_that_a_step_does_not_need(
     assert of_a_step(operations) == forward + backward
 
 
+@pytest.mark.skipif("avx512f" not in cpu_flags(), reason="without AVX-512, a product in bf16 is many kernels")
 def test_no_more_kernels_are_called(classifier: Classifier, rows: LabelledRows) -> None:
     def calls(epochs: int) -> float:
         with profile(activities=[ProfilerActivity.CPU]) as found:
