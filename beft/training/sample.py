@@ -77,19 +77,20 @@ def settings_of(
         loss = settings.train.loss
         changes["temperature"] = settings.train.temperature
     if loss == "auto":
-        contrastive = contrastive_by_default(settings, rows, classes) and section.batch_size >= MIN_CONTRASTIVE_BATCH
+        contrastive = contrastive_by_default(settings, rows, classes, section.batch_size)
         loss = "contrastive" if contrastive else "cross_entropy"
     return section.model_copy(update={**changes, "loss": loss}).resolved(rows, rate_share)
 
 
-def contrastive_by_default(settings: Settings, rows: int, classes: int) -> bool:
+def contrastive_by_default(settings: Settings, rows: int, classes: int, batch_size: int) -> bool:
     """Whether ``train.loss: auto`` is contrastive: for few rows a label, unless a mask token is read.
 
     Args:
         rows: Those that are learnt from.
         classes: Of a classification with a head; 0 for everything else.
+        batch_size: Of the training; a small batch has no pairs of two labels.
     """
-    few = rows < classes * FEW_ROWS_A_LABEL
+    few = rows < classes * FEW_ROWS_A_LABEL and batch_size >= MIN_CONTRASTIVE_BATCH
     return few and settings.protocol != "paper" and settings.head.pooling != "mask"
 
 

@@ -128,7 +128,7 @@ def look(
     if len(answers) < rules.min_rows:
         return Look(model, version, None, None, len(answers), (), rules.alpha)
     first, last = answers["time"].min().to_pydatetime(), answers["time"].max().to_pydatetime()
-    # A feature has no version: another one may have answered some of the requests since then.
+    # Features are kept without a version, and other versions may have answered some of these requests.
     fresh &= pc.field("request_id").isin(pa.array(answers["request_id"].unique(), pa.string()))
     features = read_records(traffic, FEATURES, since=since, columns=[*_ROW, "features"], filters=fresh).to_pandas()
     features = features.merge(answers[_ROW], on=_ROW)

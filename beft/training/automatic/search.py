@@ -90,7 +90,7 @@ def search_and_train(
         by_loss,
         target,
         every_term,
-        few=contrastive_by_default(settings, len(rows), classes),
+        few=contrastive_by_default(settings, len(rows), classes, settings.train.batch_size),
         rare=weights_are_compared(settings.train, problem_type, rows.labels),
         prompted=None if prompted is None else prompted.training,
     )

@@ -30,7 +30,7 @@ from beft.training.engine.checkpoint import Checkpoint, PassCheckpoint
 from beft.training.engine.cost import readable_bytes, readable_seconds, saved_bytes
 from beft.training.engine.identity import run_identity, training_identity
 from beft.training.engine.progress import Progress
-from beft.training.engine.target_scale import in_own_unit, scale_of, scaled_rows, scaled_run
+from beft.training.engine.target_scale import divide_targets, in_unit_of_values
 from beft.training.engine.timing import MEASURED_SECONDS, TokenTime, time_pass
 from beft.training.engine.trainer import TrainingPass
 
@@ -74,14 +74,15 @@ def fit(
         TrainingError: The base alone does not fit into memory.
     """
     _check_runs(classifier, runs, dev)
-    asked, scale = runs, scale_of(classifier, train, runs)
-    train, dev = scaled_rows(train, scale), dev if dev is None else scaled_rows(dev, scale)
-    runs = [scaled_run(classifier, run, scale) for run in runs]
+    asked = runs
+    scale, train, dev, runs = divide_targets(classifier, train, dev, asked)
     kept = _Checkpoints.of(checkpoints, classifier, train, dev, metric, runs)
     try:
         with _computing(classifier, train, runs) as axes:
             results = _fit(classifier, train, dev, runs, metric, axes, kept, progress, at_once)
-            return [in_own_unit(classifier, *one, scale) for one in zip(results, asked, strict=True)]
+            return [
+                in_unit_of_values(classifier, result, run, scale) for result, run in zip(results, asked, strict=True)
+            ]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -15,23 +15,27 @@ from beft.inference.runs import FailedRun, Run, RunResult
 from beft.models.classifier import Classifier
 
 
-def scale_of(classifier: Classifier, train: LabelledRows, runs: Sequence[Run]) -> float:
-    """What the targets are divided by; 1 where they are no values, or where the output layer is not trained."""
+def divide_targets(
+    classifier: Classifier, train: LabelledRows, dev: LabelledRows | None, runs: Sequence[Run]
+) -> tuple[float, LabelledRows, LabelledRows | None, Sequence[Run]]:
+    """What the targets are divided by; the rows with divided targets; the runs, which start at divided outputs.
+
+    The divisor is 1 where the targets are no values, or where the output layer is not trained. A metric reads the
+    undivided values of the rows' source: it is a correlation, which has no unit.
+    """
     scale = classifier.problem_type.target_scale(train.labels)
-    if scale != 1.0 and any(name not in run.head for run in runs for name in _output_names(classifier)):
-        return 1.0
-    return scale
+    if scale == 1.0 or any(name not in run.head for run in runs for name in _output_names(classifier)):
+        return 1.0, train, dev, runs
+    return (
+        scale,
+        replace(train, labels=train.labels / scale),
+        None if dev is None else replace(dev, labels=dev.labels / scale),
+        [_divide_start(classifier, run, scale) for run in runs],
+    )
 
 
-def scaled_rows(rows: LabelledRows, scale: float) -> LabelledRows:
-    """The rows with their targets divided; what a metric compares with, a correlation, has no scale."""
-    return rows if scale == 1.0 else replace(rows, labels=rows.labels / scale)
-
-
-def scaled_run(classifier: Classifier, run: Run, scale: float) -> Run:
-    """The run with an output layer that starts at outputs of that scale; one that is drawn has no scale yet."""
-    if scale == 1.0:
-        return run
+def _divide_start(classifier: Classifier, run: Run, scale: float) -> Run:
+    """The run with an output layer that starts at divided outputs; one that is drawn at random stays as it is."""
     named = dict(classifier.model.named_parameters())
     own = {
         name: run.initial_head.get(name, named[name].detach())
@@ -41,11 +45,14 @@ def scaled_run(classifier: Classifier, run: Run, scale: float) -> Run:
     return replace(run, initial_head={**run.initial_head, **{name: value / scale for name, value in own.items()}})
 
 
-def in_own_unit(classifier: Classifier, result: RunResult | FailedRun, run: Run, scale: float) -> RunResult | FailedRun:
-    """What a scaled run gave, in the unit of the values: the output layer, and the losses that are squared errors.
+def in_unit_of_values(
+    classifier: Classifier, result: RunResult | FailedRun, run: Run, scale: float
+) -> RunResult | FailedRun:
+    """What a run on divided targets gave, in the values' own unit: the output layer, and losses of squared errors.
 
     Args:
-        run: What was asked for.
+        run: The run that was asked for.
+        scale: What the targets were divided by.
     """
     if scale == 1.0:
         return result

@@ -20,7 +20,7 @@ from beft.process_state import with_own_threads
 from beft.training.engine.optimizer import BETAS
 from beft.training.engine.parameters import TrainedValues
 from beft.training.engine.progress import Progress
-from beft.training.engine.target_scale import in_own_unit, scale_of, scaled_rows, scaled_run
+from beft.training.engine.target_scale import divide_targets, in_unit_of_values
 from beft.training.engine.trainer import TrainingPass
 from beft.training.engine.weight_method import TrainedWeights, WeightMethod, wide
 
@@ -61,9 +61,8 @@ def fit_weights(
         raise InputError(f"run {run.name!r} selects its epoch on dev, but there is no dev split")
     if run.settings.activation_checkpointing and not method.recomputable:
         raise InputError(f"{method.name} fills a cache once, so train.activation_checkpointing must be false for it")
-    asked, scale = run, scale_of(classifier, train, [run])
-    train, dev = scaled_rows(train, scale), dev if dev is None else scaled_rows(dev, scale)
-    run = scaled_run(classifier, run, scale)
+    asked = run
+    scale, train, dev, [run] = divide_targets(classifier, train, dev, [asked])
     try:
         shortest = train.encoded.batch([int(train.encoded.lengths.argmin())], classifier.device)
         longest = np.argsort(-train.encoded.lengths, kind="stable")[:2]
@@ -74,7 +73,7 @@ def fit_weights(
             [result] = TrainingPass(
                 classifier, train, dev, [run], metric, parameters=parameters, progress=Progress(progress)
             ).results()
-            return in_own_unit(classifier, result, asked, scale)
+            return in_unit_of_values(classifier, result, asked, scale)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -1,6 +1,7 @@
 """Every shape: trained as a plain loop trains it, alone or among other runs, killed or not; Fisher information."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,20 @@ def test_trains_what_a_plain_loop_trains(toy):
         torch.testing.assert_close(delta, moved.detach(), rtol=0, atol=1e-9)
     for name, value in result.head.items():
         torch.testing.assert_close(value, expected.get_parameter(name).detach(), rtol=0, atol=1e-9)
+
+
+def test_values_of_a_large_unit_are_trained_as_a_plain_loop_trains_them_divided():
+    """Their deviation is 18: they are divided by 16, and the output layer is multiplied by it at last."""
+    toy = task("regression")
+    toy.classifier.newly_initialized = toy.classifier.head_parameters()  # so it starts at outputs of about 1
+    run = run_of(toy, ["value"])
+    [result] = fit(toy.classifier, replace(toy.train, labels=16 * toy.train.labels), None, [run], metric=no_metric)
+    expected, start = plain_loop(toy, run), toy.classifier.model
+    for site, delta in result.deltas.items():
+        moved = site_module(expected, site).bias - site_module(start, site).bias
+        torch.testing.assert_close(delta, moved.detach(), rtol=0, atol=1e-9)
+    for name, value in result.head.items():
+        torch.testing.assert_close(value, 16 * expected.get_parameter(name).detach(), rtol=0, atol=1e-8)
 
 
 def test_learns_and_measures_on_dev(toy):
